@@ -1,0 +1,1 @@
+"""Entry scripts; each is also a console command of the installed package."""

@@ -1,0 +1,1 @@
+"""Networks registered with torchreid."""

@@ -1,0 +1,1 @@
+"""Retrieval on arrays: exact neighbours, k-reciprocal re-ranking, metrics."""

@@ -1,0 +1,149 @@
+"""Embeddings with their sightings, and the one file that scoring needs once the images have been seen."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+
+FORMAT = "torchreid_dfrst features 1"
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Embeddings, row for row with their sightings.
+
+    Args:
+        embedding: ``(N, D)`` float32, finite, as the model gives them (not normalised).
+        sightings: the N images.
+
+    Raises:
+        ValueError: another shape or dtype, another number of rows, NaN or infinite values (the rows are named).
+    """
+
+    embedding: np.ndarray
+    sightings: Sightings
+
+    def __post_init__(self) -> None:
+        """Check shape, dtype, length and values."""
+        embedding = np.asarray(self.embedding)
+        if embedding.ndim != 2 or not np.issubdtype(embedding.dtype, np.floating):
+            raise ValueError(
+                f"embedding has shape {embedding.shape} and dtype {embedding.dtype}, expected (N, D) floating point"
+            )
+        if len(embedding) != len(self.sightings):
+            raise ValueError(f"{len(embedding)} embeddings but {len(self.sightings)} sightings: one of each per image")
+        embedding = np.ascontiguousarray(embedding, dtype=np.float32)
+        # a sum is finite only where every term is, and costs no (N, D) mask
+        bad = np.flatnonzero(~np.isfinite(embedding.sum(axis=1, dtype=np.float64)))
+        if len(bad):
+            names = ", ".join(self.sightings.path[row] or f"row {row}" for row in bad[:5])
+            raise ValueError(
+                f"{len(bad)} of {len(embedding)} embeddings hold NaN or infinity (first: {names}): "
+                "the model diverged or the image is broken"
+            )
+        object.__setattr__(self, "embedding", embedding)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.embedding)
+
+    def __getitem__(self, index: Any) -> Features:
+        """The rows that a slice, an integer array or a boolean mask selects."""
+        return Features(self.embedding[index], self.sightings[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Extraction:
+    """Everything that scoring needs: sweeps over weights and parameters never touch an image again.
+
+    Args:
+        query: features of the query images.
+        gallery: features of the gallery images, of the same dimension.
+        train: sightings of the *training* images, on which space and time are fitted; None if there are none.
+        train_features: features of (some) training images, for choices made on training identities; None if not
+            extracted.
+        network: road distances; None if the data set has none.
+        source: what made the features (model, weights, data set, image size, versions), JSON types only.
+
+    Raises:
+        ValueError: query and gallery differ in dimension.
+    """
+
+    query: Features
+    gallery: Features
+    train: Sightings | None = None
+    train_features: Features | None = None
+    network: CameraNetwork | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        wide, other = self.query.embedding.shape[1], self.gallery.embedding.shape[1]
+        if wide != other:
+            raise ValueError(f"query embeddings have {wide} dimensions, gallery {other}: extract both with one model")
+
+    def save(self, path: str | Path) -> None:
+        """Write one ``.npz`` without pickle; the file appears whole or not at all."""
+        columns: dict[str, np.ndarray] = {"format": np.array(FORMAT), "source": np.array(json.dumps(self.source))}
+        for name in ("query", "gallery", "train_features"):
+            part = getattr(self, name)
+            if part is not None:
+                columns[f"{name}/embedding"] = part.embedding
+                columns.update(_columns(name, part.sightings))
+        if self.train is not None:
+            columns.update(_columns("train", self.train))
+        if self.network is not None:
+            columns["network/cameras"], columns["network/distance_m"] = self.network.cameras, self.network.distance_m
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".part")
+        with open(temporary, "wb") as file:
+            np.savez(file, **columns)  # type: ignore[arg-type]
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Extraction:
+        """Read what ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not one of ours; a pickle inside it is refused, never run.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no features at {path}: make them with tools/extract.py")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                columns = {name: file[name] for name in file.files}
+            if str(columns.pop("format")) != FORMAT:
+                raise KeyError("format")
+            return cls(
+                query=Features(columns["query/embedding"], _sightings("query", columns)),
+                gallery=Features(columns["gallery/embedding"], _sightings("gallery", columns)),
+                train=_sightings("train", columns) if "train/camera" in columns else None,
+                train_features=Features(columns["train_features/embedding"], _sightings("train_features", columns))
+                if "train_features/camera" in columns
+                else None,
+                network=CameraNetwork(columns["network/cameras"], columns["network/distance_m"])
+                if "network/cameras" in columns
+                else None,
+                source=json.loads(str(columns["source"])),
+            )
+        except (KeyError, OSError, EOFError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"{path} is not a features file of this package ({error}): make it with tools/extract.py"
+            ) from error
+
+
+def _columns(name: str, sightings: Sightings) -> dict[str, np.ndarray]:
+    return {f"{name}/{column.name}": getattr(sightings, column.name) for column in fields(Sightings)}
+
+
+def _sightings(name: str, columns: dict[str, np.ndarray]) -> Sightings:
+    return Sightings(**{column.name: columns[f"{name}/{column.name}"] for column in fields(Sightings)})

@@ -1,0 +1,187 @@
+"""Who was seen where and when: the one table that space and time, retrieval and the data sets share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Sightings:
+    """One row per image, as a struct of arrays.
+
+    Args:
+        camera: ``(N,)`` int64 camera labels, ``>= 0``, the same labels that ``CameraNetwork.cameras`` uses
+            (torchreid's ``camid``).
+        time_s: ``(N,)`` float64 seconds on a clock that all cameras share; NaN where the time is not known.
+            Left out, every time is missing.
+        identity: ``(N,)`` int64 vehicle labels, ``UNKNOWN`` (-1) where not known. Left out, all unknown.
+        track: ``(N,)`` int64 labels of tracks (one vehicle passing one camera once), ``UNKNOWN`` where not known.
+            Left out, all unknown.
+        path: ``(N,)`` str image paths or any other name of the row. Left out, empty strings.
+
+    Raises:
+        ValueError: a column is not one-dimensional or not of the length of ``camera``, a camera is negative, a label
+            is not an integer, or a time is infinite.
+    """
+
+    camera: np.ndarray
+    time_s: np.ndarray = None  # type: ignore[assignment]
+    identity: np.ndarray = None  # type: ignore[assignment]
+    track: np.ndarray = None  # type: ignore[assignment]
+    path: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Fill the columns left out, convert and check all of them."""
+        count = np.shape(self.camera)[0] if np.ndim(self.camera) == 1 else 0
+        filled = {
+            "camera": _integers("camera", self.camera),
+            "time_s": np.full(count, np.nan) if self.time_s is None else np.asarray(self.time_s, dtype=np.float64),
+            "identity": np.full(count, UNKNOWN) if self.identity is None else _integers("identity", self.identity),
+            "track": np.full(count, UNKNOWN) if self.track is None else _integers("track", self.track),
+            "path": np.full(count, "") if self.path is None else np.asarray(self.path, dtype=np.str_),
+        }
+        for name, column in filled.items():
+            if column.ndim != 1 or (name != "camera" and len(column) != count):
+                raise ValueError(
+                    f"Sightings.{name} has shape {column.shape}, expected ({count},) as camera has: "
+                    "give one value per image"
+                )
+            object.__setattr__(self, name, column)
+        if count and self.camera.min() < 0:
+            row = int(np.argmin(self.camera))
+            raise ValueError(f"Sightings.camera is {self.camera[row]} in row {row}: camera labels are 0 or more")
+        if np.isinf(self.time_s).any():
+            row = int(np.flatnonzero(np.isinf(self.time_s))[0])
+            raise ValueError(f"Sightings.time_s is infinite in row {row}: use NaN for a time that is not known")
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.camera)
+
+    def __getitem__(self, index: Any) -> Sightings:
+        """The rows that a slice, an integer array or a boolean mask selects."""
+        if np.ndim(index) == 0 and not isinstance(index, slice):
+            raise TypeError(f"Sightings are indexed by a slice or an array of rows, received {index!r}")
+        return Sightings(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Sightings]) -> Sightings:
+        """All rows of ``parts``, in order."""
+        return cls(**{field.name: np.concatenate([getattr(p, field.name) for p in parts]) for field in fields(cls)})
+
+    def require_times(self, what: str) -> None:
+        """Refuse to go on without a time for every image.
+
+        Args:
+            what: name of the data set or file, for the message.
+
+        Raises:
+            ValueError: at least one time is missing; the message counts them and names the first row.
+        """
+        missing = np.flatnonzero(np.isnan(self.time_s))
+        if len(missing):
+            first = self.path[missing[0]] or f"row {missing[0]}"
+            raise ValueError(
+                f"space and time were asked for, but {len(missing)} of {len(self)} sightings of {what} have no time "
+                f"(first: {first}): score it by appearance alone or supply the times"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class CameraNetwork:
+    """Road distances between cameras.
+
+    Args:
+        cameras: ``(C,)`` int64 camera labels; row and column ``k`` of ``distance_m`` belong to ``cameras[k]``.
+        distance_m: ``(C, C)`` float64 road distance in metres, finite, ``>= 0``, symmetric, zero diagonal.
+
+    Raises:
+        ValueError: wrong shape, a label twice, a negative or non-finite distance, a diagonal that is not zero, or
+            a matrix that is not symmetric.
+    """
+
+    cameras: np.ndarray
+    distance_m: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Convert and check."""
+        cameras, distance = _integers("cameras", self.cameras), np.asarray(self.distance_m, dtype=np.float64)
+        if cameras.ndim != 1 or distance.shape != (len(cameras), len(cameras)):
+            raise ValueError(
+                f"CameraNetwork has {cameras.shape} cameras but a distance matrix of shape {distance.shape}: "
+                "one row and one column per camera are needed"
+            )
+        labels, counts = np.unique(cameras, return_counts=True)
+        if (counts > 1).any():
+            raise ValueError(f"camera {labels[counts > 1][0]} has {counts.max()} rows in the distance matrix: one each")
+        bad = ~np.isfinite(distance) | (distance < 0)
+        if bad.any():
+            i, j = np.argwhere(bad)[0]
+            raise ValueError(
+                f"distance from camera {cameras[i]} to camera {cameras[j]} is {distance[i, j]}: metres, 0 or more"
+            )
+        if np.diagonal(distance).any():
+            i = int(np.flatnonzero(np.diagonal(distance))[0])
+            raise ValueError(f"distance from camera {cameras[i]} to itself is {distance[i, i]}: it must be 0")
+        if (distance != distance.T).any():
+            i, j = np.argwhere(distance != distance.T)[0]
+            raise ValueError(
+                f"distance from camera {cameras[i]} to {cameras[j]} is {distance[i, j]} but {distance[j, i]} back: "
+                "symmetrise the matrix (an upper triangle U becomes U + U.T)"
+            )
+        object.__setattr__(self, "cameras", cameras)
+        object.__setattr__(self, "distance_m", distance)
+
+    def __len__(self) -> int:
+        """Number of cameras."""
+        return len(self.cameras)
+
+    def rows(self, camera: np.ndarray) -> np.ndarray:
+        """Row of each camera label.
+
+        Args:
+            camera: array of camera labels, any shape.
+
+        Returns:
+            int64 array of the same shape, indices into ``distance_m``.
+
+        Raises:
+            KeyError: a camera has no row.
+        """
+        camera = np.asarray(camera)
+        order = np.argsort(self.cameras)
+        place = np.searchsorted(self.cameras[order], camera)
+        row = order[np.minimum(place, len(order) - 1)]
+        lost = np.unique(camera[self.cameras[row] != camera])
+        if len(lost):
+            raise KeyError(
+                f"camera {', '.join(map(str, lost))} has no row in the distance matrix, which knows "
+                f"{', '.join(map(str, np.sort(self.cameras)))}: add its distances or leave its images out"
+            )
+        return row
+
+    def between(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Road distance in metres from each camera label of ``a`` to each of ``b``: ``(len(a), len(b))``."""
+        return self.distance_m[self.rows(a)[:, None], self.rows(b)[None, :]]
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that change when a label or a distance does; the order of rows does not count."""
+        order = np.argsort(self.cameras)
+        digest = hashlib.sha256(np.ascontiguousarray(self.cameras[order]).astype("<i8").tobytes())
+        digest.update(np.ascontiguousarray(self.distance_m[np.ix_(order, order)]).astype("<f8").tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _integers(name: str, values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name} has dtype {array.dtype}, expected integers: relabel it with np.unique first")
+    return array.astype(np.int64)

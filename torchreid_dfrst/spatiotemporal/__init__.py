@@ -1,0 +1,1 @@
+"""Spatio-temporal models: one interface, chosen by name."""
