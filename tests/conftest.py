@@ -1,0 +1,29 @@
+"""What the tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The data that lies beside the project but is not part of it."""
+    path = Path(os.environ.get("TORCHREID_DFRST_SHARED", ROOT.parent / "shared"))
+    if not path.is_dir():
+        pytest.skip(f"no shared data at {path}; set TORCHREID_DFRST_SHARED to its folder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def veri_lists(shared: Path) -> Path:
+    """The real VeRi-776 lists, without the images."""
+    return shared / "data" / "veri776-metadata"
+
+
+@pytest.fixture(scope="session")
+def city_a(shared: Path) -> Path:
+    """A data set in VeRi-776's format, rendered from real car models."""
+    return shared / "data" / "city-a"
