@@ -1,0 +1,116 @@
+"""YAML files and command-line overrides, read strictly: a section is the keyword arguments of a callable."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Section = dict[str, Any]
+Config = dict[str, Section]
+
+
+def load(path: str | Path | None, overrides: Sequence[str], sections: Mapping[str, Iterable[str]]) -> Config:
+    """Read a configuration and refuse what nothing would read.
+
+    Defaults are not filled in: they live in the signatures that the sections are passed to.
+
+    Args:
+        path: YAML file of ``section: {key: value}``; None starts from nothing.
+        overrides: ``section.key value`` pairs, flat, as the command line gives them; values are read as YAML, so
+            ``null``, ``true``, ``[60, 100]`` and ``1e-4`` mean what they say.
+        sections: the known keys of each section (see ``keywords``).
+
+    Returns:
+        ``config[section][key]``, with every known section present, those not mentioned empty.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        KeyError: an unknown section or key; the message has the nearest valid name.
+        ValueError: the file is not YAML or not of that form, or an override lacks its value or its dot.
+    """
+    config: Config = {name: {} for name in sections}
+    for name, section in _read(path).items():
+        if not isinstance(section, Mapping):
+            raise ValueError(f"{path}: section {name!r} is {section!r}, expected keys and values below it")
+        for key, value in section.items():
+            _set(config, sections, str(name), str(key), value, where=str(path))
+    if len(overrides) % 2:
+        raise ValueError(f"overrides are `section.key value` pairs; {overrides[-1]!r} has no value")
+    for dotted, text in zip(overrides[::2], overrides[1::2], strict=True):
+        name, dot, key = dotted.partition(".")
+        if not dot:
+            raise ValueError(f"override {dotted!r} has no section: write section.key, e.g. optim.lr 1e-4")
+        _set(config, sections, name, key, _value(text, dotted), where="the command line")
+    return config
+
+
+def keywords(*callables: Callable[..., Any], leave_out: Iterable[str] = ()) -> list[str]:
+    """Names of the parameters that ``callables`` take by keyword and that have a default: a section's valid keys."""
+    names: list[str] = []
+    for function in callables:
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.default is not parameter.empty and parameter.name not in (*names, *leave_out):
+                names.append(parameter.name)
+    return names
+
+
+def dump(config: Config) -> str:
+    """The configuration as YAML text; sections without a key are left out."""
+    return yaml.safe_dump({name: section for name, section in config.items() if section}, sort_keys=False)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)``, or the list of known names where none is near."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``1e-4`` as a string; this reads every float that Python does."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:float"]
+    for first, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"),
+    list("-+0123456789."),
+)
+
+
+def _read(path: str | Path | None) -> dict[Any, Any]:
+    if path is None:
+        return {}
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no configuration file at {path}")
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if content is not None and not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}, expected sections with keys and values")
+    return content or {}
+
+
+def _value(text: str, dotted: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"the value {text!r} of {dotted} is not YAML: {error}") from error
+
+
+def _set(config: Config, sections: Mapping[str, Iterable[str]], name: str, key: str, value: Any, where: str) -> None:
+    if name not in sections:
+        raise KeyError(f"{where}: unknown section {name!r}{nearest(name, sections)}")
+    if key not in sections[name]:
+        raise KeyError(f"{where}: unknown key {key!r} in section {name!r}{nearest(key, sections[name])}")
+    config[name][key] = value
