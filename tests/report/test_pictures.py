@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from torchreid_dfrst.report.attention import attention_maps
+from torchreid_dfrst.report.ranking import ranked_lists, time_gap
+from torchreid_dfrst.sightings import Sightings
+
+
+@pytest.fixture
+def images(tmp_path):
+    paths = [str(tmp_path / f"{k}.jpg") for k in range(4)]
+    for k, path in enumerate(paths):
+        Image.new("RGB", (60, 40), (60 * k, 0, 0)).save(path)
+    return np.array(paths)
+
+
+def has(picture, red, green, blue):
+    """Whether the picture holds a run of pixels near that colour."""
+    pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    return (abs(pixels - [red, green, blue]).max(axis=2) < 12).sum() > 100
+
+
+def test_frames_are_green_for_the_same_vehicle_and_red_for_others(images, tmp_path):
+    sightings = Sightings(np.array([0, 1, 2, 3]), np.arange(4.0), np.array([7, 7, 8, 8]), path=images)
+    query, gallery = sightings[:1], sightings[1:]
+    both = ranked_lists(tmp_path / "both.png", query, gallery, np.array([[0, 1]]), np.array([[0.1, 0.2]]))
+    right = ranked_lists(tmp_path / "right.png", query, gallery, np.array([[0, -1]]), np.array([[0.1, np.nan]]))
+    wrong = ranked_lists(tmp_path / "wrong.png", query, gallery, np.array([[1, 2]]), np.array([[0.1, 0.2]]))
+    green, red = (0x1A, 0x98, 0x50), (0xD7, 0x30, 0x27)
+    assert has(both, *green) and has(both, *red)
+    assert has(right, *green) and not has(right, *red)
+    assert has(wrong, *red) and not has(wrong, *green)
+
+
+def test_ranked_lists_refuse_shapes_that_disagree(images, tmp_path):
+    sightings = Sightings(np.zeros(4, int), path=images)
+    with pytest.raises(ValueError, match="one row each"):
+        ranked_lists(tmp_path / "x.png", sightings[:2], sightings, np.zeros((1, 2), int), np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("seconds, text", [(np.nan, ""), (-12.4, ", -12 s"), (150.0, ", +2.5 min")])
+def test_time_gaps_read_well(seconds, text):
+    assert time_gap(seconds) == text
+
+
+def test_heat_lies_where_the_map_is_high(images, tmp_path):
+    maps = {"left": np.zeros((1, 8, 8)), "right": np.zeros((1, 8, 8))}
+    maps["left"][:, :, :4] = 1
+    maps["right"][:, :, 4:] = 5
+    picture = attention_maps(tmp_path / "a.png", images[:1], maps, ["a"])
+    pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    warm = pixels[..., 0] - pixels[..., 2] > 30
+    columns = np.flatnonzero(warm.sum(axis=0) > 10)
+    gaps = np.split(columns, np.flatnonzero(np.diff(columns) > 9) + 1)
+    width = pixels.shape[1]
+    assert len(gaps) == 2, "one warm half per map"
+    assert gaps[0].mean() < 0.5 * width < 5 / 6 * width < gaps[1].mean()
+
+
+def test_a_map_of_other_images_is_refused(images, tmp_path):
+    with pytest.raises(ValueError, match=r"\(2, H, W\)"):
+        attention_maps(tmp_path / "a.png", images[:2], {"m": np.zeros((3, 4, 4))}, ["a", "b"])

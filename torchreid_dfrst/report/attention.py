@@ -1,0 +1,49 @@
+"""Where each branch looks, as heat over the image (paper, Fig. 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from torchreid_dfrst.report.canvas import figure, thumbnail, write
+
+
+def attention_maps(
+    path: str | Path, images: Sequence[str | Path], maps: Mapping[str, np.ndarray], labels: Sequence[str]
+) -> Path:
+    """Draw every image, then the same image under the heat of each map.
+
+    Args:
+        path: picture to write.
+        images: ``N`` image files, as they were before resizing.
+        maps: name to ``(N, H, W)`` activations ``>= 0``; each is stretched to its own maximum.
+        labels: ``N`` captions.
+
+    Raises:
+        ValueError: a map is not of ``N`` images.
+    """
+    for name, values in maps.items():
+        if values.ndim != 3 or len(values) != len(images):
+            raise ValueError(f"map {name!r} has shape {values.shape}, expected ({len(images)}, H, W)")
+    drawn = figure(1.3 * (len(maps) + 1), 1.4 * len(images) + 0.3)
+    grid = drawn.subplots(len(images), len(maps) + 1, squeeze=False)
+    for row, image in enumerate(images):
+        # the network saw the image stretched to a square, so the picture is stretched as well
+        with Image.open(image) as file:
+            seen = file.convert("RGB").resize((160, 160))
+        grid[row, 0].imshow(thumbnail(image))
+        grid[row, 0].set_ylabel(labels[row], fontsize=6)
+        for column, (name, values) in enumerate(maps.items(), start=1):
+            grid[row, column].imshow(seen)
+            heat = values[row] / max(values[row].max(), np.finfo(np.float32).tiny)
+            grid[row, column].imshow(
+                heat, cmap="jet", alpha=0.45, vmin=0, vmax=1, extent=(0, 160, 160, 0), interpolation="bilinear"
+            )
+            if row == 0:
+                grid[row, column].set_title(name, fontsize=7)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    return write(drawn, path)

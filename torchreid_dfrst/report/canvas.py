@@ -1,0 +1,32 @@
+"""Figures without pyplot: no window, no global state, the same bytes on a server and on a desk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
+
+GREEN, RED, BLUE = "#1a9850", "#d73027", "#2c7bb6"
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches, with a canvas of its own."""
+    made = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(made)
+    return made
+
+
+def write(made: Figure, path: str | Path, dpi: int = 110) -> Path:
+    """Save as a picture, making the folder if needed; returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.savefig(path, dpi=dpi)
+    return path
+
+
+def thumbnail(path: str | Path, side: int = 160) -> Image.Image:
+    """The image at ``path`` inside a white ``side x side`` square, its shape kept."""
+    with Image.open(path) as image:
+        return ImageOps.pad(image.convert("RGB"), (side, side), color="white")

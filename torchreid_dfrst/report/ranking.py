@@ -1,0 +1,67 @@
+"""Ranked lists as a picture (paper, Fig. 6)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchreid_dfrst.report.canvas import BLUE, GREEN, RED, figure, thumbnail, write
+from torchreid_dfrst.sightings import Sightings
+
+
+def ranked_lists(
+    path: str | Path,
+    query: Sightings,
+    gallery: Sightings,
+    index: np.ndarray,
+    distance: np.ndarray,
+    title: str = "",
+) -> Path:
+    """Draw each query with its best matches; camera and time gap stand under each.
+
+    Args:
+        path: picture to write.
+        query: ``R`` queries, one row of the picture each; ``path`` names their images.
+        gallery: the whole gallery.
+        index: ``(R, K)`` gallery rows, best first, junk already removed; -1 leaves a place empty.
+        distance: ``(R, K)`` distances of those rows, in whatever unit the ranking used.
+        title: printed above.
+
+    Raises:
+        ValueError: the shapes do not agree.
+    """
+    if index.shape != distance.shape or len(index) != len(query):
+        raise ValueError(f"{len(query)} queries, but index {index.shape} and distance {distance.shape}: one row each")
+    rows, columns = index.shape
+    drawn = figure(1.15 * (columns + 1), 1.5 * rows + 0.4)
+    grid = drawn.subplots(rows, columns + 1, squeeze=False)
+    for row in range(rows):
+        _cell(grid[row, 0], query.path[row], BLUE, f"query {query.identity[row]}\ncam {query.camera[row]}")
+        for rank in range(columns):
+            place = index[row, rank]
+            if place < 0:
+                grid[row, rank + 1].set_axis_off()
+                continue
+            right = gallery.identity[place] == query.identity[row]
+            gap = gallery.time_s[place] - query.time_s[row]
+            label = f"{rank + 1}: cam {gallery.camera[place]}{time_gap(gap)}\n{distance[row, rank]:.3f}"
+            _cell(grid[row, rank + 1], gallery.path[place], GREEN if right else RED, label)
+    drawn.suptitle(title, fontsize=9)
+    return write(drawn, path)
+
+
+def time_gap(seconds: float) -> str:
+    """``, +3.2 min`` and the like; empty where the time is not known."""
+    if np.isnan(seconds):
+        return ""
+    return f", {seconds:+.0f} s" if abs(seconds) < 100 else f", {seconds / 60:+.1f} min"
+
+
+def _cell(axes: Any, path: str, colour: str, label: str) -> None:
+    axes.imshow(thumbnail(path))
+    axes.set_xlabel(label, fontsize=6, labelpad=2)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=3)
