@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ class Extraction:
                 else None,
                 source=json.loads(str(columns["source"])),
             )
-        except (KeyError, OSError, EOFError, AttributeError, ValueError) as error:
+        except (KeyError, OSError, EOFError, AttributeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{path} is not a features file of this package ({error}): make it with tools/extract.py"
             ) from error

@@ -1,0 +1,32 @@
+# `make demo` and `make test` need Python 3.10 or newer and make; everything else is installed into $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= runs/demo
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+$(VENV)/installed: pyproject.toml setup.py
+	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 10), 'Python 3.10 or newer is needed, this is ' + sys.version"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --upgrade "pip<26.2"
+	$(BIN)/pip install -e ".[dev]"
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/python tools/make_city.py --out $(DEMO)/data/city
+	$(BIN)/python tools/train.py --config-file configs/demo.yaml --root $(DEMO)/data train.save_dir $(DEMO)
+	$(BIN)/python tools/extract.py --checkpoint $(DEMO)/last.pt --root $(DEMO)/data --out $(DEMO)/features.npz
+	$(BIN)/python tools/evaluate.py $(DEMO)/features.npz --checkpoint $(DEMO)/last.pt --out $(DEMO)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info
