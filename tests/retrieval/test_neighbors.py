@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from tests.retrieval.scenes import TableTransit, clusters, slow_distance, unit
+from torchreid_dfrst.retrieval import distance, neighbors, normalise
+
+
+def test_normalise_keeps_the_direction_and_the_input():
+    x = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    before = x.copy()
+    y = normalise(x)
+    np.testing.assert_allclose(np.linalg.norm(y, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(y * np.linalg.norm(x, axis=1, keepdims=True), x, atol=1e-5)
+    np.testing.assert_array_equal(x, before)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.2, 3.0])
+def test_neighbors_equal_the_definition(weight):
+    rows, _ = clusters(23, seed=1)
+    columns, _ = clusters(31, seed=1)
+    table = np.random.default_rng(2).uniform(0, 2, (23, 31))
+    slow = slow_distance(rows, columns, table, weight)
+    found = neighbors(rows, columns, 7, transit=TableTransit(table), weight=weight)
+    np.testing.assert_array_equal(found.index, np.argsort(slow, axis=1, kind="stable")[:, :7])
+    np.testing.assert_allclose(found.distance, np.sort(slow, axis=1)[:, :7], atol=1e-5)
+    np.testing.assert_allclose(found.farthest, slow.max(axis=1), atol=1e-5)
+    np.testing.assert_allclose(distance(rows, columns, transit=TableTransit(table), weight=weight), slow, atol=1e-5)
+
+
+def test_equal_distances_go_by_column_number():
+    columns = unit(np.array([[0, 1], [1, 0], [0, 1], [1, 0], [1, 0], [0, 1]], dtype=float))
+    found = neighbors(columns[:1], columns, 5)
+    assert found.index.tolist() == [[0, 2, 5, 1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            dict(rows=np.full((2, 4), np.nan, np.float32)),
+            r"2 of 2 rows of rows hold NaN or infinity \(first rows: 0, 1",
+        ),
+        (dict(rows=np.ones((2, 4), int)), "floating point"),
+        (dict(rows=np.ones(4)), "floating point"),
+        (dict(columns=np.ones((0, 4))), "no image"),
+        (dict(columns=np.ones((3, 5))), "4 and 5 dimensions"),
+        (dict(count=4), "4 neighbours of 3 images"),
+        (dict(count=0), "0 neighbours of 3 images"),
+        (dict(weight=0.2), "no transit"),
+        (dict(weight=-1.0), "0 or more"),
+        (dict(transit=TableTransit(np.zeros((3, 2)))), r"transit has shape \(3, 2\)"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    given = dict(rows=np.ones((2, 4), np.float32), columns=np.ones((3, 4), np.float32), count=2) | change
+    with pytest.raises(ValueError, match=message):
+        neighbors(given.pop("rows"), given.pop("columns"), given.pop("count"), **given)
+
+
+def test_zero_vectors_have_no_direction():
+    with pytest.raises(ValueError, match=r"1 of 3 embeddings are zero .* \(first rows: 1\)"):
+        normalise(np.array([[1.0, 0], [0, 0], [0, 1]]))

@@ -1,0 +1,61 @@
+"""What every entry of this package asks of the arrays it is given."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from torchreid_dfrst.spatiotemporal.transit import Transit
+
+
+def embeddings(name: str, values: np.ndarray) -> np.ndarray:
+    """The embeddings as C-ordered float32; copies only where dtype or layout ask for it.
+
+    Raises:
+        ValueError: not ``(N, D)`` floating point, no row, or NaN or infinite values (the rows are named).
+    """
+    array = np.asarray(values)
+    if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            f"{name} has shape {array.shape} and dtype {array.dtype}, expected (N, D) floating point: one row per image"
+        )
+    if 0 in array.shape:
+        raise ValueError(f"{name} has shape {array.shape}: there is no image or no feature to compare")
+    # a sum is finite only where every term is, and costs no (N, D) mask
+    bad = np.flatnonzero(~np.isfinite(array.sum(axis=1, dtype=np.float64)))
+    if len(bad):
+        rows = ", ".join(map(str, bad[:5]))
+        raise ValueError(f"{len(bad)} of {len(array)} rows of {name} hold NaN or infinity (first rows: {rows})")
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def same_width(first: np.ndarray, second: np.ndarray) -> None:
+    """Refuse embeddings of two different models."""
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(
+            f"embeddings have {first.shape[1]} and {second.shape[1]} dimensions: extract both with one model"
+        )
+
+
+def fusion(transit: Transit | None, weight: float, shape: tuple[int, int]) -> bool:
+    """Whether a transit term takes part, once its shape and weight are right."""
+    if not (np.isfinite(weight) and weight >= 0):
+        raise ValueError(f"weight (omega) is {weight}: a finite number, 0 or more, is needed")
+    if transit is None:
+        if weight:
+            raise ValueError(f"weight (omega) is {weight} but there is no transit: pass model.transit(rows, columns)")
+        return False
+    if tuple(transit.shape) != shape:
+        raise ValueError(
+            f"transit has shape {tuple(transit.shape)}, the embeddings make {shape}: same images, same order"
+        )
+    return weight > 0
+
+
+def labels(name: str, values: np.ndarray, count: int) -> np.ndarray:
+    """A column of integer labels of the given length."""
+    array = np.asarray(values)
+    if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"{name} has shape {array.shape} and dtype {array.dtype}, expected ({count},) integers: one per image"
+        )
+    return array

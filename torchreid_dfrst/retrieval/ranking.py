@@ -1,0 +1,35 @@
+"""The first images of each ranking, for lists and pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def first(distance: np.ndarray, count: int, leave_out: np.ndarray | None = None) -> np.ndarray:
+    """Gallery rows of the ``count`` smallest distances of each query, nearest first.
+
+    Args:
+        distance: ``(Q, G)`` distances; equal ones rank by gallery order.
+        count: length of each list, ``>= 1``.
+        leave_out: ``(Q, G)`` bool, images that must not be listed (junk, see ``metrics.evaluate``); None for none.
+
+    Returns:
+        ``(Q, count)`` int64; -1 where a query has fewer images.
+
+    Raises:
+        ValueError: ``count`` below 1, NaN distances, or shapes that differ.
+    """
+    distance = np.asarray(distance)
+    if count < 1 or distance.ndim != 2 or (leave_out is not None and leave_out.shape != distance.shape):
+        raise ValueError(
+            f"{count} images of distances {distance.shape}, leaving out {getattr(leave_out, 'shape', None)}: "
+            "at least one image, and (queries, gallery) for both"
+        )
+    result = np.full((len(distance), count), -1)
+    for i, row in enumerate(distance):
+        if np.isnan(row).any():
+            raise ValueError(f"distance of query {i} is NaN")
+        allowed = np.arange(len(row)) if leave_out is None else np.flatnonzero(~leave_out[i])
+        order = allowed[np.argsort(row[allowed], kind="stable")[:count]]
+        result[i, : len(order)] = order
+    return result
