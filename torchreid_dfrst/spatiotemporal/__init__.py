@@ -1,1 +1,59 @@
-"""Spatio-temporal models: one interface, chosen by name."""
+"""Spatio-temporal models: one interface, chosen by name.
+
+``build(name, **options).fit(train, network)`` learns from training sightings, ``distance(query, gallery)`` or
+``transit(query, gallery).block(rows, columns)`` gives distances, ``save(path)`` and ``load(path, network)`` keep the
+model, ``fuse(appearance, transit, weight)`` adds it to appearance (paper, Eq. 6).
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from torchreid_dfrst.sightings import CameraNetwork
+from torchreid_dfrst.spatiotemporal.fusion import fuse
+from torchreid_dfrst.spatiotemporal.lognormal import LogNormal
+from torchreid_dfrst.spatiotemporal.model import GapModel, read
+from torchreid_dfrst.spatiotemporal.transit import Transit, TransitModel
+
+MODELS: dict[str, type[GapModel]] = {model.name: model for model in (LogNormal,)}
+
+__all__ = ["MODELS", "Transit", "TransitModel", "build", "fuse", "load"]
+
+
+def build(name: str, **options: Any) -> GapModel:
+    """A model that is not fitted yet.
+
+    Args:
+        name: a key of ``MODELS``.
+        options: the model's keyword arguments; left out, its defaults.
+
+    Raises:
+        KeyError: unknown model or option; the message names the nearest one.
+        ValueError: an option is out of range.
+    """
+    if name not in MODELS:
+        raise KeyError(f"no space-time model {name!r}{_nearest(name, list(MODELS))}; there are {', '.join(MODELS)}")
+    known = list(MODELS[name]().options)
+    for option in options:
+        if option not in known:
+            raise KeyError(f"{name} has no option {option!r}{_nearest(option, known)}; it has {', '.join(known)}")
+    return MODELS[name](**options)
+
+
+def load(path: str | Path, network: CameraNetwork) -> GapModel:
+    """Read a model that ``save`` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a model of ours, another format version, or fitted on another camera network.
+        KeyError: a model or option this version does not have.
+    """
+    content = read(path, network)
+    return build(content["model"], **content["options"]).restore(content["fitted"], network)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.4)
+    return f", did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,223 @@
+"""What holds for every model: blocks, missing times, saving, refusals."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from worlds import road, traffic
+
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal import MODELS, build, fuse, load
+
+NAMES = sorted(MODELS)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def model(request):
+    return build(request.param).fit(traffic(0, 80), road())
+
+
+def columns(sightings):
+    return sightings.camera.copy(), sightings.time_s.copy(), sightings.identity.copy()
+
+
+def test_blocks_are_pieces_of_the_whole(model):
+    query, gallery = traffic(1, 12), traffic(2, 30)
+    whole, transit = model.distance(query, gallery), model.transit(query, gallery)
+    assert transit.shape == whole.shape == (len(query), len(gallery))
+    assert whole.dtype == np.float32 and np.isfinite(whole).all()
+    assert transit.low <= whole.min() < whole.max() <= transit.high
+    for rows, cols in ((slice(0, 5), slice(7, 20)), (slice(3, None), slice(None, -4)), (slice(2, 2), slice(0, 3))):
+        np.testing.assert_array_equal(transit.block(rows, cols), whole[rows, cols])
+
+
+def test_table_and_direct_evaluation_agree(model):
+    """A query that does not lie on the grid of frames switches the table off."""
+    query, gallery = traffic(1, 40), traffic(2, 200)
+    tables = model.transit(query, gallery)
+    off = Sightings(np.append(query.camera, 3), np.append(query.time_s, np.pi))
+    direct = model.transit(off, gallery)
+    assert tables._table is not None and direct._table is None
+    rows = slice(0, len(query))
+    np.testing.assert_allclose(tables.block(rows, slice(None)), direct.block(rows, slice(None)), rtol=1e-5, atol=1e-6)
+
+
+def test_one_curve_evaluated_alone_is_the_distance(model):
+    query, gallery = traffic(1, 5), traffic(2, 8)
+    whole, row = model.distance(query, gallery), model.network.rows
+    for i, a in enumerate(row(query.camera)):
+        for j, b in enumerate(row(gallery.camera)):
+            gap = np.float64(gallery.time_s[j] - query.time_s[i])
+            expected = model.offsets[a, b] + model.curve(model.numbers[a, b], gap)
+            assert whole[i, j] == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
+
+
+def test_shifting_the_clock_of_all_cameras_changes_nothing(model):
+    query, gallery = traffic(1, 10), traffic(2, 20)
+    later = [Sightings(s.camera, s.time_s + 3600, s.identity) for s in (query, gallery)]
+    np.testing.assert_allclose(model.distance(*later), model.distance(query, gallery), rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+@pytest.mark.parametrize("name", NAMES)
+def test_any_times_give_finite_distances_within_the_bounds(name, seed):
+    model = fitted(name)
+    rng = np.random.default_rng(seed)
+    lists = [
+        Sightings(rng.choice([3, 5, 7, 9, 11], 15), rng.choice([0.0, 1e-9, 1.0, 1e4, 1e9], 15) * rng.normal(size=15))
+        for _ in range(2)
+    ]
+    transit = model.transit(*lists)
+    block = transit.block(slice(None), slice(None))
+    assert np.isfinite(block).all() and transit.low <= block.min() and block.max() <= transit.high
+
+
+def fitted(name, cache={}):  # noqa: B006
+    if name not in cache:
+        cache[name] = build(name).fit(traffic(0, 80), road())
+    return cache[name]
+
+
+def test_an_image_without_a_time_gets_the_documented_value(model):
+    query, gallery = traffic(1, 6), traffic(2, 9)
+    time_s = gallery.time_s.copy()
+    time_s[[2, 5]] = np.nan
+    gappy = Sightings(gallery.camera, time_s, gallery.identity)
+    whole, part = model.distance(query, gallery), model.distance(query, gappy)
+    known = np.setdiff1d(np.arange(len(gallery)), [2, 5])
+    np.testing.assert_allclose(part[:, known], whole[:, known], rtol=1e-5, atol=1e-6)
+    a, b = model.network.rows(query.camera), model.network.rows(gallery.camera[[2, 5]])
+    np.testing.assert_allclose(part[:, [2, 5]], model.offsets[a[:, None], b] + model.unknown, rtol=1e-6)
+    np.testing.assert_allclose(
+        model.distance(gappy, query)[[2, 5]], (model.offsets + model.unknown)[b][:, a], rtol=1e-6
+    )
+
+
+def test_lists_without_any_time_are_refused(model):
+    blind = Sightings(np.array([3, 5]))
+    with pytest.raises(ValueError, match=r"2 of 2 sightings of the gallery list have no time"):
+        model.distance(traffic(1, 3), blind)
+    with pytest.raises(ValueError, match="training list"):
+        build(model.name).fit(blind, road())
+
+
+def test_empty_lists_give_empty_distances(model):
+    empty, some = traffic(1, 3)[:0], traffic(1, 3)
+    assert model.distance(empty, some).shape == (0, len(some))
+    assert model.distance(some, empty).shape == (len(some), 0)
+
+
+def test_nothing_given_is_changed(model):
+    query, gallery = traffic(1, 6), traffic(2, 9)
+    before = [columns(s) for s in (query, gallery)]
+    model.distance(query, gallery)
+    for old, now in zip(before, (query, gallery), strict=True):
+        for a, b in zip(old, columns(now), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_saved_and_loaded_is_the_same_model(model, tmp_path):
+    query, gallery = traffic(1, 10), traffic(2, 20)
+    model.save(tmp_path / "deep" / "model.json")
+    again = load(tmp_path / "deep" / "model.json", road())
+    assert type(again) is type(model) and again.options == model.options
+    assert again.parameters == model.parameters and again.describe() == model.describe()
+    np.testing.assert_array_equal(again.distance(query, gallery), model.distance(query, gallery))
+    json.dumps(model.parameters)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_model_refuses_a_network_that_is_not_its_own(model, tmp_path):
+    model.save(tmp_path / "model.json")
+    with pytest.raises(ValueError, match="fitted on camera network"):
+        load(tmp_path / "model.json", road(step_m=151.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"format": "other"}, "'other'"), ({"version": 99}, "version 99"), ({"fitted": {"x": 1}}, "found x")],
+)
+def test_files_that_are_not_ours_are_refused(model, tmp_path, change, word):
+    path = tmp_path / "model.json"
+    model.save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=word):
+        load(path, road())
+
+
+def test_a_missing_file_and_a_file_of_something_else_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
+        load(tmp_path / "nowhere.json", road())
+    (tmp_path / "list.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match=r"list\.json is not a saved space-time model"):
+        load(tmp_path / "list.json", road())
+
+
+def test_unknown_names_lead_to_the_nearest_one():
+    with pytest.raises(KeyError, match="did you mean 'lognormal'"):
+        build("log-normal")
+    with pytest.raises(KeyError, match="did you mean 'slope_t'"):
+        build("lognormal", slop_t=5)
+
+
+def test_a_model_that_is_not_fitted_says_so(tmp_path):
+    for name in NAMES:
+        with pytest.raises(ValueError, match="not fitted"):
+            build(name).distance(traffic(1, 3), traffic(1, 3))
+        with pytest.raises(ValueError, match="not fitted"):
+            build(name).save(tmp_path / "x.json")
+
+
+def test_a_camera_without_a_row_is_named(model):
+    with pytest.raises(KeyError, match="camera 4 has no row"):
+        model.distance(Sightings(np.array([4]), np.array([0.0])), traffic(1, 3))
+    strange = Sightings(np.array([3, 4]), np.array([0.0, 9.0]), np.array([1, 1]))
+    with pytest.raises(KeyError, match="camera 4 has no row"):
+        build(model.name).fit(strange, road())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_data_that_teach_nothing_are_refused(name):
+    seen = traffic(0)
+    with pytest.raises(ValueError, match="no vehicle among them was seen by two cameras"):
+        build(name).fit(seen[seen.camera == 5], road())
+    with pytest.raises(ValueError, match="nothing to fit"):
+        build(name).fit(Sightings(seen.camera, seen.time_s), road())
+    with pytest.raises(ValueError, match="at least two"):
+        build(name).fit(seen, CameraNetwork(np.array([3]), np.zeros((1, 1))))
+    with pytest.raises(ValueError, match="round the Earth"):
+        build(name).fit(seen, road(step_m=1e9))
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit"),
+    [(25.0, "frames at 25 a second"), (1000.0, "milliseconds"), (1 / 60, "minutes"), (1 / 3600, "hours")],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_times_in_the_wrong_unit_are_recognised(name, factor, unit):
+    seen = traffic(0)
+    wrong = Sightings(seen.camera, seen.time_s * factor, seen.identity)
+    with pytest.raises(ValueError, match=unit):
+        build(name).fit(wrong, road())
+    if factor > 1:
+        build(name, check_units=False).fit(wrong, road())
+
+
+def test_fusion_is_equation_six():
+    rng = np.random.default_rng(0)
+    appearance, transit = rng.random((3, 4), dtype=np.float32), rng.random((3, 4), dtype=np.float32)
+    kept = appearance.copy()
+    fused = fuse(appearance, transit, 0.2)
+    for i in range(3):
+        for j in range(4):
+            assert fused[i, j] == pytest.approx(appearance[i, j] + 0.2 * transit[i, j], rel=1e-6)
+    np.testing.assert_array_equal(fuse(appearance, transit, 0), appearance)
+    np.testing.assert_array_equal(appearance, kept)
+    with pytest.raises(ValueError, match="shape"):
+        fuse(appearance, transit[:2], 0.2)
+    for weight in (-0.1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="weight"):
+            fuse(appearance, transit, weight)

@@ -1,0 +1,143 @@
+"""The paper's model: distance and time each follow one log-normal law (Eq. 4 and 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.training import pairs_of_a_vehicle
+
+METRES = {"m": 1.0, "km": 1000.0}
+SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+@dataclass(eq=False, kw_only=True)
+class LogNormal(GapModel):
+    """``D_s + D_t`` of Eq. 4 and 5, in ``(0, 2)``; 0 means entirely plausible.
+
+    ``D = 1 / (1 + exp(slope * (p - offset)))``: our reading of a misprint, see docs/paper.md. ``p`` is a log-normal
+    density whose ``mu`` and ``sigma`` maximise the likelihood over all pairs of images of one training vehicle seen
+    by different cameras. An image without a time gets ``D_t = 1/2``.
+
+    Args:
+        slope_s: alpha_1 of Eq. 4.
+        offset_s: alpha_2 of Eq. 4, printed as the slope again; Appendix C gives 0.5.
+        slope_t: beta_1 of Eq. 5; Appendix C gives 6.
+        offset_t: beta_2 of Eq. 5.
+        density: ``"mode"`` divides the density by its value at the mode, so that ``p`` is in ``[0, 1]`` and free of
+            units; ``"raw"`` keeps the density per ``distance_unit`` and per ``time_unit``.
+        distance_unit: ``"m"`` or ``"km"``; counts for ``density="raw"`` only.
+        time_unit: ``"s"``, ``"min"`` or ``"h"``; counts for ``density="raw"`` only.
+        floor_m: shorter distances (one camera and itself) count as this, metres.
+        floor_s: shorter gaps count as this, seconds.
+
+    Raises:
+        ValueError: an option is out of range.
+        KeyError: an unknown density or unit.
+    """
+
+    name: ClassVar[str] = "lognormal"
+    slope_s: float = 6.0
+    offset_s: float = 0.5
+    slope_t: float = 6.0
+    offset_t: float = 0.5
+    density: str = "mode"
+    distance_unit: str = "km"
+    time_unit: str = "s"
+    floor_m: float = 10.0
+    floor_s: float = 1.0
+    mu_s: float = field(default=0.0, init=False)
+    sigma_s: float = field(default=0.0, init=False)
+    mu_t: float = field(default=0.0, init=False)
+    sigma_t: float = field(default=0.0, init=False)
+    pairs: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        for name, value, known in (
+            ("density", self.density, ("mode", "raw")),
+            ("distance_unit", self.distance_unit, tuple(METRES)),
+            ("time_unit", self.time_unit, tuple(SECONDS)),
+        ):
+            if value not in known:
+                raise KeyError(f"{name} is {value!r}, choose one of {', '.join(known)}")
+        for name in ("slope_s", "slope_t", "floor_m", "floor_s"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
+
+    def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
+        pairs = pairs_of_a_vehicle(sightings)
+        row = network.rows(sightings.camera)
+        gap_s = np.abs(sightings.time_s[pairs.first] - sightings.time_s[pairs.second])
+        self.mu_s, self.sigma_s = _fit(
+            "distance", network.distance_m[row[pairs.first], row[pairs.second]], self.floor_m
+        )
+        self.mu_t, self.sigma_t = _fit("time gap", gap_s, self.floor_s)
+        self.pairs = len(pairs)
+
+    def _prepare(self, network: CameraNetwork) -> None:
+        p = self.density_of(network.distance_m, "s")
+        self._offsets = logistic(p, self.slope_s, self.offset_s)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """One curve for all camera pairs."""
+        return np.zeros(self._offsets.shape, dtype=np.int64)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """``D_s`` of Eq. 4."""
+        return self._offsets
+
+    def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
+        """``D_t`` of Eq. 5; the sign of the gap does not count."""
+        return logistic(self.density_of(np.abs(gap_s), "t"), self.slope_t, self.offset_t)
+
+    def density_of(self, values: np.ndarray, which: str) -> np.ndarray:
+        """The paper's ``p`` at distances in metres (``which="s"``) or gaps in seconds (``"t"``)."""
+        mu, sigma = (self.mu_s, self.sigma_s) if which == "s" else (self.mu_t, self.sigma_t)
+        log = np.log(np.maximum(values, self.floor_m if which == "s" else self.floor_s))
+        if self.density == "mode":
+            # the mode lies at exp(mu - sigma^2); over its value there only this parabola is left
+            return np.exp(-((log - mu + sigma**2) ** 2) / (2 * sigma**2))
+        unit = np.log(METRES[self.distance_unit] if which == "s" else SECONDS[self.time_unit])
+        return np.exp(-((log - mu) ** 2) / (2 * sigma**2) - (log - unit)) / (sigma * np.sqrt(2 * np.pi))
+
+    @property
+    def unknown(self) -> float:
+        """``D_t`` where a time is not known."""
+        return 0.5
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Both terms are logistic; the sharper of the two possible ends depends on the fitted density."""
+        return 0.0, 2.0
+
+    def describe(self) -> str:
+        """Both laws, with the distance and the gap at their mode."""
+        return (
+            f"lognormal (the paper, Eq. 4-5; density {self.density}), fitted on {self.pairs} pairs of images\n"
+            f"  distance: mu {self.mu_s:.4f}, sigma {self.sigma_s:.4f} of ln metres, most likely "
+            f"{np.exp(self.mu_s - self.sigma_s**2):.0f} m, median {np.exp(self.mu_s):.0f} m\n"
+            f"  time gap: mu {self.mu_t:.4f}, sigma {self.sigma_t:.4f} of ln seconds, most likely "
+            f"{np.exp(self.mu_t - self.sigma_t**2):.0f} s, median {np.exp(self.mu_t):.0f} s"
+        )
+
+
+def logistic(p: np.ndarray, slope: float, offset: float) -> np.ndarray:
+    """``1 / (1 + exp(slope * (p - offset)))`` (paper, Appendix C, Fig. 9): 1 at small ``p``, 0 at large."""
+    with np.errstate(over="ignore"):
+        return 1.0 / (1.0 + np.exp(slope * (p - offset)))
+
+
+def _fit(what: str, values: np.ndarray, floor: float) -> tuple[float, float]:
+    log = np.log(np.maximum(values, floor))
+    if log.min() == log.max():
+        raise ValueError(
+            f"every {what} between training pairs is {np.exp(log[0]):.6g}: a log-normal law needs two different ones"
+        )
+    return float(log.mean()), float(log.std())

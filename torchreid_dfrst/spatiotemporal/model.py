@@ -1,0 +1,208 @@
+"""What the five models share: checks, blocks, saving, loading."""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.gaps import GapTransit
+from torchreid_dfrst.spatiotemporal.training import check_network, check_speed
+
+FORMAT = "torchreid_dfrst space-time model"
+FORMAT_VERSION = 1
+ROWS = 64
+
+Self = TypeVar("Self", bound="GapModel")
+
+
+@dataclass(eq=False, kw_only=True)
+class GapModel(ABC):
+    """A model whose distance depends on the two cameras and the signed time gap only.
+
+    Options are the constructor's keywords, what ``fit`` learns are the fields without one. Images without a time get
+    ``unknown`` plus whatever their cameras say; a list in which no image has a time is refused.
+
+    Args:
+        check_units: refuse training data whose vehicles would drive at an impossible speed (wrong unit).
+    """
+
+    name: ClassVar[str]
+    check_units: bool = True
+    network: CameraNetwork | None = field(default=None, init=False, repr=False)
+
+    def fit(self: Self, sightings: Sightings, network: CameraNetwork) -> Self:
+        """Learn from *training* sightings, never from those to be ranked.
+
+        Args:
+            sightings: training images; rows without identity or time are left out.
+            network: road distances between all cameras that will ever be asked about.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ValueError: no vehicle seen by two cameras, no times, an impossible network, a wrong unit.
+            KeyError: a camera has no row in the network.
+        """
+        check_network(network)
+        network.rows(sightings.camera)
+        if np.isnan(sightings.time_s).all():
+            sightings.require_times("the training list")
+        if self.check_units:
+            check_speed(sightings, network)
+        self.network = network
+        self._learn(sightings, network)
+        self._prepare(network)
+        return self
+
+    @abstractmethod
+    def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
+        """Set the fitted fields."""
+
+    @abstractmethod
+    def _prepare(self, network: CameraNetwork) -> None:
+        """Derive from options and fitted fields what ``curve`` needs; also runs after loading."""
+
+    @abstractmethod
+    def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
+        """Distance of curve ``number`` at the signed gap ``t_gallery - t_query`` in seconds, elementwise."""
+
+    @property
+    @abstractmethod
+    def numbers(self) -> np.ndarray:
+        """``(C, C)`` int64: the curve of each ordered camera pair, query camera first."""
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """``(C, C)``: what the camera pair alone adds to its curve."""
+        assert self.network is not None
+        return np.zeros((len(self.network), len(self.network)))
+
+    @property
+    @abstractmethod
+    def unknown(self) -> float:
+        """Value that stands for the curve where a time is not known."""
+
+    @property
+    @abstractmethod
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest possible distance."""
+
+    def transit(self, query: Sightings, gallery: Sightings) -> GapTransit:
+        """Distances between two lists, to be taken in blocks.
+
+        Raises:
+            ValueError: the model is not fitted, or no image of a list has a time.
+            KeyError: a camera has no row in the network.
+        """
+        if self.network is None:
+            raise ValueError(f"the {self.name} model is not fitted: call fit(train, network) or load it")
+        return GapTransit(
+            query, gallery, self.network, self.numbers, self.offsets, self.curve, self.unknown, self.bounds
+        )
+
+    def distance(self, query: Sightings, gallery: Sightings) -> np.ndarray:
+        """All ``(Q, G)`` float32 distances at once; small means plausible. Raises as ``transit`` does."""
+        transit = self.transit(query, gallery)
+        out = np.empty(transit.shape, dtype=np.float32)
+
+        def fill(start: int) -> None:
+            out[start : start + ROWS] = transit.block(slice(start, start + ROWS), slice(None))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(fill, range(0, len(query), ROWS)))
+        return out
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The fitted model in words and numbers, for a person."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The constructor's keywords and their values."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+
+    @property
+    def fitted(self) -> dict[str, Any]:
+        """What ``fit`` learned, by field; arrays as nested lists."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if not f.init and f.name != "network"}
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What a result card records: the name, the options, the network and the fitted scalars."""
+        scalars = {name: value for name, value in self.fitted.items() if not isinstance(value, list)}
+        network = self.network.fingerprint if self.network else None
+        return {"model": self.name, "network": network, **self.options, **scalars}
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model as JSON; the file appears whole or not at all.
+
+        Raises:
+            ValueError: the model is not fitted.
+        """
+        if self.network is None:
+            raise ValueError(f"the {self.name} model is not fitted: there is nothing to save")
+        content = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "model": self.name,
+            "network": self.network.fingerprint,
+            "cameras": self.network.cameras.tolist(),
+            "options": self.options,
+            "fitted": self.fitted,
+        }
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".part")
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(temporary, path)
+
+    def restore(self: Self, fitted: dict[str, Any], network: CameraNetwork) -> Self:
+        """Take over what another fit of this class learned.
+
+        Raises:
+            ValueError: the fitted fields are not this model's.
+        """
+        own = {f.name for f in fields(self) if not f.init and f.name != "network"}
+        if own != set(fitted):
+            raise ValueError(
+                f"a saved {self.name} model holds {', '.join(sorted(own))}, found {', '.join(sorted(fitted))}"
+            )
+        for name, value in fitted.items():
+            setattr(self, name, np.asarray(value) if isinstance(value, list) else value)
+        self.network = network
+        self._prepare(network)
+        return self
+
+
+def read(path: str | Path, network: CameraNetwork) -> dict[str, Any]:
+    """Content of a saved model, checked as far as its kind does not matter.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a model of ours, of another format version, or fitted on another camera network.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no space-time model at {path}: fit one and save it there")
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        kind, version = content["format"], content["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a saved space-time model: {error!r}") from error
+    if kind != FORMAT or version != FORMAT_VERSION:
+        raise ValueError(f"{path} is {kind!r} version {version!r}, this package reads {FORMAT!r} {FORMAT_VERSION}")
+    if content["network"] != network.fingerprint:
+        raise ValueError(
+            f"{path} was fitted on camera network {content['network']} of {len(content['cameras'])} cameras, not on "
+            f"{network.fingerprint} of {len(network)}: fit it again on this network"
+        )
+    return content

@@ -1,0 +1,154 @@
+"""What every model learns from: pairs of sightings of one vehicle, checked before anything is fitted to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
+
+PASS_GAP_S = 10.0
+EARTH_M = 4.0e7
+PLAUSIBLE_SPEED = (1.0, 70.0)  # m/s: 4 to 250 km/h
+USUAL_SPEED = 10.0
+LEG_M = 100.0
+UNITS = {
+    "milliseconds": 1e-3,
+    "frames at 30 a second": 1 / 30,
+    "frames at 25 a second": 1 / 25,
+    "frames at 10 a second": 1 / 10,
+    "minutes": 60.0,
+    "hours": 3600.0,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Ordered pairs of sightings of the same vehicle.
+
+    Args:
+        first: ``(P,)`` int64 row of the earlier entry in the list of sightings.
+        second: ``(P,)`` int64 row of the later entry; each unordered pair occurs once, ``first < second``.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.first)
+
+
+def pairs_of_a_vehicle(sightings: Sightings) -> Pairs:
+    """All unordered pairs of two sightings of one vehicle by different cameras, both with a time.
+
+    Rows without a time or an identity take part in no pair.
+
+    Raises:
+        ValueError: there is no such pair; the message says why.
+    """
+    usable = np.flatnonzero((sightings.identity != UNKNOWN) & ~np.isnan(sightings.time_s))
+    order = usable[np.argsort(sightings.identity[usable], kind="stable")]
+    first, second = [], []
+    for rows in np.split(order, np.flatnonzero(np.diff(sightings.identity[order])) + 1) if len(order) else []:
+        i, j = np.triu_indices(len(rows), 1)
+        apart = sightings.camera[rows[i]] != sightings.camera[rows[j]]
+        first.append(rows[i[apart]])
+        second.append(rows[j[apart]])
+    pairs = Pairs(np.concatenate([*first, np.empty(0, np.int64)]), np.concatenate([*second, np.empty(0, np.int64)]))
+    if not len(pairs):
+        raise ValueError(
+            f"nothing to fit space and time on: of {len(sightings)} training sightings {len(usable)} have an identity "
+            f"and a time, and no vehicle among them was seen by two cameras ({len(np.unique(sightings.camera))} "
+            "cameras in all): at least one vehicle must be"
+        )
+    return pairs
+
+
+def passes(sightings: Sightings) -> np.ndarray:
+    """Which pass of one vehicle by one camera each sighting belongs to.
+
+    The track where the data set gives one; otherwise sightings of one vehicle by one camera are cut where the time
+    jumps by more than ``PASS_GAP_S``. A row without identity or time is a pass of its own.
+
+    Returns:
+        ``(N,)`` int64 labels from 0, in no particular order.
+    """
+    track, identity, time = sightings.track, sightings.identity, sightings.time_s
+    alone = (identity == UNKNOWN) | (np.isnan(time) & (track == UNKNOWN))
+    order = np.lexsort((time, track, sightings.camera, identity, alone))
+    keys = np.stack([identity, sightings.camera, track])[:, order]
+    cut = (np.diff(keys, axis=1) != 0).any(axis=0) | alone[order][1:]
+    cut |= (track[order][1:] == UNKNOWN) & ~(np.diff(time[order]) <= PASS_GAP_S)
+    label = np.empty(len(sightings), dtype=np.int64)
+    label[order] = np.concatenate([np.zeros(min(1, len(order)), np.int64), np.cumsum(cut)])
+    return label
+
+
+def one_per_pass(sightings: Sightings) -> Sightings:
+    """One sighting for each pass: its first row, at the mean time of the pass."""
+    label = passes(sightings)
+    _, rows = np.unique(label, return_index=True)
+    known = ~np.isnan(sightings.time_s)
+    count = np.bincount(label[known], minlength=len(rows))
+    total = np.bincount(label[known], sightings.time_s[known], minlength=len(rows))
+    with np.errstate(invalid="ignore"):
+        time_s = total / np.where(count, count, np.nan)
+    part = sightings[rows]
+    return Sightings(part.camera, time_s, part.identity, part.track, part.path)
+
+
+def check_network(network: CameraNetwork) -> None:
+    """Refuse distances that no road has.
+
+    Raises:
+        ValueError: fewer than two cameras, or a distance longer than the Earth is round.
+    """
+    if len(network) < 2:
+        raise ValueError(f"a network of {len(network)} cameras has no trips: space and time need at least two")
+    if network.distance_m.max() > EARTH_M:
+        i, j = np.unravel_index(int(network.distance_m.argmax()), network.distance_m.shape)
+        raise ValueError(
+            f"distance from camera {network.cameras[i]} to {network.cameras[j]} is {network.distance_m.max():.6g} m, "
+            "more than once round the Earth: give metres"
+        )
+
+
+def leg_speeds(sightings: Sightings, network: CameraNetwork) -> np.ndarray:
+    """Speeds in m/s from one pass of a vehicle to its next, over legs of at least ``LEG_M`` metres."""
+    seen = one_per_pass(sightings[(sightings.identity != UNKNOWN) & ~np.isnan(sightings.time_s)])
+    seen = seen[np.lexsort((seen.time_s, seen.identity))]
+    row = network.rows(seen.camera)
+    leg = (np.diff(seen.identity) == 0) & (np.diff(seen.time_s) > 0)
+    metres, seconds = network.distance_m[row[:-1], row[1:]][leg], np.diff(seen.time_s)[leg]
+    return metres[metres >= LEG_M] / seconds[metres >= LEG_M]
+
+
+def check_speed(sightings: Sightings, network: CameraNetwork) -> None:
+    """Refuse times in another unit than seconds, or distances in another than metres.
+
+    The upper quartile of ``leg_speeds`` is taken for the speed of traffic that does not stop. Fewer than 20 legs, or
+    a network without distances, are not judged.
+
+    Raises:
+        ValueError: that speed is impossible; the message names the unit that would make it usual.
+    """
+    speeds = leg_speeds(sightings, network)
+    if len(speeds) < 20:
+        return
+    speed = float(np.quantile(speeds, 0.75))
+    if PLAUSIBLE_SPEED[0] <= speed <= PLAUSIBLE_SPEED[1]:
+        return
+    unit, seconds = min(UNITS.items(), key=lambda item: abs(np.log(speed / item[1] / USUAL_SPEED)))
+    ratio = speed / USUAL_SPEED
+    others = {"kilometres": 1e3, "centimetres": 1e-2, "miles": 1609.344}
+    metre, metres = min(others.items(), key=lambda item: abs(np.log(ratio * item[1])))
+    hint = f"the times look like {unit} (then {speed / seconds:.1f} m/s)"
+    if abs(np.log(ratio * metres)) < np.log(4):
+        hint += f" or the distances like {metre} (then {speed * metres:.1f} m/s)"
+    raise ValueError(
+        f"vehicles would drive {speed:.3g} m/s between cameras (upper quartile of {len(speeds)} legs), outside "
+        f"{PLAUSIBLE_SPEED[0]:g} to {PLAUSIBLE_SPEED[1]:g}: {hint}; times must be seconds and distances metres. "
+        "If these speeds are right, pass check_units=False"
+    )
