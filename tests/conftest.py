@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tiny import write_tiny_veri
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,3 +28,10 @@ def veri_lists(shared: Path) -> Path:
 def city_a(shared: Path) -> Path:
     """A data set in VeRi-776's format, rendered from real car models."""
     return shared / "data" / "city-a"
+
+
+@pytest.fixture
+def tiny_veri(tmp_path: Path) -> Path:
+    """A root whose folder ``veri776`` is a complete tiny data set; a test may spoil it."""
+    write_tiny_veri(tmp_path / "data" / "veri776")
+    return tmp_path / "data"

@@ -1,0 +1,98 @@
+"""Colours and types of VeRi-776's vehicles, and its lists of right answers and junk."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from torchreid_dfrst.data.text import count, read_lines, read_text
+from torchreid_dfrst.sightings import UNKNOWN
+
+
+class Label(NamedTuple):
+    """Colour and type of the vehicle in one image, numbers of ``list_color.txt`` and ``list_type.txt``; -1 unknown."""
+
+    color: int
+    type: int
+
+
+def read_labels(folder: str | Path) -> dict[str, Label]:
+    """Labels by image name from ``train_label.xml`` and ``test_label.xml``, whichever are there.
+
+    Not every image has one, and the old release gives type 0 to three vehicles: read an absent name, and 0, as unknown.
+
+    Raises:
+        ValueError: a file is not well-formed XML, declares a document type, or holds an item without a name.
+    """
+    labels: dict[str, Label] = {}
+    for path in (Path(folder) / "train_label.xml", Path(folder) / "test_label.xml"):
+        if path.is_file():
+            labels.update(_read_xml(path))
+    return labels
+
+
+def read_label_names(path: str | Path) -> dict[int, str]:
+    """Names by number from ``list_color.txt`` or ``list_type.txt``, lines ``4 gray``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line does not begin with a number.
+    """
+    names = {}
+    for line in read_lines(path, "list of label names"):
+        number, _, name = line.partition(" ")
+        if count(number, 0, 999) is None or not name:
+            raise ValueError(f"{path} holds the line {line!r}, expected a number and a name such as '4 gray'")
+        names[int(number)] = name.strip()
+    return names
+
+
+def read_index(path: str | Path, gallery_size: int) -> list[np.ndarray]:
+    """Rows of the gallery for each query, from ``gt_index.txt`` or ``jk_index.txt``, counted from 0.
+
+    Args:
+        path: the file; it counts rows of ``name_test.txt`` from 1, one line per line of ``name_query.txt``.
+        gallery_size: number of gallery images.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: something is not a number between 1 and ``gallery_size``.
+    """
+    rows = []
+    # a query may have no entry: here an empty line means something
+    for number, line in enumerate(read_text(path, "list of gallery rows").splitlines(), start=1):
+        words = line.split()
+        bad = [word for word in words if count(word, 1, gallery_size) is None]
+        if bad:
+            raise ValueError(f"line {number} of {path} holds {bad[0]!r}, expected rows from 1 to {gallery_size}")
+        rows.append(np.array(words, dtype=np.int64) - 1)
+    return rows
+
+
+def _read_xml(path: Path) -> dict[str, Label]:
+    # The standard parser refuses the declared gb2312, so it gets text without the declaration.
+    text = re.sub(r"^\s*<\?xml[^>]*\?>", "", read_text(path, "labels"), count=1)
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise ValueError(f"{path} declares a document type or entities, which labels never need: refused unread")
+    try:
+        items = list(ET.fromstring(text).iter("Item"))
+    except ET.ParseError as error:
+        raise ValueError(f"{path} is not well-formed XML ({error}): download it again, or remove it") from error
+    labels = {}
+    for number, item in enumerate(items, start=1):
+        name = item.get("imageName")
+        if not name:
+            raise ValueError(f"item {number} of {path} has no imageName: expected <Item imageName=... />")
+        labels[name] = Label(_number(item, "colorID", path), _number(item, "typeID", path))
+    return labels
+
+
+def _number(item: ET.Element, name: str, path: Path) -> int:
+    text = item.get(name, "0").strip()
+    if count(text, 0, 999) is None:
+        raise ValueError(f"{name} of {item.get('imageName')} in {path} is {text!r}: expected a number")
+    return int(text) or UNKNOWN
