@@ -10,7 +10,6 @@ BIN = $(VENV)/bin
 $(VENV)/installed: pyproject.toml setup.py
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 10), 'Python 3.10 or newer is needed, this is ' + sys.version"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --upgrade "pip<26.2"
 	$(BIN)/pip install -e ".[dev]"
 	touch $@
 
