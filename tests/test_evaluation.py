@@ -1,0 +1,90 @@
+import json
+
+import numpy as np
+import pytest
+
+from torchreid_dfrst import evaluation, retrieval, spatiotemporal
+from torchreid_dfrst.retrieval import Extraction, Features
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+
+NETWORK = CameraNetwork(np.arange(4), 400.0 * abs(np.subtract.outer(np.arange(4), np.arange(4))))
+
+
+def drive(vehicles, rng):
+    """Every vehicle passes the four cameras in order at about 10 m/s."""
+    camera = np.tile(np.arange(4), len(vehicles))
+    start = np.repeat(rng.uniform(0, 4000, len(vehicles)), 4)
+    time = start + camera * 40 * rng.lognormal(0, 0.2, len(camera))
+    names = np.array([f"{v}_{c}" for v, c in zip(np.repeat(vehicles, 4), camera, strict=True)])
+    return Sightings(camera, time, np.repeat(vehicles, 4), path=names)
+
+
+@pytest.fixture(scope="module")
+def extraction():
+    rng = np.random.default_rng(3)
+    train, test = drive(np.arange(100, 140), rng), drive(np.arange(30), rng)
+    looks = rng.normal(size=(30, 16))[test.identity] + 1.6 * rng.normal(size=(len(test), 16))
+    gallery = Features(looks.astype(np.float32), test)
+    return Extraction(gallery[np.arange(0, len(test), 3)], gallery, train, network=NETWORK, source={"data": "toy"})
+
+
+def test_four_rows_each_of_its_own_distance(extraction):
+    result = evaluation.score(extraction, {"weight": 0.3}, {"k1": 6, "k2": 3})
+    assert tuple(result.metrics) == evaluation.ROWS
+    query, gallery = (retrieval.normalise(p.embedding) for p in (extraction.query, extraction.gallery))
+    appearance = np.sqrt(((query[:, None] - gallery) ** 2).sum(axis=2))
+    model = spatiotemporal.build("lognormal").fit(extraction.train, NETWORK)
+    transit = model.distance(extraction.query.sightings, extraction.gallery.sightings)
+    np.testing.assert_allclose(result.distance["appearance"], appearance, atol=1e-3)
+    np.testing.assert_allclose(result.distance["+ ST"], appearance + 0.3 * transit, atol=1e-3)
+    everyone = Sightings.concatenate([extraction.query.sightings, extraction.gallery.sightings])
+    both = retrieval.rerank(query, gallery, transit=model.transit(everyone, everyone), weight=0.3, k1=6, k2=3)
+    np.testing.assert_array_equal(result.distance["+ ST + re-ranking"], both)
+    np.testing.assert_array_equal(result.distance["+ re-ranking"], retrieval.rerank(query, gallery, k1=6, k2=3))
+    assert result.metrics["+ ST"].mAP > result.metrics["appearance"].mAP + 0.05, "time tells these vehicles apart"
+
+
+def test_weight_zero_is_appearance_alone(extraction):
+    result = evaluation.score(extraction, {"weight": 0}, {"k1": 6, "k2": 3})
+    np.testing.assert_array_equal(result.distance["+ ST"], result.distance["appearance"])
+    np.testing.assert_array_equal(result.distance["+ ST + re-ranking"], result.distance["+ re-ranking"])
+
+
+def test_without_a_model_there_are_two_rows(extraction):
+    bare = Extraction(extraction.query, extraction.gallery)
+    result = evaluation.score(bare, {"model": None}, {"k1": 6, "k2": 3})
+    assert list(result.metrics) == ["appearance", "+ re-ranking"] and result.choices["spacetime"] is None
+
+
+def without_times(part):
+    return Features(part.embedding, Sightings(part.sightings.camera, identity=part.sightings.identity))
+
+
+@pytest.mark.parametrize("lost", ["train", "network", "times"])
+def test_space_and_time_without_what_they_need_is_an_error(extraction, lost):
+    given = dict(query=extraction.query, gallery=extraction.gallery, train=extraction.train, network=NETWORK)
+    if lost == "times":
+        given["query"] = without_times(extraction.query)
+    else:
+        given[lost] = None
+    with pytest.raises(ValueError, match=r"space and time were asked for.*spacetime\.model null"):
+        evaluation.score(Extraction(**given, source={"data": "toy"}))
+
+
+def test_the_card_has_every_choice_and_is_json(extraction):
+    result = evaluation.score(extraction, {"weight": 0.3}, {"k1": 6, "k2": 3}, {"max_rank": 12})
+    card = json.loads(json.dumps(evaluation.card(result, extraction, "evaluate.py x.npz")))
+    assert list(card["rows"]) == list(evaluation.ROWS)
+    assert card["rows"]["appearance"]["mAP"] == pytest.approx(100 * result.metrics["appearance"].mAP, abs=1e-4)
+    assert card["choices"]["spacetime"]["weight"] == 0.3 and card["choices"]["spacetime"]["model"] == "lognormal"
+    assert card["choices"]["rerank"]["k1"] == 6 and card["choices"]["evaluate"]["max_rank"] == 12
+    assert card["queries"]["used"] == len(extraction.query) and card["gallery"] == len(extraction.gallery)
+    assert "+ ST + re-ranking" in evaluation.table(card["rows"])
+
+
+def test_best_matches_leave_junk_out(extraction):
+    result = evaluation.score(extraction, None, {"k1": 6, "k2": 3})
+    index, distance = evaluation.best_matches(result, extraction, "appearance", 5)
+    query, gallery = extraction.query.sightings, extraction.gallery.sightings
+    junk = (gallery.identity[index] == query.identity[:, None]) & (gallery.camera[index] == query.camera[:, None])
+    assert not junk.any() and (np.diff(distance, axis=1) >= 0).all()

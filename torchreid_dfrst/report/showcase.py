@@ -1,0 +1,107 @@
+"""Pictures of one evaluation: what was found for some queries, and where the network looked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from torchreid_dfrst.evaluation import Result, best_matches
+from torchreid_dfrst.report.attention import attention_maps
+from torchreid_dfrst.report.ranking import ranked_lists
+from torchreid_dfrst.retrieval import Extraction
+
+logger = logging.getLogger(__name__)
+
+TOP = 10
+
+
+def show_rankings(result: Result, extraction: Extraction, folder: Path, count: int) -> list[Path]:
+    """Draw the ten best matches of the same queries once for every row of the result (paper, Fig. 6).
+
+    Args:
+        result: what ``evaluation.score`` gave.
+        extraction: the features it was given.
+        folder: where the pictures go.
+        count: number of queries, taken at equal steps through the list of those that count.
+
+    Returns:
+        The pictures written.
+    """
+    chosen = _some_queries(result, count)
+    written = []
+    for row in result.metrics:
+        index, distance = best_matches(result, extraction, row, min(TOP, len(extraction.gallery)))
+        name = row.replace("+", "and").replace(" ", "-").strip("-").removeprefix("and-")
+        written.append(
+            ranked_lists(
+                folder / f"ranked-{name}.png",
+                extraction.query.sightings[chosen],
+                extraction.gallery.sightings,
+                index[chosen],
+                distance[chosen],
+                title=f"{extraction.source.get('data', '')}: {row}; junk removed; green is right",
+            )
+        )
+    return written
+
+
+def show_attention(
+    model: nn.Module,
+    transform: Callable[[Image.Image], torch.Tensor],
+    result: Result,
+    extraction: Extraction,
+    folder: Path,
+    count: int,
+) -> list[Path]:
+    """Draw where each branch looks on some queries and on the first right match of each (paper, Fig. 7).
+
+    Args:
+        model: the network behind the features, on the CPU or a GPU.
+        transform: test-time transform, image to ``(3, H, W)``.
+        result: what ``evaluation.score`` gave.
+        extraction: the features it was given.
+        folder: where the picture goes.
+        count: number of queries.
+
+    Returns:
+        The picture written; none for a network without ``activation_maps``, such as torchreid's own.
+    """
+    if not hasattr(model, "activation_maps"):
+        logger.warning("no attention maps: %s has no activation_maps", type(model).__name__)
+        return []
+    chosen = _some_queries(result, count)
+    last = list(result.metrics)[-1]
+    index, _ = best_matches(result, extraction, last, len(extraction.gallery))
+    query, gallery = extraction.query.sightings[chosen], extraction.gallery.sightings
+    paths, labels = [], []
+    for row, ranked in enumerate(index[chosen]):
+        ranked = ranked[ranked >= 0]
+        rank = int(np.argmax(gallery.identity[ranked] == query.identity[row]))
+        match = ranked[rank]
+        paths += [str(query.path[row]), str(gallery.path[match])]
+        labels += [
+            f"query {query.identity[row]}\ncam {query.camera[row]}",
+            f"its match, rank {rank + 1}\ncam {gallery.camera[match]}",
+        ]
+    images = []
+    for path in paths:
+        with Image.open(path) as image:
+            images.append(transform(image.convert("RGB")))
+    device = next(model.parameters()).device
+    look = cast("Callable[[torch.Tensor], dict[str, torch.Tensor]]", model.eval().activation_maps)
+    maps = look(torch.stack(images).to(device))
+    drawn = {name: values.float().cpu().numpy() for name, values in maps.items()}
+    return [attention_maps(folder / "attention.png", paths, drawn, labels)]
+
+
+def _some_queries(result: Result, count: int) -> np.ndarray:
+    """``count`` of the queries that have a match, at equal steps, so that nobody picked them."""
+    valid = np.flatnonzero(next(iter(result.metrics.values())).first_match > 0)
+    return valid[np.unique(np.linspace(0, len(valid) - 1, min(count, len(valid))).astype(int))]
