@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "torchreid_dfrst"
-ARRAYS = {"version", "sightings", "spatiotemporal", "retrieval"}
+ARRAYS = {"version", "names", "sightings", "spatiotemporal", "retrieval"}
 TORCH = ARRAYS | {"models", "losses"}
 
 

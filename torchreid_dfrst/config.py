@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from torchreid_dfrst.names import nearest
 
 Section = dict[str, Any]
 Config = dict[str, Section]
@@ -63,13 +64,6 @@ def keywords(*callables: Callable[..., Any], leave_out: Iterable[str] = ()) -> l
 def dump(config: Config) -> str:
     """The configuration as YAML text; sections without a key are left out."""
     return yaml.safe_dump({name: section for name, section in config.items() if section}, sort_keys=False)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)``, or the list of known names where none is near."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,0 +1,76 @@
+"""Parts and their heads, against one part at a time."""
+
+import pytest
+import torch
+from torch import nn
+
+from torchreid_dfrst.models.division import BNNeckHeads
+
+
+@pytest.fixture
+def x():
+    return torch.randn(6, 16, 8, 12, generator=torch.Generator().manual_seed(0))
+
+
+def cut(x, division, parts):
+    """The parts of a map, cut with a knife."""
+    axis = {"channel": 1, "height": 2, "width": 3, "whole": 0}[division]
+    return [x] if division == "whole" else x.chunk(parts, dim=axis)
+
+
+@pytest.mark.parametrize("pool", ["average", "max"])
+@pytest.mark.parametrize(
+    ("division", "parts"), [("whole", 1), ("height", 4), ("width", 4), ("channel", 4), ("width", 1)]
+)
+def test_heads_equal_one_head_at_a_time(x, division, parts, pool):
+    torch.manual_seed(1)
+    heads = BNNeckHeads(16, 5, 7, division, parts, pool)
+    nn.init.normal_(heads.neck.weight)
+    feature, neck = heads(x)
+    logits = heads.logits(neck)
+    assert feature.shape == neck.shape == (6, parts, 5)
+    assert logits.shape == (6, parts, 7)
+    for number, part in enumerate(cut(x, division, parts)):
+        pooled = part.mean((2, 3)) if pool == "average" else part.amax((2, 3))
+        own = slice(5 * number, 5 * number + 5)
+        expected = pooled @ heads.reduce.weight[own, :, 0].T
+        torch.testing.assert_close(feature[:, number], expected)
+        deviation = torch.sqrt(expected.var(0, unbiased=False) + heads.neck.eps)
+        expected = (expected - expected.mean(0)) / deviation * heads.neck.weight[own]
+        torch.testing.assert_close(neck[:, number], expected, rtol=1e-4, atol=1e-5)
+        weight = heads.classifier.weight[7 * number : 7 * number + 7, :, 0]
+        torch.testing.assert_close(logits[:, number], expected @ weight.T, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_that_do_not_divide_evenly_overlap(x):
+    heads = BNNeckHeads(16, None, 7, "height", 4)
+    feature, _ = heads(x[:, :, :6])  # 6 rows, 4 strips: rows 0-1, 1-2, 3-4, 4-5
+    expected = torch.stack([x[:, :, a : a + 2].mean((2, 3)) for a in (0, 1, 3, 4)], dim=1)
+    torch.testing.assert_close(feature, expected)
+
+
+def test_the_neck_has_no_bias_that_could_be_trained():
+    heads = BNNeckHeads(16, 5, 7)
+    assert sorted(name for name, _ in heads.named_parameters()) == ["classifier.weight", "neck.weight", "reduce.weight"]
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(heads)
+    assert synchronised.neck.bias is None
+
+
+@pytest.mark.parametrize("division", ["height", "width"])
+def test_a_map_with_fewer_rows_than_parts_is_refused(division):
+    with pytest.raises(ValueError, match="too few for 4 parts"):
+        BNNeckHeads(16, 5, 7, division, 4)(torch.zeros(2, 16, 3, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"division": "heigth"}, KeyError, "did you mean 'height'"),
+        ({"pool": "maximum"}, KeyError, "did you mean 'max'"),
+        ({"division": "channel", "parts": 3}, ValueError, "divisor of the map's 16 channels"),
+        ({"parts": 0}, ValueError, "parts is 0"),
+    ],
+)
+def test_bad_options_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        BNNeckHeads(16, 5, 7, **options)

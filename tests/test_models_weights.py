@@ -1,0 +1,172 @@
+"""Where a body starts: ImageNet through torchvision's own path, offline, and files."""
+
+import json
+import struct
+import urllib.error
+
+import pytest
+import torch
+import torchvision
+
+from torchreid_dfrst.models import build, load_body, load_imagenet
+
+WEIGHTS = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty torch hub cache, and no network."""
+
+    def blocked(url, *args, **kwargs):
+        raise urllib.error.URLError("the network is blocked")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", blocked)
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(tmp_path / "hub")
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    yield tmp_path / "hub" / "checkpoints"
+    torch.hub.set_dir(before)
+
+
+def resnet18(seed=0):
+    torch.manual_seed(seed)
+    network = torchvision.models.resnet18()
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.randn(value.shape).abs() if "running_var" in name else torch.randn(value.shape))
+    return network
+
+
+def dfrst(**options):
+    return build("dfrst_resnet18", 5, pretrained=False, **options)
+
+
+def assert_both_streams_start_from(state, model):
+    own = model.state_dict()
+    for stream in ("coarse", "fine"):
+        for name in state:
+            if name.startswith(("layer3", "layer4")):
+                assert torch.equal(own[f"streams.{stream}.{name}"], state[name]), name
+    assert torch.equal(own["trunk.conv1.weight"], state["conv1.weight"])
+    assert torch.equal(own["trunk.layer2.1.bn2.running_var"], state["layer2.1.bn2.running_var"])
+
+
+def test_pretrained_reads_torchvisions_file_into_both_streams(hub):
+    state = resnet18().state_dict()
+    torch.save(state, hub / WEIGHTS.url.rpartition("/")[2])
+    model = build("dfrst_resnet18", 5)
+    assert_both_streams_start_from(state, model)
+    loaded = load_imagenet(model)
+    assert loaded.unused == ["fc.weight", "fc.bias"]
+    assert all(".attention." in name for name in loaded.fresh)
+    assert len(loaded.fresh) == 3
+
+
+def test_without_network_the_message_says_what_to_do(hub):
+    with pytest.raises(OSError, match="the network is blocked") as error:
+        build("dfrst_resnet18", 5)
+    file = hub / WEIGHTS.url.rpartition("/")[2]
+    for part in (str(file), WEIGHTS.url, "pretrained=False"):
+        assert part in str(error.value)
+
+
+def test_a_broken_file_in_the_cache_is_named(hub):
+    file = hub / WEIGHTS.url.rpartition("/")[2]
+    file.write_bytes(b"half a download")
+    with pytest.raises(OSError, match=file.name):
+        build("dfrst_resnet18", 5)
+
+
+def test_a_body_from_a_resnet_file_takes_the_place_of_imagenet(tmp_path, hub):
+    state = resnet18().state_dict()
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "body.pth")
+    assert_both_streams_start_from(state, build("dfrst_resnet18", 5, weights=tmp_path / "body.pth"))
+
+
+def test_a_body_from_another_of_our_networks(tmp_path):
+    city = build("dfrst_resnet18", 50, pretrained=False)
+    torch.save(city.state_dict(), tmp_path / "city.pth")
+    model = dfrst()
+    heads = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("heads.")}
+    loaded = load_body(model, tmp_path / "city.pth")
+    after = model.state_dict()
+    assert loaded.fresh == []
+    assert all(torch.equal(after[name], city.state_dict()[name]) for name in loaded.taken)
+    assert all(torch.equal(after[name], value) for name, value in heads.items())
+    assert all(name.startswith("heads.") for name in loaded.unused)
+
+
+def test_one_stream_starts_two_and_another_split_fits(tmp_path):
+    coarse = dfrst(fine=False, divisions=(), attention="none", shared_stages=3)
+    torch.save(coarse.state_dict(), tmp_path / "coarse.pth")
+    model = dfrst()
+    loaded = load_body(model, tmp_path / "coarse.pth")
+    assert all(".attention." in name for name in loaded.fresh)
+    own = model.state_dict()
+    assert torch.equal(own["streams.fine.layer4.0.conv1.weight"], own["streams.coarse.layer4.0.conv1.weight"])
+    assert torch.equal(own["streams.fine.layer3.0.conv1.weight"], coarse.state_dict()["trunk.layer3.0.conv1.weight"])
+
+
+def test_safetensors(tmp_path):
+    state = resnet18().state_dict()
+    header, values = {"__metadata__": {"format": "pt"}}, b""
+    for name, value in state.items():
+        raw = value.numpy().tobytes()
+        kind = {torch.float32: "F32", torch.int64: "I64"}[value.dtype]
+        header[name] = {
+            "dtype": kind,
+            "shape": list(value.shape),
+            "data_offsets": [len(values), len(values) + len(raw)],
+        }
+        values += raw
+    text = json.dumps(header).encode()
+    (tmp_path / "body.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + values)
+    model = dfrst()
+    load_body(model, tmp_path / "body.safetensors")
+    assert_both_streams_start_from(state, model)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
+        dfrst(weights=tmp_path / "nowhere.pth")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_file_that_is_no_weights_is_refused(tmp_path, suffix):
+    path = tmp_path / f"odd.{suffix}"
+    path.write_bytes(b"no weights at all")
+    with pytest.raises(ValueError, match=r"cannot read weights from .*odd"):
+        load_body(dfrst(), path)
+
+
+def test_pickled_objects_are_refused(tmp_path):
+    torch.save(torchvision.models.resnet18(), tmp_path / "whole.pth")
+    with pytest.raises(ValueError, match="plain state dict"):
+        load_body(dfrst(), tmp_path / "whole.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="holds no state dict"):
+        load_body(dfrst(), tmp_path / "list.pth")
+
+
+def test_weights_of_another_architecture_are_refused_and_change_nothing(tmp_path):
+    torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "deeper.pth")
+    torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "foreign.pth")
+    wide = torchvision.models.resnet18(width_per_group=64).state_dict() | {"layer3.0.conv1.weight": torch.zeros(2, 2)}
+    torch.save(wide, tmp_path / "wide.pth")
+    model = dfrst()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"tensors are missing, first 'conv1.weight'"):
+        load_body(model, tmp_path / "foreign.pth")
+    with pytest.raises(ValueError, match=r"'layer3.0.conv1.weight' has shape \(2, 2\)"):
+        load_body(model, tmp_path / "wide.pth")
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_saved_and_loaded_the_network_gives_the_same_embedding(tmp_path):
+    images = torch.ones(2, 3, 64, 64)
+    model = dfrst().eval()
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    other = dfrst().eval()
+    assert not torch.equal(other(images), model(images))
+    other.load_state_dict(torch.load(tmp_path / "model.pth", weights_only=True))
+    assert torch.equal(other(images), model(images))

@@ -1,0 +1,145 @@
+"""The loss of DFR-ST (paper, Eq. 1 to 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+REDUCTIONS = ("mean", "sum")
+
+
+def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, epsilon: float = 0.1) -> torch.Tensor:
+    """Cross entropy with 1 - epsilon on the true class and epsilon / (K - 1) on each other class (Eq. 2).
+
+    PyTorch's ``label_smoothing`` with ``epsilon * K / (K - 1)`` is the same; torchreid's own smooths by epsilon / K.
+    The printed softmax sums over the batch; ours is the ordinary one, over the K classes.
+
+    Args:
+        logits: ``(N, K)``; computed in float32 at least.
+        labels: ``(N,)`` int64 in ``[0, K)``.
+        epsilon: in ``[0, 1]``.
+
+    Returns:
+        The mean over the batch, a scalar ``>= 0``; 0 with a gradient for an empty batch.
+
+    Raises:
+        ValueError: fewer than two classes, for which the rest has nobody to go to.
+    """
+    classes = logits.shape[1]
+    if classes < 2:
+        raise ValueError(f"cross entropy over {classes} class: training needs two identities or more")
+    scores = torch.log_softmax(_at_least_float32(logits), dim=1)
+    true = scores.gather(1, labels.unsqueeze(1)).squeeze(1)
+    others = scores.sum(1) - true
+    return -((1 - epsilon) * true + epsilon / (classes - 1) * others).sum() / max(len(labels), 1)
+
+
+def batch_hard_triplet(
+    features: torch.Tensor, labels: torch.Tensor, margin: float = 1.2, reduction: str = "mean"
+) -> torch.Tensor:
+    """Hinge of *squared* Euclidean distances to the farthest positive and the nearest negative (Eq. 3).
+
+    The hardest pairs are found in a matrix of squared distances, ``|a|^2 + |b|^2 - 2ab``, which cancels; the two
+    distances that count are then taken from the features themselves, which does not.
+
+    Args:
+        features: ``(N, D)``, not normalised; computed in float32 at least, also under autocast.
+        labels: ``(N,)`` identities.
+        margin: of the squared distances, ``>= 0``.
+        reduction: ``"mean"`` over the anchors (our reading: lambda then does not depend on the batch size) or
+            ``"sum"`` over them, as printed.
+
+    Returns:
+        A scalar ``>= 0``. Anchors are the rows with another row of their identity and a row of another; where
+        there is none (one identity, or nobody twice) it is 0 with a gradient of 0.
+
+    Raises:
+        ValueError: unknown reduction.
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction is {reduction!r}: one of {', '.join(REDUCTIONS)}")
+    with torch.autocast(features.device.type, enabled=False):
+        features = _at_least_float32(features)
+        same = labels.unsqueeze(0) == labels.unsqueeze(1)
+        positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        anchors = (positive.any(1) & (~same).any(1)).nonzero().squeeze(1)
+        if len(anchors) == 0:
+            return (features * 0).sum()
+        with torch.no_grad():
+            norms = features.square().sum(1)
+            distances = norms.unsqueeze(0) + norms.unsqueeze(1) - 2 * features @ features.T
+            farthest = distances.masked_fill(~positive, -torch.inf).argmax(1)[anchors]
+            nearest = distances.masked_fill(same, torch.inf).argmin(1)[anchors]
+        to_positive = (features[anchors] - features[farthest]).square().sum(1)
+        to_negative = (features[anchors] - features[nearest]).square().sum(1)
+        hinge = torch.relu(to_positive - to_negative + margin)
+    return hinge.mean() if reduction == "mean" else hinge.sum()
+
+
+class LossParts(NamedTuple):
+    """The loss of one batch and what it is made of: three scalars."""
+
+    total: torch.Tensor
+    cross_entropy: torch.Tensor
+    triplet: torch.Tensor
+
+
+class DFRSTLoss(nn.Module):
+    """``cross entropy + triplet_weight * triplet`` (Eq. 1), each the mean over the branches.
+
+    The paper does not say how several heads share one loss; the mean is also what torchreid's engines take.
+
+    Args:
+        triplet_weight: the paper's lambda, ``>= 0``.
+        margin: see ``batch_hard_triplet``.
+        epsilon: see ``smoothed_cross_entropy``, in ``[0, 1]``.
+        reduction: see ``batch_hard_triplet``.
+
+    Raises:
+        ValueError: a number out of its range or an unknown reduction.
+    """
+
+    def __init__(
+        self, triplet_weight: float = 0.4, margin: float = 1.2, epsilon: float = 0.1, reduction: str = "mean"
+    ) -> None:
+        super().__init__()
+        for name, value, highest in (
+            ("triplet_weight", triplet_weight, float("inf")),
+            ("margin", margin, float("inf")),
+            ("epsilon", epsilon, 1.0),
+        ):
+            if not 0 <= value <= highest:
+                raise ValueError(f"{name} is {value!r}: 0 or more" + (", at most 1" if highest == 1 else ""))
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"reduction is {reduction!r}: one of {', '.join(REDUCTIONS)}")
+        self.triplet_weight, self.margin, self.epsilon, self.reduction = triplet_weight, margin, epsilon, reduction
+
+    def forward(
+        self, logits: Sequence[torch.Tensor], features: Sequence[torch.Tensor], labels: torch.Tensor
+    ) -> LossParts:
+        """Loss of the branches.
+
+        Args:
+            logits: one ``(N, K)`` per branch.
+            features: one ``(N, D)`` per branch, before the batch norm; their widths may differ.
+            labels: ``(N,)`` int64 in ``[0, K)``.
+
+        Raises:
+            ValueError: a label outside of ``[0, K)``.
+        """
+        classes = logits[0].shape[1]
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ValueError(
+                f"labels run from {int(labels.min())} to {int(labels.max())}, the network has {classes} classes: "
+                "relabel the training identities 0, 1, 2, ... and build the network with their number"
+            )
+        cross_entropy = torch.stack([smoothed_cross_entropy(x, labels, self.epsilon) for x in logits]).mean()
+        triplet = torch.stack([batch_hard_triplet(x, labels, self.margin, self.reduction) for x in features]).mean()
+        return LossParts(cross_entropy + self.triplet_weight * triplet, cross_entropy, triplet)
+
+
+def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

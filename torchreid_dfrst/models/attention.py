@@ -1,0 +1,121 @@
+"""AttentionNet: channel and spatial attention inside the last residual block (paper, Section III-B.2, Fig. 4, 5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from torchreid_dfrst.names import nearest
+
+PLACEMENTS = ("channel-spatial", "spatial-channel", "parallel", "channel", "spatial", "none")
+
+
+class ChannelAttention(nn.Module):
+    """``g_c = sigmoid(MLP(average) + MLP(max))`` with one shared MLP of one hidden layer.
+
+    Args:
+        channels: channels of the map.
+        reduction: the paper's k; the hidden layer has ``channels / reduction`` units.
+
+    Raises:
+        ValueError: ``reduction`` leaves no hidden unit.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        if not 1 <= reduction <= channels:
+            raise ValueError(f"reduction is {reduction!r}: between 1 and the map's {channels} channels")
+        hidden = channels // reduction
+        self.mlp = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, channels, 1, bias=False),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Gate ``(N, C, 1, 1)`` in (0, 1) of a map ``(N, C, H, W)``."""
+        average, highest = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+        return torch.sigmoid(self.mlp(average) + self.mlp(highest))
+
+
+class SpatialAttention(nn.Module):
+    """``g_s = sigmoid(W [max; average])``: one convolution over what the channels say at each place.
+
+    Args:
+        kernel_size: side of the convolution, odd; the map is padded so that its size stays.
+
+    Raises:
+        ValueError: an even or non-positive ``kernel_size``.
+    """
+
+    def __init__(self, kernel_size: int = 7) -> None:
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is {kernel_size!r}: an odd number, 1 or more")
+        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Gate ``(N, 1, H, W)`` in (0, 1) of a map ``(N, C, H, W)``."""
+        return torch.sigmoid(self.conv(torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)))
+
+
+class AttentionNet(nn.Module):
+    """Channel and spatial gates, in one of the placements of Table IX.
+
+    Args:
+        channels: channels of the map.
+        placement: one of ``PLACEMENTS``. The default applies ``g_c``, then ``g_s`` computed from the result. In
+            ``parallel`` both gates see the unattended map and both multiply it (our reading; the paper only names it).
+        reduction: see ``ChannelAttention``.
+        kernel_size: see ``SpatialAttention``.
+
+    Raises:
+        KeyError: unknown placement.
+    """
+
+    def __init__(
+        self, channels: int, placement: str = "channel-spatial", reduction: int = 16, kernel_size: int = 7
+    ) -> None:
+        super().__init__()
+        if placement not in PLACEMENTS:
+            raise KeyError(f"unknown attention {placement!r}{nearest(placement, PLACEMENTS)}")
+        names = {"parallel": ["channel", "spatial"], "none": []}.get(placement, placement.split("-"))
+        gates = {
+            "channel": lambda: ChannelAttention(channels, reduction),
+            "spatial": lambda: SpatialAttention(kernel_size),
+        }
+        self.parallel = placement == "parallel"
+        self.gates = nn.ModuleDict({name: gates[name]() for name in names})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The attended map, of the shape of ``x``."""
+        attended = x
+        for gate in self.gates.values():
+            attended = gate(x if self.parallel else attended) * attended
+        return attended
+
+
+class AttentiveBlock(nn.Module):
+    """A torchvision residual block with AttentionNet at the end of its residual branch, before the skip is added.
+
+    Args:
+        block: ``BasicBlock`` or ``Bottleneck``; its layers are taken over under their own names.
+        attention: maps ``(N, C, H, W)`` to the same shape.
+    """
+
+    def __init__(self, block: nn.Module, attention: nn.Module) -> None:
+        super().__init__()
+        for name, layer in block.named_children():
+            self.add_module(name, layer)
+        self.attention = attention
+        self.depth = sum(name.startswith("conv") for name, _ in block.named_children())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Output of the block, ``(N, C, H, W)``, ``>= 0``."""
+        layers = dict(self.named_children())
+        skip = layers["downsample"](x) if "downsample" in layers else x
+        for number in range(1, self.depth + 1):
+            x = layers[f"bn{number}"](layers[f"conv{number}"](x))
+            if number < self.depth:
+                x = layers["relu"](x)
+        return layers["relu"](layers["attention"](x) + skip)

@@ -1,0 +1,118 @@
+"""Divisions of a map into parts, and the BNNeck heads that turn each part into a feature (paper, Section III-B)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from torchreid_dfrst.names import nearest
+
+
+def whole(x: torch.Tensor, parts: int, pool: Callable) -> torch.Tensor:
+    """The map as a single part: ``(N, 1, C)``."""
+    return pool(x, 1).flatten(1).unsqueeze(1)
+
+
+def height(x: torch.Tensor, parts: int, pool: Callable) -> torch.Tensor:
+    """Equal horizontal strips, top to bottom: ``(N, parts, C)``. Where rows do not divide evenly, strips overlap."""
+    _require_size("rows", x.shape[2], parts)
+    return pool(x, (parts, 1)).squeeze(3).transpose(1, 2)
+
+
+def width(x: torch.Tensor, parts: int, pool: Callable) -> torch.Tensor:
+    """Equal vertical strips, left to right: ``(N, parts, C)``. Where columns do not divide evenly, strips overlap."""
+    _require_size("columns", x.shape[3], parts)
+    return pool(x, (1, parts)).squeeze(2).transpose(1, 2)
+
+
+def channel(x: torch.Tensor, parts: int, pool: Callable) -> torch.Tensor:
+    """Equal groups of neighbouring channels, each over the entire image: ``(N, parts, C / parts)``."""
+    return pool(x, 1).flatten(1).unflatten(1, (parts, -1))
+
+
+DIVISIONS: dict[str, Callable[[torch.Tensor, int, Callable], torch.Tensor]] = {
+    "whole": whole,
+    "height": height,
+    "width": width,
+    "channel": channel,
+}
+POOLS: dict[str, Callable] = {"average": functional.adaptive_avg_pool2d, "max": functional.adaptive_max_pool2d}
+
+
+class BNNeckHeads(nn.Module):
+    """One head per part: pooling, 1x1 convolution, BNNeck and classifier, all parts at once.
+
+    The feature before the batch norm is for the triplet loss, the one after it for the classifier and for retrieval
+    (BNNeck, Luo et al. [44]). BNNeck freezes the batch norm's bias at 0: here it has none, so nothing can thaw it.
+    The 1x1 convolution has no bias either; the batch norm and the differences of Eq. 3 would cancel it. Grouped
+    convolutions keep the parts apart.
+
+    Args:
+        channels: channels of the incoming map.
+        features: width of each part's feature; None leaves out the 1x1 convolution.
+        num_classes: identities in training.
+        division: one of ``DIVISIONS``.
+        parts: number of parts; 1 for ``whole``.
+        pool: one of ``POOLS``.
+
+    Raises:
+        KeyError: unknown division or pooling.
+        ValueError: ``parts`` is below 1 or does not divide the channels.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        features: int | None,
+        num_classes: int,
+        division: str = "whole",
+        parts: int = 1,
+        pool: str = "average",
+    ) -> None:
+        super().__init__()
+        for what, name, known in (("division", division, DIVISIONS), ("pooling", pool, POOLS)):
+            if name not in known:
+                raise KeyError(f"unknown {what} {name!r}{nearest(name, known)}")
+        if parts < 1 or (division == "channel" and channels % parts):
+            raise ValueError(f"parts is {parts!r}: 1 or more, and a divisor of the map's {channels} channels")
+        incoming = channels // parts if division == "channel" else channels
+        self.division, self.parts, self.pool = division, parts, pool
+        self.features = incoming if features is None else features
+        outgoing = parts * self.features
+        self.reduce = nn.Identity() if features is None else _part_convolution(incoming, features, parts)
+        self.neck = nn.BatchNorm1d(outgoing)
+        self.neck.register_parameter("bias", None)
+        self.classifier = _part_convolution(self.features, num_classes, parts)
+        if isinstance(self.reduce, nn.Conv1d):
+            nn.init.kaiming_normal_(self.reduce.weight)
+        nn.init.normal_(self.classifier.weight, std=0.001)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features of each part before and after the batch norm: two tensors ``(N, parts, features)``.
+
+        Raises:
+            ValueError: the map has fewer rows or columns than parts.
+        """
+        pooled = DIVISIONS[self.division](x, self.parts, POOLS[self.pool])  # (N, P, C)
+        feature = self.reduce(pooled.flatten(1).unsqueeze(2))  # (N, P * D, 1)
+        neck = self.neck(feature)
+        return feature.view(len(x), self.parts, -1), neck.view(len(x), self.parts, -1)
+
+    def logits(self, neck: torch.Tensor) -> torch.Tensor:
+        """Class scores ``(N, parts, num_classes)`` of features after the batch norm, ``(N, parts, features)``."""
+        return self.classifier(neck.flatten(1).unsqueeze(2)).view(len(neck), self.parts, -1)
+
+
+def _part_convolution(incoming: int, outgoing: int, parts: int) -> nn.Conv1d:
+    return nn.Conv1d(parts * incoming, parts * outgoing, kernel_size=1, groups=parts, bias=False)
+
+
+def _require_size(what: str, size: int, parts: int) -> None:
+    if size < parts:
+        raise ValueError(
+            f"the map has {size} {what}, too few for {parts} parts: use larger images (a map is 1/16 of the image "
+            "with last_stride 1, 1/32 with 2) or fewer parts"
+        )

@@ -1,0 +1,98 @@
+"""The networks under the names that torchreid knows them by."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torchreid_dfrst.models.branches import BranchNetwork
+from torchreid_dfrst.models.dfrst import DFRST
+from torchreid_dfrst.models.weights import load_body, load_imagenet
+from torchreid_dfrst.names import nearest
+
+
+def dfrst(
+    num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
+) -> BranchNetwork:
+    """DFR-ST with ResNet-50, the paper's network."""
+    return _build(DFRST, {}, num_classes, loss, pretrained, options)
+
+
+def dfrst_resnet18(
+    num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
+) -> BranchNetwork:
+    """DFR-ST with ResNet-18, to try on a CPU."""
+    return _build(DFRST, {"backbone": "resnet18"}, num_classes, loss, pretrained, options)
+
+
+def dfrst_coarse(
+    num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
+) -> BranchNetwork:
+    """The coarse stream alone: Table III's xc."""
+    preset = {"fine": False, "divisions": (), "attention": "none"}
+    return _build(DFRST, preset, num_classes, loss, pretrained, options)
+
+
+def dfrst_attention(
+    num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
+) -> BranchNetwork:
+    """Both streams without divisions: Table III's xc + xf1, Table VIII's first row."""
+    return _build(DFRST, {"divisions": ()}, num_classes, loss, pretrained, options)
+
+
+FACTORIES: dict[str, Callable[..., BranchNetwork]] = {
+    "dfrst": dfrst,
+    "dfrst_resnet18": dfrst_resnet18,
+    "dfrst_coarse": dfrst_coarse,
+    "dfrst_attention": dfrst_attention,
+}
+
+
+def build(
+    name: str,
+    num_classes: int,
+    loss: str = "softmax",
+    pretrained: bool = True,
+    weights: str | Path | None = None,
+    **options: Any,
+) -> BranchNetwork:
+    """Build a registered network with options, which ``torchreid.models.build_model`` does not pass on.
+
+    Args:
+        name: one of ``FACTORIES``.
+        num_classes: identities in training.
+        loss: ``"softmax"`` or ``"triplet"``.
+        pretrained: start every stream from ImageNet's weights; ``weights`` takes their place.
+        weights: file that the body starts from, see ``load_body``.
+        options: keyword arguments of the network's class, such as ``DFRST``; they go before the name's own.
+
+    Raises:
+        KeyError: an unknown name or option, with the nearest valid one.
+        OSError: ImageNet's weights cannot be had.
+    """
+    if name not in FACTORIES:
+        raise KeyError(f"unknown model {name!r}{nearest(name, FACTORIES)}")
+    return FACTORIES[name](num_classes, loss=loss, pretrained=pretrained, weights=weights, **options)
+
+
+def _build(
+    network: Callable[..., BranchNetwork],
+    preset: Mapping[str, Any],
+    num_classes: int,
+    loss: str,
+    pretrained: bool,
+    options: dict[str, Any],
+) -> BranchNetwork:
+    weights = options.pop("weights", None)
+    known = [name for name in inspect.signature(network).parameters if name not in ("num_classes", "loss")]
+    for name in options:
+        if name not in known:
+            raise KeyError(f"unknown model option {name!r}{nearest(name, known)}")
+    model = network(num_classes=num_classes, loss=loss, **{**preset, **options})
+    if weights is not None:
+        load_body(model, weights)
+    elif pretrained:
+        load_imagenet(model)
+    return model
