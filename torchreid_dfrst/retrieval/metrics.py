@@ -23,6 +23,7 @@ class Metrics:
         mINP: mean inverse negative penalty (matches over the rank of the last match; Ye et al., 2021).
         average_precision: ``(Q,)`` float64, NaN for skipped queries.
         first_match: ``(Q,)`` int64 rank of the first match, from 1; 0 for skipped queries.
+        inverse_penalty: ``(Q,)`` float64, the terms of mINP, NaN for skipped queries.
         used: number of queries that count.
         skipped: number of queries without any image of their identity that is not junk.
     """
@@ -32,6 +33,7 @@ class Metrics:
     mINP: float
     average_precision: np.ndarray
     first_match: np.ndarray
+    inverse_penalty: np.ndarray
     used: int
     skipped: int
 
@@ -109,7 +111,9 @@ def evaluate(
     ranks = np.arange(1, min(max_rank, images) + 1)
     cmc = np.searchsorted(np.sort(first[valid]), ranks, side="right") / valid.sum()
     used = int(valid.sum())
-    return Metrics(cmc, float(result[valid].mean()), float(penalty[valid].mean()), result, first, used, queries - used)
+    return Metrics(
+        cmc, float(result[valid].mean()), float(penalty[valid].mean()), result, first, penalty, used, queries - used
+    )
 
 
 def _average_precision(rank: np.ndarray, form: str) -> float:
