@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from layouts import write_upstream_layout
 from tiny import write_tiny_veri
 
 ROOT = Path(__file__).parent.parent
@@ -35,3 +36,9 @@ def tiny_veri(tmp_path: Path) -> Path:
     """A root whose folder ``veri776`` is a complete tiny data set; a test may spoil it."""
     write_tiny_veri(tmp_path / "data" / "veri776")
     return tmp_path / "data"
+
+
+@pytest.fixture(scope="session", params=["0.2.5", "1.4.0"])
+def torchreid_layout(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """What goes before the installed torchreid on PYTHONPATH: nothing, or upstream's layout of the same code."""
+    return None if request.param == "0.2.5" else write_upstream_layout(tmp_path_factory.mktemp("upstream"))

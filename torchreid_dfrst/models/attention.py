@@ -34,8 +34,9 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Gate ``(N, C, 1, 1)`` in (0, 1) of a map ``(N, C, H, W)``."""
-        average, highest = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
-        return torch.sigmoid(self.mlp(average) + self.mlp(highest))
+        squeezed = torch.cat([x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)])
+        average, highest = self.mlp(squeezed).chunk(2)
+        return torch.sigmoid(average + highest)
 
 
 class SpatialAttention(nn.Module):

@@ -1,0 +1,52 @@
+"""The one file that touches torchreid's tables: our models and data sets under their names."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torchreid
+
+from torchreid_dfrst.data import DATASETS
+from torchreid_dfrst.models import FACTORIES
+
+
+def register() -> None:
+    """Make ``torchreid.models.build_model`` know our models and ``torchreid.data.ImageDataManager`` our data sets.
+
+    torchreid has no function to register a model, and its function for data sets refuses to run twice, so both go
+    straight into its private tables. Registering again changes nothing. Either all names are taken or none.
+
+    Raises:
+        RuntimeError: this torchreid does not have the tables.
+        ValueError: a name already belongs to something that is not ours.
+    """
+    models, datasets = _table(torchreid.models, "__model_factory"), _table(torchreid.data.datasets, "__image_datasets")
+    _refuse_clashes("model", models, FACTORIES)
+    _refuse_clashes("data set", datasets, DATASETS)
+    models.update(FACTORIES)
+    datasets.update(DATASETS)
+
+
+def _table(module: ModuleType, name: str) -> dict[str, Any]:
+    table = vars(module).get(name)
+    if not isinstance(table, dict):
+        raise RuntimeError(
+            f"torchreid {torchreid.__version__} has no table {module.__name__}.{name}, into which torchreid_dfrst "
+            "registers itself: it works with 0.2.5 (PyPI) and 1.4.0 (GitHub)"
+        )
+    return table
+
+
+def _refuse_clashes(what: str, table: dict[str, Any], ours: dict[str, Any]) -> None:
+    for name, value in ours.items():
+        if name in table and _origin(table[name]) != _origin(value):
+            raise ValueError(
+                f"torchreid already knows a {what} {name!r}, {'.'.join(_origin(table[name]))}: torchreid_dfrst does "
+                "not replace it; register the other one under another name, or after importing torchreid_dfrst"
+            )
+
+
+def _origin(value: Any) -> tuple[str, str]:
+    """Where a function or class was defined; after a reload it is another object but still the same one."""
+    return value.__module__, value.__qualname__
