@@ -1,0 +1,157 @@
+"""A whole run through the command, and what it leaves behind."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchreid
+import yaml
+from tiny import write_tiny_veri
+
+from tools.train import main
+from torchreid_dfrst import checkpoint, config
+from torchreid_dfrst.training import build_model, build_optimizer, sections, train
+
+SMALL = {
+    "model": {"name": "dfrst_resnet18", "pretrained": False, "parts": 2},
+    "data": {
+        "sources": "veri776",
+        "height": 32,
+        "width": 32,
+        "transforms": ["random_flip", "random_crop", "random_erase"],
+        "batch_size_train": 8,
+        "num_instances": 2,
+        "workers": 0,
+    },
+    "train": {"max_epoch": 2, "print_freq": 2, "eval_freq": 1},
+}
+
+
+def small(root, save_dir, **changes):
+    made = {name: dict(SMALL.get(name, {})) for name in sections()}
+    made["data"]["root"], made["train"]["save_dir"] = str(root), str(save_dir)
+    for name, section in changes.items():
+        made[name].update(section)
+    return made
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    root = tmp_path_factory.mktemp("once")
+    write_tiny_veri(root / "veri776")
+    settings = small(root, root / "run", data={"validation_identities": 2, "batch_size_train": 4})
+    return root / "run", train(settings, command=["train.py"])
+
+
+@pytest.fixture
+def trained(once, tmp_path):
+    """A trained run that a test may spoil."""
+    return shutil.copytree(once[0], tmp_path / "run"), once[1]
+
+
+def test_a_run_leaves_everything_needed_to_use_and_repeat_it(trained):
+    folder, result = trained
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert result["step"] == 8 and set(result["metrics"]) == {"validation", "veri776"}
+    assert 0 < result["metrics"]["veri776"]["mAP"] <= 1
+    assert not result["best_chosen_on_test_identities"]
+    assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["height"] == 32
+    assert (folder / "command.txt").read_text() == "train.py\n"
+    kinds = [json.loads(line)["kind"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert kinds == ["train", "train", "validation", "veri776"] * 2
+    assert list(folder.glob("events.out.tfevents.*"))
+    assert [path.name for path in checkpoint.all_steps(folder / "checkpoints")] == [
+        "step-0000000004.pt",
+        "step-0000000008.pt",
+    ]
+    assert (folder / "checkpoints" / "best.pt").is_file()
+
+
+def test_checkpoints_load_again_also_with_torchreid(trained):
+    folder, _ = trained
+    path = checkpoint.newest(folder / "checkpoints")
+    state = torch.load(path, weights_only=True)
+    model = build_model(2, name="dfrst_resnet18", pretrained=False, parts=2)
+    optimizer = build_optimizer(model)
+    assert torchreid.utils.resume_from_checkpoint(str(path), model, optimizer) == 2
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state["state_dict"][name])
+    # and the exported weights are the same, with what is needed to build the network beside them
+    about = json.loads((folder / "weights.json").read_text())
+    again = build_model(about["num_classes"], **about["model"])
+    checkpoint.load_weights(again, folder / "weights.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
+
+
+def test_a_finished_run_is_not_overwritten_and_can_be_extended(tiny_veri, trained):
+    folder, _ = trained
+    data = {"validation_identities": 2, "batch_size_train": 4}
+    with pytest.raises(ValueError, match="earlier run: go on with it"):
+        train(small(tiny_veri, folder, data=data))
+    longer = train(small(tiny_veri, folder, data=data, train={"max_epoch": 3, "resume": "auto"}))
+    assert (longer["epoch"], longer["step"]) == (3, 12)
+    with pytest.raises(ValueError, match="other data, batch size or seed"):
+        train(small(tiny_veri, folder, data={**data, "validation_identities": 0}, train={"resume": "auto"}))
+
+
+def test_the_optimiser_is_torchreids_with_fused_kernels():
+    model = torch.nn.Linear(3, 2)
+    made = build_optimizer(model, lr=1e-4, weight_decay=5e-4)
+    assert type(made) is torch.optim.Adam and made.defaults["fused"]
+    group = made.param_groups[0]
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (1e-4, (0.9, 0.999), 5e-4)
+    assert type(build_optimizer(model, optim="radam")).__name__ == "RAdam"
+
+
+def test_torchreids_own_networks_train_too(tiny_veri, tmp_path):
+    settings = small(tiny_veri, tmp_path / "run", train={"max_epoch": 1})
+    settings["model"] = {"name": "resnet18", "pretrained": False}
+    assert train(settings)["step"] == 4
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "message"),
+    [("optim", "lrr", "did you mean 'lr'"), ("data", "heigth", "'height'"), ("trian", "seed", "'train'")],
+)
+def test_a_typo_is_an_error_that_names_it(section, key, message):
+    with pytest.raises(KeyError, match=message):
+        config.load(None, [f"{section}.{key}", "1"], sections())
+
+
+def test_wrong_names_are_errors(tiny_veri, tmp_path):
+    for change, message in [
+        ({"model": {"name": "dfrst_resnet81"}}, "dfrst_resnet18"),
+        ({"data": {"transforms": "random_flop"}}, "random_flip"),
+        ({"train": {"precision": "bf61"}}, "bf16"),
+        ({"train": {"best_on": "tests"}}, "test"),
+    ]:
+        with pytest.raises(KeyError, match=message):
+            train(small(tiny_veri, tmp_path / "run", **change))
+
+
+def test_the_command_line_keeps_torchreids_habits(tiny_veri, tmp_path, monkeypatch, capsys, caplog):
+    words = (
+        f"train.py --root {tiny_veri} -s veri776 --transforms random_flip model.name dfrst_resnet18 "
+        "model.pretrained false model.parts 2 data.height 32 data.width 32 data.batch_size_train 8 "
+        f"data.num_instances 2 data.workers 0 train.max_epoch 1 train.save_dir {tmp_path / 'run'}"
+    )
+    monkeypatch.setattr(sys, "argv", words.split())
+    main()
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["metrics"]["veri776"]["mAP"] > 0
+    assert (tmp_path / "run" / "command.txt").read_text().startswith("train.py --root")
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {tmp_path / 'run'}")
+
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_configuration_is_valid(path):
+    config.load(path, [], sections())

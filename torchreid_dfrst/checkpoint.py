@@ -1,0 +1,264 @@
+"""Checkpoints that are whole or absent, hold no code, and from which training goes on bit for bit."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import pickle
+import random
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "torchreid_dfrst checkpoint 1"
+SUFFIX = ".pt"
+
+
+def save(path: str | Path, state: Mapping[str, Any]) -> Path:
+    """Write a checkpoint: to a temporary file, synced, read back and checked, then renamed.
+
+    Whatever happens meanwhile, a file of that name is either the old one or the new one, whole.
+
+    Args:
+        path: file to write; its folder is made if needed.
+        state: tensors, numbers, strings, and lists and dicts of them.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        verify(temporary)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError, ValueError) as error:
+        temporary.unlink(missing_ok=True)
+        # torch's writer reports a failed write as a RuntimeError
+        raise OSError(f"cannot save {path}: {error}") from error
+    return path
+
+
+def verify(path: str | Path) -> None:
+    """Read the whole file and compare every part with its checksum.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, altered or not a checkpoint.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        with zipfile.ZipFile(path) as file:
+            torn = file.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"{path} is torn or not a checkpoint ({error})") from error
+    if torn is not None:
+        raise ValueError(f"{path} is torn: the part {torn} does not match its checksum")
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read what ``save`` wrote, onto the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is torn, not one of ours, or holds pickled code, which is refused and not run.
+    """
+    verify(path)
+    state = _read(path)
+    if state.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is not a checkpoint of this package: to start from bare weights use model.weights, "
+            "to go on training give a file from a run's checkpoints folder"
+        )
+    return state
+
+
+def newest(folder: str | Path) -> Path | None:
+    """The newest whole checkpoint of a run's folder, or None; torn ones are passed over with a warning."""
+    for path in reversed(all_steps(folder)):
+        try:
+            load(path)
+        except ValueError as error:
+            logger.warning("skipping a checkpoint: %s", error)
+        else:
+            return path
+    return None
+
+
+def step_path(folder: str | Path, step: int) -> Path:
+    """Where the checkpoint after ``step`` optimiser steps lies."""
+    return Path(folder) / f"step-{step:010d}{SUFFIX}"
+
+
+def all_steps(folder: str | Path) -> list[Path]:
+    """All step checkpoints of a run, oldest first, torn ones included."""
+    return sorted(Path(folder).glob(f"step-{'[0-9]' * 10}{SUFFIX}"))
+
+
+def prune(folder: str | Path, keep: set[int], last: int = 2) -> None:
+    """Delete all step checkpoints but the ``last`` ones and those of the steps in ``keep``; leftovers go as well."""
+    for path in all_steps(folder)[:-last]:
+        if int(path.stem.removeprefix("step-")) not in keep:
+            path.unlink(missing_ok=True)
+    for path in Path(folder).glob("*.part"):
+        path.unlink(missing_ok=True)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Give a whole checkpoint a second name, without a second copy of its bytes where the file system can."""
+    temporary = target.with_name(target.name + ".part")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.EACCES):
+            raise
+        temporary.write_bytes(source.read_bytes())
+    os.replace(temporary, target)
+    _sync_folder(target.parent)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every random generator of this process, as numbers and tensors."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  user code may draw from it
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put back what ``random_state`` gave."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def export(path: str | Path, model: nn.Module, source: Mapping[str, Any]) -> Path:
+    """Write the weights alone as ``.safetensors``, and what is needed to use them as ``.json`` beside them.
+
+    Args:
+        path: file to write, ending in ``.safetensors``.
+        model: its state dict is written.
+        source: JSON types: the model's name and options, number of identities, image size, configuration.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, temporary)
+    description = path.with_suffix(".json")
+    part = description.with_name(description.name + ".part")
+    part.write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    os.replace(part, description)
+    return path
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Set all weights of a network from a file of a network of the same architecture.
+
+    Args:
+        model: changed in place.
+        path: ``.safetensors``, one of our checkpoints or one of torchreid's (``state_dict``), or a bare state dict.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, holds pickled code, or its weights belong to another architecture.
+    """
+    set_weights(model, read_weights(path), str(path))
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """The state dict in a ``.safetensors`` or ``torch.save`` file, onto the CPU; see ``load_weights``."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    if Path(path).suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
+    state = _read(path)
+    state = state.get("state_dict", state)
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict: expected names and tensors, or a dict with state_dict")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def set_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
+    """``load_state_dict`` with an error that a person can act on.
+
+    Raises:
+        ValueError: names or shapes differ; the message counts and shows them.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name not in state]
+    unknown = [name for name in state if name not in own]
+    other = [
+        f"{n} {tuple(state[n].shape)} for {tuple(own[n].shape)}"
+        for n in own
+        if n in state and state[n].shape != own[n].shape
+    ]
+    if missing or unknown or other:
+        wrong = [
+            f"{len(names)} {word} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for names, word in ((missing, "missing"), (unknown, "unknown"), (other, "of another shape"))
+            if names
+        ]
+        raise ValueError(
+            f"{where} is of another architecture than {type(model).__name__}: of {len(own)} tensors "
+            f"{'; '.join(wrong)}. Use the model name, options and number of identities that it was trained with"
+        )
+    model.load_state_dict(dict(state))
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds pickled Python objects beside tensors and numbers; it was refused and nothing in it was run "
+            f"({str(error).splitlines()[0]}). Files of torchreid 1.4.0 can be converted by whoever trusts them: "
+            "save their state_dict alone"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is torn or not a checkpoint ({str(error).splitlines()[0] if str(error) else error!r})"
+        ) from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds {type(state).__name__}, expected a checkpoint")
+    return state
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut; Windows cannot open folders and needs no such call."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

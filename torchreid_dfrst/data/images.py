@@ -1,0 +1,81 @@
+"""Reading one image file: every mode becomes upright RGB, and a file that cannot be read is named at once."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MAX_PIXELS = 64_000_000
+
+
+class BadImageError(ValueError):
+    """An image file that cannot be used.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(str(path), reason)
+        self.path = str(path)
+
+    def __str__(self) -> str:
+        """Path and reason."""
+        return " ".join(self.args)
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read an image file as upright 8-bit RGB.
+
+    Grey, palette, RGBA (laid on black), CMYK and 16-bit images are converted; an EXIF rotation is applied.
+
+    Args:
+        path: the file.
+        max_pixels: larger images are refused before they are decoded, so that one file cannot take all memory.
+
+    Raises:
+        BadImageError: the file is missing, empty, truncated, not an image or larger than ``max_pixels``.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
+            with Image.open(path) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise BadImageError(path, f"has {width} x {height} pixels, more than {max_pixels:,}: crop it")
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+        return _rgb(upright)
+    except BadImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImageError(path, f"is too large to decode: {error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError) as error:
+        # Pillow's decoders raise all of these on broken files
+        raise BadImageError(path, f"cannot be read as an image ({_reason(path, error)})") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        # convert("RGB") clips 16-bit grey at 255; the high byte is the picture
+        values = np.asarray(image, dtype=np.float64)
+        if image.mode != "F" and values.max(initial=0) > 255:
+            values = values / 257
+        return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(path: str | Path, error: Exception) -> str:
+    file = Path(path)
+    if not file.is_file():
+        return "no such file"
+    if not file.stat().st_size:
+        return "the file is empty"
+    return "its content is not a known image format" if "cannot identify" in str(error) else str(error)

@@ -1,0 +1,92 @@
+"""Images to embeddings: one pass of a network over a loader, shared by all processes and merged once per image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from torchreid_dfrst.loop.step import PRECISIONS
+
+
+class Embedded(NamedTuple):
+    """What a network says about a list of images, row by row in the loader's order."""
+
+    embedding: np.ndarray
+    """``(N, D)`` float32, not normalised."""
+    identity: np.ndarray
+    """``(N,)`` int64."""
+    camera: np.ndarray
+    """``(N,)`` int64."""
+    path: np.ndarray
+    """``(N,)`` str."""
+
+
+@torch.inference_mode()
+def embed(
+    model: nn.Module,
+    loader: Iterable[dict[str, Any]],
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    channels_last: bool = True,
+    bar: Callable[..., Any] | None = None,
+) -> Embedded:
+    """Run a network over test images.
+
+    With several processes, each process's loader holds every n-th image (``DataManager.loader``); every process gets
+    the whole result, each image once, in the order of the whole list.
+
+    Args:
+        model: gives ``(B, D)`` in evaluation; left in the mode it was in.
+        loader: batches with ``img``, ``pid``, ``camid`` and ``impath``, as torchreid's loaders give them.
+        device: where the model is.
+        precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
+        channels_last: memory layout of the images; numbers may differ in the last bits.
+        bar: wraps the loader, such as ``tqdm.tqdm``.
+
+    Raises:
+        ValueError: the loader has no image.
+    """
+    device = torch.device(device)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    rows, identity, camera, path = [], [], [], []
+    mode = model.training
+    model.eval()
+    try:
+        for batch in bar(loader, unit="batch", leave=False) if bar else loader:
+            images = batch["img"].to(device, memory_format=layout, non_blocking=True)
+            with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+                rows.append(model(images).float())
+            identity.append(batch["pid"])
+            camera.append(batch["camid"])
+            path.extend(batch["impath"])
+    finally:
+        model.train(mode)
+    mine = None
+    if rows:
+        mine = (torch.cat(rows).cpu(), torch.cat(identity), torch.cat(camera), path)
+    parts = [part for part in _exchange(mine) if part is not None]
+    if not parts:
+        raise ValueError("there is no image to embed: the loader is empty or no file could be read")
+    place = _interleaved([len(part[3]) for part in parts])
+    embedding, identity_, camera_ = (torch.cat([part[k] for part in parts])[place].numpy() for k in range(3))
+    names = np.array([name for part in parts for name in part[3]], dtype=np.str_)[place.numpy()]
+    return Embedded(embedding, identity_, camera_, names)
+
+
+def _exchange(mine: Any) -> list[Any]:
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return [mine]
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, mine)
+    return parts
+
+
+def _interleaved(lengths: list[int]) -> torch.Tensor:
+    """Where row i of the whole list is in the parts laid end to end, when part r held every n-th row from r on."""
+    first = np.cumsum([0, *lengths[:-1]])
+    return torch.tensor([first[r] + k for k in range(max(lengths)) for r, n in enumerate(lengths) if k < n])

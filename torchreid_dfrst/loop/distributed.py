@@ -1,0 +1,170 @@
+"""Several processes as one: who am I, gather with gradients, normalise over the global batch, merge once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of one run.
+
+    Args:
+        rank: this process, from 0; only rank 0 writes.
+        world_size: how many there are.
+        local_rank: this process on its machine, the GPU it uses.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    @property
+    def main(self) -> bool:
+        """Is this the process that writes?"""
+        return self.rank == 0
+
+
+def start(timeout_minutes: float = 30) -> Group:
+    """Join the processes that ``torchrun`` started; alone without it.
+
+    NCCL carries GPU tensors and gloo CPU tensors. Joining twice is joining once.
+    """
+    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        return Group()
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+    return Group(dist.get_rank(), dist.get_world_size(), local_rank)
+
+
+def stop() -> None:
+    """Leave the group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def current() -> Group:
+    """The group this process is in."""
+    if not dist.is_initialized():
+        return Group()
+    return Group(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all processes, in rank order.
+
+    Every process computes the same loss from the gathered rows, so each already knows the whole gradient of its own
+    rows: backward needs no communication, only the factor that undoes the average over processes taken by DDP.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        ctx.share = len(rows)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        first = dist.get_rank() * ctx.share
+        return gradient[first : first + ctx.share] * dist.get_world_size()
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """``(B, ...)`` of this process to ``(world_size * B, ...)`` of all, with gradients to this process's rows.
+
+    For a loss that every process computes alike from the result and that DDP then averages. Without a group, ``rows``
+    itself.
+    """
+    return _Gather.apply(rows) if dist.is_initialized() and dist.get_world_size() > 1 else rows
+
+
+class _NormalizeOverGroup(torch.autograd.Function):
+    """Batch normalisation with the mean and variance of all processes' rows; one exchange each way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        count = x.numel() // x.shape[1]
+        variance, mean = torch.var_mean(x, axes, correction=0)
+        parts = [torch.empty(2 * len(mean) + 1, dtype=x.dtype, device=x.device) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, torch.cat([mean, variance, mean.new_tensor([count])]))
+        means, variances, counts = torch.stack(parts).tensor_split([len(mean), 2 * len(mean)], dim=1)
+        total = counts.sum()
+        mean = (means * counts).sum(0) / total
+        variance = ((variances + (means - mean) ** 2) * counts).sum(0) / total
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        scale = torch.rsqrt(variance + eps)
+        normal = (x - mean.view(shape)) * scale.view(shape)
+        ctx.save_for_backward(normal, scale, weight, total)
+        ctx.axes, ctx.shape = axes, shape
+        ctx.mark_non_differentiable(mean, variance, total)
+        out = normal if weight is None else normal * weight.view(shape)
+        return (out if bias is None else out + bias.view(shape)), mean, variance, total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor, *_: torch.Tensor) -> tuple[Any, ...]:
+        normal, scale, weight, total = ctx.saved_tensors
+        shift, stretch = gradient.sum(ctx.axes), (gradient * normal).sum(ctx.axes)
+        sums = torch.stack([shift, stretch])
+        dist.all_reduce(sums)
+        mean_shift, mean_stretch = (sums / total).unbind()
+        into = gradient - mean_shift.view(ctx.shape) - normal * mean_stretch.view(ctx.shape)
+        factor = scale if weight is None else scale * weight
+        # weight and bias get this process's share: DDP averages it over processes as it does every gradient
+        return into * factor.view(ctx.shape), (None if weight is None else stretch), shift, None
+
+
+class GroupBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation over the batch of all processes, on any device and backend.
+
+    ``torch.nn.SyncBatchNorm`` does this on CUDA only; this one carries the same parameters and buffers.
+    """
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"batch normalisation takes (B, C, ...), received shape {tuple(input.shape)}")
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """``(B, C, ...)`` to the same shape."""
+        self._check_input_dim(input)
+        if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(input)
+        out, mean, variance, count = _NormalizeOverGroup.apply(input, self.weight, self.bias, self.eps)
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            rate = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, rate)
+                self.running_var.lerp_(variance * count / (count - 1), rate)
+        return out
+
+
+def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Make every batch normalisation of ``model`` use the global batch, with the parameters and buffers it has."""
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for name, child in model.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, GroupBatchNorm):
+            twin = GroupBatchNorm(
+                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+            )
+            twin._parameters, twin._buffers, twin.training = child._parameters, child._buffers, child.training
+            setattr(model, name, twin)
+        else:
+            synchronize_batch_norm(child, device)
+    return model

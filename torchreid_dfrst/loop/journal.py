@@ -1,0 +1,76 @@
+"""What a run writes while it goes: metrics.jsonl and TensorBoard, both rewound when a run resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+NAME = "metrics.jsonl"
+
+
+class Journal:
+    """Scalars and pictures of one run, by optimiser step.
+
+    Args:
+        folder: where ``metrics.jsonl`` and the TensorBoard files go.
+        step: step from which the run goes on; later lines of an earlier attempt are taken out.
+        active: write at all; False in all processes but the first.
+    """
+
+    def __init__(self, folder: str | Path, step: int = 0, active: bool = True) -> None:
+        self.writer: SummaryWriter | None = None
+        self._file = None
+        if not active:
+            return
+        path = Path(folder) / NAME
+        _rewind(path, step)
+        self._file = open(path, "a", encoding="utf-8")
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=step if step else None)
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Add one line to ``metrics.jsonl`` and its numbers to TensorBoard under ``kind/``.
+
+        Args:
+            kind: ``train``, or what was evaluated.
+            step: optimiser steps taken so far.
+            values: JSON types.
+        """
+        if self._file is None or self.writer is None:
+            return
+        line = {"kind": kind, "step": step, **values, "time": round(time.time(), 3)}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                self.writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        if self._file is not None:
+            self._file.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _rewind(path: Path, step: int) -> None:
+    """Keep the lines that the resumed state has already behind it; a torn last line goes."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        # what was written at this very step by an evaluation is written again by the one that is due
+        if entry["step"] < step or (entry["step"] == step and entry["kind"] == "train"):
+            kept.append(line)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    os.replace(temporary, path)

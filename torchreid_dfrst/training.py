@@ -1,0 +1,168 @@
+"""From a configuration to a trained network: one object per line, in the order in which they need each other."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchreid
+from torch import nn
+from torch.optim import Optimizer
+
+from torchreid_dfrst import retrieval
+from torchreid_dfrst.config import Config, dump, keywords, nearest
+from torchreid_dfrst.data.loading import DataManager
+from torchreid_dfrst.engine import DFRSTEngine
+from torchreid_dfrst.loop import distributed
+from torchreid_dfrst.loop.schedule import build_scheduler
+from torchreid_dfrst.losses import DFRSTLoss
+from torchreid_dfrst.models import FACTORIES, build
+from torchreid_dfrst.models.dfrst import DFRST
+
+logger = logging.getLogger(__name__)
+
+
+def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, **options: Any) -> nn.Module:
+    """Our networks with their options, torchreid's as they are.
+
+    Args:
+        num_classes: identities in training.
+        name: a registered name.
+        pretrained: start from ImageNet's weights.
+        options: of ours, see ``models.build``; torchreid's networks have none.
+
+    Raises:
+        KeyError: an unknown name or option.
+    """
+    if name in FACTORIES:
+        return build(name, num_classes, loss="triplet", pretrained=pretrained, **options)
+    try:
+        model = torchreid.models.build_model(name, num_classes, loss="triplet", pretrained=pretrained)
+    except KeyError as error:
+        raise KeyError(f"unknown model.name {name!r}{nearest(name, FACTORIES)}; torchreid has none either") from error
+    if options:
+        raise KeyError(f"model.{next(iter(options))} is an option of {', '.join(FACTORIES)}, not of {name}")
+    return model
+
+
+def build_optimizer(model: nn.Module, adam_beta2: float = 0.999, **options: Any) -> Optimizer:
+    """``torchreid.optim.build_optimizer`` with PyTorch's ``adam_beta2`` and, for Adam and SGD, the fused kernels.
+
+    Args:
+        model: whose parameters are trained.
+        adam_beta2: torchreid's function has 0.99 by default, its scripts and the paper's Adam 0.999.
+        options: torchreid's keywords: ``optim``, ``lr``, ``weight_decay``, ``momentum``, ...
+
+    Raises:
+        ValueError: an optimiser torchreid does not have.
+    """
+    made = torchreid.optim.build_optimizer(model, adam_beta2=adam_beta2, **options)
+    if type(made) not in (torch.optim.Adam, torch.optim.SGD):
+        return made
+    settings = {name: value for name, value in made.defaults.items() if name not in ("foreach", "fused")}
+    # Adam's decoupled_weight_decay is a default that its constructor takes too; same numbers, one pass over memory
+    return type(made)(made.param_groups, **{**settings, "fused": True})
+
+
+def sections() -> dict[str, list[str]]:
+    """The configuration of training: section to valid keys, each the keyword arguments of what reads it."""
+    manager = keywords(
+        DataManager, torchreid.data.ImageDataManager, leave_out=("rank", "world_size", "seed", "use_gpu")
+    )
+    return {
+        "model": keywords(build_model, build, DFRST, leave_out=("loss",)),
+        "data": manager,
+        "loss": keywords(DFRSTLoss),
+        "optim": keywords(build_optimizer, torchreid.optim.build_optimizer),
+        "scheduler": keywords(build_scheduler, leave_out=("max_epoch",)),
+        # what evaluation reads from the same file
+        "spacetime": ["model", "options", "weight"],
+        "rerank": keywords(retrieval.rerank, leave_out=("transit", "weight")),
+        "evaluate": keywords(retrieval.evaluate),
+        "train": [
+            *keywords(DFRSTEngine.run, leave_out=("bar", "test_only", "rerank", "start_epoch")),
+            *keywords(settings),
+        ],
+    }
+
+
+def settings(seed: int = 0, use_gpu: bool = True, threads: int = 0) -> tuple[int, bool]:
+    """Fix what the whole process shares before anything is made.
+
+    Args:
+        seed: of initial weights, batches and augmentation.
+        use_gpu: use it if there is one.
+        threads: CPU threads; 0 leaves PyTorch's choice. Bit-for-bit repetition needs the same number.
+    """
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  torchreid and its transforms may draw from the global generators
+    torch.manual_seed(seed)
+    if threads:
+        torch.set_num_threads(threads)
+    return seed, use_gpu
+
+
+def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequence[str] = ()) -> dict[str, Any]:
+    """Train as configured; writes everything into ``train.save_dir``.
+
+    Args:
+        config: sections as ``sections()`` names them; others are ignored.
+        bar: progress bar, such as ``tqdm.tqdm``.
+        command: the command line, to be stored beside the result.
+
+    Returns:
+        What ``result.json`` holds: metrics of the last evaluation, the best one, what was skipped.
+
+    Raises:
+        ValueError, KeyError, OSError: as the parts raise them; see ``DFRSTEngine.run``.
+    """
+    group = distributed.start()
+    run = dict(config["train"])
+    seed, use_gpu = settings(**{name: run.pop(name) for name in keywords(settings) if name in run})
+    data = DataManager(**config["data"], seed=seed, use_gpu=use_gpu, rank=group.rank, world_size=group.world_size)
+    model = build_model(data.num_train_pids, **config["model"])
+    optimizer = build_optimizer(model, **config["optim"])
+    scheduler = build_scheduler(
+        optimizer, len(data.train_loader), max_epoch=run.get("max_epoch", 0), **config["scheduler"]
+    )
+    describe = {
+        "model": dict(config["model"]),
+        "num_classes": data.num_train_pids,
+        "height": data.height,
+        "width": data.width,
+        "config": {name: dict(section) for name, section in config.items()},
+    }
+    engine = DFRSTEngine(data, model, optimizer, scheduler, DFRSTLoss(**config["loss"]), use_gpu, describe)
+    if group.main:
+        _write_settings(engine, Path(run.get("save_dir", "log")), config, command)
+    metrics = engine.run(**run, bar=bar)
+    result = {
+        "metrics": metrics,
+        "best": engine.best,
+        "best_chosen_on_test_identities": engine.best.get("chosen_on", "validation") != "validation",
+        "epoch": engine.epoch,
+        "step": engine.global_step,
+        "skipped_images": data.skipped,
+    }
+    if group.main:
+        (engine.save_dir / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        for path in data.skipped:
+            logger.warning("skipped, could not be read: %s", path)
+    distributed.stop()
+    return result
+
+
+def _write_settings(engine: DFRSTEngine, folder: Path, config: Config, command: Sequence[str]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(dump(config), encoding="utf-8")
+        (folder / "command.txt").write_text(" ".join(command or sys.argv) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OSError(f"train.save_dir {folder} cannot be written ({error}): choose another one") from error
