@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from torchreid_dfrst.names import nearest
 from torchreid_dfrst.retrieval.features import Features
 from torchreid_dfrst.retrieval.metrics import PRECISION, TRAPEZOID, Metrics, evaluate
 from torchreid_dfrst.retrieval.neighbors import normalise
@@ -155,26 +155,33 @@ PROTOCOLS = {
 """``veriwild`` is ``image-to-image`` under the name its papers use; without removal is what they did before 2020."""
 
 
-def build(name: str, **options: Any) -> Protocol:
-    """A protocol by name, with options changed.
+def build(
+    protocol: str = "image-to-image",
+    average_precision: str = PRECISION,
+    draws: int | None = None,
+    seed: int = 0,
+) -> Protocol:
+    """A protocol by name.
 
     Args:
-        name: a key of ``PROTOCOLS``.
-        options: fields of ``Protocol``, such as ``average_precision`` or ``draws``.
+        protocol: a key of ``PROTOCOLS``.
+        average_precision: ``"precision"`` or ``"trapezoid"``, see ``Protocol``.
+        draws: number of random draws where the protocol draws; None for its own, ten for VehicleID.
+        seed: of the draws.
 
     Raises:
-        KeyError: an unknown name or option; the message has the nearest one.
+        KeyError: an unknown name; the message has the nearest one.
         ValueError: an option is out of range.
     """
-    if name not in PROTOCOLS:
-        near = difflib.get_close_matches(str(name), PROTOCOLS, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise KeyError(f"no protocol {name!r}{hint}; there are {', '.join(PROTOCOLS)}")
-    known = [field.name for field in fields(Protocol) if field.name != "name"]
-    for option in options:
-        if option not in known:
-            raise KeyError(f"a protocol has no option {option!r}; it has {', '.join(known)}")
-    return replace(PROTOCOLS[name], **options)
+    if protocol not in PROTOCOLS:
+        raise KeyError(f"no protocol {protocol!r}{nearest(str(protocol), PROTOCOLS)}")
+    chosen = PROTOCOLS[protocol]
+    return replace(
+        chosen,
+        average_precision=average_precision,
+        draws=chosen.draws if draws is None else draws,
+        seed=seed,
+    )
 
 
 def draw(identity: np.ndarray, number: int, seed: int = 0) -> np.ndarray:
