@@ -58,9 +58,7 @@ class Chart:
     def line(self, points: Points, colour: Texel, thickness: int = 1) -> None:
         """Draw an open line through points given in fractions of the chart."""
         pixels = (np.asarray(points, dtype=np.float64) * self.texel_size + MARGIN - 0.5) * (1 << FIXED)
-        cv2.polylines(
-            self.texels, [np.round(pixels).astype(np.int32)], False, colour, thickness, cv2.LINE_AA, FIXED
-        )
+        cv2.polylines(self.texels, [np.round(pixels).astype(np.int32)], False, colour, thickness, cv2.LINE_AA, FIXED)
 
     def outline(self, shape: Points, centre: tuple[float, float], radius_m: float) -> np.ndarray:
         """A shape with corners in ``[-1, 1]``, set at ``centre`` (fractions) with a radius in metres, in fractions."""
@@ -72,11 +70,23 @@ class Chart:
         tall = max(2, round(height_m / self.size[1] * down))
         wide = max(2, round(tall * mask.shape[1] / mask.shape[0]))
         stamp = cv2.resize(mask, (wide, tall), interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
-        left, top = (round(c * n + MARGIN - s / 2) for c, n, s in zip(centre, (across, down), (wide, tall), strict=True))
+        left, top = round(centre[0] * across + MARGIN - wide / 2), round(centre[1] * down + MARGIN - tall / 2)
         x, y = max(left, 0), max(top, 0)
         target = self.texels[y : max(top + tall, 0), x : max(left + wide, 0)]
         stamp = stamp[y - top : y - top + target.shape[0], x - left : x - left + target.shape[1]]
         target[:] = np.round(target * (1 - stamp) + np.array(colour, np.float32) * stamp)
+
+    def side_polygon(self, points: Points, colour: Texel) -> None:
+        """Fill a polygon given in ``(x, z)`` metres on a left or right face."""
+        self.polygon(self.side(points), colour)
+
+    def side_rectangle(self, x: tuple[float, float], z: tuple[float, float], colour: Texel) -> None:
+        """Fill a rectangle given in metres on a left or right face."""
+        self.side_polygon([(x[0], z[0]), (x[1], z[0]), (x[1], z[1]), (x[0], z[1])], colour)
+
+    def side_line(self, points: Points, colour: Texel) -> None:
+        """Draw an open line given in ``(x, z)`` metres on a left or right face."""
+        self.line(self.side(points), colour)
 
     def side(self, points: Points) -> np.ndarray:
         """Chart fractions of ``(x, z)`` metres on a left or right face; x runs forward, z up."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -94,8 +95,8 @@ def draw_model(kind: str, rng: np.random.Generator) -> Model:
     if kind in ("van", "bus", "truck"):
         base |= {"nose": (0.05, 0.16), "tumble": (0.04, 0.10), "roof_fall": (0.0, 0.03)}
     low_high = base | _RANGES[kind]
-    values = {name: float(rng.uniform(*low_high[name])) for name in sorted(low_high)}
-    styles = {name: int(rng.integers(count)) for name, count in _STYLES.items()}
+    values: dict[str, Any] = {name: float(rng.uniform(*low_high[name])) for name in sorted(low_high)}
+    values |= {name: int(rng.integers(count)) for name, count in _STYLES.items()}
     big = {"bus": 0.46, "truck": 0.44, "suv": 0.37, "pickup": 0.38, "van": 0.34}.get(kind, 0.315)
     drop = 0.05 if kind in ("bus", "truck") else 0.14 if kind == "van" else 0.2
     return Model(
@@ -103,12 +104,10 @@ def draw_model(kind: str, rng: np.random.Generator) -> Model:
         wheel=big * float(rng.uniform(0.95, 1.06)),
         hood_drop=drop * float(rng.uniform(0.7, 1.4)),
         **values,
-        **styles,  # type: ignore[arg-type]
     )
 
 
 _STYLES = {"lamps": 6, "grille": 6, "tail_lamps": 6, "windows": 4, "doors": 2, "trim": 4, "cargo": 4}
-assert set(_STYLES) <= {field.name for field in fields(Model)}
 
 
 @dataclass(frozen=True)
@@ -200,11 +199,11 @@ def _mirrors(model: Model) -> list[Part]:
     large = model.kind in ("bus", "truck", "van")
     wide, tall, x = (0.14, 0.34, model.cab_front - 0.15) if large else (0.17, 0.13, model.cab_front - 0.35)
     inner, z = model.width / 2 * 0.94, model.belt_z + (0.15 if large else 0.0)
+    block = 1 if model.kind == "truck" else 0
     return [
-        Part("mirror", Box.brick((x, x + 0.09), tuple(sorted((s * inner, s * (inner + wide)))), (z, z + tall)),
-             (1, 1, 1), 4, 1 if model.kind == "truck" else 0, aside="y")
-        for s in (1, -1)
-    ]  # fmt: skip
+        Part("mirror", Box.brick((x, x + 0.09), y, (z, z + tall)), (1, 1, 1), 4, block, aside="y")
+        for y in ((inner, inner + wide), (-inner - wide, -inner))
+    ]
 
 
 def _extras(model: Model, extras: frozenset[str]) -> list[Part]:
@@ -216,22 +215,68 @@ def _extras(model: Model, extras: frozenset[str]) -> list[Part]:
     parts = []
     if "rack" in extras:
         rails = (-1, 1)
-        parts += [Part("rack", Box.brick((rear + 0.1, front - 0.1), (s * half * 0.8 - 0.03, s * half * 0.8 + 0.03),
-                                         (z, z + 0.15)), (3, 1, 1), 4, block) for s in rails]
-        parts += [Part("rack", Box.brick((x - 0.04, x + 0.04), (-half * 0.85, half * 0.85), (z + 0.1, z + 0.17)),
-                       (1, 2, 1), 5, block) for x in (middle - 0.5, middle + 0.4)]
+        parts += [
+            Part(
+                "rack",
+                Box.brick((rear + 0.1, front - 0.1), (s * half * 0.8 - 0.03, s * half * 0.8 + 0.03), (z, z + 0.15)),
+                (3, 1, 1),
+                4,
+                block,
+            )
+            for s in rails
+        ]
+        parts += [
+            Part(
+                "rack",
+                Box.brick((x - 0.04, x + 0.04), (-half * 0.85, half * 0.85), (z + 0.1, z + 0.17)),
+                (1, 2, 1),
+                5,
+                block,
+            )
+            for x in (middle - 0.5, middle + 0.4)
+        ]
     if "box" in extras:
-        parts += [Part("case", Box.brick((middle - 0.75, middle + 0.75), (-0.38, 0.38), (z + 0.08, z + 0.42),
-                                         nose=0.2, tail=0.15, crown=0.05), (4, 3, 2), 6, block)]
+        parts += [
+            Part(
+                "case",
+                Box.brick(
+                    (middle - 0.75, middle + 0.75), (-0.38, 0.38), (z + 0.08, z + 0.42), nose=0.2, tail=0.15, crown=0.05
+                ),
+                (4, 3, 2),
+                6,
+                block,
+            )
+        ]
     if "sign" in extras:
-        parts += [Part("sign", Box((middle + 0.15, middle + 0.22), (middle + 0.42, middle + 0.35), z,
-                                   ((0.0, z + 0.24), (1.0, z + 0.24)), (0.32, 0.26)), (1, 1, 1), 6, block)]
+        parts += [
+            Part(
+                "sign",
+                Box(
+                    (middle + 0.15, middle + 0.22),
+                    (middle + 0.42, middle + 0.35),
+                    z,
+                    ((0.0, z + 0.24), (1.0, z + 0.24)),
+                    (0.32, 0.26),
+                ),
+                (1, 1, 1),
+                6,
+                block,
+            )
+        ]
     if "beacon" in extras:
-        parts += [Part("beacon", Box.brick((middle + 0.1, middle + 0.38), (-0.55, 0.55), (z, z + 0.2)), (1, 2, 1), 6,
-                       block)]
+        parts += [
+            Part("beacon", Box.brick((middle + 0.1, middle + 0.38), (-0.55, 0.55), (z, z + 0.2)), (1, 2, 1), 6, block)
+        ]
     if "hatch" in extras:
-        parts += [Part("hatch", Box.brick((middle - 1.0, middle + 0.6), (-half * 0.6, half * 0.6), (z, z + 0.28),
-                                          nose=0.1), (3, 3, 1), 6, block)]
+        parts += [
+            Part(
+                "hatch",
+                Box.brick((middle - 1.0, middle + 0.6), (-half * 0.6, half * 0.6), (z, z + 0.28), nose=0.1),
+                (3, 3, 1),
+                6,
+                block,
+            )
+        ]
     if "spoiler" in extras:
         if model.deck > 0.05:
             x, z = -model.length / 2 + 0.08, model.belt_z + 0.14

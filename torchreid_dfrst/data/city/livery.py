@@ -25,7 +25,8 @@ _OUTLINES: dict[str, np.ndarray] = {
     "triangle": np.array([(0, -1), (0.95, 0.75), (-0.95, 0.75)]),
     "star": _STAR,
     "bars": np.array([(-1, -0.7), (1, -0.7), (1, 0.7), (-1, 0.7)]),
-    "heart": np.array([(0, 1), (-1, -0.1), (-0.9, -0.7), (-0.45, -0.9), (0, -0.5), (0.45, -0.9), (0.9, -0.7), (1, -0.1)]),
+    "heart": np.array([(0, 1), (-1, -0.1), (-0.9, -0.7), (-0.45, -0.9), (0, -0.5), (0.45, -0.9), (0.9, -0.7),
+                       (1, -0.1)]),
     "cross": np.array([(-0.3, -1), (0.3, -1), (0.3, -0.3), (1, -0.3), (1, 0.3), (0.3, 0.3), (0.3, 1), (-0.3, 1),
                        (-0.3, 0.3), (-1, 0.3), (-1, -0.3), (-0.3, -0.3)]),
 }  # fmt: skip
@@ -82,7 +83,7 @@ def _band(vehicle: Vehicle, charts: Charts, mark: Mark) -> None:
         lines = [(z, tall)] + ([(z - tall - 0.03, 0.03)] if mark.place[1] > 0.5 else [])
         for bottom, high in lines:
             edge = [(x, bottom) for x in xs] + [(x, bottom + high) for x in xs[::-1]]
-            chart.polygon(chart.side(edge), _texel(mark))
+            chart.side_polygon(edge, _texel(mark))
 
 
 def _two_tone(vehicle: Vehicle, charts: Charts, mark: Mark) -> None:
@@ -121,7 +122,10 @@ def _number(vehicle: Vehicle, charts: Charts, mark: Mark) -> None:
     """A racing number in a disc on both front doors, at times on the bonnet as well."""
     mask = lettering_mask(np.random.default_rng(mark.seed), 1 + mark.seed % 2)
     ground: Texel = (240, 240, 240, GLOSS) if sum(mark.colour) < 420 else (25, 25, 25, GLOSS)
-    x, z = vehicle.model.cab_front - 0.85, vehicle.model.clearance + 0.5 * (vehicle.model.belt_z - vehicle.model.clearance)
+    x, z = (
+        vehicle.model.cab_front - 0.85,
+        vehicle.model.clearance + 0.5 * (vehicle.model.belt_z - vehicle.model.clearance),
+    )
     for face in ("left", "right"):
         chart = charts["lower", face]
         u, v = chart.side([(x, z)])[0]
@@ -144,7 +148,7 @@ def _checker(vehicle: Vehicle, charts: Charts, mark: Mark) -> None:
             for x in np.arange(-half + row * step, half, 2 * step):
                 bottom = z + row * step
                 corners = [(x, bottom), (x + step, bottom), (x + step, bottom + step), (x, bottom + step)]
-                chart.polygon(chart.side(corners), _texel(mark))
+                chart.side_polygon(corners, _texel(mark))
 
 
 def _slash(vehicle: Vehicle, charts: Charts, mark: Mark) -> None:
@@ -156,13 +160,13 @@ def _slash(vehicle: Vehicle, charts: Charts, mark: Mark) -> None:
         for k in range(1 + int(mark.place[1] * 2.99)):
             left = x + k * wide * 1.6
             corners = [(left, low), (left + wide, low), (left + wide + 0.7, high), (left + 0.7, high)]
-            chart.polygon(chart.side(corners), _texel(mark))
+            chart.side_polygon(corners, _texel(mark))
 
 
 def _patches(vehicle: Vehicle, charts: Charts, mark: Mark) -> None:
     """Random blobs all over."""
     rng = np.random.default_rng(mark.seed)
-    for (name, face), chart in charts.items():
+    for (name, _), chart in charts.items():
         if name in ("lower", "cabin", "load"):
             count = round(chart.size[0] * chart.size[1] * (3 + 5 * mark.place[0]))
             for u, v in rng.random((count, 2)):
@@ -218,7 +222,12 @@ def _region(vehicle: Vehicle, charts: Charts, panel: str) -> tuple[Chart, tuple[
             middle = max(middle, -model.length / 2 + 0.7)
         low, high = (chart.box.bottom + 0.12, chart.box.bottom + chart.box.height * 0.9)
         ends = chart.side([(middle - 0.5, low), (middle + 0.5, high)])
-        return chart, (float(ends[:, 0].min()), float(ends[:, 1].min()), float(ends[:, 0].max()), float(ends[:, 1].max()))
+        return chart, (
+            float(ends[:, 0].min()),
+            float(ends[:, 1].min()),
+            float(ends[:, 0].max()),
+            float(ends[:, 1].max()),
+        )
     if panel == "hood" and model.hood > 0.03:
         return charts["lower", "top"], (1 - model.hood + 0.02, 0.1, 0.97, 0.9)
     if panel == "rear window":
@@ -227,7 +236,12 @@ def _region(vehicle: Vehicle, charts: Charts, panel: str) -> tuple[Chart, tuple[
         return charts.get(("load", "rear"), charts["lower", "rear"]), (0.2, 0.05, 0.8, 0.6)
     if panel == "bumper":
         return charts["lower", "front"], (0.1, 0.5, 0.9, 0.95)
-    return charts.get(("load", "top"), charts["cabin", "top"]), (0.1, 0.1, 0.9, 0.9)  # the roof; a bonnet, if there is none
+    return charts.get(("load", "top"), charts["cabin", "top"]), (
+        0.1,
+        0.1,
+        0.9,
+        0.9,
+    )  # the roof; a bonnet, if there is none
 
 
 _PAINTERS: dict[str, Callable[[Vehicle, Charts, Mark], None]] = {

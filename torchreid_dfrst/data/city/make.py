@@ -35,7 +35,7 @@ def make_city(
     cameras: int = Settings.cameras,
     seed: int = Settings.seed,
     workers: int = 1,
-    progress: Callable[[int], Any] | None = None,
+    progress: Callable[[int, int], Any] | None = None,
     **settings: Any,
 ) -> Path:
     """Draw a city and write it in VeRi-776's format.
@@ -46,15 +46,15 @@ def make_city(
         cameras: number of cameras.
         seed: of everything; the files depend on nothing but the settings.
         workers: processes that draw. A script that asks for more than one needs the ``__main__`` guard.
-        progress: called with the number of images just written.
+        progress: called with the numbers of images written so far and of all images.
         settings: the other fields of ``Settings``.
 
     Returns:
         ``root``. A city with these settings that is already there is kept.
 
     Raises:
-        ValueError: a setting is unknown or out of range, or ``root`` holds something else: another city, a city that was
-            not finished, or other files.
+        ValueError: a setting is unknown or out of range, or ``root`` holds something else: another city, a city that
+            was not finished, or other files.
     """
     root = Path(root)
     unknown = sorted(set(settings) - set(Settings.__dataclass_fields__))
@@ -69,17 +69,11 @@ def make_city(
     plan = plan_city(wanted)
     for folder in FOLDERS:
         (root / folder).mkdir(parents=True, exist_ok=True)
-    report = progress or (lambda _: None)
-    everyone = [vehicle.identity for vehicle in plan.vehicles]
-    if workers == 1:
-        for count in _draw(plan, root, everyone):
-            report(count)
-    else:
-        count = min(len(everyone), workers * SHARES_PER_WORKER)
-        shares = [[int(k) for k in share] for share in np.array_split(everyone, count)]
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            for task in as_completed([pool.submit(_draw_share, wanted, root, share) for share in shares]):
-                report(task.result())
+    done = 0
+    for count in _draw_all(plan, root, workers):
+        done += count
+        if progress is not None:
+            progress(done, len(plan.shots))
     write_lists(plan, root)
     _write_card(plan, root)
     return root
@@ -131,6 +125,19 @@ def _write_card(plan: Plan, root: Path) -> None:
         "vehicles": vehicles,
     }
     (root / "city.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+
+
+def _draw_all(plan: Plan, root: Path, workers: int) -> Iterator[int]:
+    """Draw every vehicle, in this process or in several; gives the number of images of each piece of work done."""
+    everyone = [vehicle.identity for vehicle in plan.vehicles]
+    if workers == 1:
+        yield from _draw(plan, root, everyone)
+        return
+    count = min(len(everyone), workers * SHARES_PER_WORKER)
+    shares = [[int(k) for k in share] for share in np.array_split(everyone, count)]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for task in as_completed([pool.submit(_draw_share, plan.settings, root, share) for share in shares]):
+            yield task.result()
 
 
 def _draw_share(settings: Settings, root: Path, identities: Sequence[int]) -> int:

@@ -84,7 +84,7 @@ def build(vehicle: Vehicle) -> Mesh:
     points.append(wheels.reshape(-1, 3))
     normals.append(wheel_normals.reshape(-1, 3))
     texels.append(atlas.texels((WHEEL, "all"), wheel_chart).reshape(-1, 2))
-    corner = count + np.arange(8 * WHEEL_CORNERS).reshape(4, 2, WHEEL_CORNERS)
+    rims = count + np.arange(8 * WHEEL_CORNERS).reshape(4, 2, WHEEL_CORNERS)
     tyre = atlas.texels((WHEEL, "all"), np.array([0.5, 0.04]))
     return Mesh(
         points=np.concatenate(points),
@@ -93,8 +93,8 @@ def build(vehicle: Vehicle) -> Mesh:
         quads=np.concatenate(quads),
         part=np.concatenate(index),
         parts=tuple(parts),
-        discs=corner[:, 0],
-        tyres=corner.reshape(4, -1),
+        discs=rims[:, 0],
+        tyres=rims.reshape(4, -1),
         tyre_texel=(float(tyre[0]), float(tyre[1])),
         atlas=atlas.image,
     )

@@ -159,8 +159,8 @@ def draw(projection: Projection, light: Light, window: tuple[int, int, int, int]
     covered = canvas > 0
     picture[..., :3] *= np.asarray(light.tint, np.float32) * covered[..., None]
     picture[..., 3] = covered
-    picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-    return picture[..., :3], picture[..., 3]
+    small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    return small[..., :3], small[..., 3]
 
 
 def _shading(projection: Projection, light: Light) -> np.ndarray:

@@ -77,30 +77,32 @@ def _paint_side(vehicle: Vehicle, chart: Chart) -> None:
     seam = shade(body, 0.45)
     rear, front, low, belt = chart.box.rear[0], chart.box.front[0], model.clearance, model.belt_z
     sill = 0.16 if model.kind in ("suv", "pickup") else 0.07
-    chart.polygon(chart.side([(rear, low), (front, low), (front, low + sill), (rear, low + sill)]), TRIM)
+    chart.side_rectangle((rear, front), (low, low + sill), TRIM)
     crease = low + 0.62 * (belt - low)
     ends = np.linspace(rear + 0.2, front - 0.3, 8)
-    chart.line(chart.side([(x, crease) for x in ends]), shade(body, 1.25))
-    chart.line(chart.side([(x, crease - 0.03) for x in ends]), shade(body, 0.75))
+    chart.side_line([(x, crease) for x in ends], shade(body, 1.25))
+    chart.side_line([(x, crease - 0.03) for x in ends], shade(body, 0.75))
     if model.trim == 1:
         z = low + 0.38 * (belt - low)
-        chart.polygon(chart.side([(rear + 0.3, z), (front - 0.4, z), (front - 0.4, z + 0.06), (rear + 0.3, z + 0.06)]), TRIM)
+        chart.side_rectangle((rear + 0.3, front - 0.4), (z, z + 0.06), TRIM)
     if model.trim == 3:
-        chart.line(chart.side([(x, belt - 0.03) for x in ends]), CHROME)
+        chart.side_line([(x, belt - 0.03) for x in ends], CHROME)
     for x in _door_seams(model):
-        chart.line(chart.side([(x, belt - 0.01), (x, low + 0.1)]), seam)
+        chart.side_line([(x, belt - 0.01), (x, low + 0.1)], seam)
     for x in _door_seams(model)[:-1]:
         z = belt - 0.13
-        chart.polygon(chart.side([(x + 0.06, z), (x + 0.24, z), (x + 0.24, z + 0.04), (x + 0.06, z + 0.04)]),
-                      CHROME if model.trim == 3 else shade(body, 0.6))
+        handle = CHROME if model.trim == 3 else shade(body, 0.6)
+        chart.side_rectangle((x + 0.06, x + 0.24), (z, z + 0.04), handle)
     for x in model.axles:
-        chart.polygon(chart.side(_arc(x, model.wheel, model.wheel * 1.2)), TRIM if sill > 0.1 else shade(body, 0.8))
-        chart.polygon(chart.side(_arc(x, model.wheel, model.wheel * 1.1)), DARK)
-    top = float(chart.box.roof(np.array(1.0)))
-    chart.polygon(chart.side([(front, top - 0.08), (front - 0.22, top - 0.06), (front - 0.1, top - 0.2), (front, top - 0.22)]), LAMP)
+        chart.side_polygon(_arc(x, model.wheel, model.wheel * 1.2), TRIM if sill > 0.1 else shade(body, 0.8))
+        chart.side_polygon(_arc(x, model.wheel, model.wheel * 1.1), DARK)
+    top = chart.box.top[-1][1]
+    lamp = np.add([(0.0, -0.08), (-0.22, -0.06), (-0.1, -0.2), (0.0, -0.22)], (front, top))
+    chart.side_polygon(lamp, LAMP)
     if model.kind != "truck":
         tall = 0.45 if model.tail_lamps in (1, 4) else 0.2
-        chart.polygon(chart.side([(rear, belt - 0.08), (rear + 0.14, belt - 0.08), (rear + 0.1, belt - 0.08 - tall), (rear, belt - 0.08 - tall)]), RED_LAMP)  # fmt: skip
+        lamp = np.add([(0.0, 0.0), (0.14, 0.0), (0.1, -tall), (0.0, -tall)], (rear, belt - 0.08))
+        chart.side_polygon(lamp, RED_LAMP)
 
 
 def _door_seams(model: Model) -> list[float]:
@@ -149,13 +151,13 @@ def _paint_windows(vehicle: Vehicle, chart: Chart) -> None:
         lean_right = slope_front * float(np.clip(1 - (front - right) / 0.6, 0, 1))
         corners = [(left, low), (right, low), (right - lean_right, high), (left + lean_left, high)]
         if corners[2][0] - corners[3][0] < 0.05:
-            corners = corners[:2] + [((corners[2][0] + corners[3][0]) / 2, high)]
-        chart.polygon(chart.side(corners), shade(back, 0.35))
+            corners = [*corners[:2], ((corners[2][0] + corners[3][0]) / 2, high)]
+        chart.side_polygon(corners, shade(back, 0.35))
         inner = np.array(corners)
         inner = inner.mean(0) + (inner - inner.mean(0)) * (1 - 0.05 / max(right - left, 0.3), 0.9)
-        chart.polygon(chart.side(inner), glass)
+        chart.side_polygon(inner, glass)
     if model.trim == 3:
-        chart.line(chart.side([(rear, low - 0.02), (front, low - 0.02)]), CHROME)
+        chart.side_line([(rear, low - 0.02), (front, low - 0.02)], CHROME)
 
 
 def _paint_front(vehicle: Vehicle, chart: Chart) -> None:
@@ -166,8 +168,7 @@ def _paint_front(vehicle: Vehicle, chart: Chart) -> None:
     chart.rectangle(0.12, 0.66, 0.88, 0.90, TRIM if model.trim else shade(body, 0.6))
     chart.line([(0.0, 0.55), (1.0, 0.55)], shade(body, 0.55))
     style = model.grille
-    left, right, top, bottom = ((0.30, 0.70, 0.14, 0.46), (0.24, 0.76, 0.22, 0.40), (0.36, 0.64, 0.12, 0.60),
-                                (0.28, 0.72, 0.18, 0.50), (0.22, 0.78, 0.16, 0.34), (0.40, 0.60, 0.16, 0.40))[style]  # fmt: skip
+    left, right, top, bottom = _GRILLES[style]
     chart.polygon([(left - 0.02, top), (right + 0.02, top), (right - 0.03, bottom), (left + 0.03, bottom)], DARK)
     if style in (0, 3):
         for row in np.linspace(top + 0.05, bottom - 0.05, 4):
@@ -185,6 +186,11 @@ def _paint_front(vehicle: Vehicle, chart: Chart) -> None:
         chart.polygon(chart.outline(CIRCLE, (0.5 + side * 0.38, 0.76), 0.06), LAMP if model.trim % 2 else DARK)
     _plate(vehicle, chart, (0.5, 0.74))
 
+
+_GRILLES = (
+    (0.30, 0.70, 0.14, 0.46), (0.24, 0.76, 0.22, 0.40), (0.36, 0.64, 0.12, 0.60),
+    (0.28, 0.72, 0.18, 0.50), (0.22, 0.78, 0.16, 0.34), (0.40, 0.60, 0.16, 0.40),
+)  # fmt: skip
 
 _LAMPS = [
     np.array(corners)

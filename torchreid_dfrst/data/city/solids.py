@@ -41,9 +41,7 @@ class Box:
     y: float = 0.0
 
     @classmethod
-    def brick(
-        cls, x: tuple[float, float], y: tuple[float, float], z: tuple[float, float], **bends: float
-    ) -> Box:
+    def brick(cls, x: tuple[float, float], y: tuple[float, float], z: tuple[float, float], **bends: float) -> Box:
         """A plain box between two corners."""
         half = (y[1] - y[0]) / 2
         return cls((x[0],) * 2, (x[1],) * 2, z[0], ((0.0, z[1]), (1.0, z[1])), (half,) * 2, y=sum(y) / 2, **bends)
@@ -58,12 +56,12 @@ class Box:
         """Greatest height of the upper surface over the lower rim."""
         return max(z for _, z in self.top) - self.bottom
 
-    def roof(self, along: np.ndarray) -> np.ndarray:
+    def roof(self, along: np.ndarray | float) -> np.ndarray:
         """Z of the upper surface on the middle line at fractions ``along`` of the length."""
         knots = np.array(self.top)
         return np.interp(along, knots[:, 0], knots[:, 1])
 
-    def point(self, along: np.ndarray, across: np.ndarray, up: np.ndarray) -> np.ndarray:
+    def point(self, along: np.ndarray | float, across: np.ndarray | float, up: np.ndarray | float) -> np.ndarray:
         """Place in metres of box coordinates.
 
         Args:
@@ -74,7 +72,7 @@ class Box:
         Returns:
             ``(..., 3)``.
         """
-        ahead, behind = np.clip((along - 0.72) / 0.28, 0, 1) ** 2, np.clip((0.22 - along) / 0.22, 0, 1) ** 2
+        ahead, behind = (np.clip(a, 0, 1) ** 2 for a in ((along - 0.72) / 0.28, (0.22 - along) / 0.22))
         start, end = (a + (b - a) * up for a, b in (self.rear, self.front))
         sweep = np.abs(across) ** 2.5
         x = start + (end - start) * along - self.nose * sweep * ahead + self.tail * sweep * behind
@@ -109,15 +107,15 @@ class Box:
             if name in ("left", "right"):
                 u = along[::-1] if name == "left" else along
                 grid = np.meshgrid(u, up[::-1])
-                points = self.point(grid[0], np.float64(1 if name == "left" else -1), grid[1])
+                points = self.point(grid[0], 1.0 if name == "left" else -1.0, grid[1])
                 chart = np.stack([1 - grid[0] if name == "left" else grid[0], 1 - grid[1]], -1)
             elif name in ("front", "rear"):
                 grid = np.meshgrid(across if name == "front" else -across, up[::-1])
-                points = self.point(np.float64(name == "front"), grid[0], grid[1])
+                points = self.point(float(name == "front"), grid[0], grid[1])
                 chart = np.stack([(1 + grid[0] * (1 if name == "front" else -1)) / 2, 1 - grid[1]], -1)
             else:
                 grid = np.meshgrid(along, -across)
-                points = self.point(grid[0], grid[1], np.float64(1))
+                points = self.point(grid[0], grid[1], 1.0)
                 chart = np.stack([grid[0], (1 - grid[1]) / 2], -1)
             yield name, points, _normals(points), chart
 

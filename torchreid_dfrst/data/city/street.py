@@ -77,7 +77,7 @@ def make_camera(number: int, roads: Roads, rng: np.random.Generator, parked: lis
     bearing, away = rng.uniform(-np.pi, np.pi), rng.uniform(13.0, 24.0)
     place = np.array([away * np.cos(bearing), away * np.sin(bearing), rng.uniform(3.2, 8.5)])
     aim = np.array([*rng.uniform(-1.0, 1.0, 2), 0.8])
-    focal = rng.uniform(30.0, 48.0) * float(np.linalg.norm(place - aim))
+    focal = rng.uniform(27.0, 42.0) * float(np.linalg.norm(place - aim))
     lens = Lens.looking(place, aim, focal, (FRAME[0] / 2, FRAME[1] * 0.55), float(rng.normal(0, 0.02)))
     high, sun_bearing = rng.uniform(0.35, 1.1), rng.uniform(-np.pi, np.pi)
     direction = np.array([np.cos(high) * np.cos(sun_bearing), np.cos(high) * np.sin(sun_bearing), np.sin(high)])
@@ -161,12 +161,14 @@ def _ground(arms: list[float], rng: np.random.Generator) -> np.ndarray:
             for t in np.arange(-half + 0.5, half - 0.6, 0.95):
                 strip(arm, 5.0, 7.6, t, t + 0.5, white)
     for size, strength in ((16, 9.0), (128, 7.0), (1024, 5.0)):
-        noise = rng.normal(0, strength, (size, size)).astype(np.float32)
-        noise = cv2.resize(noise, (GROUND_PIXELS, GROUND_PIXELS), interpolation=cv2.INTER_LINEAR)
+        coarse = rng.normal(0, strength, (size, size)).astype(np.float32)
+        noise = cv2.resize(coarse, (GROUND_PIXELS, GROUND_PIXELS), interpolation=cv2.INTER_LINEAR)
         image = np.clip(image + noise[..., None], 0, 255).astype(np.uint8)
     for _ in range(int(rng.integers(2, 9))):  # patches of newer asphalt
         spot = (rng.uniform(-9, 9, 2) + GROUND_M / 2) * scale
-        box = cv2.boxPoints((tuple(map(float, spot)), tuple(map(float, rng.uniform(8, 60, 2))), float(rng.uniform(0, 90))))
+        box = cv2.boxPoints(
+            (tuple(map(float, spot)), tuple(map(float, rng.uniform(8, 60, 2))), float(rng.uniform(0, 90)))
+        )
         cv2.fillConvexPoly(image, np.round(box).astype(np.int32), tuple(map(float, asphalt * rng.uniform(0.8, 1.1))))
     return image
 
@@ -198,8 +200,8 @@ def _wall(
     target = lens.project(np.array(corners)).astype(np.float32)
     source = np.array([(0, 0), (72, 0), (72, 112), (0, 112)], np.float32)
     warp = cv2.getPerspectiveTransform(source, target)
-    texture = cv2.convertScaleAbs(texture, alpha=0.75 * light.sky + 0.4 * light.sun)
-    picture = cv2.warpPerspective(texture, warp, FRAME, flags=cv2.INTER_LINEAR)
+    lit = cv2.convertScaleAbs(texture, alpha=0.75 * light.sky + 0.4 * light.sun)
+    picture = cv2.warpPerspective(lit, warp, FRAME, flags=cv2.INTER_LINEAR)
     mask = np.zeros(FRAME[::-1], np.uint8)
     cv2.fillConvexPoly(mask, np.round(np.clip(target, -20_000, 20_000)).astype(np.int32), 255)
     frame[mask > 0] = picture[mask > 0]
@@ -215,14 +217,14 @@ def _park(
         spot = way * rng.uniform(13, 22) + np.array([-way[1], way[0]]) * 5.2
         if spot @ lens.rotation[2, :2] < 4.0:
             continue
-        projection = Projection.of(parked[int(rng.integers(len(parked)))], Pose(*map(float, spot), arm), lens, light)
+        projection = Projection.of(
+            parked[int(rng.integers(len(parked)))], Pose(float(spot[0]), float(spot[1]), arm), lens, light
+        )
         frame = compose(frame, projection, light, (0, 0, *FRAME))
     return frame
 
 
-def compose(
-    ground: np.ndarray, projection: Projection, light: Light, window: tuple[int, int, int, int]
-) -> np.ndarray:
+def compose(ground: np.ndarray, projection: Projection, light: Light, window: tuple[int, int, int, int]) -> np.ndarray:
     """Put a vehicle and its shadow on a piece of street.
 
     Args:
@@ -267,8 +269,8 @@ def _shadow(projection: Projection, light: Light, window: tuple[int, int, int, i
         outline = cv2.convexHull(np.round(pixels).astype(np.int32))
         mask = np.zeros((height, width), np.uint8)
         cv2.fillConvexPoly(mask, outline, 255)
-        mask = cv2.blur(mask, (soft, soft))
-        factor = np.minimum(factor, 1 - mask.astype(np.float32) * (dark / 255))
+        faded = cv2.blur(mask, (soft, soft)).astype(np.float32) * (dark / 255)
+        factor = np.minimum(factor, 1 - faded)
     return factor
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -17,7 +18,7 @@ LINK_SPREAD = 0.12  # the same, from road to road within a trip
 RED_LIGHT = 0.45  # chance to be stopped at a junction
 LONGEST_RED_S = 55.0
 RETURN_TRIP = 0.55  # chance to drive back the way it came
-SHORTEST_STOP_S, MEDIAN_STOP_S = 40.0, 240.0  # between two trips
+SHORTEST_STOP_S, MEDIAN_STOP_S = 40.0, 100.0  # between two trips
 DETOUR_SPREAD = 0.2  # standard deviation of the logarithm of what a driver thinks a road costs
 
 
@@ -88,9 +89,7 @@ class Passage:
     leave: float
 
 
-def drive(
-    roads: Roads, way: Sequence[int], start_s: float, rng: np.random.Generator
-) -> tuple[list[Passage], float]:
+def drive(roads: Roads, way: Sequence[int], start_s: float, rng: np.random.Generator) -> tuple[list[Passage], float]:
     """One trip along junctions ``way``, with its own speed and its own red lights.
 
     Returns:
@@ -99,7 +98,7 @@ def drive(
     """
     camera_of = {int(junction): number for number, junction in enumerate(roads.camera_at, start=1)}
     speed = MEDIAN_SPEED * np.exp(SPEED_SPREAD * rng.standard_normal())
-    bearings = [roads.bearing(a, b) for a, b in zip(way[:-1], way[1:], strict=True)]
+    bearings = [roads.bearing(a, b) for a, b in pairwise(way)]
     passages, time = [], start_s
     for k, junction in enumerate(way):
         link_speed = speed * np.exp(LINK_SPREAD * rng.standard_normal())

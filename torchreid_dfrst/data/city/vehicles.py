@@ -26,6 +26,8 @@ _PAINTS = {  # factory paints, BGR
 _COLOUR_SHARE = (0.08, 0.05, 0.07, 0.17, 0.13, 0.13, 0.18, 0.06, 0.05, 0.08)
 _TYPE_SHARE = (0.26, 0.16, 0.12, 0.13, 0.09, 0.07, 0.05, 0.07, 0.05)
 
+_WHEEL_COLOURS = ((196, 196, 198), (165, 166, 170), (60, 60, 62), (120, 150, 165))
+
 Colour = tuple[int, int, int]
 
 ACCENTS: tuple[Colour, ...] = (
@@ -143,7 +145,7 @@ def _original(identity: int, model: Model, fleets: list[tuple[Mark, ...]], rng: 
         colour=name,
         paint=paint,
         wheel_style=int(rng.integers(8)),
-        wheel_colour=((196, 196, 198), (165, 166, 170), (60, 60, 62), (120, 150, 165))[int(rng.choice(4, p=(0.5, 0.3, 0.15, 0.05)))],
+        wheel_colour=_WHEEL_COLOURS[int(rng.choice(4, p=(0.5, 0.3, 0.15, 0.05)))],
         tint=float(rng.choice((0.25, 0.5, 0.85))),
         marks=marks,
         extras=frozenset(extras),
