@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torchreid
@@ -196,7 +196,7 @@ class DFRSTEngine(torchreid.engine.Engine):
         names: list[list[str]] = []
         began, seen = time.perf_counter(), 0
         every_step = getattr(self.scheduler, "every_step", False)
-        for data in batches:
+        for data in self._until_stopped(batches):
             self.stop.ask()
             rate = self.get_current_lr()
             result = self.step(data["img"], data["pid"])
@@ -221,17 +221,31 @@ class DFRSTEngine(torchreid.engine.Engine):
                 self.epoch, self.batch, self.evaluated = self.epoch + 1, 0, False
                 if self.scheduler is not None and not every_step:
                     self.scheduler.step()
-            if stopping or (self.save_steps and self.global_step % self.save_steps == 0 and not last):
-                self._save(final=stopping)
             if stopping:
-                raise StoppedError(
-                    f"stopped as asked after step {self.global_step} (epoch {self.epoch + 1}); go on with "
-                    f"train.resume auto from {self.folder}"
-                )
+                self._leave()
+            if self.save_steps and self.global_step % self.save_steps == 0 and not last:
+                self._save()
             if last:
                 break
         if progress is not None:
             progress.close()
+
+    def _until_stopped(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The batches; where a signal to the whole job ended the loading processes too, leave as asked."""
+        try:
+            yield from batches
+        except ChildProcessError:
+            time.sleep(0.2)  # the signal that ended them may reach this process a moment later
+            if not self.stop.requested:
+                raise
+            self._leave()
+
+    def _leave(self) -> NoReturn:
+        self._save(final=True)
+        raise StoppedError(
+            f"stopped as asked after step {self.global_step} (epoch {self.epoch + 1}); go on with train.resume auto "
+            f"from {self.folder}"
+        )
 
     def _note(self, results: list[StepResult], rate: float, images_per_s: float, progress: Any) -> None:
         """Read the numbers of the last steps from the device, all at once, and pass them on."""

@@ -65,18 +65,19 @@ def batch_hard_triplet(
         features = _at_least_float32(features)
         same = labels.unsqueeze(0) == labels.unsqueeze(1)
         positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        anchors = (positive.any(1) & (~same).any(1)).nonzero().squeeze(1)
-        if len(anchors) == 0:
+        if len(labels) == 0:
             return (features * 0).sum()
+        # every row is computed and those that are no anchors count 0: selecting rows would wait for the GPU
+        anchors = positive.any(1) & (~same).any(1)
         with torch.no_grad():
             norms = features.square().sum(1)
             distances = norms.unsqueeze(0) + norms.unsqueeze(1) - 2 * features @ features.T
-            farthest = distances.masked_fill(~positive, -torch.inf).argmax(1)[anchors]
-            nearest = distances.masked_fill(same, torch.inf).argmin(1)[anchors]
-        to_positive = (features[anchors] - features[farthest]).square().sum(1)
-        to_negative = (features[anchors] - features[nearest]).square().sum(1)
-        hinge = torch.relu(to_positive - to_negative + margin)
-    return hinge.mean() if reduction == "mean" else hinge.sum()
+            farthest = distances.masked_fill(~positive, -torch.inf).argmax(1)
+            nearest = distances.masked_fill(same, torch.inf).argmin(1)
+        to_positive = (features - features[farthest]).square().sum(1)
+        to_negative = (features - features[nearest]).square().sum(1)
+        hinge = torch.relu(to_positive - to_negative + margin).masked_fill(~anchors, 0).sum()
+    return hinge / anchors.sum().clamp(min=1) if reduction == "mean" else hinge
 
 
 class LossParts(NamedTuple):
@@ -118,7 +119,11 @@ class DFRSTLoss(nn.Module):
         self.triplet_weight, self.margin, self.epsilon, self.reduction = triplet_weight, margin, epsilon, reduction
 
     def forward(
-        self, logits: Sequence[torch.Tensor], features: Sequence[torch.Tensor], labels: torch.Tensor
+        self,
+        logits: Sequence[torch.Tensor],
+        features: Sequence[torch.Tensor],
+        labels: torch.Tensor,
+        feature_labels: torch.Tensor | None = None,
     ) -> LossParts:
         """Loss of the branches.
 
@@ -126,18 +131,21 @@ class DFRSTLoss(nn.Module):
             logits: one ``(N, K)`` per branch.
             features: one ``(N, D)`` per branch, before the batch norm; their widths may differ.
             labels: ``(N,)`` int64 in ``[0, K)``.
+            feature_labels: labels of the rows of ``features`` where those are not the rows of ``logits``: with several
+                processes, triplets are mined among the images of all of them.
 
         Raises:
-            ValueError: a label outside of ``[0, K)``.
+            ValueError: a label outside of ``[0, K)``; on a GPU, where looking would wait for it, CUDA's own error.
         """
         classes = logits[0].shape[1]
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        if labels.device.type == "cpu" and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(
                 f"labels run from {int(labels.min())} to {int(labels.max())}, the network has {classes} classes: "
                 "relabel the training identities 0, 1, 2, ... and build the network with their number"
             )
         cross_entropy = torch.stack([smoothed_cross_entropy(x, labels, self.epsilon) for x in logits]).mean()
-        triplet = torch.stack([batch_hard_triplet(x, labels, self.margin, self.reduction) for x in features]).mean()
+        mined = labels if feature_labels is None else feature_labels
+        triplet = torch.stack([batch_hard_triplet(x, mined, self.margin, self.reduction) for x in features]).mean()
         return LossParts(cross_entropy + self.triplet_weight * triplet, cross_entropy, triplet)
 
 

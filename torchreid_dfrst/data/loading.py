@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import random
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,10 @@ class Loader(DataLoader):
     """
 
     def __init__(self, images: Images, skip: bool = False, **options: Any) -> None:
-        super().__init__(images, collate_fn=_collate, **options)
+        # with a generator of its own, a pass over the data leaves the global one as it was
+        super().__init__(
+            images, collate_fn=_collate, generator=torch.Generator(), worker_init_fn=_ignore_interrupts, **options
+        )
         self.skip = skip
         self.skipped: set[str] = set()
 
@@ -123,8 +127,9 @@ class Loader(DataLoader):
                 batch, errors = next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if "worker" not in str(error):
+            except (RuntimeError, OSError, EOFError) as error:
+                # an error inside a loading process comes with its traceback; without one the process itself is gone
+                if not self.num_workers or str(error).startswith("Caught "):
                     raise
                 raise ChildProcessError(
                     f"a data loading process died ({error}): often memory ran out; lower data.workers "
@@ -250,6 +255,11 @@ class DataManager(torchreid.data.ImageDataManager):
 def _collate(items: list[dict[str, Any] | BadImageError]) -> tuple[dict[str, Any] | None, list[BadImageError]]:
     good = [item for item in items if isinstance(item, dict)]
     return default_collate(good) if good else None, [item for item in items if isinstance(item, BadImageError)]
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches the loading processes too; the main process decides when they end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -125,7 +125,12 @@ class _NormalizeOverGroup(torch.autograd.Function):
         into = gradient - mean_shift.view(ctx.shape) - normal * mean_stretch.view(ctx.shape)
         factor = scale if weight is None else scale * weight
         # weight and bias get this process's share: DDP averages it over processes as it does every gradient
-        return into * factor.view(ctx.shape), (None if weight is None else stretch), shift, None
+        return (
+            into * factor.view(ctx.shape),
+            stretch if ctx.needs_input_grad[1] else None,
+            shift if ctx.needs_input_grad[2] else None,
+            None,
+        )
 
 
 class GroupBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -143,7 +148,9 @@ class GroupBatchNorm(nn.modules.batchnorm._BatchNorm):
         self._check_input_dim(input)
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(input)
-        out, mean, variance, count = _NormalizeOverGroup.apply(input, self.weight, self.bias, self.eps)
+        # statistics of half precision numbers need single precision, and gloo carries nothing less
+        wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        out, mean, variance, count = _NormalizeOverGroup.apply(wide, self.weight, self.bias, self.eps)
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
@@ -151,7 +158,7 @@ class GroupBatchNorm(nn.modules.batchnorm._BatchNorm):
             with torch.no_grad():
                 self.running_mean.lerp_(mean, rate)
                 self.running_var.lerp_(variance * count / (count - 1), rate)
-        return out
+        return out.to(input.dtype)
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:

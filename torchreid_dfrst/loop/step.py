@@ -102,7 +102,10 @@ class TrainStep:
         if self.group.world_size > 1:
             # triplets are mined among the images of all processes
             widths = [feature.shape[1] for feature in features]
-            features = gather_rows(torch.cat([feature.float() for feature in features], dim=1)).split(widths, dim=1)
+            wide = torch.cat(list(features), dim=1)
+            # gloo does not carry half precision
+            wide = wide.float() if wide.dtype in (torch.float16, torch.bfloat16) else wide
+            features = gather_rows(wide).split(widths, dim=1)
             parts = self.loss(logits, features, labels, gather_rows(labels))
         else:
             parts = self.loss(logits, features, labels)

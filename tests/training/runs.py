@@ -1,0 +1,63 @@
+"""Short runs of the engine with a tiny network, as functions that a process of their own can be given."""
+
+import sys
+
+import torch
+from networks import TinyNet
+
+from torchreid_dfrst.data.loading import DataManager
+from torchreid_dfrst.engine import DFRSTEngine
+from torchreid_dfrst.loop import distributed
+from torchreid_dfrst.loop.schedule import build_scheduler
+from torchreid_dfrst.training import build_optimizer
+from torchreid_dfrst.training import settings as fix
+
+EPOCHS = 4
+
+
+def manager(root, **options):
+    group = distributed.current()
+    settings = {
+        "sources": "veri776",
+        "height": 32,
+        "width": 32,
+        "transforms": ["random_flip", "random_crop", "random_erase", "color_jitter"],
+        "batch_size_train": 8,
+        "num_instances": 2,
+        "workers": 0,
+        "rank": group.rank,
+        "world_size": group.world_size,
+    }
+    return DataManager(root=str(root), **{**settings, **options})
+
+
+class DroppingNet(TinyNet):
+    """Draws from the global generator in training, as dropout does."""
+
+    def forward(self, x):
+        return super().forward(torch.nn.functional.dropout(x, 0.1, self.training))
+
+
+def engine(root, network=DroppingNet, **options):
+    fix(seed=0)
+    data = manager(root, **options)
+    model = network(data.num_train_pids)
+    optimizer = build_optimizer(model, lr=1e-3)
+    scheduler = build_scheduler(
+        optimizer, len(data.train_loader), lr_scheduler="multi_step", stepsize=[2, 3], warmup_epoch=1.5
+    )
+    return DFRSTEngine(data, model, optimizer, scheduler, use_gpu=False)
+
+
+def run(root, folder, data=None, **options):
+    """Train to the end, resuming whatever is in ``folder``; the exit code is 75 when stopped by a signal."""
+    from torchreid_dfrst.loop.interrupt import EXIT_CODE, StoppedError
+
+    distributed.start()
+    made = engine(root, **(data or {}))
+    try:
+        settings = {"max_epoch": EPOCHS, "print_freq": 3, "eval_freq": 2, "save_steps": 1, "resume": "auto"}
+        made.run(save_dir=str(folder), **{**settings, **options})
+    except StoppedError:
+        sys.exit(EXIT_CODE)
+    distributed.stop()

@@ -1,0 +1,165 @@
+"""Bad luck in training: each ends, or goes on, with one clear message."""
+
+import os
+import pickle
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from networks import TinyNet
+from processes import quick
+from runs import engine
+
+from torchreid_dfrst import checkpoint
+from torchreid_dfrst.data.loading import DataManager
+from torchreid_dfrst.loop.step import NonFiniteError
+
+
+class Exploding(TinyNet):
+    """Gives NaN from the sixth training batch on."""
+
+    batches = 0
+
+    def forward(self, x):
+        if self.training:
+            self.batches += 1
+            x = x * float("nan") if self.batches > 5 else x
+        return super().forward(x)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_files_and_the_last_good_state(tiny_veri, tmp_path):
+    made = engine(tiny_veri, network=Exploding)
+    with pytest.raises(NonFiniteError, match=r"step 6 \(epoch 2\) is not finite: loss nan") as error:
+        made.run(save_dir=str(tmp_path), max_epoch=4, print_freq=3)
+    culprits = _paths(made, epoch=1, batch=1)
+    assert len(set(culprits)) > 4 and all(path in str(error.value) for path in culprits)
+    good = checkpoint.newest(tmp_path / "checkpoints")
+    assert str(good) in str(error.value) and good.name == "step-0000000005.pt"
+    # it is the state before the bad step, running statistics included
+    saved = checkpoint.load(good)["state_dict"]
+    assert all(torch.isfinite(value).all() for value in saved.values())
+    assert saved["body.1.num_batches_tracked"] == 5
+
+
+def _paths(made, epoch, batch):
+    made.sampler.seek(epoch, batch)
+    keys = next(iter(made.sampler))
+    return [made.train_loader.dataset.items[index][0] for index, _ in keys]
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_training_goes_on_and_says_so(tiny_veri, tmp_path):
+    log = tmp_path / "log"
+    process = quick(_with_a_small_disk, tiny_veri, tmp_path / "run", log=log)
+    process.join()
+    text = log.read_text()
+    assert process.exitcode == 0, text[-3000:]
+    assert "cannot save" in text and "the checkpoint before it stays, training goes on" in text
+    steps = [int(path.stem[5:]) for path in checkpoint.all_steps(tmp_path / "run" / "checkpoints")]
+    assert steps == [4, 16], "after the second and third epoch there was no room"
+    assert not list((tmp_path / "run" / "checkpoints").glob("*.part"))
+
+
+def _with_a_small_disk(root, folder):
+    made = engine(root)
+    save = made._save
+
+    def limited(final=False):
+        # files may not grow beyond 2 kB while "the disk is full"
+        room = 2000 if made.epoch in (2, 3) else resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        path = save(final)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        return path
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    made._save = limited
+    made.run(save_dir=str(folder), max_epoch=4)
+
+
+def test_a_full_disk_at_the_end_is_an_error(tiny_veri, tmp_path, monkeypatch):
+    def full(path, state):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        engine(tiny_veri).run(save_dir=str(tmp_path), max_epoch=1)
+
+
+def test_a_dead_loading_process_is_named(tiny_veri):
+    loader = engine(tiny_veri, workers=1).train_loader
+    batches = iter(loader)
+    next(batches)
+    os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)
+    with pytest.raises(ChildProcessError, match=r"lower data\.workers"):
+        for _ in range(10):
+            next(batches)
+
+
+def test_running_out_of_memory_says_what_to_lower(tiny_veri, tmp_path):
+    class Greedy(TinyNet):
+        def forward(self, x):
+            torch.empty(1 << 60, dtype=torch.uint8)
+            return super().forward(x)
+
+    with pytest.raises(OSError, match=r"memory ran out .*: lower data\.batch_size_train"):
+        engine(tiny_veri, network=Greedy).run(save_dir=str(tmp_path), max_epoch=1)
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_training(tiny_veri, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"file/run cannot be written .*: choose another"):
+        engine(tiny_veri).run(save_dir=str(tmp_path / "file" / "run"), max_epoch=1)
+
+
+class Weapon:
+    """Code that a pickle would run."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (Path.write_text, (self.mark, "fired"))
+
+
+@pytest.mark.parametrize("form", ["pickle", "torch"])
+@pytest.mark.parametrize("where", ["checkpoint", "weights", "resume"])
+def test_a_malicious_pickle_is_refused_and_not_run(form, where, tiny_veri, tmp_path):
+    mark, path = tmp_path / "fired", tmp_path / "model.pt"
+    content = {"format": checkpoint.FORMAT, "state_dict": Weapon(mark)}
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=r"refused|not a checkpoint"):
+        if where == "checkpoint":
+            checkpoint.load(path)
+        elif where == "weights":
+            checkpoint.load_weights(TinyNet(4), path)
+        else:
+            engine(tiny_veri).run(save_dir=str(tmp_path / "run"), max_epoch=1, resume=str(path))
+    assert not mark.exists()
+    if form == "torch":
+        torch.load(path, weights_only=False)
+        assert mark.exists(), "the weapon works where it is not refused"
+
+
+def test_weights_of_another_architecture_are_refused_with_names(tmp_path):
+    checkpoint.export(tmp_path / "weights.safetensors", TinyNet(5), {})
+    with pytest.raises(ValueError, match=r"another architecture than TinyNet: .* of another shape \(classifiers\.0"):
+        checkpoint.load_weights(TinyNet(4), tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="1 missing"):
+        state = TinyNet(4).state_dict()
+        state.pop("body.0.weight")
+        checkpoint.set_weights(TinyNet(4), state, "a file")
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        checkpoint.read_weights(tmp_path / "torn.safetensors")
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        checkpoint.read_weights(tmp_path / "nowhere.pt")
+
+
+def test_too_few_identities_for_a_batch_are_said(tiny_veri):
+    with pytest.raises(ValueError, match="needs 8 identities, the training set has 4"):
+        DataManager(root=str(tiny_veri), sources="veri776", batch_size_train=32, num_instances=4)

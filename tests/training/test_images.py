@@ -1,0 +1,156 @@
+"""Every kind of image file becomes upright RGB, or one line that names it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import manager
+from torch.utils.data import get_worker_info
+
+from torchreid_dfrst.data.images import BadImageError, read_image
+from torchreid_dfrst.data.loading import Images
+
+
+def picture(size=(8, 6)):
+    values = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+    values[: size[1] // 2] = (255, 250, 250)
+    return Image.fromarray(values)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "1", "LA"])
+def test_modes_become_rgb(mode, tmp_path):
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    picture().convert(mode).save(path)
+    found = read_image(path)
+    assert (found.mode, found.size) == ("RGB", (8, 6))
+    top, bottom = np.asarray(found)[0, 0].astype(int), np.asarray(found)[-1, 0].astype(int)
+    assert top.sum() > bottom.sum() + 100
+
+
+def test_sixteen_bits_keep_their_grey_levels(tmp_path):
+    grey = np.linspace(0, 65535, 48).reshape(6, 8)
+    Image.fromarray(grey.astype(np.uint16)).save(tmp_path / "deep.png")
+    found = np.asarray(read_image(tmp_path / "deep.png"))[..., 0].astype(float)
+    np.testing.assert_allclose(found, grey / 257, atol=1)
+
+
+def test_transparent_pixels_are_black_and_rotation_is_undone(tmp_path):
+    clear = Image.new("RGBA", (4, 4), (255, 255, 255, 0))
+    clear.save(tmp_path / "clear.png")
+    assert not np.asarray(read_image(tmp_path / "clear.png")).any()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held sideways
+    picture().save(tmp_path / "turned.jpg", exif=exif)
+    turned = read_image(tmp_path / "turned.jpg")
+    assert turned.size == (6, 8)
+    assert np.asarray(turned)[4, 5, 0] > 150 > np.asarray(turned)[4, 0, 0], "the bright half is on the right now"
+
+
+def spoil(path, how):
+    whole = path.read_bytes()
+    {
+        "truncated": lambda: path.write_bytes(whole[: len(whole) // 2]),
+        "empty": lambda: path.write_bytes(b""),
+        "text": lambda: path.write_bytes(b"this is not an image"),
+        "missing": path.unlink,
+        "huge": lambda: Image.new("1", (10_000, 8_000)).save(path, format="PNG"),
+    }[how]()
+    return path
+
+
+REASONS = {
+    "truncated": "(?i)truncated",
+    "empty": "the file is empty",
+    "text": "not a known image format",
+    "missing": "no such file",
+    "huge": "10000 x 8000 pixels",
+}
+
+
+@pytest.mark.parametrize("how", REASONS)
+def test_a_bad_file_is_named_with_its_reason(how, tmp_path):
+    picture((64, 64)).save(tmp_path / "image.jpg")
+    path = spoil(tmp_path / "image.jpg", how)
+    with pytest.raises(BadImageError, match=REASONS[how]) as error:
+        read_image(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_by_default_training_stops_at_a_bad_file_in_one_line(workers, tiny_veri):
+    data = manager(tiny_veri, workers=workers)
+    bad = spoil(sorted((tiny_veri / "veri776" / "image_train").iterdir())[3], "truncated")
+    with pytest.raises(BadImageError, match=r"or set data\.on_bad_image to skip") as error:
+        for _ in range(4):
+            list(data.train_loader)
+    assert str(bad) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_skipping_keeps_p_identities_with_k_images(workers, tiny_veri):
+    data = manager(tiny_veri, workers=workers, on_bad_image="skip")
+    files = sorted((tiny_veri / "veri776" / "image_train").iterdir())
+    bad = {str(spoil(files[k], how)) for k, how in ((3, "truncated"), (4, "empty"), (12, "text"))}
+    for epoch in range(3):
+        data.sampler.seek(epoch)
+        batches = list(data.train_loader)
+        assert len(batches) == 4
+        for batch in batches:
+            assert (batch["pid"].view(4, 2) == batch["pid"].view(4, 2)[:, :1]).all()
+            assert len(batch["pid"].unique()) == 4
+            assert not bad & set(batch["impath"])
+            for path, identity in zip(batch["impath"], batch["pid"], strict=True):
+                assert data.identities[identity][:4] in path.rsplit("/", 1)[1][:4]
+    assert set(data.skipped) == bad
+
+
+def test_skipped_test_images_are_left_out_and_listed(tiny_veri):
+    bad = str(spoil(sorted((tiny_veri / "veri776" / "image_test").iterdir())[5], "empty"))
+    data = manager(tiny_veri, on_bad_image="skip")
+    paths = [path for batch in data.test_loader["veri776"]["gallery"] for path in batch["impath"]]
+    assert len(paths) == 31 and bad not in paths
+    assert data.skipped == [bad]
+
+
+def test_an_identity_without_a_readable_image_is_an_error(tiny_veri):
+    data = manager(tiny_veri, on_bad_image="skip")
+    for path in (tiny_veri / "veri776" / "image_train").glob("0003_*"):
+        spoil(path, "empty")
+    with pytest.raises(BadImageError, match="has no readable image"):
+        list(data.train_loader)
+
+
+def test_augmentation_depends_on_the_seed_alone(tiny_veri):
+    images: Images = manager(tiny_veri).train_loader.dataset
+    cached: Images = manager(tiny_veri, cache=True).train_loader.dataset
+    first, again, other = images[0, 7]["img"], images[0, 7]["img"], images[0, 8]["img"]
+    assert (first == again).all() and (first != other).any()
+    for _ in range(2):
+        assert (cached[0, 7]["img"] == first).all()
+    assert get_worker_info() is None
+
+
+def test_the_batches_do_not_depend_on_the_number_of_workers(tiny_veri):
+    found = []
+    for workers in (0, 2):
+        data = manager(tiny_veri, workers=workers)
+        data.sampler.seek(1, 1)
+        found.append(list(data.train_loader))
+    assert len(found[0]) == 3
+    for one, two in zip(*found, strict=True):
+        assert one["impath"] == two["impath"] and (one["img"] == two["img"]).all()
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_holding_out_too_many_identities_is_an_error(count, tiny_veri):
+    with pytest.raises(ValueError, match="hold out 2 or more of the 4 identities"):
+        manager(tiny_veri, validation_identities=count)
+
+
+def test_held_out_identities_are_not_trained_on(tiny_veri):
+    data = manager(tiny_veri, validation_identities=2, batch_size_train=4)
+    trained = {path for path, *_ in data.train_loader.dataset.items}
+    held = {path for path, *_ in data.validation["gallery"].dataset.items}
+    queries = [item for item in data.validation["query"].dataset.items]
+    assert len(trained) == len(held) == 16 and not trained & held
+    assert len(queries) == len({(pid, camera) for _, pid, camera, _ in queries}) == 8
+    assert sorted({pid for _, pid, *_ in data.train_loader.dataset.items}) == [0, 1]
