@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchreid_dfrst.models.division import BNNeckHeads
+from torchreid_dfrst.models.division import BNNeckHeads, PartConvolution
 
 
 @pytest.fixture
@@ -38,8 +38,12 @@ def test_heads_equal_one_head_at_a_time(x, division, parts, pool):
         deviation = torch.sqrt(expected.var(0, unbiased=False) + heads.neck.eps)
         expected = (expected - expected.mean(0)) / deviation * heads.neck.weight[own]
         torch.testing.assert_close(neck[:, number], expected, rtol=1e-4, atol=1e-5)
-        weight = heads.classifier.weight[7 * number : 7 * number + 7, :, 0]
-        torch.testing.assert_close(logits[:, number], expected @ weight.T, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            logits[:, number],
+            expected @ heads.classifier.weight[7 * number : 7 * number + 7, :, 0].T,
+            rtol=1e-4,
+            atol=1e-6,
+        )
 
 
 def test_rows_that_do_not_divide_evenly_overlap(x):
@@ -54,6 +58,12 @@ def test_the_neck_has_no_bias_that_could_be_trained():
     assert sorted(name for name, _ in heads.named_parameters()) == ["classifier.weight", "neck.weight", "reduce.weight"]
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(heads)
     assert synchronised.neck.bias is None
+
+
+def test_the_matrix_product_is_the_grouped_convolution():
+    module, x = PartConvolution(4, 6, 5), torch.randn(3, 4, 6)
+    convolved = nn.Conv1d.forward(module, x.flatten(1).unsqueeze(2))
+    torch.testing.assert_close(module(x), convolved.view(3, 4, 5))
 
 
 @pytest.mark.parametrize("division", ["height", "width"])
