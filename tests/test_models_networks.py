@@ -99,6 +99,20 @@ def test_resnet50_at_the_papers_size():
     assert 52e6 < sum(p.numel() for p in model.parameters()) < 54e6
 
 
+def test_the_peers_are_what_they_are_called():
+    prn = fresh("prn_resnet18")
+    assert list(prn.branches) == [f"{division}_{number}" for division in ("height", "channel") for number in range(4)]
+    assert {head.pool for head in prn.heads.values()} == {"max"}
+    bot, plain = fresh("bot_resnet18", loss="triplet"), fresh("baseline_resnet18", loss="triplet")
+    assert bot.branches == plain.branches == {"whole": slice(0, 512)}
+    assert bot.feature_maps(images())["whole"].shape[2:] == (4, 4)
+    assert plain.feature_maps(images())["whole"].shape[2:] == (2, 2)
+    _, (feature,) = plain(images())
+    torch.testing.assert_close(plain.heads["whole"](plain.feature_maps(images())["whole"])[1][:, 0], feature)
+    with pytest.raises(ValueError, match="divisions is empty"):
+        fresh("prn_resnet18", divisions=[])
+
+
 def test_the_streams_share_the_trunk_and_nothing_else():
     model = fresh("dfrst_resnet18")
     assert [name for name, _ in model.trunk.named_children()] == ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2"]

@@ -77,6 +77,7 @@ class BNNeckHeads(nn.Module):
         division: one of ``DIVISIONS``.
         parts: number of parts; 1 for ``whole``.
         pool: one of ``POOLS``.
+        neck: False leaves out the batch norm; both features are then the same.
 
     Raises:
         KeyError: unknown division or pooling.
@@ -91,6 +92,7 @@ class BNNeckHeads(nn.Module):
         division: str = "whole",
         parts: int = 1,
         pool: str = "average",
+        neck: bool = True,
     ) -> None:
         super().__init__()
         for what, name, known in (("division", division, DIVISIONS), ("pooling", pool, POOLS)):
@@ -102,8 +104,9 @@ class BNNeckHeads(nn.Module):
         self.division, self.parts, self.pool = division, parts, pool
         self.features = incoming if features is None else features
         self.reduce = nn.Identity() if features is None else PartConvolution(parts, incoming, features)
-        self.neck = nn.BatchNorm1d(parts * self.features)
-        self.neck.register_parameter("bias", None)
+        self.neck = nn.BatchNorm1d(parts * self.features) if neck else nn.Identity()
+        if neck:
+            self.neck.register_parameter("bias", None)
         self.classifier = PartConvolution(parts, self.features, num_classes)
         if isinstance(self.reduce, PartConvolution):
             nn.init.kaiming_normal_(self.reduce.weight)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torchreid_dfrst.models.branches import BranchNetwork
 from torchreid_dfrst.models.dfrst import DFRST
+from torchreid_dfrst.models.peers import PRN, GlobalNetwork
 from torchreid_dfrst.models.weights import load_body, load_imagenet
 from torchreid_dfrst.names import nearest
 
@@ -42,11 +43,61 @@ def dfrst_attention(
     return _build(DFRST, {"divisions": ()}, num_classes, loss, pretrained, options)
 
 
+def prn(
+    num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
+) -> BranchNetwork:
+    """PRN's single height-channel branch with ResNet-50."""
+    return _build(PRN, {}, num_classes, loss, pretrained, options)
+
+
+def prn_resnet18(
+    num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
+) -> BranchNetwork:
+    """PRN's single height-channel branch with ResNet-18."""
+    return _build(PRN, {"backbone": "resnet18"}, num_classes, loss, pretrained, options)
+
+
+def bot(
+    num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
+) -> BranchNetwork:
+    """The strong baseline: ResNet-50, last stride 1, BNNeck."""
+    return _build(GlobalNetwork, {}, num_classes, loss, pretrained, options)
+
+
+def bot_resnet18(
+    num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
+) -> BranchNetwork:
+    """The strong baseline with ResNet-18."""
+    return _build(GlobalNetwork, {"backbone": "resnet18"}, num_classes, loss, pretrained, options)
+
+
+def baseline(
+    num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
+) -> BranchNetwork:
+    """ResNet-50 as it is, for cross entropy alone: Table III's baseline."""
+    return _build(GlobalNetwork, {"neck": False, "last_stride": 2}, num_classes, loss, pretrained, options)
+
+
+def baseline_resnet18(
+    num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
+) -> BranchNetwork:
+    """ResNet-18 as it is, for cross entropy alone."""
+    return _build(
+        GlobalNetwork, {"backbone": "resnet18", "neck": False, "last_stride": 2}, num_classes, loss, pretrained, options
+    )
+
+
 FACTORIES: dict[str, Callable[..., BranchNetwork]] = {
     "dfrst": dfrst,
     "dfrst_resnet18": dfrst_resnet18,
     "dfrst_coarse": dfrst_coarse,
     "dfrst_attention": dfrst_attention,
+    "prn": prn,
+    "prn_resnet18": prn_resnet18,
+    "bot": bot,
+    "bot_resnet18": bot_resnet18,
+    "baseline": baseline,
+    "baseline_resnet18": baseline_resnet18,
 }
 
 

@@ -1,0 +1,80 @@
+"""Networks that DFR-ST is measured against, in the same harness: PRN, the strong baseline and the plain one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torchreid_dfrst.models.backbone import split_resnet
+from torchreid_dfrst.models.branches import BranchNetwork
+from torchreid_dfrst.models.division import BNNeckHeads
+
+
+class PRN(BranchNetwork):
+    """The "single height-channel branch" of PRN [20], which the paper re-implemented (Fig. 8, Table VII).
+
+    One stream whose map is divided along height and along channels; per part global *max* pooling, 1x1 convolution,
+    batch norm and classifier. Branches: ``height_0`` to ``height_3``, ``channel_0`` to ``channel_3``, 256 wide each.
+    Four parts and where the triplet loss reads (before the batch norm, as in our other networks) are our reading.
+
+    Args:
+        num_classes: identities in training.
+        loss: ``"softmax"`` or ``"triplet"``, see ``BranchNetwork``.
+        backbone: torchvision's name of the body.
+        divisions: names of ``division.DIVISIONS``, in the order of the embedding.
+        parts: parts of each division.
+        part_features: width of each part's feature.
+        last_stride: stride of conv5_x.
+
+    Raises:
+        KeyError: an unknown loss, backbone or division.
+        ValueError: a number out of range, or no division.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        loss: str = "softmax",
+        backbone: str = "resnet50",
+        divisions: Sequence[str] = ("height", "channel"),
+        parts: int = 4,
+        part_features: int = 256,
+        last_stride: int = 1,
+    ) -> None:
+        if not divisions:
+            raise ValueError("divisions is empty: PRN is made of parts, give at least one of height, width, channel")
+        body = split_resnet(backbone, 2, streams=1, last_stride=last_stride)
+        heads = {
+            division: BNNeckHeads(body.channels, part_features, num_classes, division, parts, pool="max")
+            for division in divisions
+        }
+        super().__init__(backbone, body, ("parts",), heads, dict.fromkeys(heads, "parts"), loss)
+
+
+class GlobalNetwork(BranchNetwork):
+    """ResNet with average pooling and one classifier; with BNNeck it is the strong baseline of Luo et al. [44].
+
+    The one branch is called ``whole`` and is as wide as the map.
+
+    Args:
+        num_classes: identities in training.
+        loss: ``"softmax"`` or ``"triplet"``, see ``BranchNetwork``.
+        backbone: torchvision's name of the body.
+        neck: with a batch norm between feature and classifier.
+        last_stride: stride of conv5_x.
+
+    Raises:
+        KeyError: an unknown loss or backbone.
+        ValueError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        loss: str = "softmax",
+        backbone: str = "resnet50",
+        neck: bool = True,
+        last_stride: int = 1,
+    ) -> None:
+        body = split_resnet(backbone, 2, streams=1, last_stride=last_stride)
+        heads = {"whole": BNNeckHeads(body.channels, None, num_classes, neck=neck)}
+        super().__init__(backbone, body, ("whole",), heads, {"whole": "whole"}, loss)
