@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from torchreid_dfrst import retrieval, spatiotemporal
+from torchreid_dfrst.config import keywords
 from torchreid_dfrst.retrieval import Extraction, Metrics
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal.model import GapModel
@@ -19,6 +20,15 @@ from torchreid_dfrst.version import __version__
 
 APPEARANCE, FUSED, RERANKED, BOTH = "appearance", "+ ST", "+ re-ranking", "+ ST + re-ranking"
 ROWS = (APPEARANCE, FUSED, RERANKED, BOTH)
+
+
+def sections() -> dict[str, list[str]]:
+    """The configuration of scoring: section to valid keys."""
+    return {
+        "spacetime": [*keywords(fit_transit), "weight"],
+        "rerank": keywords(retrieval.rerank, leave_out=("transit", "weight")),
+        "evaluate": keywords(retrieval.evaluate),
+    }
 
 
 @dataclass(frozen=True, eq=False)

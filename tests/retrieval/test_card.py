@@ -101,7 +101,7 @@ def test_draws_have_a_mean_and_a_deviation():
 
 
 def test_the_fingerprint_is_of_the_data_not_of_where_it_lies():
-    a, b = extraction("/data"), extraction("/home/x/veri", noise=3.0)
+    a, b = extraction("/data"), extraction("/elsewhere/veri", noise=3.0)
     cards = [carded(features)[0] for features in (a, b)]
     assert cards[0].content["data"]["fingerprint"] == cards[1].content["data"]["fingerprint"]
     part = a.gallery.sightings

@@ -9,10 +9,10 @@ from typing import cast
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import nn
 
+from torchreid_dfrst.data.images import read_image
 from torchreid_dfrst.evaluation import Result, best_matches
+from torchreid_dfrst.inference import open_network, test_transform
 from torchreid_dfrst.report.attention import attention_maps
 from torchreid_dfrst.report.ranking import ranked_lists
 from torchreid_dfrst.retrieval import Extraction
@@ -52,27 +52,25 @@ def show_rankings(result: Result, extraction: Extraction, folder: Path, count: i
     return written
 
 
-def show_attention(
-    model: nn.Module,
-    transform: Callable[[Image.Image], torch.Tensor],
-    result: Result,
-    extraction: Extraction,
-    folder: Path,
-    count: int,
-) -> list[Path]:
+def show_attention(weights: str | Path, result: Result, extraction: Extraction, folder: Path, count: int) -> list[Path]:
     """Draw where each branch looks on some queries and on the first right match of each (paper, Fig. 7).
 
     Args:
-        model: the network behind the features, on the CPU or a GPU.
-        transform: test-time transform, image to ``(3, H, W)``.
+        weights: the network behind the features, see ``inference.open_network``.
         result: what ``evaluation.score`` gave.
         extraction: the features it was given.
         folder: where the picture goes.
         count: number of queries.
 
+    Raises:
+        ValueError: the features were made with other weights.
+
     Returns:
-        The picture written; none for a network without ``activation_maps``, such as torchreid's own.
+        The picture written; nothing for a network without ``activation_maps``, such as torchreid's own.
     """
+    model, about = open_network(weights)
+    if about["weights_sha256"] != extraction.source.get("weights_sha256"):
+        raise ValueError(f"{weights} is not the network that made these features: pass the one that did")
     if not hasattr(model, "activation_maps"):
         logger.warning("no attention maps: %s has no activation_maps", type(model).__name__)
         return []
@@ -90,14 +88,10 @@ def show_attention(
             f"query {query.identity[row]}\ncam {query.camera[row]}",
             f"its match, rank {rank + 1}\ncam {gallery.camera[match]}",
         ]
-    images = []
-    for path in paths:
-        with Image.open(path) as image:
-            images.append(transform(image.convert("RGB")))
-    device = next(model.parameters()).device
-    look = cast("Callable[[torch.Tensor], dict[str, torch.Tensor]]", model.eval().activation_maps)
-    maps = look(torch.stack(images).to(device))
-    drawn = {name: values.float().cpu().numpy() for name, values in maps.items()}
+    transform = test_transform(about["height"], about["width"])
+    look = cast("Callable[[torch.Tensor], dict[str, torch.Tensor]]", model.activation_maps)
+    maps = look(torch.stack([transform(read_image(path)) for path in paths]))
+    drawn = {name: values.numpy() for name, values in maps.items()}
     return [attention_maps(folder / "attention.png", paths, drawn, labels)]
 
 

@@ -1,0 +1,145 @@
+"""The way of README from images to a card, through the commands a person types, on a data set of 80 small images."""
+
+import importlib
+import io
+import json
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tiny import write_tiny_veri
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["data.height", "64", "data.width", "64", "data.workers", "0", "data.batch_size_train", "8"]
+QUICK = [*SMALL, "model.pretrained", "false", "scheduler.warmup_epoch", "0", "scheduler.stepsize", "[1]"]
+
+
+class Done(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(tool, *arguments, ok=True):
+    """Call a tool's ``main`` as its console command does, in this process: importing torch anew takes seconds."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", [f"{tool}.py", *map(str, arguments)])
+        try:
+            importlib.import_module(f"tools.{tool}").main()
+        except SystemExit as stop:
+            code = stop.code or 0
+    assert (code == 0) is ok, err.getvalue()
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a data set, a network trained on it for one epoch and its features."""
+    folder = tmp_path_factory.mktemp("run")
+    write_tiny_veri(folder / "data" / "veri776")
+    words = ["--root", folder / "data", "-s", "veri776", "model.name", "dfrst_resnet18", *QUICK]
+    run("train", *words, "train.max_epoch", "1", "train.save_dir", folder / "run")
+    weights = ["--weights", folder / "run" / "weights.safetensors", "--root", folder / "data", "-t", "veri776"]
+    run("extract", *weights, "--workers", "0", "--train", "--out", folder / "features.npz")
+    return folder
+
+
+SCORING = ["rerank.k1", "6", "rerank.k2", "3"]
+
+
+def test_from_images_to_a_card_with_pictures(trained, tmp_path):
+    weights = trained / "run" / "weights.safetensors"
+    words = [trained / "features.npz", "--weights", weights, "--out", tmp_path, "--lists", "3", *SCORING]
+    printed = run("evaluate", *words).out
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert list(card["rows"]) == ["appearance", "+ ST", "+ re-ranking", "+ ST + re-ranking"]
+    for name, row in card["rows"].items():
+        assert name in printed and {"mAP", "R1", "R5", "R10", "mINP"} <= set(row)
+    pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert pictures == [
+        "attention.png",
+        "ranked-ST-and-re-ranking.png",
+        "ranked-ST.png",
+        "ranked-appearance.png",
+        "ranked-re-ranking.png",
+    ]
+    for name in pictures:
+        with Image.open(tmp_path / "pictures" / name) as picture:
+            assert min(picture.size) > 300 and len(set(picture.convert("L").tobytes())) > 30, f"{name} shows nothing"
+
+
+def test_the_card_as_json_and_appearance_alone(trained, tmp_path):
+    words = [trained / "features.npz", "--out", tmp_path, "--lists", "0", "--json", "spacetime.model", "null", *SCORING]
+    card = json.loads(run("evaluate", *words).out)
+    assert list(card["rows"]) == ["appearance", "+ re-ranking"]
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_a_checkpoint_serves_as_well_as_the_exported_weights(trained, tmp_path):
+    checkpoint = next((trained / "run" / "checkpoints").glob("*.pt"))
+    words = ["--weights", checkpoint, "--root", trained / "data", "-t", "veri776", "--workers", "0"]
+    run("extract", *words, "--out", tmp_path / "f.npz")
+    cards = [
+        json.loads(run("evaluate", path, "--out", tmp_path / "o", "--lists", "0", "--json", *SCORING).out)
+        for path in (trained / "features.npz", tmp_path / "f.npz")
+    ]
+    assert cards[0]["rows"] == cards[1]["rows"]
+
+
+EXTRACT = ["extract", "--weights", "{w}", "--root", "{d}/data", "-t", "veri776", "--out", "{t}/f.npz"]
+
+
+def extract_with(option, value):
+    """The words of an extraction of which one value is wrong."""
+    words = list(EXTRACT)
+    words[words.index(option) + 1] = value
+    return words
+
+
+MISTAKES = {
+    "a misspelt key": (["evaluate", "{f}", "rerank.k_1", "5"], "'k_1' in section 'rerank' (did you mean 'k1'?)"),
+    "no features": (["evaluate", "{d}/none.npz"], "no features at"),
+    "other weights": (
+        ["evaluate", "{f}", "--out", "{t}", "--weights", "{t}/other.safetensors", *SCORING],
+        "not the network that made",
+    ),
+    "no weights": (extract_with("--weights", "{d}/none.pt"), "none.pt"),
+    "unknown data set": (extract_with("-t", "veri77"), 'Received "veri77"'),
+    "data set not there": (extract_with("--root", "{t}"), "image_train"),
+    "unknown model": (
+        ["train", "--root", "{d}/data", "-s", "veri776", "model.name", "dfrst_resnet81", *QUICK],
+        "'dfrst_resnet18'",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_in_one_line_that_names_it(trained, tmp_path, mistake):
+    (tool, *words), message = MISTAKES[mistake]
+    weights = trained / "run" / "weights.safetensors"
+    if mistake == "other weights":
+        for end in (".safetensors", ".json"):
+            (tmp_path / "other").with_suffix(end).write_bytes(weights.with_suffix(end).read_bytes())
+        changed = {name: value + 1 for name, value in load_file(weights).items()}
+        save_file(changed, tmp_path / "other.safetensors")
+    places = {"f": trained / "features.npz", "d": trained, "t": tmp_path, "w": weights}
+    done = run(tool, *[word.format(**places) for word in words], ok=False)
+    assert done.code == 2
+    last = done.err.strip().splitlines()[-1]
+    assert last.startswith("error: ") and message in last, done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_tool_runs_as_a_script_too():
+    help_ = [sys.executable, ROOT / "tools" / "evaluate.py", "--help"]
+    done = subprocess.run(help_, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0 and "section.key" in done.stdout, done.stderr

@@ -1,0 +1,52 @@
+"""Score features: appearance, + space and time, + re-ranking, + both; as a table, a card and pictures.
+
+    python tools/evaluate.py runs/demo/features.npz spacetime.weight 0.1 rerank.k1 30
+
+Overrides are `section.key value` pairs of the sections spacetime, rerank and evaluate; `spacetime.model null` leaves
+space and time out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from torchreid_dfrst import config, evaluation, retrieval, training
+from torchreid_dfrst.commands import command
+from torchreid_dfrst.report.showcase import show_attention, show_rankings
+
+
+@command
+def main() -> None:
+    """Read the arguments, score, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("features", type=Path, help="file made by tools/extract.py")
+    parser.add_argument("--config-file", type=Path, help="YAML; sections that only training needs are passed over")
+    parser.add_argument("--weights", type=Path, help="the network behind the features, for attention maps")
+    parser.add_argument("--out", type=Path, help="folder for card.json and pictures (default: beside the features)")
+    parser.add_argument("--lists", type=int, default=8, help="queries in each ranked-list picture (0: no pictures)")
+    parser.add_argument("--json", action="store_true", help="print the card instead of the table")
+    parser.add_argument("overrides", nargs="*", help="section.key value")
+    args = parser.parse_intermixed_args()
+    settings = config.load(args.config_file, args.overrides, {**training.sections(), **evaluation.sections()})
+    out = args.out or args.features.parent
+
+    extraction = retrieval.Extraction.load(args.features)
+    result = evaluation.score(extraction, **{name: settings[name] for name in evaluation.sections()})
+    card = evaluation.card(result, extraction, evaluation.command_line(sys.argv))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(card) if args.json else evaluation.table(card["rows"]))
+
+    written = [out / "card.json"]
+    if args.lists:
+        written += show_rankings(result, extraction, out / "pictures", args.lists)
+        if args.weights:
+            written += show_attention(args.weights, result, extraction, out / "pictures", args.lists)
+    print("\n".join(f"wrote {path}" for path in written), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""A trained network from its file, and the features of a data set from the network."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchreid
+from PIL import Image
+from torch import nn
+
+from torchreid_dfrst import checkpoint
+from torchreid_dfrst.data.loading import DataManager, Item
+from torchreid_dfrst.embedding import embed
+from torchreid_dfrst.retrieval import Extraction, Features
+from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.training import build_model
+from torchreid_dfrst.version import __version__
+
+NEEDED = ("model", "num_classes", "height", "width")
+
+
+def open_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the network that a training run wrote, with its weights, in evaluation mode.
+
+    Args:
+        path: exported weights (``weights.safetensors``, its ``.json`` beside it) or a checkpoint of training.
+
+    Returns:
+        The network on the CPU, and what the run said of it: ``model``, ``num_classes``, ``height``, ``width``, ...
+
+    Raises:
+        FileNotFoundError: the file, or the ``.json`` beside exported weights, is missing.
+        ValueError: not such a file, or weights of another architecture.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        weights = checkpoint.read_weights(path)
+        beside = path.with_suffix(".json")
+        if not beside.is_file():
+            raise FileNotFoundError(f"{beside} is missing: training writes it beside {path.name}; keep them together")
+        try:
+            about = json.loads(beside.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{beside} is not JSON ({error}): take it from the training run again") from error
+    else:
+        state = checkpoint.load(path)
+        weights, about = state["state_dict"], state.get("describe", {})
+    missing = [name for name in NEEDED if name not in about]
+    if missing:
+        raise ValueError(f"{path} does not say its {', '.join(missing)}: only files of tools/train.py do")
+    model = build_model(about["num_classes"], **{**about["model"], "pretrained": False, "weights": None})
+    checkpoint.set_weights(model, weights, str(path))
+    return model.eval(), {**about, "weights": str(path), "weights_sha256": _digest(path)}
+
+
+def extract(
+    path: str | Path,
+    root: str,
+    name: str,
+    *,
+    train: bool = False,
+    batch_size: int = 64,
+    workers: int = 2,
+    precision: str = "fp32",
+    on_bad_image: str = "error",
+    use_gpu: bool = True,
+    bar: Callable[..., Any] | None = None,
+) -> tuple[Extraction, list[str]]:
+    """Features of a data set's query and gallery, with everything that scoring them needs.
+
+    Args:
+        path: see ``open_network``.
+        root: folder of the data sets.
+        name: a data set registered with torchreid.
+        train: embed the training images too, for choices that are made on training identities.
+        batch_size: images per forward pass.
+        workers: loading processes.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        on_bad_image: ``error`` stops at a file that cannot be read, ``skip`` leaves it out.
+        use_gpu: use it if there is one.
+        bar: progress bar, such as ``tqdm.tqdm``.
+
+    Returns:
+        The extraction, and the paths of images left out.
+
+    Raises:
+        OSError, KeyError, ValueError: as ``open_network`` and ``DataManager`` raise them.
+    """
+    model, about = open_network(path)
+    data = DataManager(
+        root=root,
+        sources=name,
+        targets=name,
+        height=about["height"],
+        width=about["width"],
+        transforms=None,
+        batch_size_train=1,
+        num_instances=1,
+        train_sampler="RandomSampler",
+        batch_size_test=batch_size,
+        workers=workers,
+        on_bad_image=on_bad_image,
+        use_gpu=use_gpu,
+    )
+    device = torch.device("cuda" if data.use_gpu else "cpu")
+    model.to(device)
+    skipped: list[str] = []
+
+    def see(items: Sequence[Item], sightings: Sightings) -> Features:
+        loader = data.loader(items)
+        embedded = embed(model, loader, device, precision, bar=bar)
+        skipped.extend(sorted(loader.skipped))
+        row = {image: number for number, image in enumerate(sightings.path.tolist())}
+        return Features(embedded.embedding, sightings[np.array([row[image] for image in embedded.path.tolist()])])
+
+    sets = data.test_sets[name]
+    sightings = getattr(sets["query"], "sightings", None) or _sightings_of(sets["query"])
+    extraction = Extraction(
+        query=see(sets["query"].query, sightings["query"]),
+        gallery=see(sets["gallery"].gallery, sightings["gallery"]),
+        train=sightings["train"],
+        train_features=see(sets["query"].train, sightings["train"]) if train else None,
+        network=getattr(sets["query"], "network", None),
+        source={
+            "data": name,
+            "network": about["model"],
+            "input": [about["height"], about["width"]],
+            "weights": Path(about["weights"]).name,
+            "weights_sha256": about["weights_sha256"],
+            "epoch": about.get("epoch"),
+            "precision": precision,
+            "skipped_images": len(skipped),
+            "version": __version__,
+        },
+    )
+    return extraction, skipped
+
+
+def test_transform(height: int, width: int) -> Callable[[Image.Image], torch.Tensor]:
+    """Test-time transform of torchreid: resize, tensor, ImageNet's mean and deviation."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return torchreid.data.transforms.build_transforms(height, width, transforms=None)[1]
+
+
+def _sightings_of(dataset: Any) -> dict[str, Sightings]:
+    """Sightings without times, for torchreid's own data sets."""
+    found = {}
+    for part in ("train", "query", "gallery"):
+        rows = getattr(dataset, part)
+        camera, identity = np.array([row[2] for row in rows]), np.array([row[1] for row in rows])
+        found[part] = Sightings(camera, identity=identity, path=np.array([row[0] for row in rows]))
+    return found
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
