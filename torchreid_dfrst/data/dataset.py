@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torchreid
-from PIL import Image
 
+from torchreid_dfrst.data.images import read_image
+from torchreid_dfrst.data.matches import report_matches
 from torchreid_dfrst.data.text import sample
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
@@ -34,7 +34,7 @@ class VehicleDataset(torchreid.data.ImageDataset):
         network: road distances, or None.
 
     Raises:
-        ValueError: a split is empty.
+        ValueError: a split is empty, or no query has a match.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class VehicleDataset(torchreid.data.ImageDataset):
         for name, part in (("train", train), ("query", query), ("gallery", gallery)):
             if not len(part):
                 raise ValueError(f"the {name} split of {type(self).__name__} is empty: torchreid needs all three")
+        report_matches(type(self).__name__, train, query, gallery)
         self.network = network
         self.sightings = {"train": train, "query": query, "gallery": gallery}
         if kwargs.get("combineall"):
@@ -63,33 +64,13 @@ class VehicleDataset(torchreid.data.ImageDataset):
         torchreid's own reader tries a broken file again for ever; this one stops.
 
         Raises:
-            FileNotFoundError: the image is not there.
-            ValueError: the file is no image that can be decoded.
+            BadImageError: the image is not there or cannot be decoded.
         """
         path, pid, camid, dsetid = self.data[index]
         image = read_image(path)
         if self.transform is not None:
             image = self._transform_image(self.transform, self.k_tfm, image)
         return {"img": image, "pid": pid, "camid": camid, "impath": path, "dsetid": dsetid}
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """Decode an image to RGB.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file cannot be decoded whole.
-    """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"no image at {path}: the data set is incomplete, or its root has moved")
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    # what Pillow raises for broken files depends on the format
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{path} cannot be decoded ({error}): copy it again, or take it out of the data set"
-        ) from error
 
 
 def find_folder(root: str | Path, names: Iterable[str], marker: Sequence[str], advice: str) -> Path:

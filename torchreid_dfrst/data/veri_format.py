@@ -57,8 +57,7 @@ def read_veri(folder: str | Path, images: bool = True) -> VeRi:
 
     Raises:
         FileNotFoundError: a folder of images (or, without images, a list) is missing.
-        ValueError: a split is empty, a name does not parse or is listed twice, a camera has no distance row, or no
-            query has a match in the gallery.
+        ValueError: a split is empty, a name does not parse or is listed twice, or a camera has no distance row.
     """
     folder = Path(folder)
     names = {split: (_from_folder if images else _from_list)(folder, split) for split in SPLITS}
@@ -87,7 +86,6 @@ def read_veri(folder: str | Path, images: bool = True) -> VeRi:
     network = read_network(folder)
     if network is not None:
         _require_rows(folder, network, sightings)
-    _report_matches(folder, sightings)
     return VeRi(**sightings, network=network)
 
 
@@ -206,37 +204,4 @@ def _require_rows(folder: Path, network: CameraNetwork, sightings: dict[str, Sig
             f"camera {sample(f'c{c + 1:03d}' for c in np.unique(camera[lost]))} has {lost.sum()} images (such as "
             f"{path[lost][0]}) but no row in {folder / 'camera_Dist.txt'}, whose rows camera_ID.txt names: "
             "add the row, or remove camera_Dist.txt to go without distances"
-        )
-
-
-def _report_matches(folder: Path, sightings: dict[str, Sightings]) -> None:
-    train, query, gallery = (sightings[split] for split in SPLITS)
-    pairs = np.unique(np.stack([train.identity, train.camera]), axis=1)
-    identity, cameras = np.unique(pairs[0], return_counts=True)
-    if (cameras == 1).any():
-        _log.warning(
-            "%d of %d training vehicles of %s are seen by one camera only (%s): they teach nothing about travel times",
-            (cameras == 1).sum(),
-            len(identity),
-            folder,
-            sample(identity[cameras == 1]),
-        )
-    pairs = np.unique(np.stack([gallery.identity, gallery.camera]), axis=1)
-    seen_by: dict[int, set[int]] = {}
-    for vehicle, camera in pairs.T.tolist():
-        seen_by.setdefault(vehicle, set()).add(camera)
-    rows = zip(query.identity.tolist(), query.camera.tolist(), query.path.tolist(), strict=True)
-    alone = [path for vehicle, camera, path in rows if not seen_by.get(vehicle, set()) - {camera}]
-    if len(alone) == len(query):
-        raise ValueError(
-            f"none of the {len(query)} queries of {folder} shows a vehicle that another camera saw in the gallery: "
-            "check that image_query and image_test belong together"
-        )
-    if alone:
-        _log.warning(
-            "%d of %d queries of %s show a vehicle that no other camera saw (%s): they cannot be scored",
-            len(alone),
-            len(query),
-            folder,
-            sample(alone),
         )

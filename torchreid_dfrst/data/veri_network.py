@@ -48,6 +48,14 @@ def read_network(folder: str | Path) -> CameraNetwork | None:
     return CameraNetwork(np.array(cameras, dtype=np.int64) - 1, distance)
 
 
+def known_orders(network: CameraNetwork) -> dict[str, np.ndarray]:
+    """Orders in which the rows of a matrix are found to be read, by name: cameras from 0, row by row."""
+    orders = {"in the order of camera numbers": np.sort(network.cameras)}
+    if matrix_digest(network.distance_m) == _VERI_MATRIX:
+        orders["in VeRi-776's own order"] = np.array(VERI_ORDER, dtype=np.int64) - 1
+    return {name: order for name, order in orders.items() if not np.array_equal(order, network.cameras)}
+
+
 def matrix_digest(distance: np.ndarray) -> str:
     """Sixteen hexadecimal digits of a symmetric matrix, rows in their order in the file."""
     return hashlib.sha256(np.ascontiguousarray(distance).astype("<f8").tobytes()).hexdigest()[:16]
