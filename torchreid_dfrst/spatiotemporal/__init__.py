@@ -13,11 +13,15 @@ from typing import Any
 
 from torchreid_dfrst.sightings import CameraNetwork
 from torchreid_dfrst.spatiotemporal.fusion import fuse
+from torchreid_dfrst.spatiotemporal.histogram import Histogram
+from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal
 from torchreid_dfrst.spatiotemporal.model import GapModel, read
+from torchreid_dfrst.spatiotemporal.provid import Provid
 from torchreid_dfrst.spatiotemporal.transit import Transit, TransitModel
+from torchreid_dfrst.spatiotemporal.transition import Transition
 
-MODELS: dict[str, type[GapModel]] = {model.name: model for model in (LogNormal,)}
+MODELS: dict[str, type[GapModel]] = {m.name: m for m in (LogNormal, Provid, Transition, Histogram, Likelihood)}
 
 __all__ = ["MODELS", "Transit", "TransitModel", "build", "fuse", "load"]
 

@@ -79,7 +79,7 @@ class GapTransit:
         self._start = np.searchsorted(used, self._number).clip(max=len(used) - 1) * len(gap_s) - low
         self._tick = query, gallery
 
-    def block(self, rows: slice, columns: slice) -> np.ndarray:
+    def block(self, rows: slice | np.ndarray, columns: slice | np.ndarray) -> np.ndarray:
         """Float32 distances of those rows and columns, in their order."""
         camera, other = self._camera[0][rows], self._camera[1][columns]
         missing = np.flatnonzero(self._missing[columns])
@@ -101,14 +101,21 @@ class GapTransit:
             out[unknown] = self._offset[camera[unknown][:, None], other] + self._unknown
         return out
 
-    def _look_up(self, out: np.ndarray, group: np.ndarray, rows: slice, base: np.ndarray) -> None:
+    def _look_up(self, out: np.ndarray, group: np.ndarray, rows: slice | np.ndarray, base: np.ndarray) -> None:
         assert self._table is not None
         table, tick, index = self._table.reshape(-1), self._tick[0][rows], np.empty_like(base)
         for row in group:
             np.subtract(base, tick[row], out=index)
             np.take(table, index, out=out[row], mode="clip")
 
-    def _evaluate(self, out: np.ndarray, group: np.ndarray, rows: slice, columns: slice, number: np.ndarray) -> None:
+    def _evaluate(
+        self,
+        out: np.ndarray,
+        group: np.ndarray,
+        rows: slice | np.ndarray,
+        columns: slice | np.ndarray,
+        number: np.ndarray,
+    ) -> None:
         query, gallery = self._time[0][rows], np.where(self._missing[columns], 0.0, self._time[1][columns])
         for row in group:
             out[row] = self._curve(number, gallery - (0.0 if np.isnan(query[row]) else query[row]))

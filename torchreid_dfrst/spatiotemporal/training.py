@@ -66,37 +66,47 @@ def pairs_of_a_vehicle(sightings: Sightings) -> Pairs:
     return pairs
 
 
-def passes(sightings: Sightings) -> np.ndarray:
+def passes(sightings: Sightings, by_identity: bool) -> np.ndarray:
     """Which pass of one vehicle by one camera each sighting belongs to.
 
-    The track where the data set gives one; otherwise sightings of one vehicle by one camera are cut where the time
-    jumps by more than ``PASS_GAP_S``. A row without identity or time is a pass of its own.
+    Sightings of one track and camera, cut where the time jumps by more than ``PASS_GAP_S``. Where the track is not
+    known, those of one vehicle and camera; the caller says whether identities may be looked at.
+
+    Args:
+        sightings: the images.
+        by_identity: True for training lists. False for lists that are to be ranked: a row without a track is then a
+            pass of its own.
 
     Returns:
-        ``(N,)`` int64 labels from 0, in no particular order.
+        ``(N,)`` int64 labels from 0, in no particular order. A row without a time is a pass of its own.
     """
-    track, identity, time = sightings.track, sightings.identity, sightings.time_s
-    alone = (identity == UNKNOWN) | (np.isnan(time) & (track == UNKNOWN))
-    order = np.lexsort((time, track, sightings.camera, identity, alone))
-    keys = np.stack([identity, sightings.camera, track])[:, order]
-    cut = (np.diff(keys, axis=1) != 0).any(axis=0) | alone[order][1:]
-    cut |= (track[order][1:] == UNKNOWN) & ~(np.diff(time[order]) <= PASS_GAP_S)
+    track, time = sightings.track, sightings.time_s
+    vehicle = np.where(track == UNKNOWN, sightings.identity, UNKNOWN) if by_identity else np.full(len(track), UNKNOWN)
+    alone = ((track == UNKNOWN) & (vehicle == UNKNOWN)) | np.isnan(time)
+    order = np.lexsort((time, track, sightings.camera, vehicle, alone))
+    keys = np.stack([vehicle, sightings.camera, track])[:, order]
+    cut = (np.diff(keys, axis=1) != 0).any(axis=0) | alone[order][1:] | ~(np.diff(time[order]) <= PASS_GAP_S)
     label = np.empty(len(sightings), dtype=np.int64)
     label[order] = np.concatenate([np.zeros(min(1, len(order)), np.int64), np.cumsum(cut)])
     return label
 
 
+def middle_of_pass(time_s: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """``(passes,)`` middle between the first and the last time of each pass, NaN where it has none."""
+    count = label.max(initial=-1) + 1
+    first, last = np.full(count, np.inf), np.full(count, -np.inf)
+    known = ~np.isnan(time_s)
+    np.minimum.at(first, label[known], time_s[known])
+    np.maximum.at(last, label[known], time_s[known])
+    return np.where(np.isinf(first), np.nan, (first + np.where(np.isinf(last), 0.0, last)) / 2)
+
+
 def one_per_pass(sightings: Sightings) -> Sightings:
-    """One sighting for each pass: its first row, at the mean time of the pass."""
-    label = passes(sightings)
+    """One sighting for each pass of a training list: its first row, at the middle of the pass."""
+    label = passes(sightings, by_identity=True)
     _, rows = np.unique(label, return_index=True)
-    known = ~np.isnan(sightings.time_s)
-    count = np.bincount(label[known], minlength=len(rows))
-    total = np.bincount(label[known], sightings.time_s[known], minlength=len(rows))
-    with np.errstate(invalid="ignore"):
-        time_s = total / np.where(count, count, np.nan)
     part = sightings[rows]
-    return Sightings(part.camera, time_s, part.identity, part.track, part.path)
+    return Sightings(part.camera, middle_of_pass(sightings.time_s, label), part.identity, part.track, part.path)
 
 
 def check_network(network: CameraNetwork) -> None:

@@ -1,0 +1,83 @@
+"""The weight is chosen on held-out training vehicles and finds what helps them."""
+
+import numpy as np
+import pytest
+from worlds import road, traffic
+
+from torchreid_dfrst.retrieval.features import Features
+from torchreid_dfrst.spatiotemporal import build
+from torchreid_dfrst.spatiotemporal.holdout import held_out
+from torchreid_dfrst.spatiotemporal.simulated import appearance_map, embed, extraction
+from torchreid_dfrst.spatiotemporal.table import beside, markdown
+from torchreid_dfrst.spatiotemporal.weight import OMEGAS, _logistic, choose_weight
+
+TRAIN, ROAD = traffic(0, 90), road()
+
+
+def features(difficulty):
+    return Features(embed(TRAIN, difficulty), TRAIN)
+
+
+def test_folds_hold_out_vehicles_once_and_never_fit_on_them():
+    held = []
+    for fold in held_out(TRAIN, 3):
+        out = np.unique(TRAIN.identity[fold.gallery])
+        assert not np.isin(TRAIN.identity[fold.fit], out).any()
+        assert np.isin(fold.query, fold.gallery).all()
+        keys = np.stack([TRAIN.identity[fold.query], TRAIN.camera[fold.query]])
+        assert np.unique(keys, axis=1).shape[1] == len(fold.query)
+        assert len(fold.fit) + len(fold.gallery) == len(TRAIN)
+        held.append(out)
+    np.testing.assert_array_equal(np.sort(np.concatenate(held)), np.unique(TRAIN.identity))
+    with pytest.raises(ValueError, match="too few for 3 folds"):
+        next(held_out(TRAIN[TRAIN.identity < 5], 3))
+
+
+@pytest.mark.parametrize("method", ["map", "calibrated"])
+def test_the_worse_the_appearance_the_more_transit_counts(method):
+    model = build("likelihood", relays=0)
+    good, bad = (choose_weight(model, TRAIN, features(d), ROAD, method=method) for d in (0.4, 2.5))
+    assert 0 <= good.value < bad.value
+    assert good.method == method and good.vehicles == 90
+    assert choose_weight(model, TRAIN, features(0.4), ROAD, method=method) == good, "seeded"
+    assert model.network is None, "the model passed in is left alone"
+
+
+def test_the_chosen_omega_has_the_best_mean_score():
+    chosen = choose_weight(build("lognormal"), TRAIN, features(1.0), ROAD)
+    assert list(chosen.curve) == [str(omega) for omega in OMEGAS]
+    assert chosen.curve[str(chosen.value)] == max(chosen.curve.values()) > chosen.curve["0.0"]
+
+
+def test_calibration_is_the_logistic_law_the_pairs_were_drawn_from():
+    rng = np.random.default_rng(0)
+    a, t = rng.uniform(0, 2, 200_000), rng.uniform(0, 1, 200_000)
+    same = rng.random(200_000) < 1 / (1 + np.exp(-(2 - 3 * a - 1.5 * t)))
+    _, slope_a, slope_t = _logistic(a, t, same, 0)
+    assert (slope_a, slope_t) == pytest.approx((3, 1.5), rel=0.05)
+
+
+def test_unknown_methods_are_named():
+    with pytest.raises(KeyError, match="there are map, calibrated"):
+        choose_weight(build("lognormal"), TRAIN, features(1.0), ROAD, method="best")
+
+
+def test_simulated_appearance_is_seeded_and_gets_worse_with_difficulty():
+    test = traffic(1, 30, first=500)
+    easy, hard = (extraction(TRAIN, test[::5], test, ROAD, d) for d in (0.5, 2.0))
+    assert appearance_map(easy) > appearance_map(hard) + 5
+    np.testing.assert_array_equal(
+        easy.gallery.embedding, extraction(TRAIN, test[::5], test, ROAD, 0.5).gallery.embedding
+    )
+    np.testing.assert_array_equal(easy.query.embedding, easy.gallery.embedding[::5])
+
+
+def test_a_row_of_the_table_says_what_was_used():
+    test = traffic(1, 30, first=500)
+    run = extraction(TRAIN, test[::5], test, ROAD, 1.5)
+    model = build("transition").fit(TRAIN, ROAD)
+    row = beside(model, run)
+    assert row["paper"]["omega"] == 0.2 and row["auto"]["method"] == "map"
+    assert row["appearance"]["mAP"] <= row["best_on_test"]["mAP"] >= row["auto"]["mAP"]
+    text = markdown({"transition": {"alone": row["appearance"], "parameters": {}, "lists": row}})
+    assert text.splitlines()[2].startswith("| transition |")

@@ -1,0 +1,114 @@
+"""Smoothed histogram of time gaps for each camera pair (st-ReID)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.evidence import NATS, distance_of
+from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.training import one_per_pass, pairs_of_a_vehicle
+
+ROUNDING = 1e-6  # of a bin: gaps of whole frames fall on edges and must not depend on the last bit
+
+
+@dataclass(eq=False, kw_only=True)
+class Histogram(GapModel):
+    """``-ln p(gap)`` with ``p`` a smoothed histogram of signed gaps, normalised for each camera pair.
+
+    st-ReID counts one mean time for each (vehicle, camera); where a vehicle comes back this is a time at which nobody
+    was there, so passes are counted here. In tenths of nats below the fullest bin of any pair, cut at ``depth``:
+    ``[0, depth / 10]``. (st-ReID multiplies two logistics instead; the logarithm ranks the same way and adds.) A pair
+    of cameras never seen takes the histogram of all pairs. One camera and itself: the largest distance. An image
+    without a time gets the distance of a uniform histogram.
+
+    Args:
+        bin_s: width of a bin, seconds (published: 100 frames, 4 s at 25 a second).
+        reach_s: gaps beyond this count as this, seconds.
+        smoothing: standard deviation of the Gaussian, in bins (published: 50), cut at three.
+        depth: how many nats below the best still make a difference.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    name: ClassVar[str] = "histogram"
+    bin_s: float = 1.0
+    reach_s: float = 3600.0
+    smoothing: float = 10.0
+    depth: float = 20.0
+    log_density: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
+    seen: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if not (0 < self.bin_s < self.reach_s < np.inf and self.smoothing >= 0 and 0 < self.depth < np.inf):
+            raise ValueError(
+                f"bin_s {self.bin_s}, reach_s {self.reach_s}, smoothing {self.smoothing}, depth {self.depth}: "
+                "0 < bin_s < reach_s, smoothing >= 0 and depth > 0 are needed"
+            )
+
+    def _bin(self, gap_s: np.ndarray) -> np.ndarray:
+        half = int(np.ceil(self.reach_s / self.bin_s))
+        return np.clip(np.floor(gap_s / self.bin_s + ROUNDING), -half, half - 1).astype(np.int64) + half
+
+    def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
+        seen, count = one_per_pass(sightings), len(network)
+        pairs, row, bins = (
+            pairs_of_a_vehicle(seen),
+            network.rows(seen.camera),
+            2 * int(np.ceil(self.reach_s / self.bin_s)),
+        )
+        first = np.concatenate([pairs.first, pairs.second])
+        second = np.concatenate([pairs.second, pairs.first])
+        place = (row[first] * count + row[second]) * bins + self._bin(seen.time_s[second] - seen.time_s[first])
+        counts = np.bincount(place, minlength=count**2 * bins).reshape(count**2, bins).astype(np.float64)
+        self.seen = counts.sum(axis=1).astype(np.int64).reshape(count, count)
+        counts[self.seen.ravel() == 0] = counts.sum(axis=0)
+        if self.smoothing:
+            counts = gaussian_filter1d(counts, self.smoothing, axis=1, mode="constant", truncate=3.0)
+        density = counts / counts.sum(axis=1, keepdims=True)
+        bottom = np.log(density.max()) - self.depth
+        # four digits are a thousandth of the histogram's own noise and keep the file small
+        self.log_density = np.round(np.log(np.maximum(density, np.exp(bottom))), 4)
+
+    def _prepare(self, network: CameraNetwork) -> None:
+        count = len(network)
+        self._numbers = np.arange(count**2).reshape(count, count)
+        self._top = float(self.log_density.max())
+        self._table = distance_of(self.log_density, self._top, self._top - self.depth).astype(np.float32)
+        self._table[np.eye(count, dtype=bool).ravel()] = self.depth / NATS
+        uniform = np.array(-np.log(self.log_density.shape[1]))
+        self._unknown = float(distance_of(uniform, self._top, self._top - self.depth))
+
+    def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
+        """Constant within a bin."""
+        return self._table.reshape(-1).take(number * self._table.shape[1] + self._bin(gap_s))
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """A curve for each ordered pair."""
+        return self._numbers
+
+    @property
+    def unknown(self) -> float:
+        """The distance of a gap under a uniform histogram."""
+        return self._unknown
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Cut at ``depth``."""
+        return 0.0, self.depth / NATS
+
+    def describe(self) -> str:
+        """Bins, smoothing and how many pairs were seen."""
+        pairs = len(self.seen) * (len(self.seen) - 1)
+        return (
+            f"histogram (st-ReID, per pass): {self.log_density.shape[1]} bins of {self.bin_s:g} s, smoothed over "
+            f"{self.smoothing:g} bins, {self.seen.sum() // 2} pairs of passes; "
+            f"{(self.seen > 0).sum()} of {pairs} ordered pairs of cameras seen"
+        )

@@ -1,0 +1,85 @@
+"""STR, the spatio-temporal relation of PROVID: the product of gap and distance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.training import pairs_of_a_vehicle
+
+LAST, PRINTED = "last", "printed"
+
+
+@dataclass(eq=False, kw_only=True)
+class Provid(GapModel):
+    """``|t_i - t_j| / T_max * d(c_i, c_j) / D_max`` in ``[0, 1]``; 0 means entirely plausible.
+
+    An image without a time counts as half of ``T_max`` away at the mean distance.
+
+    Args:
+        same_camera: as printed, two sightings by one camera have distance 0 and come before everything else, whoever
+            they are. ``"last"`` gives them the largest distance, 1; ``"printed"`` keeps the formula.
+
+    Raises:
+        KeyError: an unknown ``same_camera``.
+    """
+
+    name: ClassVar[str] = "provid"
+    same_camera: str = LAST
+    longest_s: float = field(default=0.0, init=False)
+    longest_m: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        """Check the option."""
+        if self.same_camera not in (LAST, PRINTED):
+            raise KeyError(f"same_camera is {self.same_camera!r}, choose {LAST} or {PRINTED}")
+
+    def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
+        pairs_of_a_vehicle(sightings)
+        self.longest_s = float(np.nanmax(sightings.time_s) - np.nanmin(sightings.time_s))
+        self.longest_m = float(network.distance_m.max())
+        if not (self.longest_s and self.longest_m):
+            raise ValueError(
+                f"training times span {self.longest_s} s and the longest road is {self.longest_m} m: "
+                "provid divides by both"
+            )
+
+    def _prepare(self, network: CameraNetwork) -> None:
+        share = network.distance_m / self.longest_m
+        self._share, number = np.unique(share, return_inverse=True)
+        self._numbers = number.reshape(share.shape)
+        self._unknown = float(share.mean() / 2)
+        if self.same_camera == LAST:
+            self._share = np.append(self._share, -1.0)
+            self._numbers[np.eye(len(network), dtype=bool)] = len(self._share) - 1
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """One curve for each distance that occurs, and one for a camera and itself."""
+        return self._numbers
+
+    def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
+        """STR; longer gaps than any in training count as the longest."""
+        share = self._share[number]
+        return np.where(share < 0, 1.0, np.minimum(np.abs(gap_s) / self.longest_s, 1.0) * share)
+
+    @property
+    def unknown(self) -> float:
+        """STR of half the longest gap at the mean distance."""
+        return self._unknown
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Both shares are at most 1."""
+        return 0.0, 1.0
+
+    def describe(self) -> str:
+        """What gap and distance are divided by."""
+        return (
+            f"provid (STR), gaps as a share of {self.longest_s:.0f} s, distances of {self.longest_m:.0f} m; "
+            f"two sightings by one camera: {self.same_camera}"
+        )

@@ -1,0 +1,125 @@
+"""Transition times: one log-normal law for each ordered camera pair (OIN)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.evidence import NATS, distance_of
+from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.training import pairs_of_a_vehicle
+
+
+@dataclass(eq=False, kw_only=True)
+class Transition(GapModel):
+    """``-ln p(|gap|)`` with ``p`` the log-normal density of trips from the earlier camera to the later one.
+
+    In tenths of nats below the highest density of any pair, cut at ``depth``: ``[0, depth / 10]``. OIN turns ``p`` into
+    a distance by a logistic whose constants are not published; the logarithm ranks the same way and keeps apart what
+    the logistic flattens. A pair of cameras seen fewer than ``min_pairs`` times takes the law of all trips, carried
+    over by the distance: ln(gap / distance) has one mean and one deviation. One camera and itself is no trip: the
+    largest distance. An image without a time gets the distance of the median trip of all.
+
+    Args:
+        min_pairs: fewest pairs of images for a law of its own.
+        floor_s: shorter gaps count as this, seconds.
+        floor_m: shorter distances count as this, metres, in the law of all trips.
+        sigma_floor: smallest deviation of ln seconds, so that a handful of equal trips is no certainty.
+        depth: how many nats below the best still make a difference.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    name: ClassVar[str] = "transition"
+    min_pairs: int = 10
+    floor_s: float = 1.0
+    floor_m: float = 10.0
+    sigma_floor: float = 0.05
+    depth: float = 30.0
+    mu: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
+    sigma: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
+    seen: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
+    median_s: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        for name in ("min_pairs", "floor_s", "floor_m", "sigma_floor", "depth"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
+
+    def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
+        pairs, count = pairs_of_a_vehicle(sightings), len(network)
+        row, time = network.rows(sightings.camera), sightings.time_s
+        forth = time[pairs.first] <= time[pairs.second]
+        start, end = np.where(forth, pairs.first, pairs.second), np.where(forth, pairs.second, pairs.first)
+        trip = row[start] * count + row[end]
+        log = np.log(np.maximum(time[end] - time[start], self.floor_s))
+        seen = np.bincount(trip, minlength=count**2)
+        mean = np.bincount(trip, log, count**2) / np.maximum(seen, 1)
+        spread = np.sqrt(np.bincount(trip, (log - mean[trip]) ** 2, count**2) / np.maximum(seen, 1))
+
+        metres = np.log(np.maximum(network.distance_m, self.floor_m)).ravel()
+        pace = log - metres[trip]
+        known = seen >= self.min_pairs
+        shape = (count, count)
+        self.mu = np.where(known, mean, metres + pace.mean()).reshape(shape)
+        self.sigma = np.maximum(np.where(known, spread, pace.std()), self.sigma_floor).reshape(shape)
+        self.seen = seen.reshape(shape)
+        self.median_s = float(np.exp(np.median(log)))
+
+    def _prepare(self, network: CameraNetwork) -> None:
+        count = len(network)
+        self._numbers = np.arange(count**2).reshape(count, count)
+        self._same = np.eye(count, dtype=bool).ravel()
+        mode = np.where(np.eye(count, dtype=bool), -np.inf, self.sigma**2 / 2 - self.mu - np.log(self.sigma))
+        self._top = float(mode.max() - np.log(np.sqrt(2 * np.pi)))
+        # a negative gap is a trip from the gallery camera to the query camera
+        self._mu = np.stack([self.mu.T.ravel(), self.mu.ravel()])
+        self._sigma = np.stack([self.sigma.T.ravel(), self.sigma.ravel()])
+        middle = self.log_density(np.arange(count**2), np.full(count**2, self.median_s))
+        self._unknown = float(distance_of(middle[~self._same].mean(), self._top, self._top - self.depth))
+
+    def log_density(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
+        """``ln p`` per second of a signed gap between the cameras of pair ``number = row * C + column``."""
+        forth = (gap_s >= 0).astype(np.int64)
+        mu, sigma = self._mu[forth, number], self._sigma[forth, number]
+        log = np.log(np.maximum(np.abs(gap_s), self.floor_s))
+        return -(((log - mu) / sigma) ** 2) / 2 - log - np.log(sigma * np.sqrt(2 * np.pi))
+
+    def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
+        """``-ln p`` above its smallest value, in tenths of nats."""
+        bottom = self._top - self.depth
+        evidence = np.where(self._same[number], bottom, self.log_density(number, gap_s))
+        return distance_of(evidence, self._top, bottom)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """A curve for each ordered pair."""
+        return self._numbers
+
+    @property
+    def unknown(self) -> float:
+        """The distance of a trip of the median length, mean over all pairs of two cameras."""
+        return self._unknown
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Cut at ``depth``."""
+        return 0.0, self.depth / NATS
+
+    def describe(self) -> str:
+        """How many pairs have a law of their own, and the quickest and slowest of them."""
+        own = self.seen >= self.min_pairs
+        pairs = len(own) * (len(own) - 1)
+        return (
+            f"transition (log-normal per ordered camera pair): {own.sum()} of {pairs} pairs of cameras have a law of "
+            f"their own, {pairs - own.sum()} take the law of all trips\n"
+            f"  median trips from {np.exp(self.mu[own].min()):.0f} to {np.exp(self.mu[own].max()):.0f} s, "
+            f"sigma from {self.sigma[own].min():.2f} to {self.sigma[own].max():.2f}"
+            if own.any()
+            else f"transition: no pair of cameras was seen {self.min_pairs} times, all take the law of all trips"
+        )
