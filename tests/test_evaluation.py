@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,19 +73,54 @@ def test_space_and_time_without_what_they_need_is_an_error(extraction, lost):
 
 
 def test_the_card_has_every_choice_and_is_json(extraction):
-    result = evaluation.score(extraction, {"weight": 0.3}, {"k1": 6, "k2": 3}, {"max_rank": 12})
-    card = json.loads(json.dumps(evaluation.card(result, extraction, "evaluate.py x.npz")))
+    result = evaluation.score(extraction, {"weight": 0.3}, {"k1": 6, "k2": 3}, {"average_precision": "trapezoid"})
+    made = evaluation.card(result, extraction, "evaluate.py x.npz")
+    card = json.loads(json.dumps(made.content))
     assert list(card["rows"]) == list(evaluation.ROWS)
     assert card["rows"]["appearance"]["mAP"] == pytest.approx(100 * result.metrics["appearance"].mAP, abs=1e-4)
     assert card["choices"]["spacetime"]["weight"] == 0.3 and card["choices"]["spacetime"]["model"] == "lognormal"
-    assert card["choices"]["rerank"]["k1"] == 6 and card["choices"]["evaluate"]["max_rank"] == 12
+    assert card["choices"]["spacetime"]["weight_from"] == "given"
+    assert card["choices"]["rerank"]["k1"] == 6 and card["choices"]["rerank"]["lambda_value"] == 0.3
+    assert card["protocol"]["average_precision"] == "trapezoid"
     assert card["queries"]["used"] == len(extraction.query) and card["gallery"] == len(extraction.gallery)
-    assert "+ ST + re-ranking" in evaluation.table(card["rows"])
+    assert "+ ST + re-ranking" in made.table()
 
 
 def test_best_matches_leave_junk_out(extraction):
     result = evaluation.score(extraction, None, {"k1": 6, "k2": 3})
-    index, distance = evaluation.best_matches(result, extraction, "appearance", 5)
+    index, distance = evaluation.best_matches(result, "appearance", 5)
     query, gallery = extraction.query.sightings, extraction.gallery.sightings
     junk = (gallery.identity[index] == query.identity[:, None]) & (gallery.camera[index] == query.camera[:, None])
     assert not junk.any() and (np.diff(distance, axis=1) >= 0).all()
+
+
+def test_a_protocol_that_draws_is_scored_draw_by_draw(extraction):
+    result = evaluation.score(extraction, {"model": None}, {"k1": 6, "k2": 3}, {"protocol": "vehicleid", "draws": 3})
+    assert [len(draws) for draws in result.draws.values()] == [3, 3]
+    assert len(result.ranked.gallery) == 30 and result.distance["appearance"].shape == (130, 30)
+    for (query, gallery), metrics in zip(result.pairs, result.draws["appearance"], strict=True):
+        assert (metrics.used, len(gallery)) == (len(query), 30)
+    card = evaluation.card(result, extraction, "x").content
+    assert card["protocol"]["draws"] == 3 and card["rows"]["appearance"]["deviation"]["mAP"] > 0
+
+
+def test_the_protocol_of_the_data_set_is_the_default(extraction):
+    named = Extraction(extraction.query, extraction.gallery, source={"data": "vehicleid"})
+    assert evaluation.score(named, {"model": None}, {"k1": 6, "k2": 3}).protocol.name == "vehicleid"
+    assert evaluation.score(extraction, {"model": None}, {"k1": 6, "k2": 3}).protocol.name == "image-to-image"
+
+
+def test_tracks_are_ranked_in_all_rows(extraction):
+    result = evaluation.score(tracked(extraction), None, {"k1": 6, "k2": 3}, {"protocol": "image-to-track-mean"})
+    assert list(result.draws) == list(evaluation.ROWS)
+    assert result.distance["+ ST"].shape == (len(extraction.query), 60)
+
+
+def tracked(extraction):
+    """Two gallery images to a track would need two by one camera: here each is given a near copy."""
+    one = extraction.gallery[np.arange(60)]
+    rng = np.random.default_rng(0)
+    copy = Features(one.embedding + 0.1 * rng.normal(size=one.embedding.shape).astype(np.float32), one.sightings)
+    track = replace(one.sightings, track=np.arange(60))
+    gallery = Features(np.concatenate([one.embedding, copy.embedding]), Sightings.concatenate([track, track]))
+    return replace(extraction, gallery=gallery)

@@ -3,7 +3,7 @@
     python tools/evaluate.py runs/demo/features.npz spacetime.weight 0.1 rerank.k1 30
 
 Overrides are `section.key value` pairs of the sections spacetime, rerank and evaluate; `spacetime.model null` leaves
-space and time out.
+space and time out, `evaluate.protocol image-to-track-min` ranks tracks (the default is the data set's own protocol).
 """
 
 from __future__ import annotations
@@ -36,15 +36,14 @@ def main() -> None:
     extraction = retrieval.Extraction.load(args.features)
     result = evaluation.score(extraction, **{name: settings[name] for name in evaluation.sections()})
     card = evaluation.card(result, extraction, evaluation.command_line(sys.argv))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(card) if args.json else evaluation.table(card["rows"]))
+    card.save(out / "card.json")
+    print(json.dumps(card.content) if args.json else card.table())
 
     written = [out / "card.json"]
     if args.lists:
-        written += show_rankings(result, extraction, out / "pictures", args.lists)
+        written += show_rankings(result, out / "pictures", args.lists)
         if args.weights:
-            written += show_attention(args.weights, result, extraction, out / "pictures", args.lists)
+            written += show_attention(args.weights, result, out / "pictures", args.lists)
     print("\n".join(f"wrote {path}" for path in written), file=sys.stderr)
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from torchreid_dfrst import retrieval, spatiotemporal
 from torchreid_dfrst.config import keywords
-from torchreid_dfrst.retrieval import Extraction, Metrics
+from torchreid_dfrst.retrieval import Extraction, Features, Metrics, protocols
+from torchreid_dfrst.retrieval.card import Card, make_card
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal.model import GapModel
-from torchreid_dfrst.version import __version__
 
 APPEARANCE, FUSED, RERANKED, BOTH = "appearance", "+ ST", "+ re-ranking", "+ ST + re-ranking"
+PAPER_WEIGHT = 0.2
 ROWS = (APPEARANCE, FUSED, RERANKED, BOTH)
 
 
@@ -27,7 +27,7 @@ def sections() -> dict[str, list[str]]:
     return {
         "spacetime": [*keywords(fit_transit), "weight"],
         "rerank": keywords(retrieval.rerank, leave_out=("transit", "weight")),
-        "evaluate": keywords(retrieval.evaluate),
+        "evaluate": keywords(protocols.build),
     }
 
 
@@ -36,16 +36,27 @@ class Result:
     """The rows of one evaluation.
 
     Args:
-        metrics: row name (see ``ROWS``) to its metrics.
-        distance: row name to ``(Q, G)`` float32 distances.
+        protocol: what was ranked against what, and what counted.
+        draws: row name (see ``ROWS``) to its metrics, one per draw of the protocol (most draw once).
+        pairs: query and gallery sightings of each draw, as ranked.
+        ranked: the features of the first draw, as ranked.
+        distance: row name to ``(Q, G)`` float32 distances of the first draw.
         transit: the fitted space-time model, None where the result is by appearance alone.
         choices: every option that had a say, JSON types only.
     """
 
-    metrics: dict[str, Metrics]
+    protocol: protocols.Protocol
+    draws: dict[str, list[Metrics]]
+    pairs: list[tuple[Sightings, Sightings]]
+    ranked: Extraction
     distance: dict[str, np.ndarray]
     transit: GapModel | None
     choices: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, Metrics]:
+        """Metrics of the first draw by row name."""
+        return {row: draws[0] for row, draws in self.draws.items()}
 
 
 def fit_transit(
@@ -87,95 +98,74 @@ def score(
     rerank: Mapping[str, Any] | None = None,
     evaluate: Mapping[str, Any] | None = None,
 ) -> Result:
-    """Rank the gallery for every query in up to four ways and score each by the junk rule.
+    """Rank the gallery for every query in up to four ways and score each by a protocol.
 
     Args:
         extraction: query and gallery features, and what space and time are fitted on.
         spacetime: ``model``, ``options`` (see ``fit_transit``) and ``weight``, the omega of Eq. 6 (default 0.2).
         rerank: keyword arguments of ``retrieval.rerank``.
-        evaluate: keyword arguments of ``retrieval.evaluate``.
+        evaluate: keyword arguments of ``retrieval.protocols.build``; without a ``protocol``, the data set's own.
 
     Raises:
         ValueError: something the parts cannot work with; see theirs.
         KeyError: an unknown name.
     """
-    spacetime = dict(spacetime or {})
-    weight = float(spacetime.pop("weight", 0.2))
+    spacetime, rerank = dict(spacetime or {}), dict(rerank or {})
+    protocol = protocols.build(**{"protocol": protocols.of_dataset(extraction.source.get("data")), **(evaluate or {})})
+    given = "weight" in spacetime
+    weight = float(spacetime.pop("weight", PAPER_WEIGHT))
     model = fit_transit(extraction, **spacetime)
-    query, gallery = extraction.query, extraction.gallery
+    draws: dict[str, list[Metrics]] = {}
+    pairs: list[tuple[Sightings, Sightings]] = []
+    for query, gallery in protocol.pairs(extraction.query, extraction.gallery):
+        distance = _distances(query, gallery, model, weight, rerank)
+        if not pairs:
+            first, ranked = distance, replace(extraction, query=query, gallery=gallery)
+        pairs.append((query.sightings, gallery.sightings))
+        for row, values in distance.items():
+            draws.setdefault(row, []).append(protocol.score(values, query.sightings, gallery.sightings))
+    choices = {
+        "distance": "Euclidean, not squared, of L2-normalised embeddings",
+        "spacetime": None
+        if model is None
+        else {"weight": weight, "weight_from": "given" if given else "the paper", **model.parameters},
+        "rerank": {**_defaults(retrieval.rerank, leave_out=("transit", "weight")), **rerank},
+    }
+    return Result(protocol, draws, pairs, ranked, first, model, choices)
+
+
+def card(result: Result, extraction: Extraction, command: str) -> Card:
+    """Every number and every choice of one evaluation."""
+    return make_card(extraction, result.protocol, result.draws, result.pairs, result.choices, command)
+
+
+def _distances(
+    query: Features, gallery: Features, model: GapModel | None, weight: float, rerank: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
     rows, columns = retrieval.normalise(query.embedding), retrieval.normalise(gallery.embedding)
     appearance = retrieval.distance(rows, columns)
     distance = {APPEARANCE: appearance}
     if model is not None:
         transit = model.distance(query.sightings, gallery.sightings)
         distance[FUSED] = spatiotemporal.fuse(appearance, transit, weight)
-    distance[RERANKED] = retrieval.rerank(rows, columns, **(rerank or {}))
+    distance[RERANKED] = retrieval.rerank(rows, columns, **rerank)
     if model is not None:
         everyone = Sightings.concatenate([query.sightings, gallery.sightings])
-        distance[BOTH] = retrieval.rerank(
-            rows, columns, transit=model.transit(everyone, everyone), weight=weight, **(rerank or {})
-        )
-    metrics = {
-        row: retrieval.evaluate(
-            distance[row],
-            query.sightings.identity,
-            gallery.sightings.identity,
-            query.sightings.camera,
-            gallery.sightings.camera,
-            **(evaluate or {}),
-        )
-        for row in ROWS
-        if row in distance
-    }
-    choices = {
-        "distance": "Euclidean, L2-normalised embeddings",
-        "spacetime": None if model is None else {"weight": weight, **model.parameters},
-        "rerank": dict(rerank or {}),
-        "evaluate": dict(evaluate or {}),
-    }
-    return Result(metrics, distance, model, choices)
+        transits = model.transit(everyone, everyone)
+        distance[BOTH] = retrieval.rerank(rows, columns, transit=transits, weight=weight, **rerank)
+    return distance
 
 
-def card(result: Result, extraction: Extraction, command: str) -> dict[str, Any]:
-    """Every number and every choice of one evaluation, JSON types only; shares are in percent."""
-    one = next(iter(result.metrics.values()))
-    return {
-        "rows": {name: percentages(metrics) for name, metrics in result.metrics.items()},
-        "queries": {"used": one.used, "skipped, no match in another camera": one.skipped},
-        "gallery": len(extraction.gallery),
-        "embedding": extraction.query.embedding.shape[1],
-        "protocol": "image to image; same vehicle and same camera is junk; mean precision at each match",
-        "choices": result.choices,
-        "source": extraction.source,
-        "command": command,
-        "versions": {
-            "torchreid_dfrst": __version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    }
+def _defaults(function: Callable[..., Any], leave_out: Iterable[str]) -> dict[str, Any]:
+    names = keywords(function, leave_out=leave_out)
+    return {name: inspect.signature(function).parameters[name].default for name in names}
 
 
-def percentages(metrics: Metrics) -> dict[str, float]:
-    """``mAP``, ``R1``, ``R5``, ``R10`` and ``mINP`` in percent."""
-    shares = {"mAP": metrics.mAP, **{f"R{r}": metrics.rank(r) for r in (1, 5, 10)}, "mINP": metrics.mINP}
-    return {name: round(100 * share, 4) for name, share in shares.items()}
-
-
-def table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """The rows of a card as text for a screen."""
-    names = list(next(iter(rows.values())))
-    width = max(map(len, rows))
-    lines = [" " * width + "".join(f"{name:>8}" for name in names)]
-    lines += [f"{row:<{width}}" + "".join(f"{values[name]:8.2f}" for name in names) for row, values in rows.items()]
-    return "\n".join(lines)
-
-
-def best_matches(result: Result, extraction: Extraction, row: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+def best_matches(result: Result, row: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The first ``count`` gallery images of each query without its junk, and their distances: both ``(Q, count)``."""
-    query, gallery = extraction.query.sightings, extraction.gallery.sightings
+    query, gallery = result.ranked.query.sightings, result.ranked.gallery.sightings
     junk = (query.identity[:, None] == gallery.identity) & (query.camera[:, None] == gallery.camera)
+    junk &= result.protocol.junk
     index = retrieval.first(result.distance[row], count, leave_out=junk)
     near = np.take_along_axis(result.distance[row], np.maximum(index, 0), axis=1)
     return index, np.where(index < 0, np.nan, near)

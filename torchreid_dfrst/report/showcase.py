@@ -15,29 +15,27 @@ from torchreid_dfrst.evaluation import Result, best_matches
 from torchreid_dfrst.inference import open_network, test_transform
 from torchreid_dfrst.report.attention import attention_maps
 from torchreid_dfrst.report.ranking import ranked_lists
-from torchreid_dfrst.retrieval import Extraction
 
 logger = logging.getLogger(__name__)
 
 TOP = 10
 
 
-def show_rankings(result: Result, extraction: Extraction, folder: Path, count: int) -> list[Path]:
+def show_rankings(result: Result, folder: Path, count: int) -> list[Path]:
     """Draw the ten best matches of the same queries once for every row of the result (paper, Fig. 6).
 
     Args:
         result: what ``evaluation.score`` gave.
-        extraction: the features it was given.
         folder: where the pictures go.
         count: number of queries, taken at equal steps through the list of those that count.
 
     Returns:
         The pictures written.
     """
-    chosen = _some_queries(result, count)
+    extraction, chosen = result.ranked, _some_queries(result, count)
     written = []
     for row in result.metrics:
-        index, distance = best_matches(result, extraction, row, min(TOP, len(extraction.gallery)))
+        index, distance = best_matches(result, row, min(TOP, len(extraction.gallery)))
         name = row.replace("+", "and").replace(" ", "-").strip("-").removeprefix("and-")
         written.append(
             ranked_lists(
@@ -52,13 +50,12 @@ def show_rankings(result: Result, extraction: Extraction, folder: Path, count: i
     return written
 
 
-def show_attention(weights: str | Path, result: Result, extraction: Extraction, folder: Path, count: int) -> list[Path]:
+def show_attention(weights: str | Path, result: Result, folder: Path, count: int) -> list[Path]:
     """Draw where each branch looks on some queries and on the first right match of each (paper, Fig. 7).
 
     Args:
         weights: the network behind the features, see ``inference.open_network``.
         result: what ``evaluation.score`` gave.
-        extraction: the features it was given.
         folder: where the picture goes.
         count: number of queries.
 
@@ -68,6 +65,7 @@ def show_attention(weights: str | Path, result: Result, extraction: Extraction, 
     Returns:
         The picture written; nothing for a network without ``activation_maps``, such as torchreid's own.
     """
+    extraction = result.ranked
     model, about = open_network(weights)
     if about["weights_sha256"] != extraction.source.get("weights_sha256"):
         raise ValueError(f"{weights} is not the network that made these features: pass the one that did")
@@ -76,7 +74,7 @@ def show_attention(weights: str | Path, result: Result, extraction: Extraction, 
         return []
     chosen = _some_queries(result, count)
     last = list(result.metrics)[-1]
-    index, _ = best_matches(result, extraction, last, len(extraction.gallery))
+    index, _ = best_matches(result, last, len(extraction.gallery))
     query, gallery = extraction.query.sightings[chosen], extraction.gallery.sightings
     paths, labels = [], []
     for row, ranked in enumerate(index[chosen]):

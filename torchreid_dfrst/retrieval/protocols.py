@@ -155,6 +155,11 @@ PROTOCOLS = {
 """``veriwild`` is ``image-to-image`` under the name its papers use; without removal is what they did before 2020."""
 
 
+def of_dataset(name: str | None) -> str:
+    """The protocol that results on a data set are published with: the data set's own, else image to image."""
+    return name if name in ("vehicleid", "veriwild") else "image-to-image"
+
+
 def build(
     protocol: str = "image-to-image",
     average_precision: str = PRECISION,
