@@ -43,7 +43,9 @@ def test_equal_distances_go_by_column_number():
         (dict(rows=np.ones((2, 4), int)), "floating point"),
         (dict(rows=np.ones(4)), "floating point"),
         (dict(columns=np.ones((0, 4))), "no image"),
-        (dict(columns=np.ones((3, 5))), "4 and 5 dimensions"),
+        (dict(rows=np.ones((2, 4))), r"not of length 1 \(row 0: 2\)"),
+        (dict(memory_limit=100), "a memory limit of 100 bytes is too small"),
+        (dict(columns=np.eye(3, 5)), "4 and 5 dimensions"),
         (dict(count=4), "4 neighbours of 3 images"),
         (dict(count=0), "0 neighbours of 3 images"),
         (dict(weight=0.2), "no transit"),
@@ -52,7 +54,7 @@ def test_equal_distances_go_by_column_number():
     ],
 )
 def test_bad_input_is_named(change, message):
-    given = dict(rows=np.ones((2, 4), np.float32), columns=np.ones((3, 4), np.float32), count=2) | change
+    given = dict(rows=np.eye(2, 4, dtype=np.float32), columns=np.eye(3, 4, dtype=np.float32), count=2) | change
     with pytest.raises(ValueError, match=message):
         neighbors(given.pop("rows"), given.pop("columns"), given.pop("count"), **given)
 

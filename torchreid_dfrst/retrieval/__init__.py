@@ -1,20 +1,30 @@
 """Retrieval on arrays: exact neighbours, k-reciprocal re-ranking, metrics."""
 
+from torchreid_dfrst.retrieval.clustering import jaccard_blocks, jaccard_distance
+from torchreid_dfrst.retrieval.expansion import expand
 from torchreid_dfrst.retrieval.features import Extraction, Features
+from torchreid_dfrst.retrieval.lists import Neighbors
+from torchreid_dfrst.retrieval.matrices import rerank_distances
 from torchreid_dfrst.retrieval.metrics import Metrics, evaluate
-from torchreid_dfrst.retrieval.neighbors import Neighbors, distance, neighbors, normalise
+from torchreid_dfrst.retrieval.neighbors import distance, neighbors, normalise
 from torchreid_dfrst.retrieval.ranking import first
-from torchreid_dfrst.retrieval.rerank import rerank
+from torchreid_dfrst.retrieval.rerank import Parameters, Reranking, rerank
 
 __all__ = [
     "Extraction",
     "Features",
     "Metrics",
     "Neighbors",
+    "Parameters",
+    "Reranking",
     "distance",
     "evaluate",
+    "expand",
     "first",
+    "jaccard_blocks",
+    "jaccard_distance",
     "neighbors",
     "normalise",
     "rerank",
+    "rerank_distances",
 ]

@@ -6,6 +6,9 @@ import numpy as np
 
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
+TOLERANCE = 1e-4
+"""How far the length of an embedding may be from 1."""
+
 
 def embeddings(name: str, values: np.ndarray) -> np.ndarray:
     """The embeddings as C-ordered float32; copies only where dtype or layout ask for it.
@@ -26,6 +29,23 @@ def embeddings(name: str, values: np.ndarray) -> np.ndarray:
         rows = ", ".join(map(str, bad[:5]))
         raise ValueError(f"{len(bad)} of {len(array)} rows of {name} hold NaN or infinity (first rows: {rows})")
     return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def unit(name: str, values: np.ndarray) -> np.ndarray:
+    """Embeddings of unit length, as C-ordered float32.
+
+    Raises:
+        ValueError: as ``embeddings``, or a length that is not 1.
+    """
+    array = embeddings(name, values)
+    length = np.sqrt(np.einsum("nd,nd->n", array, array))
+    bad = np.flatnonzero(np.abs(length - 1) > TOLERANCE)
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} of {len(array)} rows of {name} are not of length 1 (row {bad[0]}: {length[bad[0]]:.4g}): "
+            "pass them through normalise first"
+        )
+    return array
 
 
 def same_width(first: np.ndarray, second: np.ndarray) -> None:

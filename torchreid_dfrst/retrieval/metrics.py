@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,21 +89,36 @@ def evaluate(
     result = np.full(queries, np.nan)
     penalty = np.full(queries, np.nan)
     first = np.zeros(queries, dtype=np.int64)
+    order = np.argsort(gallery_identity, kind="stable")
+    begin = np.searchsorted(gallery_identity[order], query_identity, side="left")
+    end = np.searchsorted(gallery_identity[order], query_identity, side="right")
     done = 0
     for block in _row_blocks(distance):
         if block.ndim != 2 or block.shape[1] != images or done + len(block) > queries:
             raise ValueError(f"distances of shape {block.shape} from query {done} on, expected ({queries}, {images})")
-        if np.isnan(block).any():
-            raise ValueError(f"distance of query {done + int(np.isnan(block).any(axis=1).argmax())} is NaN")
-        for i, row in enumerate(block, start=done):
-            same = gallery_identity == query_identity[i]
-            junk = same & (gallery_camera == query_camera[i])
-            if not (same & ~junk).any():
-                continue
-            order = np.argsort(row[~junk], kind="stable")
-            rank = np.flatnonzero(same[~junk][order]) + 1
-            result[i] = _average_precision(rank, average_precision)
-            penalty[i], first[i] = len(rank) / rank[-1], rank[0]
+        here = slice(done, done + len(block))
+        size = end[here] - begin[here]
+        row = np.repeat(np.arange(len(block)), size)
+        column = order[np.arange(len(row)) + (begin[here] - np.cumsum(size) + size)[row]]
+        rank = places(block, row, column, done)
+        # by query and rank; ranks then lose one for each junk image before them
+        order_here = np.argsort(row * images + rank)
+        row, column, rank = row[order_here], column[order_here], rank[order_here]
+        junk: np.ndarray = gallery_camera[column] == query_camera[here][row]
+        rank = rank + 1 - _running(junk, row, size)
+        row, rank = row[~junk], rank[~junk]
+        matches = np.bincount(row, minlength=len(block))
+        hits = _running(np.ones(len(row), dtype=bool), row, matches)
+        precision: np.ndarray = hits / rank
+        if average_precision == TRAPEZOID:
+            # the precision just before a match; before the very first image it is 1 by the official code's definition
+            before = np.where(rank > 1, (hits - 1) / np.maximum(rank - 1, 1), 1.0)
+            precision = (precision + before) / 2
+        scored = np.flatnonzero(matches)
+        last = np.cumsum(matches)[scored] - 1
+        result[done + scored] = np.bincount(row, precision, minlength=len(block))[scored] / matches[scored]
+        penalty[done + scored] = matches[scored] / rank[last]
+        first[done + scored] = rank[last - matches[scored] + 1]
         done += len(block)
     if done != queries:
         raise ValueError(f"distances of {done} queries were given, {queries} are expected")
@@ -116,14 +133,51 @@ def evaluate(
     )
 
 
-def _average_precision(rank: np.ndarray, form: str) -> float:
-    hits = np.arange(1, len(rank) + 1)
-    precision = hits / rank
-    if form == PRECISION:
-        return float(precision.mean())
-    # the precision just before a match; before the very first image it is 1 by the official code's definition
-    before = np.where(rank > 1, (hits - 1) / np.maximum(rank - 1, 1), 1.0)
-    return float(((precision + before) / 2).mean())
+def places(distance: np.ndarray, row: np.ndarray, column: np.ndarray, first_query: int = 0) -> np.ndarray:
+    """Place of single gallery images in the ranking of their query, from 0; equal distances go by column.
+
+    Only values are sorted, and an image's place is found by its value; a row is sorted with its columns only where the
+    value of one of the images asked for occurs more than once.
+
+    Args:
+        distance: ``(Q, G)`` distances.
+        row: ``(P,)`` queries, rising.
+        column: ``(P,)`` gallery images.
+        first_query: number of the first row, for the message.
+
+    Raises:
+        ValueError: a distance is NaN.
+    """
+    value = distance[row, column]
+    result = np.empty(len(row), dtype=np.int64)
+    edges = np.searchsorted(row, np.arange(len(distance) + 1))
+
+    def work(part: slice) -> None:
+        ordered = np.sort(distance[part], axis=1)
+        if np.isnan(ordered[:, -1]).any():
+            raise ValueError(
+                f"distance of query {first_query + part.start + int(np.isnan(ordered[:, -1]).argmax())} is NaN"
+            )
+        for i, line in enumerate(ordered, start=part.start):
+            result[edges[i] : edges[i + 1]] = line.searchsorted(value[edges[i] : edges[i + 1]])
+        span = slice(edges[part.start], edges[part.stop])
+        after = np.minimum(result[span] + 1, distance.shape[1] - 1)
+        again = (ordered[row[span] - part.start, after] == value[span]) & (after > result[span])
+        for i in np.unique(row[span][again]):
+            place = np.empty(distance.shape[1], dtype=np.int64)
+            place[np.argsort(distance[i], kind="stable")] = np.arange(distance.shape[1])
+            result[edges[i] : edges[i + 1]] = place[column[edges[i] : edges[i + 1]]]
+
+    parts = blocks(len(distance), 16 * distance.shape[1])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(work, parts))
+    return result
+
+
+def _running(flag: np.ndarray, row: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Number of flags so far within the own row; rows are consecutive and ``size`` long."""
+    total = np.concatenate([[0], np.cumsum(flag)])
+    return total[1:] - total[(np.cumsum(size) - size)[row]]
 
 
 def _row_blocks(distance: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
-from scipy import sparse
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from torchreid_dfrst.retrieval import checks
-from torchreid_dfrst.retrieval.neighbors import Neighbors, blocks, distance, neighbors
+import numpy as np
+import torch
+
+from torchreid_dfrst.retrieval import checks, reciprocal
+from torchreid_dfrst.retrieval.jaccard import Shared, jaccard
+from torchreid_dfrst.retrieval.lists import Neighbors
+from torchreid_dfrst.retrieval.products import Products
+from torchreid_dfrst.retrieval.search import search
+from torchreid_dfrst.retrieval.stack import Stack
+from torchreid_dfrst.retrieval.tiles import STEP, Fusion, fused_tile, is_symmetric
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
 POWER = {"torchreid": 4, "transreid": 2}
@@ -24,6 +32,9 @@ def rerank(
     lambda_value: float = 0.3,
     definition: str = "torchreid",
     on: str = "fused",
+    precision: str = "auto",
+    memory_limit: int | None = None,
+    device: str = "auto",
 ) -> np.ndarray:
     """Re-ranked distances ``(1 - lambda) Jaccard + lambda original``.
 
@@ -32,7 +43,8 @@ def rerank(
     ``torchreid.utils.re_ranking`` squares the squared Euclidean distances it is fed. ``"transreid"`` takes p = 2
     (TransReID, reid-strong-baseline).
 
-    Images that are query and gallery at once (VeRi-776) are two entries, as in torchreid.
+    Images that are query and gallery at once (VeRi-776) are two entries, as in torchreid; where they tie, the query
+    comes first.
 
     Args:
         query: ``(Q, D)`` embeddings, L2-normalised (see ``normalise``).
@@ -45,128 +57,202 @@ def rerank(
         definition: ``"torchreid"`` or ``"transreid"``.
         on: ``"fused"``: the original distance of every pair is the fused one (our reading, docs/paper.md).
             ``"appearance"``: appearance alone is re-ranked and ``weight * transit`` added at the end.
+        precision: see ``neighbors``.
+        memory_limit: see ``neighbors``; the result itself does not count.
+        device: see ``neighbors``.
 
     Returns:
         ``(Q, G)`` float32; a distance of rank only, in [0, 1] (plus ``weight * transit`` for ``on="appearance"``).
 
     Raises:
         ValueError: bad embeddings, transit or weight, or k1, k2, lambda_value out of range.
-        KeyError: an unknown ``definition`` or ``on``.
+        KeyError: an unknown ``definition``, ``on`` or ``precision``.
     """
-    if definition not in POWER:
-        raise KeyError(f"no definition {definition!r} of re-ranking: {', '.join(map(repr, POWER))}")
-    if on not in ("fused", "appearance"):
-        raise KeyError(f"re-ranking on {on!r}: 'fused' or 'appearance'")
-    query, gallery = checks.embeddings("query", query), checks.embeddings("gallery", gallery)
-    checks.same_width(query, gallery)
-    both = np.concatenate([query, gallery])
-    fused = checks.fusion(transit, weight, (len(both), len(both)))
-    check_parameters(len(both), k1, k2, lambda_value)
-    inside, omega = (transit, weight) if fused and on == "fused" else (None, 0.0)
-    near = neighbors(both, both, k1 + 1, transit=inside, weight=omega)
-    encoding = encode(both, near, inside, omega, k1, k2, POWER[definition])
-    result = jaccard(encoding[: len(query)], encoding[len(query) :])
-    result *= 1 - lambda_value
-    for part in blocks(len(query), len(both)):
-        left = distance(query[part], gallery)
-        if inside is not None:
-            left += np.float32(omega) * inside.block(part, slice(len(query), len(both)))
-        result[part] += lambda_value * scaled(left, near.farthest[part, None], POWER[definition])
-        if fused and on == "appearance" and transit is not None:
-            result[part] += np.float32(weight) * transit.block(part, slice(len(query), len(both)))
-    return result
+    parameters = Parameters(k1, k2, lambda_value, definition, on)
+    return Reranking(query, gallery, parameters, transit, weight, precision, memory_limit, device, keep=True).matrix()
 
 
-def check_parameters(images: int, k1: int, k2: int, lambda_value: float) -> None:
-    """Refuse what re-ranking cannot mean.
+@dataclass(frozen=True)
+class Parameters:
+    """The choices of ``rerank``, which documents them.
 
     Raises:
-        ValueError: k1, k2 or lambda_value is out of range.
+        ValueError: lambda_value or k2 is out of range.
+        KeyError: an unknown definition or ``on``.
     """
-    if not 1 <= k1 < images:
-        raise ValueError(f"k1 is {k1} with {images} images (queries and gallery): between 1 and {images - 1}")
-    if not 1 <= k2 <= k1:
-        raise ValueError(f"k2 is {k2} with k1 {k1}: between 1 (no query expansion) and k1")
-    if not 0 <= lambda_value <= 1:
-        raise ValueError(f"lambda_value is {lambda_value}: between 0 (Jaccard alone) and 1 (original distance alone)")
 
+    k1: int = 20
+    k2: int = 6
+    lambda_value: float = 0.3
+    definition: str = "torchreid"
+    on: str = "fused"
 
-def scaled(value: np.ndarray, farthest: np.ndarray, power: int) -> np.ndarray:
-    """Distances (not squared) to the given power, over the farthest to that power; 0 where all distances are 0."""
-    top = farthest.astype(np.float32) ** power
-    return value**power / np.where(top > 0, top, 1)
-
-
-def encode(
-    embedding: np.ndarray, near: Neighbors, transit: Transit | None, weight: float, k1: int, k2: int, power: int
-) -> sparse.csr_matrix:
-    """The k-reciprocal encoding of every image: ``(N, N)`` CSR, rows sum to 1."""
-    support = expanded(near.index, k1)
-    row, column = support.nonzero()
-    value = pair_distance(embedding, row, column, transit, weight)
-    weights = np.exp(-scaled(value, near.farthest[row], power))
-    total = np.bincount(row, weights, minlength=len(near)).astype(np.float32)
-    encoding = sparse.csr_matrix((weights / total[row], (row, column)), shape=support.shape, dtype=np.float32)
-    if k2 > 1:
-        encoding = (_binary(near.index[:, :k2]) @ encoding) * np.float32(1 / k2)
-    return encoding
-
-
-def expanded(index: np.ndarray, k1: int) -> sparse.csr_matrix:
-    """Reciprocal neighbours of every image, and those of its neighbours that share more than 2/3 of theirs."""
-    full = reciprocal(index[:, : k1 + 1])
-    # round half to even, as the reference does
-    half = reciprocal(index[:, : round(k1 / 2) + 1])
-    size = np.diff(half.indptr)
-    shared = full.multiply(full @ half.T).tocoo()
-    enough = shared.data > 2.0 / 3 * size[shared.col]
-    good = sparse.csr_matrix(
-        (np.ones(enough.sum(), np.float32), (shared.row[enough], shared.col[enough])), shape=full.shape
-    )
-    result = (full + good @ half).tocsr()
-    result.sort_indices()
-    return result
-
-
-def reciprocal(index: np.ndarray) -> sparse.csr_matrix:
-    """Pairs that are in each other's lists: binary ``(N, N)`` CSR."""
-    listed = _binary(index)
-    return listed.multiply(listed.T).tocsr()
-
-
-def pair_distance(
-    embedding: np.ndarray, row: np.ndarray, column: np.ndarray, transit: Transit | None, weight: float
-) -> np.ndarray:
-    """Distances (Eq. 6, not squared) of single pairs; ``row`` is sorted."""
-    result = np.empty(len(row), dtype=np.float32)
-    step = max(1, (16 << 20) // embedding.shape[1])
-    for start in range(0, len(row), step):
-        part = slice(start, start + step)
-        result[part] = np.einsum("nd,nd->n", embedding[row[part]], embedding[column[part]])
-    result = np.sqrt(np.maximum(2 - 2 * result, 0))
-    if transit is not None and weight:
-        edges = np.searchsorted(row, np.arange(len(embedding) + 1))
-        for i in np.flatnonzero(np.diff(edges)):
-            part = slice(edges[i], edges[i + 1])
-            result[part] += (
-                np.float32(weight) * transit.block(slice(i, i + 1), slice(0, len(embedding)))[0, column[part]]
+    def __post_init__(self) -> None:
+        """Refuse what re-ranking cannot mean."""
+        if self.definition not in POWER:
+            raise KeyError(f"no definition {self.definition!r} of re-ranking: {', '.join(map(repr, POWER))}")
+        if self.on not in ("fused", "appearance"):
+            raise KeyError(f"re-ranking on {self.on!r}: 'fused' or 'appearance'")
+        if not 1 <= self.k2 <= self.k1:
+            raise ValueError(f"k2 is {self.k2} with k1 {self.k1}: between 1 (no query expansion) and k1")
+        if not 0 <= self.lambda_value <= 1:
+            raise ValueError(
+                f"lambda_value is {self.lambda_value}: between 0 (Jaccard alone) and 1 (original distance alone)"
             )
-    return result
+
+    def fit(self, images: int) -> None:
+        """Refuse a k1 that so few images do not have."""
+        if not 1 <= self.k1 < images:
+            raise ValueError(f"k1 is {self.k1} with {images} images: between 1 and {images - 1}")
+
+    @property
+    def half(self) -> int:
+        """Length of the neighbours' own lists; a half rounds to the even number, as in the reference."""
+        return round(self.k1 / 2) + 1
 
 
-def jaccard(query: sparse.csr_matrix, gallery: sparse.csr_matrix) -> np.ndarray:
-    """Jaccard distance ``1 - sum min / sum max`` of rows that sum to 1: ``(Q, G)`` float32 in [0, 1]."""
-    inverted = gallery.tocsc()
-    shared = np.zeros((query.shape[0], gallery.shape[0]), dtype=np.float32)
-    for i in range(query.shape[0]):
-        line = shared[i]
-        for p in range(query.indptr[i], query.indptr[i + 1]):
-            holders = slice(inverted.indptr[query.indices[p]], inverted.indptr[query.indices[p] + 1])
-            line[inverted.indices[holders]] += np.minimum(inverted.data[holders], query.data[p])
-    return 1 - shared / (2 - shared)
+class Reranking:
+    """A re-ranking whose distances are made when they are asked for: all at once, in blocks, or the nearest only.
 
+    Args:
+        query: see ``rerank``.
+        gallery: see ``rerank``.
+        parameters: see ``rerank``.
+        transit: see ``rerank``.
+        weight: see ``rerank``.
+        precision: see ``rerank``.
+        memory_limit: see ``rerank``.
+        device: see ``rerank``.
+        keep: hold the ``(Q, G)`` original distances from the search on (faster); else they are made again.
 
-def _binary(index: np.ndarray) -> sparse.csr_matrix:
-    count, width = index.shape
-    ones = np.ones(index.size, dtype=np.float32)
-    return sparse.csr_matrix((ones, index.ravel(), np.arange(0, index.size + 1, width)), shape=(count, count))
+    Attributes:
+        near: the neighbours it rests on, with near-ties, fallbacks and method.
+        cuts: ``(T, 3)`` the near-ties that lie at the end of a list (k1 + 1, half of it, k2): the only ones that can
+            change the result.
+    """
+
+    def __init__(
+        self,
+        query: np.ndarray,
+        gallery: np.ndarray,
+        parameters: Parameters,
+        transit: Transit | None = None,
+        weight: float = 0.0,
+        precision: str = "auto",
+        memory_limit: int | None = None,
+        device: str = "auto",
+        *,
+        keep: bool = False,
+    ):
+        query, gallery = checks.unit("query", query), checks.unit("gallery", gallery)
+        checks.same_width(query, gallery)
+        self.queries, self.images = len(query), len(query) + len(gallery)
+        parameters.fit(self.images)
+        fused = checks.fusion(transit, weight, (self.images, self.images))
+        self.fusion = Fusion(transit, weight) if fused and transit is not None else None
+        if self.fusion and parameters.on == "fused" and not is_symmetric(self.fusion.transit):
+            raise ValueError("the transit distances differ between there and back: re-ranking needs symmetric ones")
+        self.parameters, self.inside = parameters, self.fusion if parameters.on == "fused" else None
+        self.stack = Stack(query, gallery)
+        self.original = np.empty((self.queries, len(gallery)), dtype=np.float32) if keep else None
+        self.near = search(
+            self.stack,
+            self.stack,
+            parameters.k1 + 1,
+            fusion=self.inside,
+            precision=precision,
+            memory_limit=memory_limit,
+            device=device,
+            wanted=lambda rows, columns: rows.start < self.queries <= columns.start,
+            sink=self._keep if keep else None,
+        )
+        support = reciprocal.expanded(self.near.index, parameters.k1 + 1, parameters.half)
+        distance = reciprocal.support_distances(
+            support, self.near.index, self.near.distance, self.stack, self.inside, STEP
+        )
+        top = self.near.farthest ** POWER[parameters.definition]
+        # where all images are one, every distance is 0 whatever it is divided by
+        self.scale = np.where(top > 0, top, np.float32(1))
+        distance **= POWER[parameters.definition]
+        encoding = reciprocal.weigh(support, distance / np.repeat(self.scale, np.diff(support.indptr)))
+        encoding = reciprocal.averaged(encoding, self.near.index[:, : parameters.k2])
+        self.shared = Shared(encoding[: self.queries], encoding[self.queries :])
+
+    def _keep(self, rows: slice, columns: slice, tile: torch.Tensor) -> None:
+        assert self.original is not None
+        torch.from_numpy(self.original[rows, columns.start - self.queries : columns.stop - self.queries]).copy_(tile)
+
+    @property
+    def cuts(self) -> np.ndarray:
+        """Near-ties between the last image of a list that counts and the first that does not."""
+        row, left, _ = self.near.near_ties.T
+        rank = (self.near.index[row] == left[:, None]).argmax(axis=1)
+        ends = {self.parameters.k1, self.parameters.half - 1, self.parameters.k2 - 1}
+        return self.near.near_ties[np.isin(rank, list(ends))]
+
+    def matrix(self) -> np.ndarray:
+        """All ``(Q, G)`` re-ranked distances, float32."""
+        if self.original is None:
+            return np.concatenate(list(self.blocks()))
+        result, self.original = self.original, None
+        for part in self.shared.blocks(64):
+            self._finish(part, result[part])
+        return result
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Re-ranked distances of consecutive queries, ``(rows, G)`` float32, made as they are asked for."""
+        gallery = Stack(*self.stack.parts[1:])
+        products = Products(Stack(self.stack.parts[0]), gallery, "fp32", torch.device("cpu"))
+        for part in self.shared.blocks(256):
+            block = np.empty((part.stop - part.start, len(gallery)), dtype=np.float32)
+            for columns in gallery.blocks(4 * STEP):
+                tile = products.tile(part, columns)
+                if self.inside is not None:
+                    shifted = slice(columns.start + self.queries, columns.stop + self.queries)
+                    tile = fused_tile(tile, self.inside, part, shifted)
+                torch.from_numpy(block[:, columns]).copy_(tile)
+            self._finish(part, block)
+            yield block
+
+    def top(self, count: int) -> Neighbors:
+        """The ``count`` nearest gallery images of each query by re-ranked distance, without the whole matrix.
+
+        Equal distances go by gallery row; ``farthest`` is that of the whole gallery.
+
+        Raises:
+            ValueError: ``count`` is not between 1 and the size of the gallery.
+        """
+        images = self.images - self.queries
+        if not 1 <= count <= images:
+            raise ValueError(f"{count} neighbours of {images} images were asked for: between 1 and {images}")
+        index, distance, farthest = [], [], []
+        for block in self.blocks():
+            limit = np.partition(block, count - 1, axis=1)[:, count - 1 : count]
+            row, column = np.nonzero(block <= limit)
+            value = block[row, column]
+            order = np.lexsort((column, value, row))
+            chosen = order[np.searchsorted(row, np.arange(len(block)))[:, None] + np.arange(count)]
+            index.append(column[chosen])
+            distance.append(value[chosen])
+            farthest.append(block.max(axis=1))
+        return Neighbors(
+            np.concatenate(index), np.concatenate(distance), np.concatenate(farthest), method=self.near.method
+        )
+
+    def _finish(self, part: slice, block: np.ndarray) -> None:
+        """Turn products (or minus the fused distances) of some queries into re-ranked distances, in place."""
+        power, share = POWER[self.parameters.definition], self.parameters.lambda_value
+        tensor = torch.from_numpy(block)
+        if self.inside is None:
+            tensor.mul_(-2).add_(2).clamp_(min=0)
+            power //= 2
+        while power > 1:
+            tensor.mul_(tensor)
+            power //= 2
+        tensor.mul_(torch.from_numpy(np.float32(share) / self.scale[part])[:, None])
+        total = np.zeros_like(block)
+        self.shared.add(part, total)
+        tensor.add_(torch.from_numpy(jaccard(total, 1 - share)))
+        if self.fusion is not None and self.inside is None:
+            columns = slice(self.queries, self.images)
+            tensor.add_(torch.from_numpy(self.fusion.transit.block(part, columns)), alpha=self.fusion.weight)

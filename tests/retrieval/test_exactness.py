@@ -1,0 +1,166 @@
+"""Every fast path gives the lists of the definition, ties and copies included."""
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.retrieval.scenes import TableTransit, clusters, slow_distance, symmetric_transit, unit
+from torchreid_dfrst.retrieval import evaluate, faiss_search, neighbors
+from torchreid_dfrst.retrieval.selection import Selection
+from torchreid_dfrst.retrieval.stack import Stack, alike
+from torchreid_dfrst.retrieval.tiles import is_symmetric
+
+SMALL = 1_000_000
+"""A memory limit that makes a few hundred rows several blocks."""
+
+
+def with_copies(count, width, seed):
+    """Embeddings of which a third occurs more than once."""
+    x, _ = clusters(count, width, seed=seed)
+    generator = np.random.default_rng(seed)
+    x[generator.permutation(count)[: count // 3]] = x[generator.integers(0, 5, count // 3)]
+    return x
+
+
+def check(found, slow):
+    count = found.index.shape[1]
+    np.testing.assert_array_equal(found.index, np.argsort(np.round(slow, 12), axis=1, kind="stable")[:, :count])
+    np.testing.assert_allclose(found.distance, np.sort(slow, axis=1)[:, :count], atol=2e-5)
+    np.testing.assert_allclose(found.farthest, slow.max(axis=1), atol=2e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("method", ["product", "faiss"])
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+@pytest.mark.parametrize("same", [True, False])
+def test_every_path_gives_the_lists_of_the_definition(precision, method, weight, same):
+    x = with_copies(420, 24, 0)
+    y = x if same else with_copies(333, 24, 1)
+    transit = symmetric_transit(420) if same else TableTransit(np.random.default_rng(0).uniform(0, 2, (420, 333)))
+    found = neighbors(
+        x, y, 9, transit=transit, weight=weight, precision=precision, method=method, memory_limit=SMALL, device="cpu"
+    )
+    check(found, slow_distance(x, y, transit.table, weight))
+
+
+def test_a_transit_that_differs_there_and_back_is_not_mirrored():
+    x, _ = clusters(300, seed=2)
+    transit = TableTransit(np.random.default_rng(1).uniform(0, 2, (300, 300)))
+    assert not is_symmetric(transit)
+    found = neighbors(x, x, 5, transit=transit, weight=0.5, memory_limit=SMALL)
+    check(found, slow_distance(x, x, transit.table, 0.5))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_thousands_of_equal_images_fall_back_and_are_counted(precision):
+    x, _ = clusters(420, seed=3)
+    x[10:410] = x[0]
+    found = neighbors(x, x, 4, precision=precision)
+    assert found.fallbacks >= 400
+    check(found, slow_distance(x, x))
+
+
+def test_near_ties_are_listed():
+    x, _ = clusters(50, 16, seed=4)
+    near = x[:1] + np.float32(1e-7)
+    found = neighbors(x[1:2], np.concatenate([x, near]), 3)
+    assert len(found.near_ties) == 0
+    found = neighbors(x[:1], np.concatenate([x, x[:1]]), 1)
+    assert found.near_ties.tolist() == [[0, 0, 50]]
+
+
+def test_values_between_which_float32_cannot_decide_are_judged_in_float64():
+    generator = np.random.default_rng(5)
+    centre = generator.normal(size=512)
+    x = unit(centre + 1e-6 * generator.normal(size=(200, 512)) * np.abs(centre))
+    found = neighbors(x, x, 6)
+    truth = slow_distance(x, x)
+    np.testing.assert_array_equal(found.index, np.argsort(truth, axis=1, kind="stable")[:, :6])
+
+
+@given(st.integers(0, 10**6), st.integers(2, 40), st.integers(1, 6), st.sampled_from([1, 2, 3]), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_coarse_embeddings_with_ties(seed, count, k, levels, fused):
+    generator = np.random.default_rng(seed)
+    x = generator.integers(-levels, levels + 1, (count, 3)).astype(float)
+    x[~x.any(axis=1)] = 1
+    x, k = unit(x), min(k, count)
+    table = generator.integers(0, 3, (count, count)).astype(float)
+    table = np.triu(table) + np.triu(table, 1).T
+    weight = 0.25 if fused else 0.0
+    slow = slow_distance(x, x, table, weight)
+    for options in (dict(precision="fp32"), dict(precision="bf16"), dict(method="faiss", device="cpu")):
+        found = neighbors(x, x, k, transit=TableTransit(table), weight=weight, **options)
+        check(found, slow)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 70), st.integers(1, 5), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_selection_keeps_the_largest_of_any_matrix(seed, columns, count, down):
+    import torch
+
+    generator = np.random.default_rng(seed)
+    value = generator.integers(0, 9, (7, columns)).astype(np.float32)
+    count = min(count, columns)
+    chosen = Selection(7, count, torch.zeros_like, 7, torch.device("cpu"), most=columns)
+    for start in range(0, columns, 33):
+        tile = torch.from_numpy(value[:, start : start + 33].copy())
+        chosen.offer(slice(0, 7), start, tile.t().contiguous() if down else tile, down)
+    entry = chosen.finish(slice(0, 7))
+    for i in range(7):
+        order = np.lexsort((np.arange(columns), -value[i]))[:count]
+        assert entry["column"][entry["row"] == i][:count].tolist() == order.tolist()
+
+
+def test_copies_are_found_across_parts():
+    x, _ = clusters(20, seed=6)
+    assert alike(Stack(x[:8], x[[3, 3, 9]])).tolist() == [*range(8), 3, 3, 10]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 30), st.sampled_from([1, 4, 1000]))
+@settings(max_examples=80, deadline=None)
+def test_metrics_of_any_matrix_with_ties(seed, queries, images, levels):
+    from tests.retrieval.test_metrics import naive
+
+    generator = np.random.default_rng(seed)
+    distance = generator.integers(0, levels, (queries, images)).astype(np.float32)
+    columns = [generator.integers(0, high, size) for high in (4, 3) for size in (queries, images)]
+    try:
+        found = evaluate(distance, *columns, max_rank=20)
+    except ValueError:
+        junk = (columns[0][:, None] == columns[1]) & (columns[2][:, None] != columns[3])
+        assert not junk.any()
+        return
+    cmc, precision, penalty = naive(distance, *columns)
+    np.testing.assert_allclose(found.cmc, cmc[: len(found.cmc)], atol=1e-12)
+    np.testing.assert_allclose([found.mAP, found.mINP], [precision, penalty], atol=1e-12)
+
+
+def test_faiss_spreads_its_index_over_the_gpus_it_finds(monkeypatch):
+    asked = []
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 2, raising=False)
+    assert faiss_search.gpus("auto") == faiss_search.gpus("cuda") == 2
+    assert faiss_search.gpus("cpu") == 0
+
+    class Options:
+        shard = False
+
+    def spread(index, options, count):
+        asked.append((options.shard, count))
+        return index
+
+    monkeypatch.setattr(faiss, "GpuMultipleClonerOptions", Options, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", spread, raising=False)
+    x, _ = clusters(40, seed=7)
+    found = neighbors(x, x, 3)
+    assert asked == [(True, 2)] and found.method == "faiss on 2 GPUs"
+    check(found, slow_distance(x, x))
+
+
+@pytest.mark.parametrize(("option", "value"), [("precision", "fp64"), ("method", "annoy")])
+def test_unknown_names(option, value):
+    x, _ = clusters(10)
+    with pytest.raises(KeyError, match=value):
+        neighbors(x, x, 2, **{option: value})

@@ -1,0 +1,44 @@
+"""Query expansion: a query takes on what its nearest gallery images look like."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from torchreid_dfrst.retrieval import checks
+from torchreid_dfrst.retrieval.lists import Neighbors
+from torchreid_dfrst.retrieval.neighbors import normalise
+
+
+def expand(query: np.ndarray, gallery: np.ndarray, near: Neighbors, count: int, alpha: float = 0.0) -> np.ndarray:
+    """Queries plus their nearest gallery images, weighted by ``similarity ** alpha`` (Chum 2007; Radenovic 2018).
+
+    The neighbours may be those of the fused distance; the weights are inner products, negative ones count as 0.
+
+    Args:
+        query: ``(Q, D)`` embeddings, L2-normalised.
+        gallery: ``(G, D)`` embeddings, L2-normalised.
+        near: nearest gallery images of each query, at least ``count`` of them.
+        count: how many of them to add, ``>= 1``.
+        alpha: 0 for the plain average, 3 is usual for the weighted one.
+
+    Returns:
+        ``(Q, D)`` float32, L2-normalised.
+
+    Raises:
+        ValueError: bad embeddings, lists of another length or too short ones, or a negative alpha.
+    """
+    query, gallery = checks.unit("query", query), checks.unit("gallery", gallery)
+    checks.same_width(query, gallery)
+    if len(near) != len(query) or not 1 <= count <= near.index.shape[1] or near.index.max() >= len(gallery):
+        raise ValueError(
+            f"{count} of {near.index.shape[1]} neighbours for {len(near)} rows, but {len(query)} queries and "
+            f"{len(gallery)} gallery images: search these queries in this gallery first"
+        )
+    if not alpha >= 0:
+        raise ValueError(f"alpha is {alpha}: 0 or more")
+    result = query.copy()
+    for place in range(count):
+        image = gallery[near.index[:, place]]
+        similarity = np.einsum("nd,nd->n", query, image).clip(0)
+        result += image * (similarity**alpha)[:, None]
+    return normalise(result)

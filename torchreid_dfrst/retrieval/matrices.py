@@ -1,0 +1,116 @@
+"""Re-ranking for code that already holds the three distance matrices, as torchreid's engines do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from torchreid_dfrst.retrieval import reciprocal
+from torchreid_dfrst.retrieval.jaccard import Shared, jaccard
+from torchreid_dfrst.retrieval.rerank import Parameters
+from torchreid_dfrst.retrieval.selection import Selection
+
+STEP = 512
+
+
+def rerank_distances(
+    query_gallery: np.ndarray,
+    query_query: np.ndarray,
+    gallery_gallery: np.ndarray,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+) -> np.ndarray:
+    """What ``torchreid.utils.re_ranking`` computes, from the same arguments, without any N x N matrix of its own.
+
+    The original distance is the square of what is given over its largest value for the image; torchreid's engines give
+    squared Euclidean distances. Equal distances go by position, where the reference leaves it to its sort.
+
+    Args:
+        query_gallery: ``(Q, G)`` distances.
+        query_query: ``(Q, Q)`` distances.
+        gallery_gallery: ``(G, G)`` distances.
+        k1: neighbours that may be reciprocal, ``1 <= k1 < Q + G``.
+        k2: neighbours averaged in the local query expansion, ``1 <= k2 <= k1``; 1 for none.
+        lambda_value: share of the original distance, in [0, 1].
+
+    Returns:
+        ``(Q, G)`` float32.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or infinite distances, or k1, k2, lambda_value out of range.
+    """
+    parameters = Parameters(k1, k2, lambda_value)
+    query_gallery, query_query, gallery_gallery = map(np.asarray, (query_gallery, query_query, gallery_gallery))
+    matrices = (query_gallery, query_query, gallery_gallery)
+    queries, images = matrices[0].shape if matrices[0].ndim == 2 else (0, 0)
+    if not queries or not images or [m.shape for m in matrices[1:]] != [(queries, queries), (images, images)]:
+        raise ValueError(
+            f"distances have shapes {', '.join(str(m.shape) for m in matrices)}, expected (Q, G), (Q, Q), (G, G) with "
+            "at least one query and one gallery image"
+        )
+    count = queries + images
+    parameters.fit(count)
+    chosen = Selection(count, k1 + 1, torch.zeros_like, STEP, torch.device("cpu"), most=count)
+    index, value = np.empty((count, k1 + 1), dtype=np.int64), np.empty((count, k1 + 1), dtype=np.float32)
+    top = np.empty(count, dtype=np.float32)
+    for block, original in _originals(*matrices):
+        if not np.isfinite(original).all():
+            image = block.start + int(np.argwhere(~np.isfinite(original))[0][0])
+            raise ValueError(f"a distance of image {image} is NaN or infinite (queries come first)")
+        top[block] = original.max(axis=1)
+        original /= np.where(top[block] > 0, top[block], 1)[:, None]
+        chosen.offer(block, 0, -torch.from_numpy(original))
+        entry = chosen.finish(block)
+        place = np.searchsorted(entry["row"], np.arange(len(original)))[:, None] + np.arange(k1 + 1)
+        index[block], value[block] = entry["column"][place], -entry["value"][place]
+    top[top == 0] = 1
+
+    support = reciprocal.expanded(index, k1 + 1, parameters.half)
+    exponent, missing = reciprocal.looked_up(support, index, value)
+    row = np.searchsorted(support.indptr, missing, side="right") - 1
+    exponent[missing] = _lookup(*matrices, row, support.indices[missing]) / top[row]
+    encoding = reciprocal.averaged(reciprocal.weigh(support, exponent), index[:, :k2])
+    shared = Shared(encoding[:queries], encoding[queries:])
+    result = np.empty((queries, images), dtype=np.float32)
+    for part in shared.blocks(64):
+        np.power(matrices[0][part], 2, out=result[part], casting="same_kind")
+        result[part] *= (np.float32(lambda_value) / top[part])[:, None]
+        total = np.zeros_like(result[part])
+        shared.add(part, total)
+        result[part] += jaccard(total, 1 - lambda_value)
+    return result
+
+
+def _originals(
+    query_gallery: np.ndarray, query_query: np.ndarray, gallery_gallery: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Squared distances of all images to blocks of them: the *columns* of the whole matrix, as the reference takes."""
+    queries, images = query_gallery.shape
+    for first, size, upper, lower in (
+        (0, queries, query_query, query_gallery.T),
+        (queries, images, query_gallery, gallery_gallery),
+    ):
+        for start in range(0, size, STEP):
+            part = slice(start, min(start + STEP, size))
+            block = np.concatenate([upper[:, part].T, lower[:, part].T], axis=1)
+            yield slice(first + part.start, first + part.stop), np.power(block, 2).astype(np.float32)
+
+
+def _lookup(
+    query_gallery: np.ndarray, query_query: np.ndarray, gallery_gallery: np.ndarray, row: np.ndarray, column: np.ndarray
+) -> np.ndarray:
+    """Squared distances of single pairs; an image's distances are a column of the whole matrix."""
+    queries = len(query_gallery)
+    result = np.empty(len(row), dtype=np.float32)
+    left, right = row < queries, column < queries
+    for mask, values in (
+        (left & right, lambda r, c: query_query[c, r]),
+        (left & ~right, lambda r, c: query_gallery[r, c - queries]),
+        (~left & right, lambda r, c: query_gallery[c, r - queries]),
+        (~left & ~right, lambda r, c: gallery_gallery[c - queries, r - queries]),
+    ):
+        result[mask] = np.power(values(row[mask], column[mask]), 2)
+    return result

@@ -1,0 +1,72 @@
+"""Distances of single pairs: the ones that decide near-ties, and those that no list holds."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+
+from torchreid_dfrst.retrieval.stack import Stack
+from torchreid_dfrst.spatiotemporal.transit import Transit
+
+CHUNK = 512
+
+
+def exact(rows: Stack, columns: Stack, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Euclidean distance (not squared) of each pair, from float64 differences: the judge of near-ties.
+
+    Equal embeddings give exactly 0, and a pair gives the same number whichever way it was found.
+    """
+    result = np.empty(len(row))
+    for start in range(0, len(row), CHUNK):
+        part = slice(start, start + CHUNK)
+        difference = rows.take(row[part]).astype(np.float64) - columns.take(column[part])
+        result[part] = np.einsum("nd,nd->n", difference, difference)
+    return np.sqrt(result)
+
+
+def products(rows: Stack, columns: Stack, block: slice, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Float32 inner products of pairs whose rows lie in one block: a sampled dense-dense product, no copy of rows.
+
+    Args:
+        rows: embeddings.
+        columns: embeddings.
+        block: the block of rows (see ``Stack.blocks``).
+        row: ``(P,)`` rows, counted from the start of the block, sorted.
+        column: ``(P,)`` columns.
+    """
+    result = np.empty(len(row), dtype=np.float32)
+    left = torch.from_numpy(rows.rows(block))
+    for part, begin, end in zip(columns.parts, columns.edges[:-1], columns.edges[1:], strict=True):
+        here = np.flatnonzero((column >= begin) & (column < end))
+        if not len(here):
+            continue
+        start = np.searchsorted(row[here], np.arange(len(left) + 1))
+        with warnings.catch_warnings():
+            # torch announces once that sparse CSR is in beta
+            warnings.simplefilter("ignore", UserWarning)
+            pattern = torch.sparse_csr_tensor(
+                torch.from_numpy(start),
+                torch.from_numpy(column[here].astype(np.int64) - begin),
+                torch.zeros(len(here)),
+                size=(len(left), len(part)),
+                check_invariants=False,
+            )
+            found = torch.sparse.sampled_addmm(pattern, left, torch.from_numpy(part).t(), beta=0.0)
+        result[here] = found.values().numpy()
+    return result
+
+
+def transits(transit: Transit, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Transit distance of each pair; by ``transit.pairs`` where there is one, else in pieces of its blocks."""
+    whole = getattr(transit, "pairs", None)
+    if whole is not None:
+        return np.asarray(whole(row, column), dtype=np.float32)
+    result = np.empty(len(row), dtype=np.float32)
+    order = np.argsort(row, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(row[order])) + 1) if len(order) else []:
+        i, first, last = int(row[group[0]]), int(column[group].min()), int(column[group].max())
+        line = transit.block(slice(i, i + 1), slice(first, last + 1))[0]
+        result[group] = line[column[group] - first]
+    return result

@@ -1,0 +1,136 @@
+"""Tiles of the matrix of inner products, made by whichever routine of this machine is fastest."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+
+from torchreid_dfrst.retrieval.stack import Stack
+
+logger = logging.getLogger(__name__)
+
+UNIT = 2.0**-24
+SMALL = 2e10
+"""Multiplications below which it is not worth finding out which routine is fastest."""
+WORTH = 1.5
+"""How much faster than float32 bfloat16 has to be before it is used unasked."""
+
+Tile = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _onednn(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.linear(a.to_mkldnn(), b).to_dense()
+
+
+def _openblas(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(a.numpy() @ b.numpy().T)
+
+
+def _torch(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.mm(a, b.t())
+
+
+FLOAT32: dict[str, Tile] = {"torch": _torch, "numpy": _openblas, "onednn": _onednn}
+
+
+@lru_cache(maxsize=8)
+def rates(threads: int) -> dict[str, float]:
+    """Multiply-add rate of each routine on this processor, in 1e9 operations a second (two to a multiply-add).
+
+    ``threads`` is torch's number of threads; the measurement (some 0.05 s) is made once for each.
+    """
+    a, b = torch.rand(256, 1024), torch.rand(2048, 1024)
+    candidates: dict[str, Callable[[], torch.Tensor]] = {
+        name: partial(routine, a, b) for name, routine in FLOAT32.items()
+    }
+    candidates["bfloat16"] = partial(_torch, a.bfloat16(), b.bfloat16())
+    least: dict[str, float] = {}
+    # in turns, so that a slow moment of the machine does not fall on one of them; the first turn warms up
+    for _ in range(4):
+        for name, run in list(candidates.items()):
+            start = time.perf_counter()
+            try:
+                run()
+            except RuntimeError as error:
+                logger.info("%s cannot multiply here (%s)", name, error)
+                del candidates[name]
+                continue
+            least[name] = min(least.get(name, np.inf), time.perf_counter() - start)
+    found = {name: 2e-9 * len(a) * len(b) * a.shape[1] / least[name] for name in candidates}
+    logger.info("products a second with %d threads: %s", threads, found)
+    return found
+
+
+class Products:
+    """Tiles of ``rows @ columns.T``.
+
+    Args:
+        rows: embeddings of unit length.
+        columns: embeddings of unit length, of the same width.
+        precision: ``"fp32"``, ``"bf16"`` or ``"auto"`` (bfloat16 where it is measured to be clearly faster).
+        device: where the tiles are made.
+
+    Attributes:
+        error: bound on the error of one product. For float32 four standard deviations of rounding errors that add up
+            at random would be ``2.3 sqrt(D) u``; we take ``4 sqrt(D) u``, u = 2**-24. For bfloat16 the Cauchy-Schwarz
+            bound ``|e_x| |y| + |x_b| |e_y|`` of the rounded vectors, and the rounding of the result.
+    """
+
+    def __init__(self, rows: Stack, columns: Stack, precision: str, device: torch.device):
+        self.device = device
+        routine, self.routine, self.reduced = choose(rows, columns, precision, device)
+        self.name = f"{routine}, {'bf16' if self.reduced else 'fp32'}"
+        self.error = 4 * np.sqrt(rows.shape[1]) * UNIT
+        if device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
+            self.error += 2.0**-9
+        self._rows = self._place(rows)
+        self._columns = self._rows if columns is rows else self._place(columns)
+        if self.reduced:
+            (x, lost), (y, other) = self._lost(rows, self._rows), self._lost(columns, self._columns)
+            self.error += lost * y + x * other + 2.0**-8 * x * y / 2
+        self._stacks = rows, columns
+
+    def _place(self, stack: Stack) -> list[torch.Tensor]:
+        parts = [torch.from_numpy(part) for part in stack.parts]
+        if self.reduced:
+            return [part.to(self.device, torch.bfloat16) for part in parts]
+        return [part.to(self.device) for part in parts]
+
+    def _lost(self, stack: Stack, placed: list[torch.Tensor]) -> tuple[float, float]:
+        """Largest length of a rounded vector and of what rounding took from one."""
+        length = lost = 0.0
+        for part, rounded in zip(stack.parts, placed, strict=True):
+            for start in range(0, len(part), 1024):
+                exact, near = torch.from_numpy(part[start : start + 1024]), rounded[start : start + 1024].float().cpu()
+                length = max(length, float(near.norm(dim=1).max()), float(exact.norm(dim=1).max()))
+                lost = max(lost, float((exact - near).norm(dim=1).max()))
+        return length * (1 + 1e-5), lost * (1 + 1e-5)
+
+    def tile(self, rows: slice, columns: slice) -> torch.Tensor:
+        """Products of a block of rows and a block of columns: a new float32 tensor."""
+        a = self._cut(self._stacks[0], self._rows, rows)
+        return self.routine(a, self._cut(self._stacks[1], self._columns, columns)).float()
+
+    @staticmethod
+    def _cut(stack: Stack, placed: list[torch.Tensor], block: slice) -> torch.Tensor:
+        part = stack.part(block.start)
+        return placed[part][block.start - stack.edges[part] : block.stop - stack.edges[part]]
+
+
+def choose(rows: Stack, columns: Stack, precision: str, device: torch.device) -> tuple[str, Tile, bool]:
+    """Name of the routine to use, the routine, and whether it works in bfloat16."""
+    work = 2.0 * len(rows) * len(columns) * rows.shape[1]
+    if device.type != "cpu" or work < SMALL:
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        reduced = precision == "bf16" or (precision == "auto" and fast and work >= SMALL)
+        return f"torch on {device}", _torch, reduced
+    speed = rates(torch.get_num_threads())
+    best = max(FLOAT32, key=lambda name: speed.get(name, 0.0))
+    if precision == "bf16" or (precision == "auto" and speed.get("bfloat16", 0.0) > WORTH * speed[best]):
+        return "torch", _torch, True
+    return best, FLOAT32[best], False

@@ -1,0 +1,130 @@
+"""The largest values of each row of a matrix that is only ever seen tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+ENTRY = np.dtype([("row", np.int32), ("column", np.int32), ("value", np.float32)])
+
+
+class Selection:
+    """Keeps, for each row, every value that may belong to the ``count`` largest.
+
+    Values are known up to an error: what may belong is everything above the ``count``-th largest value seen minus a
+    window. Tiles are first reduced to maxima of groups; only groups whose maximum is high enough are looked into.
+
+    Args:
+        rows: number of rows.
+        count: how many of the largest values are wanted.
+        window: from the ``count``-th largest value (any tensor of them) to how far below it a value still may belong.
+        step: rows per block; entries are kept by block.
+        device: where the tiles are.
+        most: a row with more candidates (one of thousands of equal images, say) is marked as crowded and given up.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        count: int,
+        window: Callable[[torch.Tensor], torch.Tensor],
+        step: int,
+        device: torch.device,
+        most: int | None = None,
+    ):
+        self.count, self.window, self.step = count, window, step
+        self.best = torch.full((rows, count), -torch.inf, device=device)
+        self.entries: dict[int, list[np.ndarray]] = {}
+        self.most = 8 * count + 256 if most is None else most
+        self.crowded = np.zeros(rows, dtype=bool)
+
+    def offer(self, rows: slice, first_column: int, tile: torch.Tensor, down: bool = False) -> None:
+        """Take in the values of ``rows`` and the columns from ``first_column`` on.
+
+        Args:
+            rows: one block of rows.
+            first_column: number of the tile's first column (of its first row if ``down``).
+            tile: ``(rows, columns)`` float32; ``(columns, rows)`` if ``down``.
+            down: the tile is transposed.
+        """
+        length = tile.shape[0 if down else 1]
+        width = self._group(length)
+        groups, whole = length // width, length // width * width
+        if down:
+            highest = torch.cat([tile[:whole].unflatten(0, (width, groups)).amax(0), tile[whole:]]).t()
+        else:
+            highest = torch.cat([tile[:, :whole].unflatten(1, (width, groups)).amax(1), tile[:, whole:]], dim=1)
+        best = torch.cat([self.best[rows], highest], dim=1).topk(self.count, dim=1, sorted=False).values
+        self.best[rows] = best
+        level = best.amin(1)
+        level -= self.window(level)
+        row, group = (highest >= level[:, None]).nonzero(as_tuple=True)
+        # group g holds the values g, g + groups, g + 2 groups ...; what does not fill a group stands for itself
+        place = group[:, None] + groups * torch.arange(width, device=tile.device)
+        alone = group >= groups
+        place[alone] = (group[alone] + whole - groups)[:, None]
+        value = tile[place, row[:, None]] if down else tile[row[:, None], place]
+        keep = value >= level[row, None]
+        keep[alone, 1:] = False
+        row = row[:, None].expand_as(value)[keep]
+        self._append(rows, row.cpu().numpy(), place[keep].cpu().numpy() + first_column, value[keep].cpu().numpy())
+
+    def _group(self, length: int) -> int:
+        width = 16
+        while width > 1 and length < 2 * width * self.count:
+            width //= 2
+        return width
+
+    def _append(self, rows: slice, row: np.ndarray, column: np.ndarray, value: np.ndarray) -> None:
+        often = np.bincount(row, minlength=rows.stop - rows.start) > self.most
+        if often.any() or self.crowded[rows].any():
+            self.crowded[rows] |= often
+            keep = ~self.crowded[rows][row]
+            row, column, value = row[keep], column[keep], value[keep]
+        entry = np.empty(len(row), dtype=ENTRY)
+        entry["row"], entry["column"], entry["value"] = row, column, value
+        held = self.entries.setdefault(rows.start, [])
+        held.append(entry)
+        if sum(map(len, held)) > (4 * self.count + 64) * (rows.stop - rows.start):
+            self.entries[rows.start] = [self._sorted(rows)]
+
+    def _sorted(self, rows: slice) -> np.ndarray:
+        """Entries of a block by row, then falling value, then column; those that fell below the level are gone."""
+        held = self.entries.get(rows.start, [])
+        entry = np.concatenate(held) if held else np.empty(0, dtype=ENTRY)
+        level = self.best[rows].amin(1)
+        level -= self.window(level)
+        entry = entry[entry["value"] >= level.cpu().numpy()[entry["row"]]]
+        often = np.bincount(entry["row"], minlength=rows.stop - rows.start) > self.most
+        if often.any():
+            self.crowded[rows] |= often
+            entry = entry[~often[entry["row"]]]
+        return entry[falling(entry["row"], entry["value"], entry["column"])]
+
+    def finish(self, rows: slice) -> np.ndarray:
+        """All candidates of a block, sorted by row, falling value and column; the block's memory is given back."""
+        entry = self._sorted(rows)
+        self.entries.pop(rows.start, None)
+        return entry
+
+
+def falling(row: np.ndarray, value: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """The order by row, then falling value, then column.
+
+    One sort of integers does most of it: their high bits are the row, then the value, in bits that order as the
+    numbers do. Only entries of equal row and value are sorted once more, by column.
+    """
+    bits = value.view(np.int32)
+    rank = ~(bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF)))
+    key = (row.astype(np.int64) << 32) | (rank.astype(np.int64) + (1 << 31))
+    order = np.argsort(key)
+    key = key[order]
+    same = np.flatnonzero(key[1:] == key[:-1])
+    if len(same):
+        tied = np.zeros(len(key), dtype=bool)
+        tied[same] = tied[same + 1] = True
+        part = order[tied]
+        order[tied] = part[np.lexsort((column[part], key[tied]))]
+    return order

@@ -1,0 +1,66 @@
+"""Rows of several arrays addressed as one, never copied into one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class Stack:
+    """Queries and gallery, say, as one list of ``N`` embeddings.
+
+    Args:
+        parts: arrays ``(N_p, D)`` float32 of one width.
+    """
+
+    def __init__(self, *parts: np.ndarray):
+        self.parts = [part for part in parts if len(part)]
+        self.edges = np.cumsum([0, *map(len, self.parts)])
+        self.shape = (int(self.edges[-1]), self.parts[0].shape[1])
+
+    def __len__(self) -> int:
+        """Number of rows in all parts."""
+        return self.shape[0]
+
+    def blocks(self, step: int) -> list[slice]:
+        """Consecutive slices of at most ``step`` rows, none of which crosses from one part into the next."""
+        return [
+            slice(start, min(start + step, int(end)))
+            for begin, end in zip(self.edges[:-1], self.edges[1:], strict=True)
+            for start in range(int(begin), int(end), step)
+        ]
+
+    def rows(self, block: slice) -> np.ndarray:
+        """View of a slice that ``blocks`` gave (or of a run of such slices within one part)."""
+        part = self.part(block.start)
+        return self.parts[part][block.start - self.edges[part] : block.stop - self.edges[part]]
+
+    def part(self, row: int) -> int:
+        """Number of the part that holds a row."""
+        return int(np.searchsorted(self.edges, row, side="right")) - 1
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """Copy of single rows, in the order asked for."""
+        if len(self.parts) == 1:
+            return np.asarray(self.parts[0][index])
+        result = np.empty((len(index), self.shape[1]), dtype=np.float32)
+        for part, begin, end in zip(self.parts, self.edges[:-1], self.edges[1:], strict=True):
+            here = (index >= begin) & (index < end)
+            result[here] = part[index[here] - begin]
+        return result
+
+
+def alike(rows: Stack) -> np.ndarray:
+    """Which embeddings are equal to the last bit: ``(N,)`` int64, the number of the first of them.
+
+    Rows are compared whose bit patterns, taken as integers, have the same sum.
+    """
+    pattern = np.uint64 if rows.shape[1] % 2 == 0 else np.uint32
+    score: np.ndarray = np.concatenate([part.view(pattern).sum(axis=1, dtype=pattern) for part in rows.parts])
+    first: np.ndarray = np.arange(len(rows))
+    order = np.argsort(score, kind="stable")
+    again = np.flatnonzero(np.diff(score[order]) == 0)
+    for k in again:
+        one, other = int(first[order[k]]), int(order[k + 1])
+        if np.array_equal(rows.take(np.array([one]))[0], rows.take(np.array([other]))[0]):
+            first[other] = one
+    return first

@@ -1,0 +1,290 @@
+"""Exact nearest neighbours from tiles of a matrix that is never held whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from torchreid_dfrst.retrieval import pairs
+from torchreid_dfrst.retrieval.products import Products
+from torchreid_dfrst.retrieval.selection import Selection
+from torchreid_dfrst.retrieval.settle import RESOLUTION, settle
+from torchreid_dfrst.retrieval.stack import Stack, alike
+from torchreid_dfrst.spatiotemporal.transit import Transit
+
+STEP, SPAN = 1024, 4
+"""Rows of a block, and blocks of columns multiplied at once."""
+
+CLOSE = 0.05
+"""Appearance distance below which a float32 product does not give four digits of it."""
+
+Sink = Callable[[slice, slice, torch.Tensor], None]
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """``Da + weight * transit`` (Eq. 6)."""
+
+    transit: Transit
+    weight: float
+
+    @property
+    def high(self) -> float:
+        """Largest contribution."""
+        return self.weight * float(self.transit.high)
+
+    def add(self, tile: torch.Tensor, rows: slice, columns: slice) -> None:
+        """Add the weighted transit distances to a tile of appearance distances, in place, on two threads."""
+        middle = (rows.start + rows.stop) // 2
+
+        def part(piece: slice) -> None:
+            block = torch.from_numpy(np.ascontiguousarray(self.transit.block(piece, columns)))
+            tile[piece.start - rows.start : piece.stop - rows.start].add_(block.to(tile.device), alpha=self.weight)
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(part, [slice(rows.start, middle), slice(middle, rows.stop)]))
+
+
+def fused_tile(tile: torch.Tensor, fusion: Fusion, rows: slice, columns: slice) -> torch.Tensor:
+    """Turn a tile of inner products into minus its fused distances, in place."""
+    tile.mul_(-2).add_(2).clamp_(min=0).sqrt_()
+    fusion.add(tile, rows, columns)
+    return tile.neg_()
+
+
+class Search:
+    """One search for the ``count`` nearest columns of every row.
+
+    Args:
+        rows: embeddings of unit length.
+        columns: embeddings of unit length; ``rows`` itself where every image looks for every other, and then only
+            half of the matrix is made if the transit is symmetric.
+        count: neighbours per row.
+        fusion: what to add to the appearance distance; None for nothing.
+        precision: see ``Products``.
+        step: rows of a block.
+        span: blocks of columns multiplied at once.
+        device: where tiles are made.
+        wanted: says of a tile (rows, columns) whether ``sink`` is to have it, in float32 precision.
+        sink: receives wanted tiles: inner products, or minus the fused distances.
+    """
+
+    def __init__(
+        self,
+        rows: Stack,
+        columns: Stack,
+        count: int,
+        *,
+        fusion: Fusion | None = None,
+        precision: str = "auto",
+        step: int = STEP,
+        span: int = SPAN,
+        device: torch.device,
+        wanted: Callable[[slice, slice], bool] = lambda rows, columns: False,
+        sink: Sink | None = None,
+    ):
+        self.rows, self.columns, self.count, self.fusion, self.step = rows, columns, count, fusion, step
+        self.span = span
+        self.products = Products(rows, columns, precision, device)
+        self.full = Products(rows, columns, "fp32", device) if self.products.reduced and sink else self.products
+        self.name = self.products.name
+        self.wanted, self.sink = wanted, sink
+        self.near = Selection(len(rows), count, lambda level: self._window(-level), step, device)
+        self.far = Selection(len(rows), 1, self._window, step, device) if self.products.reduced else None
+        self.lowest = torch.full((len(rows),), torch.inf, device=device)
+        self.copies = alike(rows) if columns is rows else alike(Stack(*rows.parts, *columns.parts))
+        self.copied = np.bincount(self.copies, minlength=len(self.copies))[self.copies] > 1
+        self.index = np.empty((len(rows), count), dtype=np.int64)
+        self.distance = np.empty((len(rows), count), dtype=np.float32)
+        self.farthest = np.empty(len(rows), dtype=np.float32)
+        self.near_ties: list[np.ndarray] = []
+        self.fallbacks = 0
+
+    def run(self) -> None:
+        """Make every tile once and settle each block of rows as soon as its last tile is there."""
+        symmetric = self.columns is self.rows and (self.fusion is None or is_symmetric(self.fusion.transit))
+        blocks = self.rows.blocks(self.step)
+        for block in blocks:
+            for span in self._spans(block.start if symmetric else 0):
+                tile = self._tile(block, span)
+                self._offer(block, span, tile)
+                for start in range(span.start, span.stop, self.step) if symmetric else ():
+                    other = slice(start, min(start + self.step, span.stop))
+                    if other.start != block.start:
+                        piece = tile[:, other.start - span.start : other.stop - span.start]
+                        self._offer(other, block, piece, down=True)
+            self._settle(block)
+
+    def _spans(self, start: int) -> list[slice]:
+        """Runs of blocks of columns from ``start`` on."""
+        result: list[slice] = []
+        for block in self.columns.blocks(self.step):
+            if block.start < start:
+                continue
+            last = result[-1] if result else None
+            whole = last is not None and last.stop == block.start and last.stop - last.start < self.span * self.step
+            if whole and last is not None and self.columns.part(last.start) == self.columns.part(block.start):
+                result[-1] = slice(last.start, block.stop)
+            else:
+                result.append(block)
+        return result
+
+    def _tile(self, rows: slice, columns: slice) -> torch.Tensor:
+        wanted = self.sink is not None and self.wanted(rows, columns)
+        tile = (self.full if wanted else self.products).tile(rows, columns)
+        self._equals(tile, rows, columns)
+        if self.fusion is not None:
+            fused_tile(tile, self.fusion, rows, columns)
+        if wanted and self.sink is not None:
+            self.sink(rows, columns, tile)
+        return tile
+
+    def _equals(self, tile: torch.Tensor, rows: slice, columns: slice) -> None:
+        """Write the product of equal embeddings, which is 1, so that their distance is 0 and not a rounding error."""
+        offset = 0 if self.columns is self.rows else len(self.rows)
+        left, right = self.copies[rows], self.copies[offset:][columns]
+        if not offset and columns.start <= rows.start < columns.stop:
+            tile[:, rows.start - columns.start :].fill_diagonal_(1)
+        i, j = np.flatnonzero(self.copied[rows]), np.flatnonzero(self.copied[offset:][columns])
+        a, b = np.nonzero(left[i][:, None] == right[j])
+        if len(a):
+            tile[torch.from_numpy(i[a]), torch.from_numpy(j[b])] = 1
+
+    def _offer(self, rows: slice, columns: slice, tile: torch.Tensor, down: bool = False) -> None:
+        self.near.offer(rows, columns.start, tile, down)
+        if self.far is not None:
+            self.far.offer(rows, columns.start, -tile, down)
+        else:
+            self.lowest[rows] = torch.minimum(self.lowest[rows], tile.amin(0 if down else 1))
+
+    def _window(self, level: torch.Tensor) -> torch.Tensor:
+        """How far beyond the score of the last one another one may still belong; ``level`` is a tensor of scores."""
+        if self.fusion is None:
+            return torch.full_like(level, 2 * self.products.error)
+        # The error of sqrt(2 - 2 s) is the error of s over the root, and never more than sqrt(2 error).
+        worst = float(np.sqrt(2 * self.products.error))
+        least = (level.abs() - worst - self.fusion.high).clamp(min=1e-9)
+        return (3 * self.products.error / least).clamp(max=2 * worst)
+
+    def _error(self, distance: np.ndarray) -> np.ndarray:
+        """Bound on the error of distances made from float32 products."""
+        high = 0.0 if self.fusion is None else self.fusion.high
+        worst = float(np.sqrt(2 * self.full.error))
+        least = distance - worst - high
+        return np.where(least > 10 * worst, 1.01 * self.full.error / np.maximum(least, worst), worst)
+
+    def _settle(self, block: slice) -> None:
+        entry = self.near.finish(block)
+        row, column = entry["row"].astype(np.int64), entry["column"].astype(np.int64)
+        again = self.products.reduced
+        distance = self._again(block, row, column) if again else self._scores(entry["value"])
+        self.farthest[block] = self._farthest(block)
+        crowded = self.near.crowded[block] | (self.far is not None and self.far.crowded[block])
+        self._conclude(block, row, column, distance, crowded)
+
+    def _conclude(
+        self, block: slice, row: np.ndarray, column: np.ndarray, distance: np.ndarray, crowded: np.ndarray
+    ) -> None:
+        """Write the lists of a block from its candidates (in any order) and measure crowded rows whole."""
+        lost = np.flatnonzero(crowded)
+        if len(lost):
+            # they hold their place with anything
+            keep = ~crowded[row]
+            row = np.concatenate([row[keep], np.repeat(lost, self.count)])
+            column = np.concatenate([column[keep], np.tile(np.arange(self.count), len(lost))])
+            distance = np.concatenate([distance[keep], np.tile(10.0 * np.arange(self.count), len(lost))])
+        if self._measure_close(block, row, column, distance) or len(lost) or self.products.reduced:
+            order = np.lexsort((column, distance, row))
+            row, column, distance = row[order], column[order], distance[order]
+
+        def judge(local: np.ndarray, other: np.ndarray) -> np.ndarray:
+            return self._measure(local + block.start, other)
+
+        found = settle(row, column, distance, self._error(distance), self.count, block.stop - block.start, judge)
+        self.index[block], self.distance[block] = found[0], found[1]
+        self.near_ties.append(found[2] + np.array([block.start, 0, 0]))
+        self._whole_rows(lost + block.start)
+
+    def _measure_close(self, block: slice, row: np.ndarray, column: np.ndarray, distance: np.ndarray) -> bool:
+        """Measure pairs that look almost alike, in place: next to 0 a product says little about the distance."""
+        offset = 0 if self.columns is self.rows else len(self.rows)
+        high = 0.0 if self.fusion is None else self.fusion.high
+        close = np.flatnonzero(distance < CLOSE + high)
+        close = close[self.copies[row[close] + block.start] != self.copies[column[close] + offset]]
+        if self.fusion is not None:
+            transit = pairs.transits(self.fusion.transit, row[close] + block.start, column[close])
+            close = close[distance[close] - self.fusion.weight * transit < CLOSE]
+        if len(close):
+            distance[close] = self._measure(row[close] + block.start, column[close])
+        return len(close) > 0
+
+    def _scores(self, tile_score: np.ndarray) -> np.ndarray:
+        """Distances of scores (inner products, or minus the fused distance)."""
+        score = tile_score.astype(np.float64)
+        return -score if self.fusion else np.sqrt(np.maximum(2 - 2 * score, 0))
+
+    def _measure(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """True distances of pairs, each two embeddings compared once however often they occur."""
+        offset = 0 if self.columns is self.rows else len(self.rows)
+        code = self.copies[row] * len(self.copies) + self.copies[column + offset]
+        _, once, back = np.unique(code, return_index=True, return_inverse=True)
+        distance = pairs.exact(self.rows, self.columns, row[once], column[once])[back]
+        if self.fusion is not None:
+            distance += self.fusion.weight * pairs.transits(self.fusion.transit, row, column)
+        return distance
+
+    def _again(self, block: slice, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """Float32 distances of candidates that bfloat16 found."""
+        product = pairs.products(self.rows, self.columns, block, row, column)
+        distance = np.sqrt(np.maximum(2 - 2 * product.astype(np.float64), 0))
+        offset = 0 if self.columns is self.rows else len(self.rows)
+        distance[self.copies[row + block.start] == self.copies[column + offset]] = 0
+        if self.fusion is not None:
+            distance += self.fusion.weight * pairs.transits(self.fusion.transit, row + block.start, column)
+        return distance
+
+    def _farthest(self, block: slice) -> np.ndarray:
+        if self.far is None:
+            return self._scores(self.lowest[block].cpu().numpy())
+        entry = self.far.finish(block)
+        result = np.zeros(block.stop - block.start)
+        np.maximum.at(result, entry["row"], self._again(block, entry["row"].astype(np.int64), entry["column"]))
+        return result
+
+    def _whole_rows(self, rows: np.ndarray) -> None:
+        """Measure rows with too many candidates against everything, in float64."""
+        offset = 0 if self.columns is self.rows else len(self.rows)
+        kinds, once, back = np.unique(self.copies[offset:], return_index=True, return_inverse=True)
+        for start in range(0, len(rows), 64):
+            batch = rows[start : start + 64]
+            x = self.rows.take(batch).astype(np.float64)
+            squared = np.empty((len(batch), len(kinds)))
+            for begin in range(0, len(kinds), 2048):
+                y = self.columns.take(once[begin : begin + 2048]).astype(np.float64)
+                part = squared[:, begin : begin + 2048]
+                np.matmul(x, -2 * y.T, out=part)
+                part += (x * x).sum(1)[:, None] + (y * y).sum(1)
+            squared[self.copies[batch][:, None] == kinds] = 0
+            distance = np.sqrt(np.maximum(squared, 0))[:, back]
+            if self.fusion is not None:
+                for line, i in zip(distance, batch, strict=True):
+                    line += self.fusion.weight * self.fusion.transit.block(slice(i, i + 1), slice(0, len(back)))[0]
+            self.farthest[batch] = distance.max(1)
+            for line, i in zip(distance, batch, strict=True):
+                order = np.argsort(line, kind="stable")[: self.count + 1]
+                self.index[i], self.distance[i] = order[: self.count], line[order[: self.count]]
+                close = np.flatnonzero(np.diff(line[order]) < RESOLUTION)
+                self.near_ties.append(np.stack([np.full(len(close), i), order[close], order[close + 1]], axis=1))
+        self.fallbacks += len(rows)
+
+
+def is_symmetric(transit: Transit) -> bool:
+    """Whether the distance there is the distance back, compared on up to nine blocks of both halves of the matrix."""
+    count = transit.shape[0]
+    starts = sorted({0, count // 2, max(0, count - 64)})
+    parts = [slice(start, min(start + 64, count)) for start in starts]
+    return all(np.array_equal(transit.block(a, b), transit.block(b, a).T) for a in parts for b in parts)
