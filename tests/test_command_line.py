@@ -4,13 +4,13 @@ import importlib
 import io
 import json
 import os
-import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from layouts import run_with
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import write_tiny_veri
@@ -139,7 +139,12 @@ def test_a_mistake_ends_in_one_line_that_names_it(trained, tmp_path, mistake):
     assert "Traceback" not in done.err
 
 
-def test_a_tool_runs_as_a_script_too():
-    help_ = [sys.executable, ROOT / "tools" / "evaluate.py", "--help"]
-    done = subprocess.run(help_, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert done.returncode == 0 and "section.key" in done.stdout, done.stderr
+def test_scripts_train_on_either_layout_of_torchreid(torchreid_layout, tmp_path):
+    write_tiny_veri(tmp_path / "data" / "veri776")
+    words = ["--root", tmp_path / "data", "-s", "veri776", "-t", "veri776", "--transforms", "random_flip", *QUICK]
+    words += ["model.name", "dfrst_resnet18", "train.max_epoch", "1", "train.save_dir", tmp_path / "run"]
+    done = run_with(
+        torchreid_layout, "tools/train.py", *map(str, words), env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "weights.safetensors").is_file()

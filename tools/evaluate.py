@@ -43,7 +43,7 @@ def main() -> None:
     if args.lists:
         written += show_rankings(result, out / "pictures", args.lists)
         if args.weights:
-            written += show_attention(args.weights, result, out / "pictures", args.lists)
+            written += show_attention(args.weights, result, out / "pictures", (args.lists + 1) // 2)
     print("\n".join(f"wrote {path}" for path in written), file=sys.stderr)
 
 
