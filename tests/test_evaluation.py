@@ -7,6 +7,7 @@ import pytest
 from torchreid_dfrst import evaluation, retrieval, spatiotemporal
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.weight import choose_weight
 
 NETWORK = CameraNetwork(np.arange(4), 400.0 * abs(np.subtract.outer(np.arange(4), np.arange(4))))
 
@@ -124,3 +125,22 @@ def tracked(extraction):
     track = replace(one.sightings, track=np.arange(60))
     gallery = Features(np.concatenate([one.embedding, copy.embedding]), Sightings.concatenate([track, track]))
     return replace(extraction, gallery=gallery)
+
+
+def test_the_weight_can_be_chosen_on_training_vehicles(extraction):
+    rng = np.random.default_rng(5)
+    looks = rng.normal(size=(40, 16))[extraction.train.identity - 100] + 1.6 * rng.normal(size=(160, 16))
+    known = Features(looks.astype(np.float32), extraction.train)
+    with_train = replace(extraction, train_features=known)
+    result = evaluation.score(with_train, {"weight": "auto"}, {"k1": 6, "k2": 3})
+    model = spatiotemporal.build("lognormal")
+    expected = choose_weight(model, extraction.train, known, NETWORK)
+    assert result.choices["spacetime"]["weight"] == expected.value > 0
+    assert result.choices["spacetime"]["weight_from"] == expected.as_json()
+    assert evaluation.transit_weight(with_train, model, "calibrated")[1]["method"] == "calibrated"
+
+
+@pytest.mark.parametrize("weight, message", [("auto", "extract with --train"), ("best", "'best': a number, or auto")])
+def test_a_weight_that_cannot_be_had_is_an_error(extraction, weight, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.score(extraction, {"weight": weight})

@@ -16,9 +16,11 @@ from torchreid_dfrst.retrieval import Extraction, Features, Metrics, protocols
 from torchreid_dfrst.retrieval.card import Card, make_card
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.weight import choose_weight
 
 APPEARANCE, FUSED, RERANKED, BOTH = "appearance", "+ ST", "+ re-ranking", "+ ST + re-ranking"
 PAPER_WEIGHT = 0.2
+CHOSEN_BY = {"auto": "map", "calibrated": "calibrated"}
 ROWS = (APPEARANCE, FUSED, RERANKED, BOTH)
 
 
@@ -92,6 +94,37 @@ def fit_transit(
     return spatiotemporal.build(model, **(options or {})).fit(extraction.train, extraction.network)
 
 
+def transit_weight(
+    extraction: Extraction, model: GapModel, weight: float | str | None = None
+) -> tuple[float, str | dict[str, Any]]:
+    """Omega of Eq. 6, and where it comes from.
+
+    Args:
+        extraction: features, of training images too if the weight is to be chosen.
+        model: the space-time model.
+        weight: a number; ``"auto"``: the one with the best mAP on held-out training vehicles; ``"calibrated"``: the
+            one that a logistic regression on pairs of held-out training vehicles gives; None: the paper's 0.2.
+
+    Raises:
+        ValueError: not one of these, or training features are missing.
+    """
+    if weight is None:
+        return PAPER_WEIGHT, "the paper"
+    if not isinstance(weight, str):
+        return float(weight), "given"
+    if weight not in CHOSEN_BY:
+        raise ValueError(f"spacetime.weight is {weight!r}: a number, or {' or '.join(CHOSEN_BY)}")
+    if extraction.train is None or extraction.network is None or extraction.train_features is None:
+        raise ValueError(
+            f"spacetime.weight {weight} is chosen on training vehicles, but there are no features of training images: "
+            "extract with --train, or give a number"
+        )
+    chosen = choose_weight(
+        model, extraction.train, extraction.train_features, extraction.network, method=CHOSEN_BY[weight]
+    )
+    return chosen.value, chosen.as_json()
+
+
 def score(
     extraction: Extraction,
     spacetime: Mapping[str, Any] | None = None,
@@ -102,7 +135,7 @@ def score(
 
     Args:
         extraction: query and gallery features, and what space and time are fitted on.
-        spacetime: ``model``, ``options`` (see ``fit_transit``) and ``weight``, the omega of Eq. 6 (default 0.2).
+        spacetime: ``model``, ``options`` (see ``fit_transit``) and ``weight`` (see ``transit_weight``).
         rerank: keyword arguments of ``retrieval.rerank``.
         evaluate: keyword arguments of ``retrieval.protocols.build``; without a ``protocol``, the data set's own.
 
@@ -112,9 +145,9 @@ def score(
     """
     spacetime, rerank = dict(spacetime or {}), dict(rerank or {})
     protocol = protocols.build(**{"protocol": protocols.of_dataset(extraction.source.get("data")), **(evaluate or {})})
-    given = "weight" in spacetime
-    weight = float(spacetime.pop("weight", PAPER_WEIGHT))
+    asked = spacetime.pop("weight", None)
     model = fit_transit(extraction, **spacetime)
+    weight, reason = (0.0, None) if model is None else transit_weight(extraction, model, asked)
     draws: dict[str, list[Metrics]] = {}
     pairs: list[tuple[Sightings, Sightings]] = []
     for query, gallery in protocol.pairs(extraction.query, extraction.gallery):
@@ -126,9 +159,7 @@ def score(
             draws.setdefault(row, []).append(protocol.score(values, query.sightings, gallery.sightings))
     choices = {
         "distance": "Euclidean, not squared, of L2-normalised embeddings",
-        "spacetime": None
-        if model is None
-        else {"weight": weight, "weight_from": "given" if given else "the paper", **model.parameters},
+        "spacetime": None if model is None else {"weight": weight, "weight_from": reason, **model.parameters},
         "rerank": {**_defaults(retrieval.rerank, leave_out=("transit", "weight")), **rerank},
     }
     return Result(protocol, draws, pairs, ranked, first, model, choices)
