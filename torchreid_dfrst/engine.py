@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 import torchreid
 from torch import nn
@@ -22,6 +23,7 @@ from torchreid_dfrst.loop.journal import Journal
 from torchreid_dfrst.loop.step import NonFiniteError, StepResult, TrainStep
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.retrieval import distance, evaluate, normalise, rerank
+from torchreid_dfrst.watching import attention_picture, ranking_picture
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,8 @@ class DFRSTEngine(torchreid.engine.Engine):
         self.batch, self.evaluated = 0, True
         self.best: dict[str, Any] = {}
         self.precision, self.channels_last = "fp32", True
+        self.bar: Callable[..., Any] | None = None
+        self.ranks: Sequence[int] = (1, 5, 10, 20)
         self.model.to(self.device)
 
     @property
@@ -93,6 +97,7 @@ class DFRSTEngine(torchreid.engine.Engine):
         save_steps: int = 0,
         keep_freq: int = 0,
         best_on: str = VALIDATION,
+        pictures: bool = True,
         bar: Callable[..., Any] | None = None,
     ) -> dict[str, dict[str, float]]:
         """Train, evaluate, save; the keywords that torchreid's ``run`` has too mean the same here.
@@ -123,6 +128,8 @@ class DFRSTEngine(torchreid.engine.Engine):
             save_steps: steps between further checkpoints within an epoch; 0 for none.
             keep_freq: every checkpoint after this many epochs stays; 0 keeps the last two alone.
             best_on: ``validation``, ``test`` or ``none``.
+            pictures: at each evaluation while training, draw ranked lists and attention maps of the first target,
+                into ``pictures/`` and TensorBoard.
             bar: progress bar, such as ``tqdm.tqdm``; None logs a line instead.
 
         Returns:
@@ -143,7 +150,7 @@ class DFRSTEngine(torchreid.engine.Engine):
             raise ValueError("rerank is for test_only runs: evaluations while training are by appearance alone")
         self.save_dir, self.folder = Path(save_dir), Path(save_dir) / "checkpoints"
         self.max_epoch, self.print_freq, self.best_on = max_epoch, print_freq, best_on
-        self.save_steps, self.keep_freq = save_steps, keep_freq
+        self.save_steps, self.keep_freq, self.pictures = save_steps, keep_freq, pictures
         self.epoch, self.batch = start_epoch, 0
         self._prepare_folder()
         self.step = TrainStep(
@@ -300,7 +307,8 @@ class DFRSTEngine(torchreid.engine.Engine):
             raise TypeError(f"DFRSTEngine.test has no {', '.join(unused)}")
         validation = getattr(self.datamanager, VALIDATION, None)
         sets = {**({VALIDATION: validation} if validation else {}), **self.test_loader}
-        metrics = {name: self._score(parts, rerank) for name, parts in sets.items()}
+        drawn = next(iter(self.test_loader), None) if best and self.pictures and self.group.main else None
+        metrics = {name: self._score(name, parts, rerank, draw=name == drawn) for name, parts in sets.items()}
         for name, values in metrics.items():
             if self.group.main:
                 words = [f"{key} {value:.1%}" for key, value in values.items()]
@@ -311,12 +319,24 @@ class DFRSTEngine(torchreid.engine.Engine):
             self._keep_best(metrics)
         return metrics
 
-    def _score(self, parts: Mapping[str, Any], reranked: bool) -> dict[str, float]:
-        query, gallery = (self.embed(parts[name]) for name in ("query", "gallery"))
+    def _score(self, name: str, parts: Mapping[str, Any], reranked: bool, draw: bool) -> dict[str, float]:
+        query, gallery = (self.embed(parts[part]) for part in ("query", "gallery"))
         first, second = normalise(query.embedding), normalise(gallery.embedding)
         far = rerank(first, second) if reranked else distance(first, second)
         scores = evaluate(far, query.identity, gallery.identity, query.camera, gallery.camera)
+        if draw:
+            self._draw(name, query, gallery, far)
         return {"mAP": scores.mAP, "mINP": scores.mINP, **{f"rank{r}": scores.rank(r) for r in self.ranks}}
+
+    def _draw(self, name: str, query: Embedded, gallery: Embedded, far: np.ndarray) -> None:
+        folder, label = self.save_dir / "pictures", f"{name}-epoch-{self.epoch:03d}"
+        title = f"{name} after epoch {self.epoch}, by appearance"
+        ranking = ranking_picture(folder / f"{label}-ranking.png", query, gallery, far, title)
+        self.journal.picture(f"{name}/ranking", self.global_step, ranking)
+        transform = self.datamanager.transform_te
+        looks = attention_picture(folder / f"{label}-attention.png", self.model, query, transform, self.device)
+        if looks is not None:
+            self.journal.picture(f"{name}/attention", self.global_step, looks)
 
     def embed(self, loader: Any) -> Embedded:
         """Embeddings of a test loader's images, with this run's precision; see ``embedding.embed``."""

@@ -66,9 +66,12 @@ def build_optimizer(model: nn.Module, adam_beta2: float = 0.999, **options: Any)
     made = torchreid.optim.build_optimizer(model, adam_beta2=adam_beta2, **options)
     if type(made) not in (torch.optim.Adam, torch.optim.SGD):
         return made
-    settings = {name: value for name, value in made.defaults.items() if name not in ("foreach", "fused")}
+    # groups carry every setting themselves, and theirs would win
+    kernels = ("foreach", "fused")
+    groups = [{name: value for name, value in group.items() if name not in kernels} for group in made.param_groups]
+    settings = {name: value for name, value in made.defaults.items() if name not in kernels}
     # Adam's decoupled_weight_decay is a default that its constructor takes too; same numbers, one pass over memory
-    return type(made)(made.param_groups, **{**settings, "fused": True})
+    return type(made)(groups, **{**settings, "fused": True})
 
 
 def sections() -> dict[str, list[str]]:

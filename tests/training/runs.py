@@ -56,7 +56,14 @@ def run(root, folder, data=None, **options):
     distributed.start()
     made = engine(root, **(data or {}))
     try:
-        settings = {"max_epoch": EPOCHS, "print_freq": 3, "eval_freq": 2, "save_steps": 1, "resume": "auto"}
+        settings = {
+            "max_epoch": EPOCHS,
+            "print_freq": 3,
+            "eval_freq": 2,
+            "save_steps": 1,
+            "resume": "auto",
+            "pictures": False,
+        }
         made.run(save_dir=str(folder), **{**settings, **options})
     except StoppedError:
         sys.exit(EXIT_CODE)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 NAME = "metrics.jsonl"
@@ -49,6 +51,12 @@ class Journal:
         for name, value in values.items():
             if isinstance(value, (int, float)):
                 self.writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def picture(self, name: str, step: int, path: Path) -> None:
+        """Show a picture file in TensorBoard."""
+        if self.writer is not None:
+            with Image.open(path) as image:
+                self.writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close the files."""

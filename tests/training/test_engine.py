@@ -1,0 +1,74 @@
+"""The engine as a torchreid user meets it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torchreid
+from networks import TinyNet
+from runs import engine
+
+from torchreid_dfrst.engine import DFRSTEngine
+
+
+def test_it_takes_torchreids_data_manager_and_run_keywords(tiny_veri, tmp_path):
+    data = torchreid.data.ImageDataManager(
+        root=str(tiny_veri), sources="veri776", height=32, width=32, batch_size_train=8, workers=0,
+        train_sampler="RandomIdentitySampler", num_instances=2, use_gpu=False,
+    )  # fmt: skip
+    model = TinyNet(data.num_train_pids)
+    optimizer = torchreid.optim.build_optimizer(model, lr=1e-3)
+    scheduler = torchreid.optim.build_lr_scheduler(optimizer, lr_scheduler="single_step", stepsize=1)
+    made = DFRSTEngine(data, model, optimizer, scheduler=scheduler, use_gpu=False)
+    made.run(save_dir=str(tmp_path), max_epoch=2, eval_freq=1, print_freq=10)
+    assert made.get_current_lr() == pytest.approx(1e-5), "torchreid's schedulers advance once an epoch"
+    plain = made.run(test_only=True)["veri776"]
+    reranked = made.run(test_only=True, rerank=True)["veri776"]
+    assert plain != reranked and set(plain) == {"mAP", "mINP", "rank1", "rank5", "rank10", "rank20"}
+    longer = DFRSTEngine(data, model, optimizer, scheduler=None, use_gpu=False)
+    longer.run(save_dir=str(tmp_path), max_epoch=3, resume="auto", pictures=False)
+    assert longer.epoch == 3
+    with pytest.raises(ValueError, match="rerank is for test_only"):
+        longer.run(save_dir=str(tmp_path), max_epoch=4, rerank=True)
+
+
+def test_the_score_is_torchreids_on_normalised_features(tiny_veri):
+    made = engine(tiny_veri, network=TinyNet)
+    found = made.test()["veri776"]
+    stock = torchreid.engine.ImageTripletEngine(
+        made.datamanager, made.model, made.optimizer, scheduler=made.scheduler, use_gpu=False
+    )
+    made.model.eval()
+    loaders = made.test_loader["veri776"]
+    rank1, mean = stock._evaluate("veri776", loaders["query"], loaders["gallery"], normalize_feature=True)
+    assert (found["rank1"], found["mAP"]) == pytest.approx((rank1, mean), abs=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains(precision, tiny_veri, tmp_path):
+    made = engine(tiny_veri, network=TinyNet)
+    made.run(save_dir=str(tmp_path), max_epoch=2, precision=precision, print_freq=4, pictures=False)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert all(np.isfinite(line["loss"]) for line in lines if line["kind"] == "train")
+    assert {value.dtype for value in made.model.parameters()} == {torch.float32}
+
+
+def test_numbers_are_read_from_the_device_only_for_the_progress_line(tiny_veri, tmp_path, monkeypatch):
+    made = engine(tiny_veri, network=TinyNet)
+    reads = []
+    monkeypatch.setattr(type(made), "_note", lambda self, results, *_: reads.append(len(results)))
+    made.run(save_dir=str(tmp_path), max_epoch=2, print_freq=3, pictures=False)
+    assert reads == [3, 1, 3, 1]
+
+
+def test_best_is_kept_on_validation_or_when_asked_on_test(tiny_veri, tmp_path):
+    made = engine(tiny_veri, network=TinyNet, validation_identities=2, batch_size_train=4)
+    made.run(save_dir=str(tmp_path / "a"), max_epoch=2, eval_freq=1, pictures=False)
+    assert made.best["chosen_on"] == "validation" and (tmp_path / "a" / "best.safetensors").is_file()
+    made = engine(tiny_veri, network=TinyNet)
+    made.run(save_dir=str(tmp_path / "b"), max_epoch=2, eval_freq=1, pictures=False)
+    assert made.best == {} and not (tmp_path / "b" / "best.safetensors").exists()
+    made = engine(tiny_veri, network=TinyNet)
+    made.run(save_dir=str(tmp_path / "c"), max_epoch=2, eval_freq=1, pictures=False, best_on="test")
+    assert made.best["chosen_on"] == "veri776"

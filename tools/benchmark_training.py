@@ -1,0 +1,58 @@
+"""Our training step against torchreid's stock engine, and extraction against the bare network, in one run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+
+from torchreid_dfrst.benchmark import measure_extraction, measure_steps, write_images
+from torchreid_dfrst.commands import command
+
+
+def parser() -> argparse.ArgumentParser:
+    """What can be chosen."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("--model", default="dfrst", help="a registered model (default: %(default)s)")
+    made.add_argument("--size", type=int, default=256, help="side of the images (default: %(default)s)")
+    made.add_argument("--batch", type=int, default=16, help="images per step, 4 per identity (default: %(default)s)")
+    made.add_argument("--rounds", type=int, default=3, help="turns each contestant takes (default: %(default)s)")
+    made.add_argument("--images", type=int, default=64, help="files to extract (default: %(default)s)")
+    made.add_argument("--precision", default="bf16", help="of the extraction (default: %(default)s)")
+    made.add_argument("--workers", type=int, default=0, help="loading processes of the extraction")
+    made.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    return made
+
+
+@command
+def main() -> None:
+    """Measure and print."""
+    options = parser().parse_args()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        paths = write_images(Path(folder), max(options.images, options.batch), options.size)
+        found = measure_steps(options.model, paths, options.size, options.batch, options.rounds)
+        found |= measure_extraction(
+            options.model, paths, options.size, options.batch, options.rounds, options.precision, options.workers
+        )
+    found |= {**vars(options), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    if options.json:
+        print(json.dumps(found))
+        return
+    print(f"{options.model}, {options.size} x {options.size}, batch {options.batch}, {found['threads']} threads")
+    for name, rate in found["images_per_s"].items():
+        print(f"  step {name:10} {rate:7.1f} images/s")
+    for name, rate in found["extraction_images_per_s"].items():
+        print(f"  extraction {name:5} {rate:6.1f} images/s")
+    for precision, split in found["split"].items():
+        print(f"  {precision}: " + ", ".join(f"{part[:-2]} {1000 * value:.0f} ms" for part, value in split.items()))
+    for name in ("fp32_speedup", "bf16_speedup", "extraction_efficiency"):
+        print(f"{name}: {found[name]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
