@@ -153,14 +153,12 @@ def draw(projection: Projection, light: Light, window: tuple[int, int, int, int]
         cv2.fillConvexPoly(canvas, outline, number, cv2.LINE_8, FIXED)
     u, v, matt, mirror = _interpolate(planes, canvas)
     texel = cv2.remap(projection.mesh.atlas, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    picture = np.empty((rows, columns, 4), np.float32)
-    np.multiply(texel[..., :3], matt[..., None], out=picture[..., :3])
-    picture[..., :3] += (mirror * texel[..., 3])[..., None]
-    covered = canvas > 0
-    picture[..., :3] *= np.asarray(light.tint, np.float32) * covered[..., None]
-    picture[..., 3] = covered
-    small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-    return small[..., :3], small[..., 3]
+    *colours, gloss = cv2.split(texel)
+    shine = gloss * mirror  # where there is no face, both factors are 0
+    layers = [cv2.resize((c * matt + shine) * t, (width, height), interpolation=cv2.INTER_AREA)
+              for c, t in zip(colours, light.tint, strict=True)]  # fmt: skip
+    cover = cv2.resize((canvas > 0).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.merge(layers), cover
 
 
 def _shading(projection: Projection, light: Light) -> np.ndarray:

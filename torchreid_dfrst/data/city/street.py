@@ -77,7 +77,7 @@ def make_camera(number: int, roads: Roads, rng: np.random.Generator, parked: lis
     bearing, away = rng.uniform(-np.pi, np.pi), rng.uniform(13.0, 24.0)
     place = np.array([away * np.cos(bearing), away * np.sin(bearing), rng.uniform(3.2, 8.5)])
     aim = np.array([*rng.uniform(-1.0, 1.0, 2), 0.8])
-    focal = rng.uniform(27.0, 42.0) * float(np.linalg.norm(place - aim))
+    focal = rng.uniform(30.0, 46.0) * float(np.linalg.norm(place - aim))
     lens = Lens.looking(place, aim, focal, (FRAME[0] / 2, FRAME[1] * 0.55), float(rng.normal(0, 0.02)))
     high, sun_bearing = rng.uniform(0.35, 1.1), rng.uniform(-np.pi, np.pi)
     direction = np.array([np.cos(high) * np.cos(sun_bearing), np.cos(high) * np.sin(sun_bearing), np.sin(high)])
@@ -199,12 +199,14 @@ def _wall(
         return
     target = lens.project(np.array(corners)).astype(np.float32)
     source = np.array([(0, 0), (72, 0), (72, 112), (0, 112)], np.float32)
-    warp = cv2.getPerspectiveTransform(source, target)
+    place, inner = _overlap((*target.min(axis=0), *target.max(axis=0)), (0, 0, *FRAME))
+    if place is None:
+        return
+    target -= place[:2]
     lit = cv2.convertScaleAbs(texture, alpha=0.75 * light.sky + 0.4 * light.sun)
-    picture = cv2.warpPerspective(lit, warp, FRAME, flags=cv2.INTER_LINEAR)
-    mask = np.zeros(FRAME[::-1], np.uint8)
-    cv2.fillConvexPoly(mask, np.round(np.clip(target, -20_000, 20_000)).astype(np.int32), 255)
-    frame[mask > 0] = picture[mask > 0]
+    cv2.warpPerspective(
+        lit, cv2.getPerspectiveTransform(source, target), place[2:], dst=frame[inner], borderMode=cv2.BORDER_TRANSPARENT
+    )
 
 
 def _park(
@@ -236,26 +238,35 @@ def compose(ground: np.ndarray, projection: Projection, light: Light, window: tu
     Returns:
         ``(H, W, 3)`` uint8, a new array.
     """
-    left, top, width, height = (int(v) for v in window)
-    x0, y0, x1, y1 = projection.bounds
-    reach = 0.35 * (x1 - x0)
-    x0, x1 = max(int(x0 - reach), left), min(int(x1 + reach) + 1, left + width)
-    y0, y1 = max(int(y0 - reach), top), min(int(y1 + reach) + 1, top + height)
-    if x1 - x0 < 4 or y1 - y0 < 4:
-        return ground
-    inner = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
-    piece = ground[inner].astype(np.float32)
-    piece *= _shadow(projection, light, (x0, y0, x1 - x0, y1 - y0))[..., None]
-    picture, cover = draw(projection, light, (x0, y0, x1 - x0, y1 - y0))
-    piece *= 1 - cover[..., None]
-    piece += picture
     result = ground.copy()
-    result[inner] = cv2.convertScaleAbs(piece)
+    x0, y0, x1, y1 = projection.bounds
+    shade = 0.35 * (x1 - x0)
+    place, inner = _overlap((x0 - shade, y0 - 3, x1 + shade, y1 + shade), window)
+    if place is None:
+        return result
+    piece = result[inner]
+    piece[:] = cv2.convertScaleAbs(cv2.multiply(piece, _shadow(projection, light, place), dtype=cv2.CV_32F))
+    place, inner = _overlap((x0 - 1, y0 - 1, x1 + 1, y1 + 1), window)
+    if place is not None:
+        picture, cover = draw(projection, light, place)
+        rest = cv2.merge([1 - cover] * 3)
+        result[inner] = cv2.convertScaleAbs(cv2.multiply(result[inner], rest, dtype=cv2.CV_32F) + picture)
     return result
 
 
+def _overlap(
+    bounds: tuple[float, float, float, float], window: tuple[int, int, int, int]
+) -> tuple[tuple[int, int, int, int] | None, tuple[slice, slice]]:
+    """The part of ``window`` within ``bounds``: left, top, width, height in the frame, and its slices in the window."""
+    left, top, width, height = window
+    x0, y0 = max(int(bounds[0]), left), max(int(bounds[1]), top)
+    x1, y1 = min(int(bounds[2]) + 1, left + width), min(int(bounds[3]) + 1, top + height)
+    slices = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+    return (None if x1 - x0 < 4 or y1 - y0 < 4 else (x0, y0, x1 - x0, y1 - y0)), slices
+
+
 def _shadow(projection: Projection, light: Light, window: tuple[int, int, int, int]) -> np.ndarray:
-    """``(H, W)`` float32 factor on the street's brightness."""
+    """``(H, W, 3)`` float32 factor on the street's brightness."""
     left, top, width, height = window
     points, sun = projection.mesh.points, projection.sun
     factor = np.ones((height, width), np.float32)
@@ -271,7 +282,7 @@ def _shadow(projection: Projection, light: Light, window: tuple[int, int, int, i
         cv2.fillConvexPoly(mask, outline, 255)
         faded = cv2.blur(mask, (soft, soft)).astype(np.float32) * (dark / 255)
         factor = np.minimum(factor, 1 - faded)
-    return factor
+    return cv2.merge([factor] * 3)
 
 
 def observe(camera: Camera, projection: Projection, behind: Projection | None, light: Light,
