@@ -71,7 +71,7 @@ def test_lists_are_the_folders(city, split):
     for name in names:
         identity, camera, frame, _ = parse(name)
         assert 1 <= identity <= TINY["identities"] and 1 <= camera <= TINY["cameras"]
-        assert frame % 5 == 0 and 0 <= frame < 3600 * 25
+        assert frame % 5 == 0 and 0 <= frame < 2 * 3600 * 25
     cut = cv2.imread(str(city / f"image_{split}" / names[0]))
     assert min(cut.shape[:2]) > 20
 
@@ -234,7 +234,9 @@ def test_an_interrupted_run_leaves_no_card(tmp_path):
     [
         ({"identities": 10_000}, "identities=10000"),
         ({"cameras": 2}, "cameras=2"),
+        ({"identities": 10.5}, "identities=10.5: give a whole number"),
         ({"twins": 1.5}, "twins=1.5"),
+        ({"hours": float("nan")}, "hours=nan"),
         ({"color": 3}, "no setting 'color'"),
         ({"workers": 0}, "workers is 0"),
     ],

@@ -88,6 +88,12 @@ class Chart:
         """Draw an open line given in ``(x, z)`` metres on a left or right face."""
         self.line(self.side(points), colour)
 
+    def leaning(self, points: Points) -> np.ndarray:
+        """Chart fractions of ``(x, up)`` on a left or right face: metres along, but a fraction of the local height."""
+        along = self.box.along(*np.asarray(points, dtype=np.float64).T)
+        up = np.asarray(points, dtype=np.float64)[:, 1]
+        return np.stack([1 - along if self.face == "left" else along, 1 - up], -1)
+
     def side(self, points: Points) -> np.ndarray:
         """Chart fractions of ``(x, z)`` metres on a left or right face; x runs forward, z up."""
         metres = np.asarray(points, dtype=np.float64)

@@ -39,7 +39,9 @@ class Model:
     """A make and model: everything that all vehicles sold under one name share. Lengths in metres.
 
     ``belt`` is a fraction of the height; ``hood`` and ``deck`` are fractions of the length; ``rake_*`` is how far the
-    window's upper edge lies behind (rear: before) its lower one. ``lamps``, ``grille``, ``tail_lamps``, ``windows``
+    window's upper edge lies behind (rear: before) its lower one. ``curve`` is how far roof
+    and bonnet are round rather than straight, ``flare`` how far the sides bow out, ``palette`` the seed of the
+    maker's shades of paint; ``lamps``, ``grille``, ``tail_lamps``, ``windows``
     and ``cargo`` are numbers of a style.
     """
 
@@ -58,6 +60,9 @@ class Model:
     nose: float
     tumble: float
     roof_fall: float
+    curve: float
+    flare: float
+    palette: int
     lamps: int
     grille: int
     tail_lamps: int
@@ -89,14 +94,32 @@ class Model:
         return (rear - 0.5) * self.length, (0.5 - front) * self.length
 
 
+SHORTEST_ROOF = 0.9
+SPORTY = 0.25  # share of the sedans and hatchbacks that are low, round two-seaters
+
+
 def draw_model(kind: str, rng: np.random.Generator) -> Model:
     """A model of one of ``TYPES`` with measurements drawn from that type's ranges."""
-    base = {"clearance": (0.17, 0.22), "nose": (0.10, 0.30), "tumble": (0.11, 0.19), "roof_fall": (0.0, 0.07)}
+    base = {
+        "clearance": (0.17, 0.22),
+        "nose": (0.10, 0.30),
+        "tumble": (0.11, 0.19),
+        "roof_fall": (0.0, 0.07),
+        "curve": (0.0, 1.0),
+        "flare": (0.015, 0.07),
+    }
     if kind in ("van", "bus", "truck"):
-        base |= {"nose": (0.05, 0.16), "tumble": (0.04, 0.10), "roof_fall": (0.0, 0.03)}
+        base |= {"nose": (0.05, 0.16), "tumble": (0.04, 0.10), "roof_fall": (0.0, 0.03), "curve": (0.0, 0.3)}
     low_high = base | _RANGES[kind]
     values: dict[str, Any] = {name: float(rng.uniform(*low_high[name])) for name in sorted(low_high)}
     values |= {name: int(rng.integers(count)) for name, count in _STYLES.items()}
+    values["palette"] = int(rng.integers(1 << 30))
+    if kind in ("sedan", "hatchback") and rng.random() < SPORTY:
+        values |= {"length": 0.95 * values["length"], "height": 0.87 * values["height"], "doors": 1, "clearance": 0.12}
+        values |= {name: 1.4 * values[name] for name in ("nose", "rake_front", "rake_rear", "tumble")}
+    room = values["length"] * (1 - values["hood"] - values["deck"]) - SHORTEST_ROOF
+    lean = min(1.0, room / (values["rake_front"] + values["rake_rear"]))
+    values |= {name: lean * values[name] for name in ("rake_front", "rake_rear")}
     big = {"bus": 0.46, "truck": 0.44, "suv": 0.37, "pickup": 0.38, "van": 0.34}.get(kind, 0.315)
     drop = 0.05 if kind in ("bus", "truck") else 0.14 if kind == "van" else 0.2
     return Model(
@@ -142,11 +165,14 @@ def _shell(model: Model, rear: float, block: int = 0) -> list[Part]:
     """Lower body and cabin from ``rear`` to the front bumper."""
     front, half, belt = model.length / 2, model.width / 2, model.belt_z
     long = front - rear
-    at = lambda x: (x - rear) / long  # noqa: E731
     hood_z = belt - model.hood_drop
-    knots = [(0.0, belt - (0.04 if model.deck > 0.05 else 0.0)), (min(0.98, at(model.cab_front)), belt)]
+    knots = [(0.0, belt - (0.04 if model.deck > 0.05 else 0.0)), (min(0.98, (model.cab_front - rear) / long), belt)]
     if model.hood > 0.03:
-        knots += [(1 - 0.35 * model.hood, belt - 0.45 * model.hood_drop), (1.0, hood_z)]
+        bow = 0.12 * model.curve * model.hood_drop
+        for share in (0.3, 0.6, 0.85):
+            sink = (0.3 + 0.7 * share) * share * model.hood_drop
+            knots += [(1 - model.hood * (1 - share), belt - sink + bow)]
+        knots += [(1.0, hood_z)]
     else:
         knots += [(1.0, belt - model.hood_drop)]
     lower = Box(
@@ -155,7 +181,7 @@ def _shell(model: Model, rear: float, block: int = 0) -> list[Part]:
         bottom=model.clearance,
         top=tuple(knots),
         half_width=(half * 0.95, half * 0.94),
-        bulge=0.035,
+        bulge=model.flare,
         crown=0.035,
         nose=model.nose,
         tail=model.nose * 0.55,
@@ -166,7 +192,7 @@ def _shell(model: Model, rear: float, block: int = 0) -> list[Part]:
         rear=(model.cab_rear, model.cab_rear + model.rake_rear),
         front=(model.cab_front, model.cab_front - model.rake_front),
         bottom=belt - 0.03,
-        top=((0.0, model.height - model.roof_fall), (0.55, model.height), (1.0, model.height - 0.03)),
+        top=_roof_line(model),
         half_width=(shoulder, shoulder - model.tumble),
         bulge=0.03,
         crown=0.05,
@@ -178,6 +204,18 @@ def _shell(model: Model, rear: float, block: int = 0) -> list[Part]:
         Part("lower", lower, (fine, 6, 4), 1, block),
         Part("cabin", cabin, (8, 5, 3), 3, block),
     ]
+
+
+def _roof_line(model: Model) -> tuple[tuple[float, float], ...]:
+    """Knots of the roof: highest a little behind the driver, round or straight from there."""
+    knots = []
+    for share in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
+        to_end = (0.55 - share) / 0.55 if share < 0.55 else (share - 0.55) / 0.45
+        fall = model.roof_fall if share < 0.55 else 0.03
+        knots.append(
+            (share, model.height - to_end * fall - to_end**2 * 0.2 * model.curve * (model.height - model.belt_z))
+        )
+    return tuple(knots)
 
 
 def _truck(model: Model) -> list[Part]:

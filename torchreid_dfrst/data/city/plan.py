@@ -38,7 +38,7 @@ class Settings:
     identities: int = 100
     cameras: int = 10
     seed: int = 0
-    hours: float = 1.0
+    hours: float = 2.0
     passages: int = 4
     images_per_track: int = 3
     models: int = 0
@@ -60,6 +60,8 @@ class Settings:
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
+            if isinstance(getattr(Settings, name), int) and not isinstance(value, int):
+                raise ValueError(f"a city cannot have {name}={value!r}: give a whole number")
             if not low <= value <= high:
                 raise ValueError(f"a city cannot have {name}={value!r}: choose between {low} and {high}")
 

@@ -16,7 +16,6 @@ from torchreid_dfrst.data.city.mesh import Mesh, build
 from torchreid_dfrst.data.city.vehicles import Vehicle
 
 FIXED = 4  # fractional bits of OpenCV's drawing coordinates
-DISC_RANK, TYRE_RANK = 1000, -1000
 
 
 @dataclass(frozen=True, eq=False)

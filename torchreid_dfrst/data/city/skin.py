@@ -122,7 +122,7 @@ def _door_seams(model: Model) -> list[float]:
 def _paint_windows(vehicle: Vehicle, chart: Chart) -> None:
     """Side windows between pillars."""
     model, glass = vehicle.model, _glass(vehicle)
-    low, high = chart.box.bottom + 0.05, chart.box.bottom + 0.86 * chart.box.height
+    low, high = 0.10, 0.87
     rear, front = model.cab_rear + 0.10, model.cab_front - 0.22
     slope_rear, slope_front = model.rake_rear * 0.86, model.rake_front * 0.86
     back = shade((*vehicle.paint, TRIM_GLOSS), 0.9)
@@ -152,12 +152,12 @@ def _paint_windows(vehicle: Vehicle, chart: Chart) -> None:
         corners = [(left, low), (right, low), (right - lean_right, high), (left + lean_left, high)]
         if corners[2][0] - corners[3][0] < 0.05:
             corners = [*corners[:2], ((corners[2][0] + corners[3][0]) / 2, high)]
-        chart.side_polygon(corners, shade(back, 0.35))
+        chart.polygon(chart.leaning(corners), shade(back, 0.35))
         inner = np.array(corners)
         inner = inner.mean(0) + (inner - inner.mean(0)) * (1 - 0.05 / max(right - left, 0.3), 0.9)
-        chart.side_polygon(inner, glass)
+        chart.polygon(chart.leaning(inner), glass)
     if model.trim == 3:
-        chart.side_line([(rear, low - 0.02), (front, low - 0.02)], CHROME)
+        chart.line(chart.leaning([(rear, low - 0.04), (front, low - 0.04)]), CHROME)
 
 
 def _paint_front(vehicle: Vehicle, chart: Chart) -> None:

@@ -85,10 +85,14 @@ class Box:
         """Fractions ``(along, up)`` of a place seen from the side; unbounded outside the box."""
         up = np.clip((z - self.bottom) / self.height, 0, 1)
         for _ in range(2):  # the slope of the ends depends on the height, the height on the place along
-            start, end = (a + (b - a) * up for a, b in (self.rear, self.front))
-            along = (x - start) / (end - start)
+            along = self.along(x, up)
             up = (z - self.bottom) / (self.roof(np.clip(along, 0, 1)) - self.bottom)
         return along, up
+
+    def along(self, x: np.ndarray, up: np.ndarray) -> np.ndarray:
+        """Fraction of the length at ``x`` metres and a fraction ``up`` of the height."""
+        start, end = (a + (b - a) * up for a, b in (self.rear, self.front))
+        return (x - start) / (end - start)
 
     def faces(self, cells: tuple[int, int, int]) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
         """The five visible faces as grids.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.sparse.csgraph import dijkstra, minimum_spanning_tree
 
 FPS = 25
 STEP = 5  # frames between looks: five a second, as in VeRi-776
@@ -36,10 +37,15 @@ class Roads:
     length_m: np.ndarray
     camera_at: np.ndarray
 
+    @cached_property
+    def graph(self) -> csr_matrix:
+        """The roads as SciPy's graph functions take them."""
+        return csr_matrix(self.length_m)
+
     @property
     def camera_distance_m(self) -> np.ndarray:
         """``(C, C)`` shortest way between cameras along the roads, symmetric."""
-        distance = dijkstra(csr_matrix(self.length_m), indices=self.camera_at)[:, self.camera_at]
+        distance = dijkstra(self.graph, indices=self.camera_at)[:, self.camera_at]
         return (distance + distance.T) / 2
 
     def bearing(self, origin: int, target: int) -> float:
@@ -59,14 +65,16 @@ def make_roads(cameras: int, rng: np.random.Generator) -> Roads:
     grid = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2)
     place = (grid + rng.uniform(-0.22, 0.22, grid.shape)) * rng.uniform(190, 260, 2)
     edges = [(k, k + 1) for k in range(side**2) if (k + 1) % side] + [(k, k + side) for k in range(side * (side - 1))]
-    length = np.zeros((side**2, side**2))
-    for a, b in edges:
-        length[a, b] = length[b, a] = np.linalg.norm(place[a] - place[b]) * rng.uniform(1.0, 1.18)
-    for k in rng.permutation(len(edges))[: len(edges) // 6]:
-        a, b = edges[k]
-        kept, length[a, b], length[b, a] = length[a, b], 0.0, 0.0
-        if connected_components(csr_matrix(length))[0] > 1:
-            length[a, b] = length[b, a] = kept
+    pairs = np.array(edges)
+    metres = np.linalg.norm(place[pairs[:, 0]] - place[pairs[:, 1]], axis=1) * rng.uniform(1.0, 1.18, len(pairs))
+    shape = (side**2, side**2)
+    tree = minimum_spanning_tree(csr_matrix((rng.uniform(0.5, 1.0, len(pairs)), pairs.T), shape=shape)).toarray() > 0
+    spare = np.flatnonzero(~tree[pairs[:, 0], pairs[:, 1]])  # roads nobody needs to get everywhere
+    lost = rng.permutation(spare)[: len(pairs) // 6]
+    length = np.zeros(shape)
+    for k in np.setdiff1d(np.arange(len(pairs)), lost):
+        a, b = pairs[k]
+        length[a, b] = length[b, a] = metres[k]
     return Roads(place, length, rng.permutation(side**2)[:cameras])
 
 
@@ -136,15 +144,16 @@ def travel(roads: Roads, hours: float, passages: int, rng: np.random.Generator) 
                 found += seen
                 time += SHORTEST_STOP_S + float(rng.lognormal(np.log(MEDIAN_STOP_S), 0.8))
             home = way[0] if back else way[-1]
-        found = [passage for passage in found if passage.time_s < last][: passages + 2]
+        found = [passage for passage in found if passage.time_s < last][: passages + 1]
         if len({passage.camera for passage in found}) >= min(3, len(roads.camera_at)):
             return found
 
 
 def _way(roads: Roads, home: int, rng: np.random.Generator) -> list[int]:
     """Junctions of a trip to a random far place, by the roads this driver believes to be short."""
-    believed = roads.length_m * np.exp(DETOUR_SPREAD * rng.standard_normal(roads.length_m.shape))
-    cost, before = dijkstra(csr_matrix(believed), indices=home, return_predecessors=True)
+    believed = roads.graph.copy()
+    believed.data *= np.exp(DETOUR_SPREAD * rng.standard_normal(believed.nnz))
+    cost, before = dijkstra(believed, indices=home, return_predecessors=True)
     far = np.flatnonzero(cost > np.median(cost))
     way = [int(rng.choice(far))]
     while way[-1] != home:

@@ -128,7 +128,7 @@ def make_vehicles(count: int, rng: np.random.Generator, *, models: int, twins: f
 
 def _original(identity: int, model: Model, fleets: list[tuple[Mark, ...]], rng: np.random.Generator) -> Vehicle:
     name = str(rng.choice(COLOURS, p=_COLOUR_SHARE))
-    paint = _PAINTS[name][int(rng.integers(len(_PAINTS[name])))]
+    paint = _shade(model, name, int(rng.integers(len(_PAINTS[name]))))
     heavy = model.kind in ("van", "bus", "truck")
     marks: tuple[Mark, ...] = ()
     if rng.random() < (0.6 if heavy else 0.3):
@@ -151,6 +151,13 @@ def _original(identity: int, model: Model, fleets: list[tuple[Mark, ...]], rng: 
         extras=frozenset(extras),
         plate=int(rng.integers(1 << 30)),
     )  # fmt: skip
+
+
+def _shade(model: Model, name: str, shade: int) -> Colour:
+    """One of the paints in which a model is sold; every maker mixes its own."""
+    rng = np.random.default_rng([model.palette, COLOURS.index(name), shade])
+    b, g, r = np.clip(np.array(_PAINTS[name][shade]) + rng.uniform(-9, 9) + rng.uniform(-9, 9, 3), 8, 248).astype(int)
+    return (int(b), int(g), int(r))
 
 
 def _livery(rng: np.random.Generator, count: int) -> tuple[Mark, ...]:
