@@ -191,7 +191,7 @@ def test_near_duplicates_differ_a_little():
             change.append(difference.mean())
             visible.append((difference.max(axis=-1) > 25).sum())
             other.append(np.abs(picture - render(stranger, *view)).mean())
-        assert max(visible) >= 12, "the difference can be seen from some side"
+        assert max(visible) >= 10, "the difference can be seen from some side"
         ratios.append(np.mean(change) / np.mean(other))
     assert np.median(ratios) < 0.15
 

@@ -53,7 +53,7 @@ def _texel(mark: Mark) -> Texel:
 
 
 def _sides(charts: Charts) -> list[Chart]:
-    return [chart for (name, face), chart in charts.items() if face in ("left", "right") and name != "load"]
+    return [chart for (_, face), chart in charts.items() if face in ("left", "right")]
 
 
 def _stripes(vehicle: Vehicle, charts: Charts, mark: Mark) -> None:

@@ -34,6 +34,7 @@ ACCENTS: tuple[Colour, ...] = (
     (240, 240, 240), (25, 25, 25), (35, 35, 210), (200, 95, 30), (40, 200, 235), (60, 160, 40), (30, 120, 240),
     (160, 50, 140), (190, 190, 60), (120, 120, 125),
 )  # fmt: skip
+CONTRAST = 160  # least difference between a twin's mark and its ground, summed over the three colours
 PANELS = ("hood", "left door", "right door", "left rear", "right rear", "tail", "roof", "rear window", "bumper")
 SHAPES = ("disc", "square", "triangle", "star", "bars", "heart", "cross", "ring")
 LIVERIES = ("stripes", "band", "two-tone", "roof", "lettering", "number", "checker", "slash", "patches", "panel",
@@ -181,6 +182,17 @@ def _sticker(rng: np.random.Generator) -> Mark:
     return _mark("sticker", rng)
 
 
+def _noticeable(mark: Mark, original: Vehicle) -> Mark:
+    """The mark made large enough to be seen, in a colour that stands out, on something that is not a window."""
+    panel = "tail" if mark.kind == "panel" and mark.panel in ("rear window", "bumper", "roof") else mark.panel
+    ground = (35, 35, 35) if panel in ("rear window", "bumper") else original.paint
+    contrast = np.abs(np.subtract(ACCENTS, ground)).sum(axis=1)
+    colour = mark.colour
+    if np.abs(np.subtract(colour, ground)).sum() < CONTRAST:
+        colour = ACCENTS[int(np.flatnonzero(contrast >= CONTRAST)[mark.seed % (contrast >= CONTRAST).sum()])]
+    return replace(mark, panel=panel, size=max(mark.size, 0.55), colour=colour)
+
+
 def _twin(original: Vehicle, identity: int, rng: np.random.Generator) -> Vehicle:
     """A copy that differs by one thing, and by its plate."""
     how = str(rng.choice(TWIN_DIFFERENCES, p=(0.4, 0.2, 0.1, 0.1, 0.1, 0.1)))
@@ -193,9 +205,7 @@ def _twin(original: Vehicle, identity: int, rng: np.random.Generator) -> Vehicle
         wheels = (40, 160, 210) if wheels != (40, 160, 210) else (196, 196, 198)
     else:
         kind = {"stripe": str(rng.choice(("stripes", "band", "slash")))}.get(how, how)
-        mark = _mark(kind, rng)
-        clash = np.abs(np.subtract(mark.colour, original.paint)).sum() < 150
-        marks = (*marks, replace(mark, size=max(mark.size, 0.5), colour=(35, 35, 210) if clash else mark.colour))
+        marks = (*marks, _noticeable(_mark(kind, rng), original))
     return replace(
         original,
         identity=identity,
