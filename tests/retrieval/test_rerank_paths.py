@@ -136,11 +136,25 @@ def test_the_clustering_form_names_bad_input():
     x, _ = clusters(10)
     with pytest.raises(ValueError, match="k1 is 11 with 10 images"):
         jaccard_distance(x, k1=11)
-    lopsided = TableTransit(np.random.default_rng(0).random((10, 10)))
-    with pytest.raises(ValueError, match="differ between there and back"):
-        jaccard_distance(x, k1=5, k2=2, transit=lopsided, weight=1.0)
-    with pytest.raises(ValueError, match="differ between there and back"):
-        rerank(x[:2], x[2:], k1=5, k2=2, transit=lopsided, weight=1.0)
+
+
+@pytest.mark.parametrize("k1", [5, 12])
+def test_a_transit_with_two_directions_is_mirrored(k1):
+    x, _ = clusters(90, seed=7)
+    table = np.random.default_rng(0).uniform(0, 2, (90, 90))
+    both = (table + table.T) / 2
+    both[:20, 20:], both[20:, :20] = table[:20, 20:], table[:20, 20:].T
+    lopsided, straight = TableTransit(table), TableTransit(both)
+    options = dict(weight=0.3, k1=k1, k2=3)
+    np.testing.assert_allclose(
+        rerank(x[:20], x[20:], transit=lopsided, **options),
+        rerank(x[:20], x[20:], transit=straight, **options),
+        atol=1e-5,
+    )
+    mean = TableTransit((table + table.T) / 2)
+    np.testing.assert_allclose(
+        jaccard_distance(x, transit=lopsided, **options), jaccard_distance(x, transit=mean, **options), atol=1e-5
+    )
 
 
 def test_query_expansion_is_the_weighted_mean():

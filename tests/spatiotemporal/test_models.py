@@ -230,3 +230,20 @@ def test_fusion_is_equation_six():
     for weight in (-0.1, np.nan, np.inf):
         with pytest.raises(ValueError, match="weight"):
             fuse(appearance, transit, weight)
+
+
+@pytest.mark.parametrize("tick_s", [1.0, 0.0])
+def test_single_pairs_are_the_same_as_in_their_block(pairwise, tick_s):
+    query, gallery = traffic(1, 12), traffic(2, 30)
+    if tick_s:
+        query, gallery = (
+            Sightings(s.camera, np.where(np.arange(len(s)) % 7, np.round(s.time_s / tick_s) * tick_s, np.nan))
+            for s in (query, gallery)
+        )
+    transit = pairwise.transit(query, gallery)
+    if not hasattr(transit, "pairs"):
+        pytest.skip("this transit has blocks only")
+    generator = np.random.default_rng(0)
+    rows, columns = generator.integers(0, len(query), 200), generator.integers(0, len(gallery), 200)
+    whole = transit.block(slice(0, len(query)), slice(0, len(gallery)))
+    np.testing.assert_array_equal(transit.pairs(rows, columns), whole[rows, columns])

@@ -8,10 +8,11 @@ import numpy as np
 
 from torchreid_dfrst.retrieval import checks, reciprocal
 from torchreid_dfrst.retrieval.jaccard import Shared
+from torchreid_dfrst.retrieval.mirrored import mirrored
 from torchreid_dfrst.retrieval.rerank import Parameters
 from torchreid_dfrst.retrieval.search import search
 from torchreid_dfrst.retrieval.stack import Stack
-from torchreid_dfrst.retrieval.tiles import STEP, Fusion, is_symmetric
+from torchreid_dfrst.retrieval.tiles import STEP, Fusion
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
 
@@ -32,7 +33,7 @@ def jaccard_distance(
 
     Args:
         embedding: ``(N, D)``, L2-normalised (see ``normalise``).
-        transit: ``(N, N)`` symmetric transit distances; None for appearance alone.
+        transit: ``(N, N)`` transit distances, of which both directions are averaged; None for appearance alone.
         weight: trade-off omega of Eq. 6, ``>= 0``.
         k1: length of the lists, ``2 <= k1 <= N``.
         k2: images averaged in the local query expansion, ``1 <= k2 <= k1``; 1 for none.
@@ -70,9 +71,7 @@ def jaccard_blocks(
     if not 2 <= k1 <= len(embedding):
         raise ValueError(f"k1 is {k1} with {len(embedding)} images: between 2 and {len(embedding)}")
     fused = checks.fusion(transit, weight, (len(embedding), len(embedding)))
-    fusion = Fusion(transit, weight) if fused and transit is not None else None
-    if fusion and not is_symmetric(fusion.transit):
-        raise ValueError("the transit distances differ between there and back: clustering needs symmetric ones")
+    fusion = Fusion(mirrored(transit, 0), weight) if fused and transit is not None else None
     stack = Stack(embedding)
     near = search(stack, stack, k1, fusion=fusion, precision=precision, memory_limit=memory_limit)
     support = reciprocal.expanded(near.index, k1, round(k1 / 2))

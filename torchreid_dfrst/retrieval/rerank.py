@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,10 +12,11 @@ import torch
 from torchreid_dfrst.retrieval import checks, reciprocal
 from torchreid_dfrst.retrieval.jaccard import Shared, jaccard
 from torchreid_dfrst.retrieval.lists import Neighbors
+from torchreid_dfrst.retrieval.mirrored import mirrored
 from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.search import search
 from torchreid_dfrst.retrieval.stack import Stack
-from torchreid_dfrst.retrieval.tiles import STEP, Fusion, fused_tile, is_symmetric
+from torchreid_dfrst.retrieval.tiles import STEP, Fusion, fused_tile
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
 POWER = {"torchreid": 4, "transreid": 2}
@@ -49,7 +51,8 @@ def rerank(
     Args:
         query: ``(Q, D)`` embeddings, L2-normalised (see ``normalise``).
         gallery: ``(G, D)`` embeddings, L2-normalised.
-        transit: ``(Q + G, Q + G)`` symmetric transit distances of queries, then gallery; None for appearance alone.
+        transit: ``(Q + G, Q + G)`` transit distances of queries, then gallery; None for appearance alone. Where they
+            differ there and back, see ``mirrored.Mirrored``.
         weight: trade-off omega, ``>= 0``.
         k1: neighbours that may be reciprocal, ``1 <= k1 < Q + G``.
         k2: neighbours averaged in the local query expansion, ``1 <= k2 <= k1``; 1 for none.
@@ -127,6 +130,7 @@ class Reranking:
 
     Attributes:
         near: the neighbours it rests on, with near-ties, fallbacks and method.
+        seconds: what each stage took.
         cuts: ``(T, 3)`` the near-ties that lie at the end of a list (k1 + 1, half of it, k2): the only ones that can
             change the result.
     """
@@ -150,11 +154,12 @@ class Reranking:
         parameters.fit(self.images)
         fused = checks.fusion(transit, weight, (self.images, self.images))
         self.fusion = Fusion(transit, weight) if fused and transit is not None else None
-        if self.fusion and parameters.on == "fused" and not is_symmetric(self.fusion.transit):
-            raise ValueError("the transit distances differ between there and back: re-ranking needs symmetric ones")
-        self.parameters, self.inside = parameters, self.fusion if parameters.on == "fused" else None
+        self.parameters, self.inside = parameters, None
+        if self.fusion is not None and parameters.on == "fused":
+            self.inside = Fusion(mirrored(self.fusion.transit, self.queries), weight)
         self.stack = Stack(query, gallery)
         self.original = np.empty((self.queries, len(gallery)), dtype=np.float32) if keep else None
+        start = time.perf_counter()
         self.near = search(
             self.stack,
             self.stack,
@@ -166,6 +171,7 @@ class Reranking:
             wanted=lambda rows, columns: rows.start < self.queries <= columns.start,
             sink=self._keep if keep else None,
         )
+        self.seconds = {"neighbours": time.perf_counter() - start}
         support = reciprocal.expanded(self.near.index, parameters.k1 + 1, parameters.half)
         distance = reciprocal.support_distances(
             support, self.near.index, self.near.distance, self.stack, self.inside, STEP
@@ -177,6 +183,7 @@ class Reranking:
         encoding = reciprocal.weigh(support, distance / np.repeat(self.scale, np.diff(support.indptr)))
         encoding = reciprocal.averaged(encoding, self.near.index[:, : parameters.k2])
         self.shared = Shared(encoding[: self.queries], encoding[self.queries :])
+        self.seconds["encoding"] = time.perf_counter() - start - self.seconds["neighbours"]
 
     def _keep(self, rows: slice, columns: slice, tile: torch.Tensor) -> None:
         assert self.original is not None
@@ -195,8 +202,10 @@ class Reranking:
         if self.original is None:
             return np.concatenate(list(self.blocks()))
         result, self.original = self.original, None
+        start = time.perf_counter()
         for part in self.shared.blocks(64):
             self._finish(part, result[part])
+        self.seconds["distances"] = time.perf_counter() - start
         return result
 
     def blocks(self) -> Iterator[np.ndarray]:

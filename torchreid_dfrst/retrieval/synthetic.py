@@ -6,7 +6,7 @@ import numpy as np
 
 from torchreid_dfrst.retrieval.features import Features
 from torchreid_dfrst.retrieval.neighbors import normalise
-from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 LATENT, TYPES, CAMERAS, PER_TRACK = 192, 40, 20, 7
 
@@ -64,3 +64,10 @@ def features(
     )
     every = Features(embedding, sightings)
     return every[:queries], every[queries:]
+
+
+def ring() -> CameraNetwork:
+    """The cameras of that city, 150 m apart on a ring road."""
+    place = np.arange(CAMERAS)
+    steps = np.abs(place[:, None] - place)
+    return CameraNetwork(place, 150.0 * np.minimum(steps, CAMERAS - steps))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.retrieval import pairs
+from torchreid_dfrst.retrieval.mirrored import is_symmetric
 from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.selection import Selection
 from torchreid_dfrst.retrieval.settle import RESOLUTION, settle
@@ -280,11 +281,3 @@ class Search:
                 close = np.flatnonzero(np.diff(line[order]) < RESOLUTION)
                 self.near_ties.append(np.stack([np.full(len(close), i), order[close], order[close + 1]], axis=1))
         self.fallbacks += len(rows)
-
-
-def is_symmetric(transit: Transit) -> bool:
-    """Whether the distance there is the distance back, compared on up to nine blocks of both halves of the matrix."""
-    count = transit.shape[0]
-    starts = sorted({0, count // 2, max(0, count - 64)})
-    parts = [slice(start, min(start + 64, count)) for start in starts]
-    return all(np.array_equal(transit.block(a, b), transit.block(b, a).T) for a in parts for b in parts)

@@ -101,6 +101,18 @@ class GapTransit:
             out[unknown] = self._offset[camera[unknown][:, None], other] + self._unknown
         return out
 
+    def pairs(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Float32 distances of single pairs, the same values as in their ``block``."""
+        camera, other = self._camera[0][rows], self._camera[1][columns]
+        if self._table is None:
+            gap = np.nan_to_num(self._time[1][columns] - self._time[0][rows])
+            value = np.asarray(self._curve(self._number[camera, other], gap), dtype=np.float32)
+        else:
+            place = self._start[camera, other] + (self._tick[1][columns] - self._tick[0][rows])
+            value = self._table.reshape(-1).take(place, mode="clip")
+        missing = np.isnan(self._time[0][rows]) | self._missing[columns]
+        return np.where(missing, self._unknown, value) + self._offset[camera, other]
+
     def _look_up(self, out: np.ndarray, group: np.ndarray, rows: slice | np.ndarray, base: np.ndarray) -> None:
         assert self._table is not None
         table, tick, index = self._table.reshape(-1), self._tick[0][rows], np.empty_like(base)

@@ -14,6 +14,8 @@ class Transit(Protocol):
     """Transit distances between two lists of sightings, made block by block and never held whole.
 
     ``low`` and ``high`` bound every value, so that a search may stop where no transit term can change the order.
+    A transit may also have ``pairs(rows, columns)``, the distances of single pairs of two equally long integer arrays,
+    the same to the last bit as in their blocks; retrieval is faster with it.
     """
 
     shape: tuple[int, int]

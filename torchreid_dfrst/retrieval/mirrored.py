@@ -1,0 +1,59 @@
+"""One distance for both directions, where a space-time model has two."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from torchreid_dfrst.spatiotemporal.transit import Transit
+
+
+class Mirrored:
+    """A transit between images of one list, the same there and back.
+
+    k-reciprocal sets know one distance between two images; models with directed camera pairs have two. Between a query
+    and a gallery image that of the query counts, as in the ranking without re-ranking; between two queries or two
+    gallery images it is the mean of both directions. (Our reading.)
+
+    Args:
+        transit: ``(N, N)`` transit distances of queries, then gallery.
+        queries: how many of the N are queries.
+    """
+
+    def __init__(self, transit: Transit, queries: int):
+        self.transit, self.queries = transit, queries
+        self.shape, self.low, self.high = transit.shape, transit.low, transit.high
+
+    def block(self, rows: slice, columns: slice) -> np.ndarray:
+        """Float32 distances of those rows and columns."""
+        result = np.empty((rows.stop - rows.start, columns.stop - columns.start), dtype=np.float32)
+        for i in self._sides(rows):
+            for j in self._sides(columns):
+                there = i.start < self.queries, j.start < self.queries
+                if there == (True, False):
+                    value = self.transit.block(i, j)
+                elif there == (False, True):
+                    value = self.transit.block(j, i).T
+                else:
+                    value = (self.transit.block(i, j) + self.transit.block(j, i).T) / 2
+                result[i.start - rows.start : i.stop - rows.start, j.start - columns.start : j.stop - columns.start] = (
+                    value
+                )
+        return result
+
+    def _sides(self, part: slice) -> list[slice]:
+        """The pieces of a slice that are queries and gallery."""
+        middle = min(max(self.queries, part.start), part.stop)
+        return [s for s in (slice(part.start, middle), slice(middle, part.stop)) if s.start < s.stop]
+
+
+def mirrored(transit: Transit, queries: int) -> Transit:
+    """The transit itself if it is the same there and back on samples of it, else ``Mirrored``."""
+    return transit if is_symmetric(transit) else Mirrored(transit, queries)
+
+
+def is_symmetric(transit: Transit) -> bool:
+    """Whether the distance there is the distance back, compared on up to nine blocks of both halves of the matrix."""
+    count = transit.shape[0]
+    starts = sorted({0, count // 2, max(0, count - 64)})
+    parts = [slice(start, min(start + 64, count)) for start in starts]
+    return all(np.array_equal(transit.block(a, b), transit.block(b, a).T) for a in parts for b in parts)
