@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from torchreid_dfrst.data.text import count, read_lines, read_text
+from torchreid_dfrst.data.xml_items import read_items
 from torchreid_dfrst.sightings import UNKNOWN
 
 
@@ -74,16 +73,8 @@ def read_index(path: str | Path, gallery_size: int) -> list[np.ndarray]:
 
 
 def _read_xml(path: Path) -> dict[str, Label]:
-    # The standard parser refuses the declared gb2312, so it gets text without the declaration.
-    text = re.sub(r"^\s*<\?xml[^>]*\?>", "", read_text(path, "labels"), count=1)
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ValueError(f"{path} declares a document type or entities, which labels never need: refused unread")
-    try:
-        items = list(ET.fromstring(text).iter("Item"))
-    except ET.ParseError as error:
-        raise ValueError(f"{path} is not well-formed XML ({error}): download it again, or remove it") from error
     labels = {}
-    for number, item in enumerate(items, start=1):
+    for number, item in enumerate(read_items(path), start=1):
         name = item.get("imageName")
         if not name:
             raise ValueError(f"item {number} of {path} has no imageName: expected <Item imageName=... />")
@@ -91,7 +82,7 @@ def _read_xml(path: Path) -> dict[str, Label]:
     return labels
 
 
-def _number(item: ET.Element, name: str, path: Path) -> int:
+def _number(item: dict[str, str], name: str, path: Path) -> int:
     text = item.get(name, "0").strip()
     if count(text, 0, 999) is None:
         raise ValueError(f"{name} of {item.get('imageName')} in {path} is {text!r}: expected a number")

@@ -157,7 +157,8 @@ PROTOCOLS = {
 
 def of_dataset(name: str | None) -> str:
     """The protocol that results on a data set are published with: the data set's own, else image to image."""
-    return name if name in ("vehicleid", "veriwild") else "image-to-image"
+    family = (name or "").rstrip("0123456789")
+    return family if family in ("vehicleid", "veriwild") else "image-to-image"
 
 
 def build(

@@ -1,0 +1,311 @@
+"""VehicleID, VERI-Wild, CityFlow and tables, each written in its published format, CRLF and blank lines included."""
+
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from torchreid_dfrst.data import DATASETS, CityFlow, Table, VehicleID, VeRiWild
+from torchreid_dfrst.data.doctor import check_dataset
+from torchreid_dfrst.data.table import read_table
+from torchreid_dfrst.data.veriwild import read_information
+from torchreid_dfrst.retrieval import Features
+from torchreid_dfrst.retrieval.protocols import build, of_dataset
+
+
+def image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(zlib.crc32(path.name.encode())).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+@pytest.fixture
+def vehicleid(tmp_path):
+    folder = tmp_path / "VehicleID_V1.0"
+    (folder / "train_test_split").mkdir(parents=True)
+    number = 0
+    for name, vehicles in (
+        ("train_list.txt", range(1, 5)),
+        *((f"test_list_{n}.txt", range(9, 14)) for n in (800, 1600)),
+    ):
+        lines = []
+        for vehicle in vehicles:
+            for _ in range(2 + vehicle % 3):
+                number += 7
+                lines.append(f"{number:07d} {vehicle}")
+                image(folder / "image" / f"{number:07d}.jpg")
+        (folder / "train_test_split" / name).write_bytes("\r\n".join([*lines, "", ""]).encode())
+    return tmp_path
+
+
+def test_vehicleid_standard_and_reversed(vehicleid):
+    standard = VehicleID(str(vehicleid), verbose=False)
+    assert {pid for _, pid, *_ in standard.train} == set(range(4))
+    assert sorted(pid for _, pid, *_ in standard.gallery) == [9, 10, 11, 12, 13]
+    assert len(standard.query) == 2 + 3 + 4 + 2 + 3 - 5
+    assert {camid for _, _, camid, *_ in standard.query} == {0} and {c for _, _, c, *_ in standard.gallery} == {1}
+    backwards = VehicleID(str(vehicleid), reverse=True, verbose=False)
+    assert [i[0] for i in backwards.query] == [i[0] for i in standard.gallery]
+    assert standard[0]["img"].size == (8, 8)
+
+
+def test_vehicleid_repeats_are_the_draws_of_the_protocol(vehicleid):
+    sets = [VehicleID(str(vehicleid), split_id=k, verbose=False) for k in range(4)]
+    assert len({tuple(i[0] for i in s.gallery) for s in sets}) > 1
+    parts = [sets[2].sightings[name] for name in ("query", "gallery")]
+    query, gallery = (Features(np.random.default_rng(0).normal(size=(len(p), 3)), p) for p in parts)
+    for dataset, (_, drawn) in zip(sets, build("vehicleid", draws=4).pairs(query, gallery), strict=True):
+        assert sorted(drawn.sightings.path) == [i[0] for i in dataset.gallery]
+
+
+def test_every_size_and_its_protocol(vehicleid):
+    assert len(DATASETS["vehicleid1600"](str(vehicleid), verbose=False).gallery) == 5
+    with pytest.raises(FileNotFoundError, match=r"test_list_13164\.txt"):
+        DATASETS["vehicleid13164"](str(vehicleid))
+    assert of_dataset("vehicleid2400") == "vehicleid" and of_dataset("veriwild5000") == "veriwild"
+    assert of_dataset("veri776") == of_dataset(None) == "image-to-image"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("0000001", "not of the form"), ("a 1\n", "not of the form"), ("\n", "empty"), ("1 2\n1 2\n", "more than once")],
+)
+def test_a_vehicleid_list_that_is_none(vehicleid, text, message):
+    (vehicleid / "VehicleID_V1.0" / "train_test_split" / "train_list.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        VehicleID(str(vehicleid))
+
+
+@pytest.fixture
+def veriwild(tmp_path):
+    """Vehicle 7's query is seen again by its own camera only, so removal leaves it no match."""
+    lists = tmp_path / "VERI-Wild" / "train_test_split"
+    lists.mkdir(parents=True)
+    rows = ["id/image;Camera ID;Time;Model;Type;Color"]
+    names = {"train_list.txt": [], "test_3000_query.txt": [], "test_3000.txt": []}
+    images = [("train_list.txt", v, c) for v in (1, 2, 3) for c in (0, 5, 173)]
+    images += [("test_3000_query.txt", v, 4) for v in (6, 7)]
+    images += [("test_3000.txt", 6, 4), ("test_3000.txt", 6, 8), ("test_3000.txt", 7, 4)]
+    for number, (name, vehicle, camera) in enumerate(images):
+        key = f"{vehicle:05d}/{number:06d}"
+        names[name].append(key)
+        rows.append(f"{key};{camera};2018-03-11 0{number % 10}:15:30;Volkswagen; small-sized truck;dark gray")
+        image(tmp_path / "VERI-Wild" / "images" / f"{key}.jpg")
+    for name, listed in names.items():
+        (lists / name).write_text("\n".join(listed) + "\n")
+    (lists / "vehicle_info.txt").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def test_veriwild(veriwild, caplog):
+    dataset = VeRiWild(str(veriwild), verbose=False)
+    assert (len(dataset.train), len(dataset.query), len(dataset.gallery)) == (9, 2, 3)
+    assert {camid for _, _, camid, *_ in dataset.train} == {0, 5, 173}
+    time = dataset.sightings["train"].time_s
+    assert time[1] - time[0] == 3600
+    assert "1 of 2 queries" in caplog.text
+    result = build(of_dataset("veriwild")).score(
+        np.zeros((2, 3)), dataset.sightings["query"], dataset.sightings["gallery"]
+    )
+    assert (result.used, result.skipped) == (1, 1)
+
+
+def test_veriwild_times_of_unknown_form_are_counted(veriwild, caplog):
+    path = veriwild / "VERI-Wild" / "train_test_split" / "vehicle_info.txt"
+    path.write_text(path.read_text().replace("2018-03-11 ", "11.03.2018 at "))
+    assert np.isnan(VeRiWild(str(veriwild), verbose=False).sightings["train"].time_s).all()
+    assert "14 of 14 times" in caplog.text and "time_format" in caplog.text
+    read = VeRiWild(str(veriwild), time_format="%d.%m.%Y at %H:%M:%S", verbose=False)
+    assert not np.isnan(read.sightings["train"].time_s).any()
+
+
+@pytest.mark.parametrize(
+    "time", ["2018-03-11 08:15:30", "2018/03/11 08:15:30", "20180311081530", "2018-03-11T08:15:30.0"]
+)
+def test_times_are_parsed_leniently(tmp_path, time):
+    (tmp_path / "vehicle_info.txt").write_text(f"id/image;Camera ID;Time;M;T;C\n00001/000001;3;{time};a;b;c\n")
+    assert read_information(tmp_path / "vehicle_info.txt") == {"00001/000001": (3, 1520756130.0)}
+
+
+def test_veriwild_without_its_parts(veriwild):
+    lists = veriwild / "VERI-Wild" / "train_test_split"
+    with pytest.raises(FileNotFoundError, match="test_10000_query"):
+        DATASETS["veriwild10000"](str(veriwild))
+    (lists / "test_3000.txt").write_text("00009/999999\n")
+    with pytest.raises(ValueError, match=r"not in vehicle_info\.txt \(00009/999999\)"):
+        VeRiWild(str(veriwild))
+    (lists / "test_3000.txt").write_text("999999\n")
+    with pytest.raises(ValueError, match="not of the form"):
+        VeRiWild(str(veriwild))
+    (lists / "vehicle_info.txt").rename(veriwild / "VERI-Wild" / "vehicle_info.txt")
+    (veriwild / "VERI-Wild" / "vehicle_info.txt").write_text("00001/1;x;now\n")
+    with pytest.raises(ValueError, match="line 1"):
+        VeRiWild(str(veriwild))
+
+
+@pytest.fixture
+def cityflow(tmp_path):
+    folder = tmp_path / "AIC20_track2_reid"
+    items = []
+    for number in range(24):
+        name = f"{number + 1:06d}.jpg"
+        items.append(f'<Item imageName="{name}" vehicleID="{number // 4 + 1:04d}" cameraID="c{number % 4 + 6:03d}" />')
+        image(folder / "image_train" / name)
+    text = '<?xml version="1.0" encoding="gb2312"?>\r\n<TrainingImages><Items number="24">{}</Items></TrainingImages>'
+    (folder / "train_label.xml").write_text(text.format("\r\n".join(items)))
+    (folder / "train_track.txt").write_text("000001.jpg 000002.jpg \r\n000003.jpg \r\n")
+    return tmp_path
+
+
+def test_cityflow_without_test_labels_holds_vehicles_out(cityflow):
+    dataset = CityFlow(str(cityflow), hold_out=3, verbose=False)
+    assert (dataset.num_train_pids, len(dataset.train), len(dataset.gallery), len(dataset.query)) == (4, 16, 8, 8)
+    assert set(dataset.sightings["gallery"].identity) == {3, 6}
+    assert set(dataset.sightings["train"].camera) == {5, 6, 7, 8}
+    assert dataset.sightings["train"].track[:4].tolist() == [0, 0, 1, -1]
+
+
+def test_cityflow_with_test_labels_of_your_own(cityflow):
+    folder = cityflow / "AIC20_track2_reid"
+    (folder / "test_label.xml").write_text((folder / "train_label.xml").read_text())
+    (folder / "name_query.txt").write_text("000001.jpg\r\n")
+    (folder / "name_test.txt").write_text("000002.jpg\r\n000009.jpg\r\n")
+    dataset = CityFlow(str(cityflow), verbose=False)
+    assert (len(dataset.train), len(dataset.query), len(dataset.gallery)) == (24, 1, 2)
+    (folder / "name_test.txt").write_text("999999.jpg\n")
+    with pytest.raises(ValueError, match=r"no label.*999999"):
+        CityFlow(str(cityflow))
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ('<Item vehicleID="1" cameraID="c001" />', "imageName"),
+        ('<Item imageName="a" vehicleID="x" cameraID="c1" />', "item 1"),
+    ],
+)
+def test_a_cityflow_label_that_is_none(cityflow, item, message):
+    (cityflow / "AIC20_track2_reid" / "train_label.xml").write_text(f"<A>{item}</A>")
+    with pytest.raises(ValueError, match=message):
+        CityFlow(str(cityflow))
+
+
+HEADER = "path,identity,camera,time,split,track"
+ROWS = [
+    "a.jpg,blue van,north,10,train,1",
+    "b.jpg,blue van,south,70.5,train,1",
+    "c.jpg,cab,north,2026-05-01 16:00:00,query,2",
+    "d.jpg,cab,south,,gallery,",
+    "e.jpg,bus,south,5,gallery,2",
+]
+
+
+def write_table(folder, header=HEADER, rows=ROWS, encoding="utf-8-sig"):
+    (folder / "table.csv").write_bytes("\r\n".join([header, *rows, "", " "]).encode(encoding))
+    return folder
+
+
+def test_a_table(tmp_path):
+    write_table(tmp_path)
+    (tmp_path / "distances.csv").write_text("south,north,west\n0,300,9\n300,0,9\n9,9,0\n")
+    dataset = Table(str(tmp_path), verbose=False)
+    train, query, gallery = (dataset.sightings[name] for name in ("train", "query", "gallery"))
+    assert train.identity.tolist() == [0, 0] and query.identity.tolist() == [2] and gallery.identity.tolist() == [2, 1]
+    assert train.time_s.tolist() == [10, 70.5] and np.isnan(gallery.time_s).tolist() == [True, False]
+    assert train.camera.tolist() == [0, 1]
+    assert train.track[0] != train.track[1], "the same number at another camera is another track"
+    assert gallery.track[0] == -1
+    assert dataset.network.between(np.array([0]), np.array([1]))[0, 0] == 300
+    assert dataset.train[0][0] == str(tmp_path / "a.jpg")
+
+
+def test_camera_places_give_straight_distances(tmp_path):
+    write_table(tmp_path)
+    (tmp_path / "cameras.csv").write_text("camera,x,y\nnorth,0,0\nsouth,30,40\n")
+    assert Table(str(tmp_path), verbose=False).network.distance_m.tolist() == [[0, 50], [50, 0]]
+
+
+def test_numbers_stay_as_they_are(tmp_path):
+    rows = [
+        f"{k}.jpg,{v},{c},{k},{s}" for k, (v, c, s) in enumerate([(7, 3, "train"), (9, 3, "query"), (9, 12, "gallery")])
+    ]
+    splits, cameras = read_table(write_table(tmp_path, "path,identity,camera,time,split", rows) / "table.csv")
+    assert splits["gallery"].identity.tolist() == [9] and splits["gallery"].camera.tolist() == [12]
+    assert cameras == ["3", "12"]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "message"),
+    [
+        ("path,identiy,camera,split", ["a,1,1,train"], "did you mean 'identiy'"),
+        (HEADER, [], "no row"),
+        (HEADER, [*ROWS, "f.jpg,x,y,1,test,"], "another split.*row 7: 'test'"),
+        (HEADER, [*ROWS, "f.jpg,,y,1,train,"], "1 rows .* have no identity: row 7"),
+        (HEADER, [*ROWS, ROWS[0]], "more than once"),
+        (HEADER, [*ROWS, "f.jpg,x"], "row 7"),
+        (HEADER, [*ROWS, "f.jpg,x,y,noon,train,"], "row 7: 'noon'"),
+        (HEADER, [*ROWS, "f.jpg,x,y,inf,train,"], "row 7: 'inf'"),
+    ],
+)
+def test_a_table_that_is_none(tmp_path, header, rows, message):
+    write_table(tmp_path, header, rows)
+    with pytest.raises(ValueError, match=message):
+        Table(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("distances.csv", "south,west\n0,1\n1,0\n", "not in .*distances.csv: north"),
+        ("distances.csv", "south,north\n0,1\n", "2 cameras in its header"),
+        ("distances.csv", "south,north\n0,x\nx,0\n", "holds 'x'"),
+        ("distances.csv", "south,north\n0,1\n2,0\n", "symmetrise"),
+        ("distances.csv", "", "0 cameras"),
+        ("cameras.csv", "camera,x\nnorth,1\n", "no column 'y'"),
+    ],
+)
+def test_distances_that_are_none(tmp_path, file, text, message):
+    write_table(tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Table(str(tmp_path))
+
+
+def test_no_table_and_parquet_without_its_reader(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"docs/data\.md"):
+        Table(str(tmp_path))
+    (tmp_path / "table.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match="pip install pyarrow"):
+        Table(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["vehicleid", "veriwild", "cityflow"])
+def test_an_empty_root_says_where_it_looked(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=r"--root"):
+        DATASETS[name](str(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "code"), [("vehicleid", 0), ("veriwild", 1), ("cityflow", 0)])
+def test_the_doctor_knows_them(name, code, request):
+    root = request.getfixturevalue(name)
+    report = check_dataset(name, root)
+    # two of three of VERI-Wild's test cameras have no training image here, and one query has no match
+    expected = {"cameras never seen in training", "queries without a match"} if code else set()
+    assert {found.check for found in report.findings if found.severity != "note"} == expected, report.text()
+    assert report.exit_code == code
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is an optional extra")
+    columns = {"path": ["a", "b", "c"], "identity": [1, 2, 2], "camera": [1, 1, 2], "time": [0.5, None, 2.0]}
+    table = pyarrow.table({**columns, "split": ["train", "query", "gallery"]})
+    __import__("pyarrow.parquet")
+    pyarrow.parquet.write_table(table, tmp_path / "table.parquet")
+    splits, _ = read_table(tmp_path / "table.parquet")
+    assert splits["train"].time_s.tolist() == [0.5] and np.isnan(splits["query"].time_s).all()
+    (tmp_path / "table.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(ValueError, match="is not Parquet"):
+        read_table(tmp_path / "table.parquet")

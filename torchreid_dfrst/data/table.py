@@ -1,0 +1,193 @@
+"""Any data set from one table: ``path,identity,camera,time,split[,track]``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from torchreid_dfrst.data.dataset import VehicleDataset
+from torchreid_dfrst.data.text import read_text, sample
+from torchreid_dfrst.data.veriwild import time_parser
+from torchreid_dfrst.names import nearest
+from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
+
+COLUMNS = ("path", "identity", "camera", "split")
+SPLITS = ("train", "query", "gallery")
+
+
+class Table(VehicleDataset):
+    """Your own data set in ``table.csv`` or ``table.parquet``.
+
+    Columns: ``path`` (relative to the table), ``identity``, ``camera`` (any words), ``split`` (train, query or
+    gallery), and, optional, ``time`` (seconds, or a date and time such as 2026-05-01 16:00:00; empty if unknown) and
+    ``track``. Beside it, optional, either ``distances.csv`` (a header line of cameras, then their road distances in
+    metres, rows in the order of the header) or ``cameras.csv`` (``camera,x,y`` in metres: straight lines).
+
+    Args:
+        root: the table, or the folder that holds it.
+        kwargs: as torchreid's own data sets take them.
+
+    Raises:
+        FileNotFoundError: there is no table.
+        ValueError: a column is missing (the nearest name is given), a value does not parse, a row stands twice, or a
+            camera has no distance.
+    """
+
+    dataset_dir = ""
+    advice: ClassVar[str] = "Write path,identity,camera,time,split[,track] into table.csv; see docs/data.md."
+
+    def __init__(self, root: str = "", **kwargs: Any) -> None:
+        place = Path(root).expanduser().absolute()
+        choices = [place] if place.is_file() else [place / "table.csv", place / "table.parquet"]
+        path = next(filter(Path.is_file, choices), None)
+        if path is None:
+            raise FileNotFoundError(f"no {' or '.join(map(str, choices))}. {self.advice}")
+        self.root, self.dataset_dir = root, str(path.parent)
+        splits, cameras = read_table(path)
+        super().__init__(**splits, network=read_distances(path.parent, cameras), **kwargs)
+
+
+def read_table(path: Path) -> tuple[dict[str, Sightings], list[str]]:
+    """Sightings of each split, and the name of each camera label.
+
+    Raises:
+        ValueError: see ``Table``.
+    """
+    columns = read_columns(path, COLUMNS)
+    count = len(columns["path"])
+    bad = [f"row {row + 2}: {name!r}" for row, name in enumerate(columns["split"]) if name not in SPLITS]
+    if bad:
+        raise ValueError(f"{len(bad)} rows of {path} have another split than train, query, gallery: {sample(bad)}")
+    for column in COLUMNS:
+        empty = [f"row {row + 2}" for row, value in enumerate(columns[column]) if not value]
+        if empty:
+            raise ValueError(f"{len(empty)} rows of {path} have no {column}: {sample(empty)}")
+    twice = [key for key, times in Counter(zip(columns["path"], columns["split"], strict=True)).items() if times > 1]
+    if twice:
+        raise ValueError(f"{len(twice)} images stand more than once in one split of {path}: {sample(twice)}")
+    identity, camera = labels(columns["identity"])[0], labels(columns["camera"])
+    track = np.full(count, UNKNOWN)
+    if "track" in columns:
+        known = np.array([bool(word) for word in columns["track"]])
+        # a track belongs to one vehicle and camera, so the same number elsewhere is another track
+        keys = [f"{i} {c} {t}" for i, c, t in zip(identity, camera[0], columns["track"], strict=True)]
+        track = np.where(known, labels(keys)[0], UNKNOWN)
+    paths = np.array([str(path.parent / name) for name in columns["path"]])
+    everyone = Sightings(camera[0], _times(columns.get("time", [""] * count), path), identity, track, paths)
+    split = np.array(columns["split"])
+    return {name: everyone[split == name] for name in SPLITS}, camera[1]
+
+
+def read_columns(path: Path, needed: tuple[str, ...]) -> dict[str, list[str]]:
+    """Columns of a CSV or Parquet file as text without surrounding blanks.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a needed column is missing, a row is longer than the header, or Parquet cannot be read.
+    """
+    if path.suffix == ".parquet":
+        columns = _parquet(path)
+    else:
+        text = read_text(path, "table")
+        try:
+            rows = [row for row in csv.reader(io.StringIO(text)) if any(word.strip() for word in row)]
+        except csv.Error as error:
+            raise ValueError(f"{path} is not CSV ({error}): save it with commas and without NUL bytes") from error
+        header = [word.strip() for word in rows[0]] if rows else []
+        wrong = [f"row {number}" for number, row in enumerate(rows[1:], start=2) if len(row) != len(header)]
+        if wrong:
+            raise ValueError(
+                f"{len(wrong)} rows of {path} have not {len(header)} values as its header: {sample(wrong)}"
+            )
+        columns = {name: [row[k].strip() for row in rows[1:]] for k, name in enumerate(header)}
+    for name in needed:
+        if name not in columns:
+            raise ValueError(f"{path} has no column {name!r}{nearest(name, columns)}: {', '.join(needed)} are needed")
+    if needed and not columns[needed[0]]:
+        raise ValueError(f"{path} has a header but no row")
+    return columns
+
+
+def labels(words: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Numbers for words: the words themselves if all are whole numbers of 0 or more, else 0, 1, ... in their order.
+
+    Returns:
+        ``(N,)`` int64 labels, and the words in the order of their labels.
+    """
+    if all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
+        numbers = np.array(words, dtype=np.int64)
+        return numbers, [str(number) for number in np.unique(numbers)]
+    names, numbers = np.unique(np.array(words, dtype=np.str_), return_inverse=True)
+    return numbers.astype(np.int64), names.tolist()
+
+
+def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
+    """Distances beside a table, for its cameras; None if there are none.
+
+    Raises:
+        ValueError: a value is no number, the matrix is not square or not symmetric, or a camera is missing.
+    """
+    matrix, places = folder / "distances.csv", folder / "cameras.csv"
+    if matrix.is_file():
+        rows = list(read_columns(matrix, ()).items()) if matrix.stat().st_size else []
+        names = [name for name, _ in rows]
+        if any(len(column) != len(names) for _, column in rows) or not rows:
+            raise ValueError(f"{matrix} has {len(names)} cameras in its header: as many rows are needed below")
+        distance = np.array([[_number(word, matrix) for word in column] for _, column in rows]).T
+    elif places.is_file():
+        columns = read_columns(places, ("camera", "x", "y"))
+        names = columns["camera"]
+        place = np.array([[_number(word, places) for word in columns[axis]] for axis in ("x", "y")]).T
+        distance = np.linalg.norm(place[:, None] - place, axis=2)
+        distance = (distance + distance.T) / 2
+    else:
+        return None
+    lost = [name for name in cameras if name not in names]
+    if lost:
+        source = matrix if matrix.is_file() else places
+        raise ValueError(f"{len(lost)} cameras of the table are not in {source}: {sample(lost)}; add them")
+    rows_of = [names.index(name) for name in cameras]
+    numeric = all(name.isascii() and name.isdigit() and len(name) < 10 for name in cameras)
+    numbers = np.array(cameras, dtype=np.int64) if numeric else np.arange(len(cameras))
+    return CameraNetwork(numbers, distance[np.ix_(rows_of, rows_of)])
+
+
+def _times(words: list[str], path: Path) -> np.ndarray:
+    parse = time_parser(None)
+    times = np.full(len(words), np.nan)
+    bad = []
+    for row, word in enumerate(words):
+        if word:
+            try:
+                times[row] = float(word)
+            except ValueError:
+                times[row] = parse(word)
+            if not np.isfinite(times[row]):
+                bad.append(f"row {row + 2}: {word!r}")
+    if bad:
+        raise ValueError(f"{len(bad)} times of {path} are no seconds and no date and time: {sample(bad)}")
+    return times
+
+
+def _number(word: str, path: Path) -> float:
+    try:
+        return float(word)
+    except ValueError as error:
+        raise ValueError(f"{path} holds {word!r}: metres are expected") from error
+
+
+def _parquet(path: Path) -> dict[str, list[str]]:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(f"{path} needs pyarrow to be read: pip install pyarrow, or save the table as CSV") from error
+    try:
+        columns = pyarrow.parquet.read_table(path).to_pydict()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is not Parquet ({error})") from error
+    return {name: ["" if value is None else str(value).strip() for value in values] for name, values in columns.items()}
