@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from torchreid_dfrst.benchmark import measure_extraction, measure_steps, write_images
+from torchreid_dfrst.benchmark import CLOCKS, measure_extraction, measure_steps, write_images
 from torchreid_dfrst.commands import command
 
 
@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--images", type=int, default=64, help="files to extract (default: %(default)s)")
     made.add_argument("--precision", default="bf16", help="of the extraction (default: %(default)s)")
     made.add_argument("--workers", type=int, default=0, help="loading processes of the extraction")
+    made.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: for a busy machine, with one thread")
     made.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return made
 
@@ -35,10 +36,9 @@ def main() -> None:
     options = parser().parse_args()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         paths = write_images(Path(folder), max(options.images, options.batch), options.size)
-        found = measure_steps(options.model, paths, options.size, options.batch, options.rounds)
-        found |= measure_extraction(
-            options.model, paths, options.size, options.batch, options.rounds, options.precision, options.workers
-        )
+        shared = (options.model, paths, options.size, options.batch, options.rounds)
+        found = measure_steps(*shared, options.clock)
+        found |= measure_extraction(*shared, options.precision, options.workers, options.clock)
     found |= {**vars(options), "threads": torch.get_num_threads(), "torch": torch.__version__}
     if options.json:
         print(json.dumps(found))

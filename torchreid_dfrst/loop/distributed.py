@@ -106,31 +106,31 @@ class _NormalizeOverGroup(torch.autograd.Function):
         total = counts.sum()
         mean = (means * counts).sum(0) / total
         variance = ((variances + (means - mean) ** 2) * counts).sum(0) / total
-        shape = [1, -1] + [1] * (x.dim() - 2)
-        scale = torch.rsqrt(variance + eps)
-        normal = (x - mean.view(shape)) * scale.view(shape)
-        ctx.save_for_backward(normal, scale, weight, total)
-        ctx.axes, ctx.shape = axes, shape
+        # evaluation's kernel with the group's statistics in place of the running ones: one pass over x
+        out = nn.functional.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+        ctx.save_for_backward(x, weight, mean, variance, total)
+        ctx.eps = eps
         ctx.mark_non_differentiable(mean, variance, total)
-        out = normal if weight is None else normal * weight.view(shape)
-        return (out if bias is None else out + bias.view(shape)), mean, variance, total
+        return out, mean, variance, total
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor, *_: torch.Tensor) -> tuple[Any, ...]:
-        normal, scale, weight, total = ctx.saved_tensors
-        shift, stretch = gradient.sum(ctx.axes), (gradient * normal).sum(ctx.axes)
+        x, weight, mean, variance, total = ctx.saved_tensors
+        scale = torch.ones_like(mean) if weight is None else weight
+        into, stretch, shift = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, scale, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
         sums = torch.stack([shift, stretch])
         dist.all_reduce(sums)
         mean_shift, mean_stretch = (sums / total).unbind()
-        into = gradient - mean_shift.view(ctx.shape) - normal * mean_stretch.view(ctx.shape)
-        factor = scale if weight is None else scale * weight
+        # what the statistics themselves pass back, an affine function of x in each channel
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        inverse = torch.rsqrt(variance + ctx.eps)
+        slope = scale * inverse * inverse * mean_stretch
+        offset = scale * inverse * mean_shift - slope * mean
+        into = into.addcmul_(x, -slope.view(shape)).sub_(offset.view(shape))
         # weight and bias get this process's share: DDP averages it over processes as it does every gradient
-        return (
-            into * factor.view(ctx.shape),
-            stretch if ctx.needs_input_grad[1] else None,
-            shift if ctx.needs_input_grad[2] else None,
-            None,
-        )
+        return into, stretch if ctx.needs_input_grad[1] else None, shift if ctx.needs_input_grad[2] else None, None
 
 
 class GroupBatchNorm(nn.modules.batchnorm._BatchNorm):
