@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--model", default="lognormal", help=f"one of {', '.join(MODELS)}")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the model; repeatable")
     parser.add_argument("--table", action="store_true", help="all models, alone and beside appearance (slow)")
+    parser.add_argument("--simulated", type=float, nargs="*", default=list(DIFFICULTY), help="appearances of the table")
     parser.add_argument("--cross-validate", action="store_true", help="options of likelihood, on training vehicles")
     parser.add_argument("--save", help="write the fitted model to this file")
     parser.add_argument("--out", help="write the table to this JSON file")
@@ -42,7 +43,8 @@ def main() -> None:
         train, query, gallery, network = data.train, data.query, data.gallery, data.network
         lists = train, query, gallery
         if args.table:
-            runs = {f"simulated {wanted:g}": extraction(*lists, network, level) for wanted, level in DIFFICULTY.items()}
+            wanted_levels = [(wanted, DIFFICULTY[wanted]) for wanted in args.simulated]
+            runs = {f"simulated {wanted:g}": extraction(*lists, network, level) for wanted, level in wanted_levels}
 
     if args.cross_validate:
         for options, score in grid(train, network):

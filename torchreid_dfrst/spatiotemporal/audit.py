@@ -23,14 +23,18 @@ def rank(distance: np.ndarray, query: Sightings, gallery: Sightings, seed: int =
         gallery: the columns.
         seed: of the draw.
     """
-    order = np.random.default_rng(seed).permutation(len(gallery))
-    return evaluate(
-        np.ascontiguousarray(distance[:, order]),
-        query.identity,
-        gallery.identity[order],
-        query.camera,
-        gallery.camera[order],
-    )
+    shuffled = order(len(gallery), seed)
+    return score(np.ascontiguousarray(distance[:, shuffled]), query, gallery[shuffled])
+
+
+def order(images: int, seed: int = ORDER_SEED) -> np.ndarray:
+    """The seeded draw of ``rank``: a permutation of the gallery."""
+    return np.random.default_rng(seed).permutation(images)
+
+
+def score(distance: np.ndarray, query: Sightings, gallery: Sightings) -> Metrics:
+    """Score a distance matrix by the junk rule, ties by gallery order."""
+    return evaluate(distance, query.identity, gallery.identity, query.camera, gallery.camera)
 
 
 def tie_bounds(distance: np.ndarray, query: Sightings, gallery: Sightings) -> tuple[Metrics, Metrics]:

@@ -18,7 +18,7 @@ from torchreid_dfrst.spatiotemporal.model import GapModel
 OMEGAS = (0.0, *(0.025 * 2 ** (2 * np.arange(14) / 3)).round(3).tolist())
 METHODS = ("map", "calibrated")
 SAMPLES = 100_000
-QUERIES = 600
+QUERIES = 400
 
 
 @dataclass(frozen=True)

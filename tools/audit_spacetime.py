@@ -1,0 +1,68 @@
+"""Is the gain by space and time honest? Controls of every model, as JSON and pictures."""
+
+import argparse
+import json
+from pathlib import Path
+
+from torchreid_dfrst import retrieval
+from torchreid_dfrst.commands import command
+from torchreid_dfrst.data.veri_format import read_veri
+from torchreid_dfrst.report import spacetime as pictures
+from torchreid_dfrst.retrieval.features import Extraction
+from torchreid_dfrst.spatiotemporal import MODELS, build, controls, table
+from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
+from torchreid_dfrst.spatiotemporal.lognormal import LogNormal
+from torchreid_dfrst.spatiotemporal.transition import Transition
+
+
+@command
+def main() -> None:
+    """Read, run the controls, write JSON and pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", help="folder in VeRi-776's format: space and time alone; the lists are enough")
+    parser.add_argument("--features", help="instead of --root: a features file, audited fused with its appearance")
+    parser.add_argument("--model", nargs="*", default=list(MODELS), help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--omega", type=float, default=0.2, help="weight of the fusion with --features")
+    parser.add_argument("--table", help="JSON written by tools/spacetime.py --table --out, for mAP against omega")
+    parser.add_argument("--out", default="runs/spacetime", help="folder for audit.json and the pictures")
+    args = parser.parse_args()
+    if not args.root and not args.features:
+        parser.error("give --root or --features")
+
+    appearance = None
+    if args.features:
+        run = Extraction.load(args.features)
+        train, network = table.needed(run)
+        query, gallery = run.query.sightings, run.gallery.sightings
+        appearance = retrieval.distance(*(retrieval.normalise(x.embedding) for x in (run.query, run.gallery)))
+    else:
+        data = read_veri(args.root, images=False)
+        if data.network is None:
+            raise ValueError(f"{args.root} has no camera_Dist.txt: space and time need the distances between cameras")
+        train, query, gallery, network = data.train, data.query, data.gallery, data.network
+
+    out, results = Path(args.out), {}
+    out.mkdir(parents=True, exist_ok=True)
+    for name in args.model:
+        results[name] = controls.run(build(name), train, query, gallery, network, appearance, args.omega)
+        kept = {key: results[name][key] for key in ("as it is", "shuffled")}
+        print(name, json.dumps(kept), flush=True)
+        (out / "audit.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+    pictures.controls(results, out / "spacetime_controls.png")
+    pictures.reliability(results, out / "spacetime_reliability.png")
+    for name, result in results.items():
+        pictures.pair_gains(result, network.cameras, out / f"spacetime_pairs_{name}.png")
+    pictures.logistic_family(out / "spacetime_logistic.png")
+    pictures.densities(LogNormal().fit(train, network), train, network, out / "spacetime_densities.png")
+    pictures.evidence(Likelihood().fit(train, network), train, network, out / "spacetime_evidence.png")
+    pictures.camera_network(Transition().fit(train, network), network, out / "spacetime_network.png")
+    if args.table:
+        rows = json.loads(Path(args.table).read_text(encoding="utf-8"))
+        for run_name in [key for key in next(iter(rows.values())) if key not in ("parameters", "alone")]:
+            pictures.omega(rows, run_name, out / f"spacetime_omega_{run_name.replace(' ', '_')}.png")
+    print(f"audit.json and pictures are in {out}")
+
+
+if __name__ == "__main__":
+    main()

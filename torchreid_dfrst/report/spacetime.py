@@ -1,0 +1,197 @@
+"""Pictures of space and time: fitted laws over their data, the camera network, omega, the logistic, the controls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
+from torchreid_dfrst.spatiotemporal.lognormal import LogNormal, logistic
+from torchreid_dfrst.spatiotemporal.training import one_per_pass, pairs_of_a_vehicle
+from torchreid_dfrst.spatiotemporal.transition import Transition
+
+WIDE, SQUARE = (9.0, 3.6), (6.5, 5.6)
+DATA, LAW, OTHER = "#b8c4d0", "#c0392b", "#2c5d8a"
+
+
+def densities(model: LogNormal, train: Sightings, network: CameraNetwork, path: str | Path) -> None:
+    """The paper's two laws over histograms of the training pairs they were fitted on, on logarithmic axes."""
+    pairs, row = pairs_of_a_vehicle(train), network.rows(train.camera)
+    metres = np.maximum(network.distance_m[row[pairs.first], row[pairs.second]], model.floor_m)
+    gaps = np.maximum(np.abs(train.time_s[pairs.first] - train.time_s[pairs.second]), model.floor_s)
+    figure = Figure(WIDE, layout="constrained")
+    for axes, values, mu, sigma, name in zip(
+        figure.subplots(1, 2),
+        (metres, gaps),
+        (model.mu_s, model.mu_t),
+        (model.sigma_s, model.sigma_t),
+        ("road distance, m", "time gap, s"),
+        strict=True,
+    ):
+        log = np.log(values)
+        axes.hist(log, bins=60, density=True, color=DATA, label=f"{len(values):,} pairs of images")
+        x = np.linspace(log.min(), log.max(), 400)
+        axes.plot(
+            x, np.exp(-0.5 * ((x - mu) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi)), color=LAW, label="log-normal"
+        )
+        _log_ticks(axes, x)
+        axes.set(xlabel=name, ylabel="density of the logarithm")
+        axes.legend(frameon=False)
+    _write(figure, path)
+
+
+def evidence(model: Likelihood, train: Sightings, network: CameraNetwork, path: str | Path) -> None:
+    """Evidence of the likelihood model for its four busiest camera pairs, over the gaps it was counted from."""
+    seen = one_per_pass(train)
+    pairs, row, count = pairs_of_a_vehicle(seen), network.rows(seen.camera), len(network)
+    first, second = np.concatenate([pairs.first, pairs.second]), np.concatenate([pairs.second, pairs.first])
+    trip, gap = row[first] * count + row[second], seen.time_s[second] - seen.time_s[first]
+    busiest = [k for k in np.argsort(-model.seen.ravel()) if k // count < k % count][:4]
+    figure = Figure((9.0, 6.0), layout="constrained")
+    for axes, k in zip(figure.subplots(2, 2).ravel(), busiest, strict=True):
+        place = model._axis.position(gap[trip == k])
+        axes.hist(place, bins=80, range=(0, model.bins - 1), color=DATA, label=f"{len(place)} pairs of passes")
+        axes.set(ylabel="pairs", xlabel="signed gap, s")
+        twin = axes.twinx()
+        twin.plot(np.arange(model.bins), model.evidence[k], color=LAW, label="evidence, nats")
+        twin.axhline(0, color="#888888", lw=0.6)
+        twin.set_ylabel("nats", color=LAW)
+        marks = np.array([-1800, -300, -60, -10, 0, 10, 60, 300, 1800])
+        axes.set_xticks(model._axis.position(marks), [f"{m:g}" for m in marks], fontsize=8)
+        a, b = network.cameras[k // count], network.cameras[k % count]
+        axes.set_title(f"camera {a} to {b}, {network.distance_m[k // count, k % count]:.0f} m", fontsize=10)
+    _write(figure, path)
+
+
+def camera_network(model: Transition, network: CameraNetwork, path: str | Path) -> None:
+    """Cameras placed by their road distances (two leading axes of classical scaling), with median transit times."""
+    squared = network.distance_m**2
+    centre = np.eye(len(network)) - 1 / len(network)
+    values, vectors = np.linalg.eigh(-0.5 * centre @ squared @ centre)
+    at = vectors[:, [-1, -2]] * np.sqrt(np.maximum(values[[-1, -2]], 0))
+    figure = Figure(SQUARE, layout="constrained")
+    axes = figure.subplots()
+    colours = matplotlib.colormaps["viridis"]
+    median = np.exp(model.mu)
+    nearest = np.argsort(np.where(np.eye(len(network), dtype=bool), np.inf, network.distance_m), axis=1)[:, :2]
+    edges = sorted({tuple(sorted((a, int(b)))) for a in range(len(network)) for b in nearest[a]})
+    times = np.array([min(median[a, b], median[b, a]) for a, b in edges])
+    low, high = np.log(times.min()), np.log(times.max()) + 1e-9
+    for (a, b), seconds in zip(edges, times, strict=True):
+        axes.plot(*at[[a, b]].T, color=colours((np.log(seconds) - low) / (high - low)), lw=2.5, zorder=1)
+        axes.annotate(f"{seconds:.0f} s", at[[a, b]].mean(axis=0), fontsize=7, ha="center", va="bottom")
+    axes.scatter(at[:, 0], at[:, 1], s=220, color="white", edgecolor=OTHER, zorder=2)
+    for label, place in zip(network.cameras, at, strict=True):
+        axes.annotate(str(label), place, ha="center", va="center", fontsize=8, zorder=3)
+    axes.set_aspect("equal")
+    axes.set(xlabel="m", ylabel="m", title="median transit time, each camera to its two nearest")
+    _write(figure, path)
+
+
+def omega(table: dict[str, Any], run: str, path: str | Path) -> None:
+    """MAP against omega for every model (the shape of Table XI), with the omega chosen on training vehicles."""
+    figure = Figure((7.5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for name, row in table.items():
+        sweep = {float(k): v for k, v in row[run]["sweep"].items()}
+        x = [max(k, 0.012) for k in sweep]
+        line = axes.plot(x, list(sweep.values()), marker=".", label=name)[0]
+        axes.plot(
+            row[run]["auto"]["omega"] or 0.012, row[run]["auto"]["mAP"], "o", ms=9, mfc="none", color=line.get_color()
+        )
+    axes.axvline(0.2, color="#888888", lw=0.8, ls=":")
+    axes.text(0.2, axes.get_ylim()[0], " paper's 0.2", fontsize=8, va="bottom")
+    axes.set(
+        xscale="log", xlabel="omega (leftmost: 0)", ylabel="mAP, %", title=f"{run}; rings: chosen on training vehicles"
+    )
+    axes.legend(frameon=False)
+    _write(figure, path)
+
+
+def logistic_family(path: str | Path) -> None:
+    """The logistic of Eq. 4 and 5 for several slopes and offsets (Fig. 9)."""
+    figure, x = Figure(WIDE, layout="constrained"), np.linspace(0, 1, 200)
+    left, right = figure.subplots(1, 2)
+    for slope in (0.5, 1, 2, 3, 4, 5, 6):
+        left.plot(x, logistic(x, slope, 0.5), label=f"{slope:g}")
+    for offset in np.arange(0, 1.01, 0.1):
+        right.plot(x, logistic(x, 6.0, offset), color=matplotlib.colormaps["viridis"](offset))
+    left.set(xlabel="p", ylabel="D", title="slope 0.5 to 6, offset 0.5", ylim=(0, 1))
+    right.set(xlabel="p", ylabel="D", title="offset 0 to 1 (left to right), slope 6", ylim=(0, 1))
+    left.legend(frameon=False, fontsize=8)
+    _write(figure, path)
+
+
+def controls(results: dict[str, dict[str, Any]], path: str | Path) -> None:
+    """What shuffling, clock skew, wrong times and unseen cameras leave of each model's score."""
+    figure = Figure((10.0, 6.6), layout="constrained")
+    shuffle, skew, wrong, unseen = figure.subplots(2, 2).ravel()
+    kinds = ["as it is", "times", "cameras", "both"]
+    for k, (name, result) in enumerate(results.items()):
+        scores = [result["as it is"]["mAP"], *(result["shuffled"][kind]["mAP"] for kind in kinds[1:])]
+        shuffle.bar(
+            np.arange(4) + (k - len(results) / 2 + 0.5) * 0.8 / len(results), scores, 0.8 / len(results), label=name
+        )
+        for axes, key in ((skew, "clock skew s"), (wrong, "wrong times"), (unseen, "cameras without training")):
+            axes.plot([float(x) for x in result[key]], [s["mAP"] for s in result[key].values()], marker=".", label=name)
+    if all("appearance" in r for r in results.values()):
+        level = next(iter(results.values()))["appearance"]["mAP"]
+        for axes in (shuffle, skew, wrong, unseen):
+            axes.axhline(level, color="#444444", lw=0.9, ls="--")
+    shuffle.set_xticks(range(4), ["as it is", "times\nshuffled", "cameras\nshuffled", "both\nshuffled"])
+    skew.set_xlabel("clock error per camera, up to ± s")
+    wrong.set_xlabel("share of tracks with a wrong time")
+    unseen.set_xlabel("cameras never seen in training")
+    for axes in (shuffle, skew, wrong, unseen):
+        axes.set_ylabel("mAP, %")
+        axes.set_ylim(bottom=0)
+    shuffle.legend(frameon=False, fontsize=8)
+    _write(figure, path)
+
+
+def reliability(results: dict[str, dict[str, Any]], path: str | Path) -> None:
+    """Share of right pairs against the transit distance: a model that is right falls steadily."""
+    figure = Figure((6.5, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for name, result in results.items():
+        curve = result["reliability"]
+        x = np.array([c["distance"] for c in curve])
+        axes.plot((x - x.min()) / max(np.ptp(x), 1e-9), [c["gain"] for c in curve], marker=".", label=name)
+    axes.axhline(0, color="#888888", lw=0.8)
+    axes.set(
+        xlabel="transit distance, from the model's smallest to its largest",
+        ylabel="ln(share of right pairs / share among all), nats",
+    )
+    axes.legend(frameon=False)
+    _write(figure, path)
+
+
+def pair_gains(result: dict[str, Any], cameras: np.ndarray, path: str | Path) -> None:
+    """How much better than chance each ordered camera pair is ranked, mAP in points."""
+    place = {int(c): k for k, c in enumerate(cameras)}
+    grid = np.full((len(cameras), len(cameras)), np.nan)
+    for pair in result["pairs"]:
+        grid[place[pair["query"]], place[pair["gallery"]]] = pair["mAP"] - pair["chance"]
+    figure = Figure(SQUARE, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(grid, cmap="viridis", vmin=0)
+    axes.set_xticks(range(len(cameras)), cameras.astype(str), fontsize=7)
+    axes.set_yticks(range(len(cameras)), cameras.astype(str), fontsize=7)
+    axes.set(xlabel="gallery camera, in the order of the distance matrix", ylabel="query camera")
+    figure.colorbar(image, label="mAP above chance, points")
+    _write(figure, path)
+
+
+def _log_ticks(axes: Any, x: np.ndarray) -> None:
+    marks = [m for m in (1, 3, 10, 30, 100, 300, 1000, 3000) if x.min() - 0.1 <= np.log(m) <= x.max() + 0.1]
+    axes.set_xticks(np.log(marks), [str(m) for m in marks])
+
+
+def _write(figure: Figure, path: str | Path) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
