@@ -106,17 +106,18 @@ def run(
         what: score(own.distance(*shuffled(query, gallery, what, seed))) for what in ("times", "cameras", "both")
     }
     cameras = np.random.default_rng(seed).permutation(np.unique(gallery.camera))
-    changed: dict[str, dict[float, Callable[[], np.ndarray]]] = {
-        "clock skew s": {s: lambda s=s: own.distance(*skewed(query, gallery, s, seed)) for s in SKEWS_S},
-        "wrong times": {p: lambda p=p: own.distance(*wrong_times(query, gallery, p, seed)) for p in WRONG},
-        "cameras without training": {
-            n: lambda n=n: fitted(train[~np.isin(train.camera, cameras[:n])]).distance(query, gallery)
-            for n in UNSEEN
-            if 2 * n <= len(cameras)
-        },
+
+    def without(count: int) -> np.ndarray:
+        return fitted(train[~np.isin(train.camera, cameras[:count])]).distance(query, gallery)
+
+    half = len(cameras) // 2
+    changed = {
+        "clock skew s": {f"{s:g}": score(own.distance(*skewed(query, gallery, s, seed))) for s in SKEWS_S},
+        "wrong times": {f"{p:g}": score(own.distance(*wrong_times(query, gallery, p, seed))) for p in WRONG},
+        "cameras without training": {str(n): score(without(n)) for n in UNSEEN if n <= half},
     }
     for kind, levels in changed.items():
-        result[kind] = {"0": result["as it is"], **{f"{x:g}": score(make()) for x, make in levels.items()}}
+        result[kind] = {"0": result["as it is"], **levels}
     result["reliability"] = reliability(whole, query, gallery)
     result["pairs"] = by_pair(whole, query, gallery)
     return result
