@@ -40,7 +40,7 @@ class Histogram(GapModel):
     bin_s: float = 1.0
     reach_s: float = 3600.0
     smoothing: float = 10.0
-    depth: float = 20.0
+    depth: float = 6.0
     log_density: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
     seen: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
 
