@@ -104,7 +104,7 @@ def test_passes_and_not_mean_times_are_counted():
     """A vehicle that comes back to camera 3 was never there at the mean of its two times."""
     camera, time_s = np.tile([3, 3, 5], 30), np.tile([0.0, 200.0, 215.0], 30) + np.arange(30).repeat(3) * 5
     seen = Sightings(camera, time_s, np.arange(30).repeat(3))
-    model = build("histogram", smoothing=0.0).fit(seen, road(2))
+    model = build("histogram", smoothing=0.0, depth=20.0).fit(seen, road(2))
     here, gaps = Sightings(np.array([3]), np.array([0.0])), np.array([15.0, 115.0, 215.0])
     distance = model.distance(here, Sightings(np.full(3, 5), gaps))[0]
     assert distance[0] == distance[2] < distance[1] == 2.0
