@@ -144,3 +144,9 @@ def test_the_weight_can_be_chosen_on_training_vehicles(extraction):
 def test_a_weight_that_cannot_be_had_is_an_error(extraction, weight, message):
     with pytest.raises(ValueError, match=message):
         evaluation.score(extraction, {"weight": weight})
+
+
+@pytest.mark.parametrize("name", spatiotemporal.MODELS)
+def test_every_model_goes_through_all_four_rows(extraction, name):
+    result = evaluation.score(extraction, {"model": name}, {"k1": 6, "k2": 3})
+    assert list(result.metrics) == list(evaluation.ROWS)
