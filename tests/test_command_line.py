@@ -15,6 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import write_tiny_veri
 
+from torchreid_dfrst.retrieval import Extraction
+
 ROOT = Path(__file__).parent.parent
 SMALL = ["data.height", "64", "data.width", "64", "data.workers", "0", "data.batch_size_train", "8"]
 QUICK = [*SMALL, "model.pretrained", "false", "scheduler.warmup_epoch", "0", "scheduler.stepsize", "[1]"]
@@ -148,3 +150,27 @@ def test_scripts_train_on_either_layout_of_torchreid(torchreid_layout, tmp_path)
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "weights.safetensors").is_file()
+
+
+def test_contaminated_images_level_by_level(trained, tmp_path):
+    weights = ["--weights", trained / "run" / "weights.safetensors", "--root", trained / "data", "--workers", "0"]
+    words = [trained / "features.npz", *weights, "--out", tmp_path, "--contaminate", "mixed:0,50", *SCORING]
+    printed = run("evaluate", *words).out
+    cards = [json.loads((tmp_path / "contamination" / f"mixed-{level}.json").read_text()) for level in (0, 50)]
+    assert [card["source"].get("contamination") for card in cards] == [
+        None,
+        {"kind": "mixed", "percent": 50.0, "seed": 0},
+    ]
+    assert "| mixed 50 % | + ST + re-ranking |" in printed
+    assert printed.strip() == (tmp_path / "contamination" / "table.md").read_text().strip()
+    assert cards[0]["choices"] == cards[1]["choices"], "space and time are fitted on the same sound training images"
+    paths = [tmp_path / "contamination" / f"mixed-{level}.json" for level in (0, 50)]
+    assert "contamination of the test images is None and" in run("compare", *paths, ok=False).out
+
+    one = ["--contaminate", "mixed:50", "-t", "veri776", "--out", tmp_path / "f.npz"]
+    run("extract", *weights, *one)
+    damaged, sound = (Extraction.load(path) for path in (tmp_path / "f.npz", trained / "features.npz"))
+    assert (damaged.gallery.sightings.path == sound.gallery.sightings.path).all()
+    assert (abs(damaged.gallery.embedding - sound.gallery.embedding).max(axis=1) > 0).all()
+    scored = json.loads(run("evaluate", tmp_path / "f.npz", "--json", "--lists", "0", "--out", tmp_path, *SCORING).out)
+    assert scored["rows"]["appearance"] == cards[1]["rows"]["appearance"]

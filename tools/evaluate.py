@@ -4,6 +4,7 @@
 
 Overrides are `section.key value` pairs of the sections spacetime, rerank and evaluate; `spacetime.model null` leaves
 space and time out, `evaluate.protocol image-to-track-min` ranks tracks (the default is the data set's own protocol).
+`--contaminate mixed` extracts the test images again, damaged at seven levels, and writes a table and a card of each.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import json
 import sys
 from pathlib import Path
 
-from torchreid_dfrst import config, evaluation, retrieval, training
+from tqdm import tqdm
+
+from torchreid_dfrst import config, evaluation, retrieval, robustness, training
 from torchreid_dfrst.commands import command
 from torchreid_dfrst.report.showcase import show_attention, show_rankings
 
@@ -24,17 +27,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", type=Path, help="file made by tools/extract.py")
     parser.add_argument("--config-file", type=Path, help="YAML; sections that only training needs are passed over")
-    parser.add_argument("--weights", type=Path, help="the network behind the features, for attention maps")
+    parser.add_argument(
+        "--weights", type=Path, help="the network behind the features, for attention maps and --contaminate"
+    )
     parser.add_argument("--out", type=Path, help="folder for card.json and pictures (default: beside the features)")
     parser.add_argument("--lists", type=int, default=8, help="queries in each ranked-list picture (0: no pictures)")
     parser.add_argument("--json", action="store_true", help="print the card instead of the table")
+    parser.add_argument("--contaminate", metavar="KIND[:PERCENT,...]", help="mosaic, color-cast, brightness or mixed")
+    parser.add_argument("--root", help="folder of the data sets, for --contaminate")
+    parser.add_argument("--workers", type=int, default=2, help="loading processes, for --contaminate")
     parser.add_argument("overrides", nargs="*", help="section.key value")
     args = parser.parse_intermixed_args()
     settings = config.load(args.config_file, args.overrides, {**training.sections(), **evaluation.sections()})
     out = args.out or args.features.parent
 
     extraction = retrieval.Extraction.load(args.features)
-    result = evaluation.score(extraction, **{name: settings[name] for name in evaluation.sections()})
+    choices = {name: settings[name] for name in evaluation.sections()}
+    if args.contaminate:
+        if not args.weights or not args.root:
+            parser.error("--contaminate extracts features of damaged images: give --weights and --root")
+        words = args.contaminate, args.weights, args.root, choices, evaluation.command_line(sys.argv)
+        cards = robustness.measure(extraction, *words, workers=args.workers, bar=tqdm)
+        written = robustness.save(cards, out / "contamination")
+        table = {name: card.content for name, card in cards.items()}
+        print(json.dumps(table) if args.json else robustness.table(cards))
+        print("\n".join(f"wrote {path}" for path in written), file=sys.stderr)
+        return
+    result = evaluation.score(extraction, **choices)
     card = evaluation.card(result, extraction, evaluation.command_line(sys.argv))
     card.save(out / "card.json")
     print(json.dumps(card.content) if args.json else card.table())

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from torchreid_dfrst import checkpoint
+from torchreid_dfrst.data.contamination import Contamination
 from torchreid_dfrst.data.loading import DataManager, Item
 from torchreid_dfrst.embedding import embed
 from torchreid_dfrst.retrieval import Extraction, Features
@@ -72,6 +74,7 @@ def extract(
     precision: str = "fp32",
     on_bad_image: str = "error",
     use_gpu: bool = True,
+    contaminate: Contamination | None = None,
     bar: Callable[..., Any] | None = None,
 ) -> tuple[Extraction, list[str]]:
     """Features of a data set's query and gallery, with everything that scoring them needs.
@@ -86,6 +89,7 @@ def extract(
         precision: ``fp32``, ``bf16`` or ``fp16``.
         on_bad_image: ``error`` stops at a file that cannot be read, ``skip`` leaves it out.
         use_gpu: use it if there is one.
+        contaminate: damage query and gallery images (training images stay as they are).
         bar: progress bar, such as ``tqdm.tqdm``.
 
     Returns:
@@ -114,8 +118,8 @@ def extract(
     model.to(device)
     skipped: list[str] = []
 
-    def see(items: Sequence[Item], sightings: Sightings) -> Features:
-        loader = data.loader(items)
+    def see(items: Sequence[Item], sightings: Sightings, change: Contamination | None = None) -> Features:
+        loader = data.loader(items, change)
         embedded = embed(model, loader, device, precision, bar=bar)
         skipped.extend(sorted(loader.skipped))
         row = {image: number for number, image in enumerate(sightings.path.tolist())}
@@ -124,8 +128,8 @@ def extract(
     sets = data.test_sets[name]
     sightings = getattr(sets["query"], "sightings", None) or _sightings_of(sets["query"])
     extraction = Extraction(
-        query=see(sets["query"].query, sightings["query"]),
-        gallery=see(sets["gallery"].gallery, sightings["gallery"]),
+        query=see(sets["query"].query, sightings["query"], contaminate),
+        gallery=see(sets["gallery"].gallery, sightings["gallery"], contaminate),
         train=sightings["train"],
         train_features=see(sets["query"].train, sightings["train"]) if train else None,
         network=getattr(sets["query"], "network", None),
@@ -138,6 +142,7 @@ def extract(
             "epoch": about.get("epoch"),
             "precision": precision,
             "skipped_images": len(skipped),
+            "contamination": None if contaminate is None else asdict(contaminate),
             "version": __version__,
         },
     )

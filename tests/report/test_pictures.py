@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from torchreid_dfrst.report.attention import attention_maps
+from torchreid_dfrst.report.contamination import contact_sheet
 from torchreid_dfrst.report.ranking import ranked_lists, time_gap
 from torchreid_dfrst.sightings import Sightings
 
@@ -61,3 +62,10 @@ def test_heat_lies_where_the_map_is_high(images, tmp_path):
 def test_a_map_of_other_images_is_refused(images, tmp_path):
     with pytest.raises(ValueError, match=r"\(2, H, W\)"):
         attention_maps(tmp_path / "a.png", images[:2], {"m": np.zeros((3, 4, 4))}, ["a", "b"])
+
+
+def test_the_contact_sheet_shows_every_kind_and_level(tmp_path):
+    sheet = contact_sheet(tmp_path / "sheet.png", Image.new("RGB", (64, 48), (120, 130, 90)))
+    assert has(sheet, 120, 130, 90)
+    with Image.open(sheet) as picture:
+        assert picture.width > picture.height > 300

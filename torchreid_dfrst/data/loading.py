@@ -7,13 +7,14 @@ import io
 import logging
 import random
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torchreid
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from torchreid_dfrst.config import nearest
@@ -23,6 +24,7 @@ from torchreid_dfrst.data.sampling import EpochSampler
 logger = logging.getLogger(__name__)
 
 Item = tuple[str, int, int, int]
+Change = Callable[[Image.Image, str], Image.Image]
 TRANSFORMS = ("random_flip", "random_crop", "random_patch", "color_jitter", "random_erase")
 
 
@@ -38,10 +40,18 @@ class Images(Dataset):
         transform: PIL image to tensor; its first step is a resize to a fixed size if ``cache`` is set.
         substitute: replace unreadable images instead of reporting them.
         cache: keep the resized images in memory (in each worker process its own).
+        change: what happens to each image as it was read, given its path, such as a ``Contamination``.
     """
 
-    def __init__(self, items: Sequence[Item], transform: Any, substitute: bool = False, cache: bool = False) -> None:
-        self.items, self.transform, self.substitute = list(items), transform, substitute
+    def __init__(
+        self,
+        items: Sequence[Item],
+        transform: Any,
+        substitute: bool = False,
+        cache: bool = False,
+        change: Change | None = None,
+    ) -> None:
+        self.items, self.transform, self.substitute, self.change = list(items), transform, substitute, change
         self.cache: dict[int, Any] | None = {} if cache else None
         self.siblings: dict[int, list[int]] = {}
         if substitute:
@@ -74,11 +84,15 @@ class Images(Dataset):
 
     def _read(self, index: int) -> Any:
         if self.cache is None:
-            return read_image(self.items[index][0])
+            return self._decoded(self.items[index][0])
         if index not in self.cache:
             # the first step is the resize, the only one that is the same every time
-            self.cache[index] = self.transform.transforms[0](read_image(self.items[index][0]))
+            self.cache[index] = self.transform.transforms[0](self._decoded(self.items[index][0]))
         return self.cache[index]
+
+    def _decoded(self, path: str) -> Image.Image:
+        image = read_image(path)
+        return image if self.change is None else self.change(image, path)
 
     def _transform(self, image: Any) -> torch.Tensor:
         steps = self.transform.transforms[1:] if self.cache is not None else [self.transform]
@@ -239,9 +253,9 @@ class DataManager(torchreid.data.ImageDataManager):
             f"; {validation_identities} identities held out for validation" if held else "",
         )
 
-    def loader(self, items: Sequence[Item]) -> Loader:
+    def loader(self, items: Sequence[Item], change: Change | None = None) -> Loader:
         """Test-time loader of any items, in order, each once; with several processes each loads every n-th image."""
-        share = Images(items[self.rank :: self.world_size], self.transform_te)
+        share = Images(items[self.rank :: self.world_size], self.transform_te, change=change)
         # workers start anew for each pass: between evaluations they would only hold memory
         return Loader(share, skip=self.on_bad_image == "skip", batch_size=self.batch_size_test, **self._options)
 

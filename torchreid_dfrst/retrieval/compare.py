@@ -53,6 +53,9 @@ def differences(a: Card, b: Card) -> list[str]:
     if data[0]["fingerprint"] != data[1]["fingerprint"]:
         names = " and ".join(f"{d['name']} ({d['fingerprint']})" for d in data)
         found.append(f"test data {names} are not the same images, vehicles, cameras, times and distances")
+    spoilt = [card.content["source"].get("contamination") for card in (a, b)]
+    if spoilt[0] != spoilt[1]:
+        found.append(f"contamination of the test images is {spoilt[0]} and {spoilt[1]}")
     return found
 
 
