@@ -15,7 +15,7 @@ $(VENV)/installed: pyproject.toml setup.py
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/make_city.py --out $(DEMO)/data/city
-	$(BIN)/python tools/train.py --config-file configs/demo.yaml --root $(DEMO)/data train.save_dir $(DEMO)
+	$(BIN)/python tools/train.py --config-file configs/demo.yaml --root $(DEMO)/data --resume auto train.save_dir $(DEMO)
 	$(BIN)/python tools/extract.py --weights $(DEMO)/weights.safetensors --root $(DEMO)/data -t city --out $(DEMO)/features.npz --workers 0
 	$(BIN)/python tools/evaluate.py $(DEMO)/features.npz --config-file configs/demo.yaml --weights $(DEMO)/weights.safetensors
 	@echo "The table is in $(DEMO)/card.json, the pictures are in $(DEMO)/pictures."
