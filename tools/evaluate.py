@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from torchreid_dfrst import config, evaluation, retrieval, robustness, training
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.report.showcase import show_attention, show_rankings
+from torchreid_dfrst.report.showcase import missing_images, show_attention, show_rankings
 
 
 @command
@@ -38,7 +38,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="loading processes, for --contaminate")
     parser.add_argument("overrides", nargs="*", help="section.key value")
     args = parser.parse_intermixed_args()
-    settings = config.load(args.config_file, args.overrides, {**training.sections(), **evaluation.sections()})
+    if args.lists < 0:
+        raise ValueError(f"--lists is {args.lists}: how many queries to draw, 0 for none")
+    settings = config.load(args.config_file, [], training.sections())
+    for name, section in config.load(None, args.overrides, evaluation.sections()).items():
+        settings[name].update(section)
     out = args.out or args.features.parent
 
     extraction = retrieval.Extraction.load(args.features)
@@ -59,7 +63,10 @@ def main() -> None:
     print(json.dumps(card.content) if args.json else card.table())
 
     written = [out / "card.json"]
-    if args.lists:
+    missing = missing_images(result) if args.lists else ""
+    if missing:
+        print(f"no pictures: {missing}", file=sys.stderr)
+    elif args.lists:
         written += show_rankings(result, out / "pictures", args.lists)
         if args.weights:
             written += show_attention(args.weights, result, out / "pictures", (args.lists + 1) // 2)

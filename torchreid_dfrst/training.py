@@ -16,7 +16,7 @@ import torchreid
 from torch import nn
 from torch.optim import Optimizer
 
-from torchreid_dfrst import retrieval
+from torchreid_dfrst import evaluation
 from torchreid_dfrst.config import Config, dump, keywords, nearest
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.engine import DFRSTEngine
@@ -85,10 +85,8 @@ def sections() -> dict[str, list[str]]:
         "loss": keywords(DFRSTLoss),
         "optim": keywords(build_optimizer, torchreid.optim.build_optimizer),
         "scheduler": keywords(build_scheduler, leave_out=("max_epoch",)),
-        # what evaluation reads from the same file
-        "spacetime": ["model", "options", "weight"],
-        "rerank": keywords(retrieval.rerank, leave_out=("transit", "weight")),
-        "evaluate": keywords(retrieval.evaluate),
+        # what tools/evaluate.py reads from the same file
+        **evaluation.sections(),
         "train": [
             *keywords(DFRSTEngine.run, leave_out=("bar", "test_only", "rerank", "start_epoch")),
             *keywords(settings),

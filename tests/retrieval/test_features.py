@@ -102,3 +102,17 @@ def test_another_file_is_refused_and_a_pickle_never_runs(tmp_path, monkeypatch, 
 def test_a_missing_file_says_how_to_make_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"tools/extract\.py"):
         Extraction.load(tmp_path / "none.npz")
+
+
+def test_what_is_wrong_inside_a_file_is_said_with_its_path(tmp_path):
+    Extraction(features(2), features(3)).save(tmp_path / "f.npz")
+    with np.load(tmp_path / "f.npz") as file:
+        columns = dict(file)
+    columns["gallery/embedding"][1] = np.nan
+    np.savez(tmp_path / "nan.npz", **columns)
+    with pytest.raises(ValueError, match=r"nan\.npz: 1 of 3 embeddings hold NaN or infinity \(first: 1\.jpg\)"):
+        Extraction.load(tmp_path / "nan.npz")
+    del columns["gallery/camera"]
+    np.savez(tmp_path / "lacking.npz", **columns)
+    with pytest.raises(ValueError, match=r"lacking\.npz lacks the array 'gallery/camera'"):
+        Extraction.load(tmp_path / "lacking.npz")

@@ -93,6 +93,15 @@ def show_attention(weights: str | Path, result: Result, folder: Path, count: int
     return [attention_maps(folder / "attention.png", paths, drawn, labels)]
 
 
+def missing_images(result: Result) -> str:
+    """Why no picture can be drawn of these features, empty if one can: names of images are optional in them."""
+    paths = np.concatenate([result.ranked.query.sightings.path, result.ranked.gallery.sightings.path])
+    if (paths == "").any():
+        return "the features do not say which image each row is of"
+    lost = next((path for path in paths.tolist() if not Path(path).is_file()), "")
+    return f"{lost} is not where it was when the features were extracted" if lost else ""
+
+
 def _some_queries(result: Result, count: int) -> np.ndarray:
     """``count`` of the queries that have a match, at equal steps, so that nobody picked them."""
     valid = np.flatnonzero(next(iter(result.metrics.values())).first_match > 0)

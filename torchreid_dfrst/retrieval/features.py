@@ -124,6 +124,12 @@ class Extraction:
                 columns = {name: file[name] for name in file.files}
             if str(columns.pop("format")) != FORMAT:
                 raise KeyError("format")
+            source = json.loads(str(columns["source"]))
+        except (KeyError, OSError, EOFError, AttributeError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} is not a features file of this package ({error}): make it with tools/extract.py"
+            ) from error
+        try:
             return cls(
                 query=Features(columns["query/embedding"], _sightings("query", columns)),
                 gallery=Features(columns["gallery/embedding"], _sightings("gallery", columns)),
@@ -134,12 +140,12 @@ class Extraction:
                 network=CameraNetwork(columns["network/cameras"], columns["network/distance_m"])
                 if "network/cameras" in columns
                 else None,
-                source=json.loads(str(columns["source"])),
+                source=source,
             )
-        except (KeyError, OSError, EOFError, AttributeError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{path} is not a features file of this package ({error}): make it with tools/extract.py"
-            ) from error
+        except KeyError as error:
+            raise ValueError(f"{path} lacks the array {error}: make it again with tools/extract.py") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def _columns(name: str, sightings: Sightings) -> dict[str, np.ndarray]:
