@@ -235,9 +235,14 @@ def set_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str)
     model.load_state_dict(dict(state))
 
 
-def _read(path: str | Path) -> dict[str, Any]:
+def read_safely(path: str | Path) -> Any:
+    """What a ``torch.save`` file holds, onto the CPU, if that is tensors, numbers, words, lists and dicts of them.
+
+    Raises:
+        ValueError: the file is torn, none of ``torch.save``, or holds pickled code, which is refused and not run.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds pickled Python objects beside tensors and numbers; it was refused and nothing in it was run "
@@ -248,6 +253,10 @@ def _read(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is torn or not a checkpoint ({str(error).splitlines()[0] if str(error) else error!r})"
         ) from error
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    state = read_safely(path)
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds {type(state).__name__}, expected a checkpoint")
     return state
