@@ -8,6 +8,7 @@ from torchreid_dfrst import retrieval
 from torchreid_dfrst.commands import command
 from torchreid_dfrst.data.veri_format import read_veri
 from torchreid_dfrst.report import spacetime as pictures
+from torchreid_dfrst.report.camera_network import camera_network
 from torchreid_dfrst.retrieval.features import Extraction
 from torchreid_dfrst.spatiotemporal import MODELS, build, controls, table
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
@@ -56,7 +57,7 @@ def main() -> None:
     pictures.logistic_family(out / "spacetime_logistic.png")
     pictures.densities(LogNormal().fit(train, network), train, network, out / "spacetime_densities.png")
     pictures.evidence(Likelihood().fit(train, network), train, network, out / "spacetime_evidence.png")
-    pictures.camera_network(Transition().fit(train, network), network, out / "spacetime_network.png")
+    camera_network(Transition().fit(train, network), network, out / "spacetime_network.png")
     if args.table:
         rows = json.loads(Path(args.table).read_text(encoding="utf-8"))
         for run_name in [key for key in next(iter(rows.values())) if key not in ("parameters", "alone")]:

@@ -1,4 +1,4 @@
-"""Pictures of space and time: fitted laws over their data, the camera network, omega, the logistic, the controls."""
+"""Pictures of space and time: fitted laws over their data, omega, the logistic, the controls."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from torchreid_dfrst.report.canvas import write
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal, logistic
 from torchreid_dfrst.spatiotemporal.training import one_per_pass, pairs_of_a_vehicle
-from torchreid_dfrst.spatiotemporal.transition import Transition
 
 WIDE, SQUARE = (9.0, 3.6), (6.5, 5.6)
-DATA, LAW, OTHER = "#b8c4d0", "#c0392b", "#2c5d8a"
+DATA, LAW = "#b8c4d0", "#c0392b"
 
 
 def densities(model: LogNormal, train: Sightings, network: CameraNetwork, path: str | Path) -> None:
@@ -41,8 +41,9 @@ def densities(model: LogNormal, train: Sightings, network: CameraNetwork, path: 
         )
         _log_ticks(axes, x)
         axes.set(xlabel=name, ylabel="density of the logarithm")
-        axes.legend(frameon=False)
-    _write(figure, path)
+        axes.set_ylim(top=1.25 * axes.get_ylim()[1])
+        axes.legend(frameon=False, loc="upper left", fontsize=8)
+    write(figure, path)
 
 
 def evidence(model: Likelihood, train: Sightings, network: CameraNetwork, path: str | Path) -> None:
@@ -65,32 +66,7 @@ def evidence(model: Likelihood, train: Sightings, network: CameraNetwork, path: 
         axes.set_xticks(model._axis.position(marks), [f"{m:g}" for m in marks], fontsize=8)
         a, b = network.cameras[k // count], network.cameras[k % count]
         axes.set_title(f"camera {a} to {b}, {network.distance_m[k // count, k % count]:.0f} m", fontsize=10)
-    _write(figure, path)
-
-
-def camera_network(model: Transition, network: CameraNetwork, path: str | Path) -> None:
-    """Cameras placed by their road distances (two leading axes of classical scaling), with median transit times."""
-    squared = network.distance_m**2
-    centre = np.eye(len(network)) - 1 / len(network)
-    values, vectors = np.linalg.eigh(-0.5 * centre @ squared @ centre)
-    at = vectors[:, [-1, -2]] * np.sqrt(np.maximum(values[[-1, -2]], 0))
-    figure = Figure(SQUARE, layout="constrained")
-    axes = figure.subplots()
-    colours = matplotlib.colormaps["viridis"]
-    median = np.exp(model.mu)
-    nearest = np.argsort(np.where(np.eye(len(network), dtype=bool), np.inf, network.distance_m), axis=1)[:, :2]
-    edges = sorted({tuple(sorted((a, int(b)))) for a in range(len(network)) for b in nearest[a]})
-    times = np.array([min(median[a, b], median[b, a]) for a, b in edges])
-    low, high = np.log(times.min()), np.log(times.max()) + 1e-9
-    for (a, b), seconds in zip(edges, times, strict=True):
-        axes.plot(*at[[a, b]].T, color=colours((np.log(seconds) - low) / (high - low)), lw=2.5, zorder=1)
-        axes.annotate(f"{seconds:.0f} s", at[[a, b]].mean(axis=0), fontsize=7, ha="center", va="bottom")
-    axes.scatter(at[:, 0], at[:, 1], s=220, color="white", edgecolor=OTHER, zorder=2)
-    for label, place in zip(network.cameras, at, strict=True):
-        axes.annotate(str(label), place, ha="center", va="center", fontsize=8, zorder=3)
-    axes.set_aspect("equal")
-    axes.set(xlabel="m", ylabel="m", title="median transit time, each camera to its two nearest")
-    _write(figure, path)
+    write(figure, path)
 
 
 def omega(table: dict[str, Any], run: str, path: str | Path) -> None:
@@ -110,7 +86,7 @@ def omega(table: dict[str, Any], run: str, path: str | Path) -> None:
         xscale="log", xlabel="omega (leftmost: 0)", ylabel="mAP, %", title=f"{run}; rings: chosen on training vehicles"
     )
     axes.legend(frameon=False)
-    _write(figure, path)
+    write(figure, path)
 
 
 def logistic_family(path: str | Path) -> None:
@@ -124,7 +100,7 @@ def logistic_family(path: str | Path) -> None:
     left.set(xlabel="p", ylabel="D", title="slope 0.5 to 6, offset 0.5", ylim=(0, 1))
     right.set(xlabel="p", ylabel="D", title="offset 0 to 1 (left to right), slope 6", ylim=(0, 1))
     left.legend(frameon=False, fontsize=8)
-    _write(figure, path)
+    write(figure, path)
 
 
 def controls(results: dict[str, dict[str, Any]], path: str | Path) -> None:
@@ -151,7 +127,7 @@ def controls(results: dict[str, dict[str, Any]], path: str | Path) -> None:
         axes.set_ylabel("mAP, %")
         axes.set_ylim(bottom=0)
     shuffle.legend(frameon=False, fontsize=8)
-    _write(figure, path)
+    write(figure, path)
 
 
 def reliability(results: dict[str, dict[str, Any]], path: str | Path) -> None:
@@ -168,7 +144,7 @@ def reliability(results: dict[str, dict[str, Any]], path: str | Path) -> None:
         ylabel="ln(share of right pairs / share among all), nats",
     )
     axes.legend(frameon=False)
-    _write(figure, path)
+    write(figure, path)
 
 
 def pair_gains(result: dict[str, Any], cameras: np.ndarray, path: str | Path) -> None:
@@ -184,14 +160,9 @@ def pair_gains(result: dict[str, Any], cameras: np.ndarray, path: str | Path) ->
     axes.set_yticks(range(len(cameras)), cameras.astype(str), fontsize=7)
     axes.set(xlabel="gallery camera, in the order of the distance matrix", ylabel="query camera")
     figure.colorbar(image, label="mAP above chance, points")
-    _write(figure, path)
+    write(figure, path)
 
 
 def _log_ticks(axes: Any, x: np.ndarray) -> None:
     marks = [m for m in (1, 3, 10, 30, 100, 300, 1000, 3000) if x.min() - 0.1 <= np.log(m) <= x.max() + 0.1]
     axes.set_xticks(np.log(marks), [str(m) for m in marks])
-
-
-def _write(figure: Figure, path: str | Path) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)

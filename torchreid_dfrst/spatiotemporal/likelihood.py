@@ -15,6 +15,7 @@ from torchreid_dfrst.spatiotemporal.gaps import GapTransit
 from torchreid_dfrst.spatiotemporal.model import GapModel
 from torchreid_dfrst.spatiotemporal.relays import RelayTransit
 from torchreid_dfrst.spatiotemporal.training import one_per_pass, pairs_of_a_vehicle
+from torchreid_dfrst.spatiotemporal.transit import Transit
 
 COUNTED = 40_000_000  # pairs of passes of any two vehicles
 NEAREST_M = 20.0
@@ -133,7 +134,7 @@ class Likelihood(GapModel):
         """Distance without relays: tenths of nats below the largest evidence."""
         return (self._high - self.ratio(number, gap_s)) / NATS
 
-    def transit(self, query: Sightings, gallery: Sightings) -> GapTransit | RelayTransit:  # type: ignore[override]
+    def transit(self, query: Sightings, gallery: Sightings) -> Transit:
         """Distances between two lists, to be taken in blocks; see ``GapModel.transit``."""
         plain = super().transit(query, gallery)
         if not self.pooling or 0 in plain.shape:

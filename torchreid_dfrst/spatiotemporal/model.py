@@ -15,6 +15,7 @@ import numpy as np
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.gaps import GapTransit
 from torchreid_dfrst.spatiotemporal.training import check_network, check_speed
+from torchreid_dfrst.spatiotemporal.transit import Transit
 
 FORMAT = "torchreid_dfrst space-time model"
 FORMAT_VERSION = 1
@@ -96,7 +97,7 @@ class GapModel(ABC):
     def bounds(self) -> tuple[float, float]:
         """Smallest and largest possible distance."""
 
-    def transit(self, query: Sightings, gallery: Sightings) -> GapTransit:
+    def transit(self, query: Sightings, gallery: Sightings) -> Transit:
         """Distances between two lists, to be taken in blocks.
 
         Raises:
