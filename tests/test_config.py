@@ -1,8 +1,12 @@
 import datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from torchreid_dfrst import config
+from torchreid_dfrst.spatiotemporal import build
 
 SECTIONS = {"optim": ["lr", "weight_decay"], "train": ["max_epoch", "save_dir"]}
 
@@ -72,3 +76,70 @@ def test_keys_come_from_signatures():
 def test_what_is_dumped_reads_back(tmp_path):
     given = {"optim": {"lr": 1e-4}, "train": {"save_dir": "runs/a", "max_epoch": 3}}
     assert config.load(write(tmp_path, config.dump(given)), [], SECTIONS) == given
+
+
+class Network:
+    """What a section might be passed to."""
+
+    def __init__(
+        self,
+        classes: int,
+        lr: float = 0.1,
+        parts: int = 4,
+        flag: bool = False,
+        name: str = "a",
+        file: str | Path | None = None,
+        sizes: Sequence[int] = (1,),
+        either: int | Sequence[int] = 1,
+        options: Mapping[str, Any] | None = None,
+        other: object = None,
+    ) -> None: ...
+
+
+def unannotated(rate=0.5, count=1, keep=True, text="a", nothing=None): ...
+
+
+TYPED = {"net": config.keywords(Network), "plain": config.keywords(unannotated, text=str)}
+
+
+@pytest.mark.parametrize(
+    "override, value",
+    [("net.lr 1", 1), ("net.lr 1e-3", 1e-3), ("net.parts 3", 3), ("net.flag true", True), ("net.name b", "b"),
+     ("net.file null", None), ("net.file a.pt", "a.pt"), ("net.sizes [1,2]", [1, 2]), ("net.either 3", 3),
+     ("net.either [3]", [3]), ("net.options {a: 1}", {"a": 1}), ("net.options null", None), ("net.other [1]", [1]),
+     ("plain.rate 2", 2), ("plain.nothing [a]", ["a"])],
+)  # fmt: skip
+def test_values_of_the_right_type_pass(override, value):
+    dotted, text = override.split(" ", 1)
+    section, key = dotted.split(".")
+    assert config.load(None, [dotted, text], TYPED)[section][key] == value
+
+
+@pytest.mark.parametrize(
+    "override, expected",
+    [("net.lr abc", "'abc', expected a number"), ("net.lr null", "None, expected a number"),
+     ("net.lr true", "True, expected a number"), ("net.parts 5.5", "5.5, expected a whole number"),
+     ("net.parts true", "True, expected a whole number"), ("net.flag 1", "1, expected true or false"),
+     ("net.name 5", "5, expected text"), ("net.file 5", "5, expected text or null"),
+     ("net.sizes 3", "3, expected a list, each a whole number"), ("net.sizes ab", "'ab', expected a list"),
+     ("net.sizes [1,b]", r"\[1, 'b'\], expected a list, each"), ("net.options 5", "5, expected names and values or null"),
+     ("net.either x", "'x', expected a whole number or a list, each a whole number"),
+     ("plain.rate x", "expected a number"), ("plain.count 1.5", "expected a whole number"),
+     ("plain.keep 0", "expected true or false"), ("plain.text 2026-11-22", "expected text")],
+)  # fmt: skip
+def test_a_value_of_the_wrong_type_is_named_with_what_was_expected(override, expected, tmp_path):
+    dotted, text = override.split(" ", 1)
+    with pytest.raises(ValueError, match=rf"the command line: {dotted} is .*{expected}"):
+        config.load(None, [dotted, text], TYPED)
+    section, key = dotted.split(".")
+    path = write(tmp_path, f"{section}:\n  {key}: {text}\n")
+    with pytest.raises(ValueError, match=rf"{path}: {dotted} is "):
+        config.load(path, [], TYPED)
+
+
+def test_options_of_space_time_models_are_checked_too():
+    with pytest.raises(ValueError, match="option slope_s of lognormal is 'abc', expected a number"):
+        build("lognormal", slope_s="abc")
+    assert build("lognormal", slope_s=5, check_units=False).slope_s == 5
+    with pytest.raises(ValueError, match="option check_units of histogram is 0, expected true or false"):
+        build("histogram", check_units=0)

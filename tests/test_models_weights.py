@@ -1,12 +1,11 @@
 """Where a body starts: ImageNet through torchvision's own path, offline, and files."""
 
-import json
-import struct
 import urllib.error
 
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 
 from torchreid_dfrst.models import build, load_body, load_imagenet
 
@@ -109,18 +108,7 @@ def test_one_stream_starts_two_and_another_split_fits(tmp_path):
 
 def test_safetensors(tmp_path):
     state = resnet18().state_dict()
-    header, values = {"__metadata__": {"format": "pt"}}, b""
-    for name, value in state.items():
-        raw = value.numpy().tobytes()
-        kind = {torch.float32: "F32", torch.int64: "I64"}[value.dtype]
-        header[name] = {
-            "dtype": kind,
-            "shape": list(value.shape),
-            "data_offsets": [len(values), len(values) + len(raw)],
-        }
-        values += raw
-    text = json.dumps(header).encode()
-    (tmp_path / "body.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + values)
+    save_file(state, tmp_path / "body.safetensors")
     model = dfrst()
     load_body(model, tmp_path / "body.safetensors")
     assert_both_streams_start_from(state, model)
@@ -135,17 +123,20 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_file_that_is_no_weights_is_refused(tmp_path, suffix):
     path = tmp_path / f"odd.{suffix}"
     path.write_bytes(b"no weights at all")
-    with pytest.raises(ValueError, match=r"cannot read weights from .*odd"):
+    with pytest.raises(ValueError, match=r"odd.* (holds pickled|is not a whole)"):
         load_body(dfrst(), path)
 
 
 def test_pickled_objects_are_refused(tmp_path):
     torch.save(torchvision.models.resnet18(), tmp_path / "whole.pth")
-    with pytest.raises(ValueError, match="plain state dict"):
+    with pytest.raises(ValueError, match=r"whole\.pth holds pickled Python objects"):
         load_body(dfrst(), tmp_path / "whole.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="holds no state dict"):
+    with pytest.raises(ValueError, match=r"list\.pth holds list, expected a checkpoint or a state dict"):
         load_body(dfrst(), tmp_path / "list.pth")
+    torch.save({"epoch": 3}, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match="holds no state dict"):
+        load_body(dfrst(), tmp_path / "odd.pth")
 
 
 def test_weights_of_another_architecture_are_refused_and_change_nothing(tmp_path):
@@ -155,6 +146,9 @@ def test_weights_of_another_architecture_are_refused_and_change_nothing(tmp_path
     torch.save(wide, tmp_path / "wide.pth")
     model = dfrst()
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    blocks = r"layer1\.2, layer2\.2, layer2\.3, layer3\.2, layer3\.3, layer3\.4, layer3\.5, layer4\.2$"
+    with pytest.raises(ValueError, match=rf"deeper\.pth is not a body for resnet18: .* {blocks}"):
+        load_body(model, tmp_path / "deeper.pth")
     with pytest.raises(ValueError, match=r"tensors are missing, first 'conv1.weight'"):
         load_body(model, tmp_path / "foreign.pth")
     with pytest.raises(ValueError, match=r"'layer3.0.conv1.weight' has shape \(2, 2\)"):

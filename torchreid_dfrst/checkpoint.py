@@ -6,7 +6,6 @@ import errno
 import json
 import logging
 import os
-import pickle
 import random
 import zipfile
 from collections.abc import Mapping
@@ -15,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
+
+from torchreid_dfrst.tensors import read_dict, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def load(path: str | Path) -> dict[str, Any]:
         ValueError: it is torn, not one of ours, or holds pickled code, which is refused and not run.
     """
     verify(path)
-    state = _read(path)
+    state = read_dict(path)
     if state.get("format") != FORMAT:
         raise ValueError(
             f"{path} is not a checkpoint of this package: to start from bare weights use model.weights, "
@@ -183,29 +183,13 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
     Args:
         model: changed in place.
-        path: ``.safetensors``, one of our checkpoints or one of torchreid's (``state_dict``), or a bare state dict.
+        path: what ``tensors.read_weights`` reads.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file cannot be read, holds pickled code, or its weights belong to another architecture.
     """
     set_weights(model, read_weights(path), str(path))
-
-
-def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """The state dict in a ``.safetensors`` or ``torch.save`` file, onto the CPU; see ``load_weights``."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no weights at {path}")
-    if Path(path).suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
-    state = _read(path)
-    state = state.get("state_dict", state)
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict: expected names and tensors, or a dict with state_dict")
-    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def set_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
@@ -233,33 +217,6 @@ def set_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str)
             f"{'; '.join(wrong)}. Use the model name, options and number of identities that it was trained with"
         )
     model.load_state_dict(dict(state))
-
-
-def read_safely(path: str | Path) -> Any:
-    """What a ``torch.save`` file holds, onto the CPU, if that is tensors, numbers, words, lists and dicts of them.
-
-    Raises:
-        ValueError: the file is torn, none of ``torch.save``, or holds pickled code, which is refused and not run.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds pickled Python objects beside tensors and numbers; it was refused and nothing in it was run "
-            f"({str(error).splitlines()[0]}). Files of torchreid 1.4.0 can be converted by whoever trusts them: "
-            "save their state_dict alone"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is torn or not a checkpoint ({str(error).splitlines()[0] if str(error) else error!r})"
-        ) from error
-
-
-def _read(path: str | Path) -> dict[str, Any]:
-    state = read_safely(path)
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} holds {type(state).__name__}, expected a checkpoint")
-    return state
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,9 +11,22 @@ from typing import Any
 import yaml
 
 from torchreid_dfrst.names import nearest
+from torchreid_dfrst.values import check, expected_types
 
 Section = dict[str, Any]
 Config = dict[str, Section]
+
+
+class Keywords(list[str]):
+    """Valid keys of a section.
+
+    Attributes:
+        expected: key to annotation; a key that is not here takes anything.
+    """
+
+    def __init__(self, expected: Mapping[str, Any]) -> None:
+        super().__init__(expected)
+        self.expected = dict(expected)
 
 
 def load(path: str | Path | None, overrides: Sequence[str], sections: Mapping[str, Iterable[str]]) -> Config:
@@ -25,7 +38,7 @@ def load(path: str | Path | None, overrides: Sequence[str], sections: Mapping[st
         path: YAML file of ``section: {key: value}``; None starts from nothing.
         overrides: ``section.key value`` pairs, flat, as the command line gives them; values are read as YAML, so
             ``null``, ``true``, ``[60, 100]`` and ``1e-4`` mean what they say.
-        sections: the known keys of each section (see ``keywords``).
+        sections: the known keys of each section; those from ``keywords`` also say what type of value each takes.
 
     Returns:
         ``config[section][key]``, with every known section present, those not mentioned empty.
@@ -33,7 +46,8 @@ def load(path: str | Path | None, overrides: Sequence[str], sections: Mapping[st
     Raises:
         FileNotFoundError: there is no such file.
         KeyError: an unknown section or key; the message has the nearest valid name.
-        ValueError: the file is not YAML or not of that form, or an override lacks its value or its dot.
+        ValueError: the file is not YAML or not of that form, an override lacks its value or its dot, or a value is not
+            of the type that the signature asks for.
     """
     config: Config = {name: {} for name in sections}
     for name, section in _read(path).items():
@@ -51,14 +65,21 @@ def load(path: str | Path | None, overrides: Sequence[str], sections: Mapping[st
     return config
 
 
-def keywords(*callables: Callable[..., Any], leave_out: Iterable[str] = ()) -> list[str]:
-    """Names of the parameters that ``callables`` take by keyword and that have a default: a section's valid keys."""
-    names: list[str] = []
+def keywords(*callables: Callable[..., Any], leave_out: Iterable[str] = (), **types: Any) -> Keywords:
+    """Names of the parameters that ``callables`` take by keyword and that have a default: a section's valid keys.
+
+    Args:
+        callables: what the section is passed to; of two with the same parameter the first counts.
+        leave_out: parameters that are not to be set.
+        types: annotations for parameters whose own signature says nothing, or too little.
+    """
+    expected: dict[str, Any] = {}
     for function in callables:
-        for parameter in inspect.signature(function).parameters.values():
-            if parameter.default is not parameter.empty and parameter.name not in (*names, *leave_out):
-                names.append(parameter.name)
-    return names
+        annotations = expected_types(function)
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.default is not parameter.empty and name not in (*expected, *leave_out):
+                expected[name] = types.get(name, annotations[name])
+    return Keywords(expected)
 
 
 def dump(config: Config) -> str:
@@ -107,4 +128,7 @@ def _set(config: Config, sections: Mapping[str, Iterable[str]], name: str, key: 
         raise KeyError(f"{where}: unknown section {name!r}{nearest(name, sections)}")
     if key not in sections[name]:
         raise KeyError(f"{where}: unknown key {key!r} in section {name!r}{nearest(key, sections[name])}")
+    keys = sections[name]
+    if isinstance(keys, Keywords):
+        check(f"{where}: {name}.{key}", value, keys.expected[key])
     config[name][key] = value

@@ -15,13 +15,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from torchreid_dfrst import checkpoint
-from torchreid_dfrst.config import nearest
 from torchreid_dfrst.embedding import Embedded, embed
 from torchreid_dfrst.loop import distributed
 from torchreid_dfrst.loop.interrupt import StoppedError, StopRequest
 from torchreid_dfrst.loop.journal import Journal
 from torchreid_dfrst.loop.step import NonFiniteError, StepResult, TrainStep
 from torchreid_dfrst.losses import DFRSTLoss
+from torchreid_dfrst.names import nearest
 from torchreid_dfrst.retrieval import distance, evaluate, normalise, rerank
 from torchreid_dfrst.watching import attention_picture, ranking_picture
 
@@ -69,6 +69,7 @@ class DFRSTEngine(torchreid.engine.Engine):
         self.batch, self.evaluated = 0, True
         self.best: dict[str, Any] = {}
         self.precision, self.channels_last = "fp32", True
+        self.pictures = False
         self.bar: Callable[..., Any] | None = None
         self.ranks: Sequence[int] = (1, 5, 10, 20)
         self.model.to(self.device)
@@ -143,6 +144,9 @@ class DFRSTEngine(torchreid.engine.Engine):
         """
         if best_on not in BEST_ON:
             raise KeyError(f"unknown train.best_on {best_on!r}{nearest(best_on, BEST_ON)}")
+        for setting, value in {"print_freq": print_freq, "save_freq": save_freq}.items():
+            if value < 1:
+                raise ValueError(f"train.{setting} is {value}: 1 or more")
         self.precision, self.channels_last, self.bar, self.ranks = precision, channels_last, bar, ranks
         if test_only:
             return self.test(rerank=rerank)
@@ -157,6 +161,11 @@ class DFRSTEngine(torchreid.engine.Engine):
             self.model, self.optimizer, self.loss, self.device, precision, channels_last, compile, self.group
         )
         restored = self._resume(resume)
+        if best_on == VALIDATION and self.group.main and not getattr(self.datamanager, VALIDATION, None):
+            logger.info(
+                "no best weights will be kept, the last are the result: hold out training identities with "
+                "data.validation_identities to choose on them"
+            )
         self.journal = Journal(self.save_dir, self.global_step, active=self.group.main)
         metrics: dict[str, dict[str, float]] = {}
         with StopRequest() as self.stop:
@@ -334,7 +343,7 @@ class DFRSTEngine(torchreid.engine.Engine):
         ranking = ranking_picture(folder / f"{label}-ranking.png", query, gallery, far, title)
         self.journal.picture(f"{name}/ranking", self.global_step, ranking)
         transform = self.datamanager.transform_te
-        looks = attention_picture(folder / f"{label}-attention.png", self.model, query, transform, self.device)
+        looks = attention_picture(folder / f"{label}-attention.png", self.model, query, transform)
         if looks is not None:
             self.journal.picture(f"{name}/attention", self.global_step, looks)
 

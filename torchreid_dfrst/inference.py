@@ -23,6 +23,7 @@ from torchreid_dfrst.data.loading import DataManager, Item
 from torchreid_dfrst.embedding import embed
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.tensors import read_weights
 from torchreid_dfrst.training import build_model
 from torchreid_dfrst.version import __version__
 
@@ -44,7 +45,7 @@ def open_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        weights = checkpoint.read_weights(path)
+        weights = read_weights(path)
         beside = path.with_suffix(".json")
         if not beside.is_file():
             raise FileNotFoundError(f"{beside} is missing: training writes it beside {path.name}; keep them together")

@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from torchreid_dfrst import evaluation
-from torchreid_dfrst.config import Config, dump, keywords, nearest
+from torchreid_dfrst.config import Config, dump, keywords
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.engine import DFRSTEngine
 from torchreid_dfrst.loop import distributed
@@ -25,6 +25,7 @@ from torchreid_dfrst.loop.schedule import build_scheduler
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import FACTORIES, build
 from torchreid_dfrst.models.dfrst import DFRST
+from torchreid_dfrst.names import nearest
 
 logger = logging.getLogger(__name__)
 
@@ -76,21 +77,29 @@ def build_optimizer(model: nn.Module, adam_beta2: float = 0.999, **options: Any)
 
 def sections() -> dict[str, list[str]]:
     """The configuration of training: section to valid keys, each the keyword arguments of what reads it."""
+    names = str | Sequence[str]
     manager = keywords(
-        DataManager, torchreid.data.ImageDataManager, leave_out=("rank", "world_size", "seed", "use_gpu")
+        DataManager,
+        torchreid.data.ImageDataManager,
+        leave_out=("rank", "world_size", "seed", "use_gpu"),
+        root=str,
+        sources=names,
+        targets=names | None,
+        transforms=names | None,
+        norm_mean=Sequence[float] | None,
+        norm_std=Sequence[float] | None,
     )
     return {
         "model": keywords(build_model, build, DFRST, leave_out=("loss",)),
         "data": manager,
         "loss": keywords(DFRSTLoss),
-        "optim": keywords(build_optimizer, torchreid.optim.build_optimizer),
+        "optim": keywords(
+            build_optimizer, torchreid.optim.build_optimizer, optim=str, sgd_dampening=float, new_layers=names
+        ),
         "scheduler": keywords(build_scheduler, leave_out=("max_epoch",)),
         # what tools/evaluate.py reads from the same file
         **evaluation.sections(),
-        "train": [
-            *keywords(DFRSTEngine.run, leave_out=("bar", "test_only", "rerank", "start_epoch")),
-            *keywords(settings),
-        ],
+        "train": keywords(DFRSTEngine.run, settings, leave_out=("bar", "test_only", "rerank", "start_epoch")),
     }
 
 

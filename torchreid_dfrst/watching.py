@@ -6,20 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from torchreid_dfrst.data.images import read_image
 from torchreid_dfrst.embedding import Embedded
-from torchreid_dfrst.report.attention import attention_maps
+from torchreid_dfrst.report.attention import activations, attention_maps
+from torchreid_dfrst.report.canvas import spread
 from torchreid_dfrst.report.ranking import ranked_lists
 from torchreid_dfrst.retrieval import first
 from torchreid_dfrst.sightings import Sightings
-
-
-def spread(count: int, wanted: int) -> np.ndarray:
-    """``wanted`` row numbers, or all, spread evenly: the same rows at every evaluation."""
-    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64))
 
 
 def ranking_picture(
@@ -43,9 +37,7 @@ def ranking_picture(
     return ranked_lists(path, shown, everyone, index, values, title)
 
 
-def attention_picture(
-    path: Path, model: nn.Module, images: Embedded, transform: Any, device: torch.device, count: int = 4
-) -> Path | None:
+def attention_picture(path: Path, model: nn.Module, images: Embedded, transform: Any, count: int = 4) -> Path | None:
     """Activation maps of a few images, or None for a network that does not offer them.
 
     Args:
@@ -53,20 +45,15 @@ def attention_picture(
         model: one of ours has ``activation_maps``; left in the mode it was in.
         images: whose files are shown.
         transform: the test transform.
-        device: where the model is.
         count: rows of the picture.
     """
-    maps = getattr(model, "activation_maps", None)
+    rows = spread(len(images.path), count)
+    paths = list(images.path[rows])
+    maps = activations(model, paths, transform)
     if maps is None:
         return None
-    rows = spread(len(images.path), count)
-    batch = torch.stack([transform(read_image(file)) for file in images.path[rows]]).to(device)
-    mode = model.training
-    model.eval()
-    heat = {name: values.float().cpu().numpy() for name, values in maps(batch).items()}
-    model.train(mode)
     labels = [f"{images.identity[row]}\ncam {images.camera[row]}" for row in rows]
-    return attention_maps(path, list(images.path[rows]), heat, labels)
+    return attention_maps(path, paths, maps, labels)
 
 
 def _sightings(images: Embedded) -> Sightings:

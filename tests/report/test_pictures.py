@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from torchreid_dfrst.report.attention import attention_maps
+from torchreid_dfrst.report.attention import activations, attention_maps
+from torchreid_dfrst.report.canvas import spread, thumbnail
 from torchreid_dfrst.report.contamination import contact_sheet
 from torchreid_dfrst.report.ranking import ranked_lists, time_gap
 from torchreid_dfrst.sightings import Sightings
@@ -69,3 +71,33 @@ def test_the_contact_sheet_shows_every_kind_and_level(tmp_path):
     assert has(sheet, 120, 130, 90)
     with Image.open(sheet) as picture:
         assert picture.width > picture.height > 300
+
+
+def test_images_are_shown_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    wide = Image.new("RGB", (80, 40), "red")
+    wide.save(tmp_path / "wide.jpg", exif=exif)
+    pixels = np.asarray(thumbnail(tmp_path / "wide.jpg", 80)).astype(int)
+    assert (abs(pixels - [254, 0, 0]).max(axis=2) < 12).any(axis=0).sum() in range(38, 43)
+
+
+@pytest.mark.parametrize("count, wanted, rows", [(10, 3, [0, 4, 9]), (2, 5, [0, 1]), (1, 1, [0]), (0, 4, [])])
+def test_rows_are_spread_evenly(count, wanted, rows):
+    assert spread(count, wanted).tolist() == rows
+
+
+def test_activations_leave_the_network_in_its_mode(images):
+    class Network(torch.nn.Conv2d):
+        def activation_maps(self, batch):
+            assert not self.training
+            return {"m": self(batch).square().sum(1).detach()}
+
+    model = Network(3, 2, 1).train()
+    maps = activations(model, list(images), pil_to_tensor)
+    assert maps["m"].shape == (4, 40, 60) and model.training
+    assert activations(torch.nn.Identity(), list(images), pil_to_tensor) is None
+
+
+def pil_to_tensor(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()

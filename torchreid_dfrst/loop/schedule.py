@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from torchreid_dfrst.config import nearest
+from torchreid_dfrst.names import nearest
 
 SCHEDULES = ("constant", "single_step", "multi_step", "cosine")
 

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from torchreid_dfrst.config import nearest
 from torchreid_dfrst.loop.distributed import Group, gather_rows, synchronize_batch_norm
 from torchreid_dfrst.losses import DFRSTLoss
+from torchreid_dfrst.names import nearest
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torchvision
 from torch import nn
 
+from torchreid_dfrst.tensors import read_weights
+
 logger = logging.getLogger(__name__)
 
-# What torch.load and json raise on a file that is broken or something else.
+# What torch.hub and torch.load raise on a file that is broken or something else.
 UNREADABLE = (OSError, RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError)
-SAFETENSORS_TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 
 class Loaded(NamedTuple):
@@ -65,30 +57,14 @@ def load_body(model: nn.Module, path: str | Path) -> Loaded:
 
     Args:
         model: changed in place; its heads stay as they are.
-        path: ``.safetensors``, or what ``torch.save`` wrote of tensors, numbers and strings (it is read with
-            ``weights_only``): the state dict of a ResNet with torchvision's names or of one of our networks, bare
-            or under the key ``state_dict``.
+        path: what ``tensors.read_weights`` reads: the weights of a ResNet with torchvision's names or of one of our
+            networks.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: it cannot be read, or the weights do not fit; see ``load_body_state``.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = _read_safetensors(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise ValueError(
-            f"cannot read weights from {path}: {error}. Save a plain state dict: torch.save(model.state_dict(), path)"
-        ) from error
-    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict: save model.state_dict(), or a dict with it under 'state_dict'")
-    return load_body_state(model, state, where=str(path))
+    return load_body_state(model, read_weights(path), where=str(path))
 
 
 def load_body_state(model: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> Loaded:
@@ -103,7 +79,8 @@ def load_body_state(model: nn.Module, state: Mapping[str, torch.Tensor], where: 
         where: the source, for messages.
 
     Raises:
-        ValueError: a tensor of the body, other than attention's, is missing or has another shape.
+        ValueError: a tensor of the body, other than attention's, is missing or has another shape, or the state dict is
+            of a deeper body.
     """
     state = {name.removeprefix("module."): value for name, value in state.items()}
     places = {_resnet_name(name): name for name in state if not name.startswith("heads.")}
@@ -119,6 +96,9 @@ def load_body_state(model: nn.Module, state: Mapping[str, torch.Tensor], where: 
             f"{where} is not a body for {model.body}: {len(missing)} of {len(body)} tensors are missing, "
             f"first {_resnet_name(missing[0])!r}; it holds {', '.join(list(state)[:3])} ..."
         )
+    deeper = sorted(_blocks(places) - _blocks(map(_resnet_name, body)))
+    if deeper:
+        raise ValueError(f"{where} is not a body for {model.body}: it has more blocks, {', '.join(deeper)}")
     for name, found in source.items():
         if state[found].shape != body[name].shape:
             raise ValueError(
@@ -141,16 +121,6 @@ def _resnet_name(name: str) -> str:
     return name.removeprefix("trunk.")
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """The format is 8 bytes of header length, a JSON header with types, shapes and offsets, then the values."""
-    content = bytearray(path.read_bytes())
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    state = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        first, last = entry["data_offsets"]
-        values = torch.frombuffer(content[start + first : start + last], dtype=SAFETENSORS_TYPES[entry["dtype"]])
-        state[name] = values.reshape(entry["shape"])
-    return state
+def _blocks(names: Iterable[str]) -> set[str]:
+    """The residual blocks among ResNet names: ``layer3.0`` and so on."""
+    return {found[0] for name in names if (found := re.match(r"layer\d+\.\d+", name))}

@@ -4,11 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+import torch
+from torch import nn
 
+from torchreid_dfrst.data.images import read_image
 from torchreid_dfrst.report.canvas import figure, thumbnail, write
+
+
+def activations(model: nn.Module, images: Sequence[str | Path], transform: Any) -> dict[str, np.ndarray] | None:
+    """Activation maps of image files, or None for a network that does not offer them, such as torchreid's own.
+
+    Args:
+        model: one of ours has ``activation_maps``; left in the mode it was in.
+        images: ``N`` image files.
+        transform: the test transform.
+
+    Returns:
+        Name to ``(N, H, W)`` float32 ``>= 0``.
+    """
+    look = getattr(model, "activation_maps", None)
+    if look is None:
+        return None
+    batch = torch.stack([transform(read_image(image)) for image in images])
+    mode = model.training
+    model.eval()
+    maps = look(batch.to(next(model.parameters()).device))
+    model.train(mode)
+    return {name: values.float().cpu().numpy() for name, values in maps.items()}
 
 
 def attention_maps(
@@ -32,8 +57,7 @@ def attention_maps(
     grid = drawn.subplots(len(images), len(maps) + 1, squeeze=False)
     for row, image in enumerate(images):
         # the network saw the image stretched to a square, so the picture is stretched as well
-        with Image.open(image) as file:
-            seen = file.convert("RGB").resize((160, 160))
+        seen = read_image(image).resize((160, 160))
         grid[row, 0].imshow(thumbnail(image))
         grid[row, 0].set_ylabel(labels[row], fontsize=6)
         for column, (name, values) in enumerate(maps.items(), start=1):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
+
+from torchreid_dfrst.data.images import read_image
 
 GREEN, RED, BLUE = "#1a9850", "#d73027", "#2c7bb6"
 
@@ -28,5 +31,9 @@ def write(made: Figure, path: str | Path, dpi: int = 110) -> Path:
 
 def thumbnail(path: str | Path, side: int = 160) -> Image.Image:
     """The image at ``path`` inside a white ``side x side`` square, its shape kept."""
-    with Image.open(path) as image:
-        return ImageOps.pad(image.convert("RGB"), (side, side), color="white")
+    return ImageOps.pad(read_image(path), (side, side), color="white")
+
+
+def spread(count: int, wanted: int) -> np.ndarray:
+    """``wanted`` of the row numbers below ``count``, or all, at equal steps, so that nobody picked them."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).astype(np.int64))

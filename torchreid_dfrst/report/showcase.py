@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import numpy as np
-import torch
 
-from torchreid_dfrst.data.images import read_image
 from torchreid_dfrst.evaluation import Result, best_matches
 from torchreid_dfrst.inference import open_network, test_transform
-from torchreid_dfrst.report.attention import attention_maps
+from torchreid_dfrst.report.attention import activations, attention_maps
+from torchreid_dfrst.report.canvas import spread
 from torchreid_dfrst.report.ranking import ranked_lists
 
 logger = logging.getLogger(__name__)
@@ -69,9 +66,6 @@ def show_attention(weights: str | Path, result: Result, folder: Path, count: int
     model, about = open_network(weights)
     if about["weights_sha256"] != extraction.source.get("weights_sha256"):
         raise ValueError(f"{weights} is not the network that made these features: pass the one that did")
-    if not hasattr(model, "activation_maps"):
-        logger.warning("no attention maps: %s has no activation_maps", type(model).__name__)
-        return []
     chosen = _some_queries(result, count)
     last = list(result.metrics)[-1]
     index, _ = best_matches(result, last, len(extraction.gallery))
@@ -86,11 +80,11 @@ def show_attention(weights: str | Path, result: Result, folder: Path, count: int
             f"query {query.identity[row]}\ncam {query.camera[row]}",
             f"its match, rank {rank + 1}\ncam {gallery.camera[match]}",
         ]
-    transform = test_transform(about["height"], about["width"])
-    look = cast("Callable[[torch.Tensor], dict[str, torch.Tensor]]", model.activation_maps)
-    maps = look(torch.stack([transform(read_image(path)) for path in paths]))
-    drawn = {name: values.numpy() for name, values in maps.items()}
-    return [attention_maps(folder / "attention.png", paths, drawn, labels)]
+    maps = activations(model, paths, test_transform(about["height"], about["width"]))
+    if maps is None:
+        logger.warning("no attention maps: %s has no activation_maps", type(model).__name__)
+        return []
+    return [attention_maps(folder / "attention.png", paths, maps, labels)]
 
 
 def missing_images(result: Result) -> str:
@@ -105,4 +99,4 @@ def missing_images(result: Result) -> str:
 def _some_queries(result: Result, count: int) -> np.ndarray:
     """``count`` of the queries that have a match, at equal steps, so that nobody picked them."""
     valid = np.flatnonzero(next(iter(result.metrics.values())).first_match > 0)
-    return valid[np.unique(np.linspace(0, len(valid) - 1, min(count, len(valid))).astype(int))]
+    return valid[spread(len(valid), count)]

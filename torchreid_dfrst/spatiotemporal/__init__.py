@@ -20,6 +20,7 @@ from torchreid_dfrst.spatiotemporal.model import GapModel, read
 from torchreid_dfrst.spatiotemporal.provid import Provid
 from torchreid_dfrst.spatiotemporal.transit import Transit, TransitModel
 from torchreid_dfrst.spatiotemporal.transition import Transition
+from torchreid_dfrst.values import check, expected_types
 
 MODELS: dict[str, type[GapModel]] = {m.name: m for m in (LogNormal, Provid, Transition, Histogram, Likelihood)}
 
@@ -35,7 +36,7 @@ def build(name: str, **options: Any) -> GapModel:
 
     Raises:
         KeyError: unknown model or option; the message names the nearest one.
-        ValueError: an option is out of range.
+        ValueError: an option is out of range or not of its type.
     """
     if name not in MODELS:
         raise KeyError(f"no space-time model {name!r}{_nearest(name, list(MODELS))}; there are {', '.join(MODELS)}")
@@ -43,6 +44,9 @@ def build(name: str, **options: Any) -> GapModel:
     for option in options:
         if option not in known:
             raise KeyError(f"{name} has no option {option!r}{_nearest(option, known)}; it has {', '.join(known)}")
+    expected = expected_types(MODELS[name])
+    for option, value in options.items():
+        check(f"option {option} of {name}", value, expected[option])
     return MODELS[name](**options)
 
 

@@ -1,0 +1,60 @@
+"""Reading files of tensors onto the CPU, without ever running what a file holds."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file, without the ``module.`` that names have after training in parallel.
+
+    Args:
+        path: ``.safetensors``, one of our checkpoints or one of torchreid's (``state_dict``), or a bare state dict.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, holds pickled code, or no state dict.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    if Path(path).suffix == ".safetensors":
+        try:
+            state: Any = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
+    else:
+        state = read_dict(path)
+        state = state.get("state_dict", state)
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict: save model.state_dict(), or a dict with it under 'state_dict'")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def read_dict(path: str | Path) -> dict[str, Any]:
+    """What ``torch.save`` wrote of tensors, numbers and strings.
+
+    Raises:
+        ValueError: the file cannot be read, holds pickled code, which is refused and not run, or no dict.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds pickled Python objects beside tensors and numbers; it was refused and nothing in it was run "
+            f"({str(error).splitlines()[0]}). Files of torchreid 1.4.0 can be converted by whoever trusts them: "
+            "save their state_dict alone"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is torn or not a checkpoint ({str(error).splitlines()[0] if str(error) else error!r})"
+        ) from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds {type(state).__name__}, expected a checkpoint or a state dict")
+    return state
