@@ -1,0 +1,113 @@
+"""Inputs on which a fast path that bounds, mirrors or cuts into blocks a little wrongly gives another answer."""
+
+import sys
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from tests.retrieval.scenes import TableTransit, clusters, slow_distance, symmetric_transit, unit
+from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_distance, neighbors, rerank
+from torchreid_dfrst.retrieval.jaccard import Shared
+from torchreid_dfrst.retrieval.mirrored import Mirrored, is_symmetric
+
+JACCARD, RERANK = (sys.modules[f"torchreid_dfrst.retrieval.{name}"] for name in ("jaccard", "rerank"))
+
+
+@pytest.mark.parametrize("method", ["faiss", "product"])
+def test_space_and_time_may_outweigh_every_candidate_of_appearance(method):
+    x = unit(np.random.default_rng(0).normal(size=(320, 16)))
+    rows, columns = x[:20], x[20:]
+    rank = slow_distance(rows, columns).argsort(axis=1).argsort(axis=1)
+    transit = TableTransit(np.where(rank < 200, 2.0, 0.0))  # neither the nearest nor the farthest are what they seem
+    slow = slow_distance(rows, columns, transit.table, 0.5)
+    assert (np.take_along_axis(rank, slow.argsort(axis=1)[:, :3], axis=1) > 150).any()
+    found = neighbors(rows, columns, 3, transit=transit, weight=0.5, method=method, device="cpu")
+    np.testing.assert_array_equal(found.index, np.argsort(slow, axis=1)[:, :3])
+    np.testing.assert_allclose(found.farthest, slow.max(axis=1), atol=2e-5)
+    assert (found.fallbacks > 0) == (method == "faiss")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_hundreds_of_images_may_be_the_farthest(precision):
+    x, _ = clusters(30, seed=1)
+    columns = np.concatenate([x, np.repeat(-x[:1], 400, axis=0)])
+    found = neighbors(x[:1], columns, 2, precision=precision)
+    assert found.farthest == pytest.approx([2.0], abs=1e-5)
+    np.testing.assert_array_equal(found.index, slow_distance(x[:1], columns).argsort(axis=1, kind="stable")[:, :2])
+
+
+@pytest.mark.parametrize("width", [8, 24])
+def test_bfloat16_gives_the_distances_of_the_definition_without_measuring_every_row(width):
+    generator = np.random.default_rng(2)
+    columns = unit(generator.normal(size=(1500, width)))
+    rows = columns[:40]
+    slow = np.linalg.norm(rows[:, None].astype(np.float64) - columns, axis=2)
+    found = neighbors(rows, columns, 10, precision="bf16")
+    assert found.fallbacks < len(rows), "measuring every row whole would prove nothing"
+    np.testing.assert_array_equal(found.index, slow.argsort(axis=1)[:, :10])
+    np.testing.assert_allclose(found.farthest, slow.max(axis=1), atol=2e-5)
+
+
+@pytest.mark.parametrize(("row", "column"), [(3, 5), (3, 160), (3, 290), (160, 290), (290, 291)])
+def test_a_difference_there_and_back_is_seen_between_any_two_halves(row, column):
+    table = symmetric_transit(300).table
+    assert is_symmetric(TableTransit(table))
+    other = table.copy()
+    other[row, column] += 0.5
+    assert not is_symmetric(TableTransit(other))
+
+
+@pytest.mark.parametrize("queries", [0, 7, 20])
+def test_a_mirrored_transit_is_the_same_there_and_back_in_every_block(queries):
+    table = np.random.default_rng(3).uniform(0, 2, (20, 20))
+    whole = (table + table.T) / 2
+    whole[:queries, queries:], whole[queries:, :queries] = table[:queries, queries:], table[:queries, queries:].T
+    transit = Mirrored(TableTransit(table), queries)
+    for rows in (slice(0, 20), slice(3, 9), slice(8, 20)):
+        for columns in (slice(0, 20), slice(5, 8), slice(7, 19)):
+            np.testing.assert_allclose(transit.block(rows, columns), whole[rows, columns], atol=1e-6)
+
+
+@pytest.mark.parametrize("events", [1, 40, 500, 1 << 21])
+@pytest.mark.parametrize("step", [1, 6, 64])
+def test_blocks_of_jaccard_hold_every_row_once_and_a_bounded_amount_of_work(events, step, monkeypatch):
+    monkeypatch.setattr(JACCARD, "EVENTS", events)
+    generator = np.random.default_rng(4)
+    dense = generator.random((30, 50)) * (generator.random((30, 50)) < 0.3)
+    dense = (dense / dense.sum(axis=1, keepdims=True)).astype(np.float32)
+    shared = Shared(sparse.csr_matrix(dense[:13]), sparse.csr_matrix(dense[13:]))
+    parts = list(shared.blocks(step))
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(13))
+    for part in parts:
+        size = part.stop - part.start
+        assert 1 <= size <= step and (size == 1 or shared.work[part.stop] - shared.work[part.start] <= events)
+    least = np.minimum(dense[:13, None], dense[None, 13:]).sum(axis=2)
+    most = np.maximum(dense[:13, None], dense[None, 13:]).sum(axis=2)
+    np.testing.assert_allclose(np.concatenate([shared.distance(p) for p in parts]), 1 - least / most, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, dict(on="fused"), dict(on="appearance")])
+def test_small_blocks_of_rows_and_columns_give_the_whole_matrix(options, monkeypatch):
+    x, _ = clusters(260, seed=5)
+    q, g = x[:60], x[60:]
+    fused = dict(transit=symmetric_transit(260), weight=0.3) if options else {}
+    whole = rerank(q, g, k1=9, k2=3, **fused, **options)
+    alone = jaccard_distance(x, k1=9, k2=3)
+    monkeypatch.setattr(RERANK, "STEP", 16)
+    monkeypatch.setattr(JACCARD, "EVENTS", 2_000)
+    parts = list(Reranking(q, g, Parameters(k1=9, k2=3, **options), **fused).blocks())
+    assert len(parts) > 3
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=2e-6)
+    np.testing.assert_allclose(rerank(q, g, k1=9, k2=3, **fused, **options), whole, atol=2e-6)
+    np.testing.assert_allclose(jaccard_distance(x, k1=9, k2=3), alone, atol=2e-6)
+
+
+def test_the_nearest_after_re_ranking_go_by_row_where_they_tie():
+    x, _ = clusters(40, seed=6)
+    gallery = np.concatenate([x[10:], x[10:], x[10:20]])
+    job = Reranking(x[:10], gallery, Parameters(k1=8, k2=3))
+    whole = np.concatenate(list(job.blocks()))
+    assert (np.diff(np.sort(whole, axis=1)[:, :9]) == 0).any()
+    for count in (1, 4, 9, len(gallery)):
+        np.testing.assert_array_equal(job.top(count).index, np.argsort(whole, axis=1, kind="stable")[:, :count])
