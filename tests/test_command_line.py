@@ -118,7 +118,18 @@ MISTAKES = {
     "unknown data set": (extract_with("-t", "veri77"), 'Received "veri77"'),
     "data set not there": (extract_with("--root", "{t}"), "image_train"),
     "unknown model": (
-        ["train", "--root", "{d}/data", "-s", "veri776", "model.name", "dfrst_resnet81", *QUICK],
+        [
+            "train",
+            "--root",
+            "{d}/data",
+            "-s",
+            "veri776",
+            "model.name",
+            "dfrst_resnet81",
+            "train.max_epoch",
+            "1",
+            *QUICK,
+        ],
         "'dfrst_resnet18'",
     ),
 }

@@ -131,17 +131,19 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
         What ``result.json`` holds: metrics of the last evaluation, the best one, what was skipped.
 
     Raises:
+        ValueError: ``train.max_epoch`` is below 1, which would leave untrained weights.
         ValueError, KeyError, OSError: as the parts raise them; see ``DFRSTEngine.run``.
     """
+    epochs = config["train"].get("max_epoch", 0)
+    if epochs < 1:
+        raise ValueError(f"train.max_epoch is {epochs}: nothing would be trained; say how many epochs, such as 135")
     group = distributed.start()
     run = dict(config["train"])
     seed, use_gpu = settings(**{name: run.pop(name) for name in keywords(settings) if name in run})
     data = DataManager(**config["data"], seed=seed, use_gpu=use_gpu, rank=group.rank, world_size=group.world_size)
     model = build_model(data.num_train_pids, **config["model"])
     optimizer = build_optimizer(model, **config["optim"])
-    scheduler = build_scheduler(
-        optimizer, len(data.train_loader), max_epoch=run.get("max_epoch", 0), **config["scheduler"]
-    )
+    scheduler = build_scheduler(optimizer, len(data.train_loader), max_epoch=epochs, **config["scheduler"])
     describe = {
         "model": dict(config["model"]),
         "num_classes": data.num_train_pids,

@@ -62,13 +62,24 @@ def test_numbers_are_read_from_the_device_only_for_the_progress_line(tiny_veri, 
     assert reads == [3, 1, 3, 1]
 
 
-def test_best_is_kept_on_validation_or_when_asked_on_test(tiny_veri, tmp_path):
+def test_best_is_kept_on_validation_or_when_asked_on_test(tiny_veri, tmp_path, caplog):
+    caplog.set_level("INFO")
     made = engine(tiny_veri, network=TinyNet, validation_identities=2, batch_size_train=4)
     made.run(save_dir=str(tmp_path / "a"), max_epoch=2, eval_freq=1, pictures=False)
+    assert "no best weights" not in caplog.text
     assert made.best["chosen_on"] == "validation" and (tmp_path / "a" / "best.safetensors").is_file()
     made = engine(tiny_veri, network=TinyNet)
     made.run(save_dir=str(tmp_path / "b"), max_epoch=2, eval_freq=1, pictures=False)
+    assert caplog.text.count("no best weights will be kept") == 1 and "data.validation_identities" in caplog.text
     assert made.best == {} and not (tmp_path / "b" / "best.safetensors").exists()
     made = engine(tiny_veri, network=TinyNet)
     made.run(save_dir=str(tmp_path / "c"), max_epoch=2, eval_freq=1, pictures=False, best_on="test")
+    assert caplog.text.count("no best weights will be kept") == 1
     assert made.best["chosen_on"] == "veri776"
+
+
+@pytest.mark.parametrize("setting", ["print_freq", "save_freq"])
+def test_a_frequency_of_zero_is_refused_before_anything_is_written(setting, tiny_veri, tmp_path):
+    with pytest.raises(ValueError, match=rf"train\.{setting} is 0: 1 or more"):
+        engine(tiny_veri, network=TinyNet).run(save_dir=str(tmp_path / "run"), max_epoch=1, **{setting: 0})
+    assert not (tmp_path / "run").exists()

@@ -15,6 +15,7 @@ from runs import engine
 from torchreid_dfrst import checkpoint
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.loop.step import NonFiniteError
+from torchreid_dfrst.tensors import read_weights
 
 
 class Exploding(TinyNet):
@@ -155,9 +156,9 @@ def test_weights_of_another_architecture_are_refused_with_names(tmp_path):
         checkpoint.set_weights(TinyNet(4), state, "a file")
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
     with pytest.raises(ValueError, match="not a whole safetensors file"):
-        checkpoint.read_weights(tmp_path / "torn.safetensors")
+        read_weights(tmp_path / "torn.safetensors")
     with pytest.raises(FileNotFoundError, match="no weights at"):
-        checkpoint.read_weights(tmp_path / "nowhere.pt")
+        read_weights(tmp_path / "nowhere.pt")
 
 
 def test_too_few_identities_for_a_batch_are_said(tiny_veri):

@@ -1,5 +1,7 @@
 """Every kind of image file becomes upright RGB, or one line that names it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -79,7 +81,7 @@ def test_a_bad_file_is_named_with_its_reason(how, tmp_path):
 def test_by_default_training_stops_at_a_bad_file_in_one_line(workers, tiny_veri):
     data = manager(tiny_veri, workers=workers)
     bad = spoil(sorted((tiny_veri / "veri776" / "image_train").iterdir())[3], "truncated")
-    with pytest.raises(BadImageError, match=r"or set data\.on_bad_image to skip") as error:
+    with pytest.raises(BadImageError, match=r"data\.on_bad_image skip .* --on-bad-image skip") as error:
         for _ in range(4):
             list(data.train_loader)
     assert str(bad) in str(error.value) and "\n" not in str(error.value)
@@ -109,6 +111,14 @@ def test_skipped_test_images_are_left_out_and_listed(tiny_veri):
     paths = [path for batch in data.test_loader["veri776"]["gallery"] for path in batch["impath"]]
     assert len(paths) == 31 and bad not in paths
     assert data.skipped == [bad]
+
+
+def test_skipped_validation_images_are_listed_too(tiny_veri):
+    data = manager(tiny_veri, on_bad_image="skip", validation_identities=2, batch_size_train=4)
+    path = data.validation["gallery"].dataset.items[3][0]
+    spoil(Path(path), "empty")
+    assert path not in [path for batch in data.validation["gallery"] for path in batch["impath"]]
+    assert data.skipped == [path]
 
 
 def test_an_identity_without_a_readable_image_is_an_error(tiny_veri):

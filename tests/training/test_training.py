@@ -130,6 +130,26 @@ def test_a_typo_is_an_error_that_names_it(section, key, message):
         config.load(None, [f"{section}.{key}", "1"], sections())
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["train.max_epoch abc", "optim.lr abc", "data.height abc", "loss.margin abc", "model.parts abc", "rerank.k1 abc",
+     "rerank.k1 5.5", "rerank.lambda_value null", "data.transforms 5", "scheduler.stepsize a"],
+)  # fmt: skip
+def test_a_value_of_the_wrong_type_is_an_error_that_names_it(override):
+    key, value = override.split()
+    with pytest.raises(ValueError, match=rf"{key} is .*, expected "):
+        config.load(None, [key, value], sections())
+
+
+@pytest.mark.parametrize("changes", [{}, {"max_epoch": 0}, {"max_epoch": -1}])
+def test_training_for_no_epoch_is_refused(tiny_veri, tmp_path, changes):
+    settings = small(tiny_veri, tmp_path / "run")
+    settings["train"] = {"save_dir": str(tmp_path / "run"), **changes}
+    with pytest.raises(ValueError, match=r"train\.max_epoch is (0|-1): nothing would be trained"):
+        train(settings)
+    assert not (tmp_path / "run").exists()
+
+
 def test_wrong_names_are_errors(tiny_veri, tmp_path):
     for change, message in [
         ({"model": {"name": "dfrst_resnet81"}}, "dfrst_resnet18"),
@@ -161,6 +181,22 @@ def test_the_command_line_keeps_torchreids_habits(tiny_veri, tmp_path, monkeypat
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
+def test_the_configurations_that_readme_names_are_here():
+    named = {"demo", "dfrst_veri776", "dfrst_resnet18_city_a", "dfrst_resnet50_city_a"}
+    assert named <= {path.stem for path in CONFIGS}
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_every_configuration_is_valid(path):
-    config.load(path, [], sections())
+def test_every_configuration_takes_a_step(path, tiny_veri, tmp_path, monkeypatch):
+    # the weights of the large networks, with the optimiser's state, would be a gigabyte to write
+    saved = []
+    monkeypatch.setattr(checkpoint, "save", lambda path, state: saved.append(state["state_dict"]) or path)
+    monkeypatch.setattr(checkpoint, "export", lambda path, model, source: path)
+    settings = config.load(path, [], sections())
+    replaced = {"root": str(tiny_veri), "sources": "veri776", "targets": "veri776", "height": 64, "width": 64}
+    settings["data"].update(replaced, workers=0, batch_size_train=16, batch_size_test=16, num_instances=4)
+    settings["model"]["pretrained"] = False
+    settings["train"].update(max_epoch=1, save_dir=str(tmp_path / "run"), pictures=False, threads=1)
+    result = train(settings)
+    assert result["step"] == 2 and 0 < result["metrics"]["veri776"]["mAP"] <= 1
+    assert all(torch.isfinite(value).all() for value in saved[-1].values())

@@ -17,9 +17,9 @@ import torchreid
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from torchreid_dfrst.config import nearest
 from torchreid_dfrst.data.images import BadImageError, read_image
 from torchreid_dfrst.data.sampling import EpochSampler
+from torchreid_dfrst.names import nearest
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,11 @@ class Loader(DataLoader):
                 ) from error
             for bad in errors:
                 if not self.skip:
-                    raise BadImageError(bad.path, f"{bad.args[1]}; repair it, or set data.on_bad_image to skip")
+                    raise BadImageError(
+                        bad.path,
+                        f"{bad.args[1]}; repair it, or leave such images out: data.on_bad_image skip in training, "
+                        "--on-bad-image skip in extraction",
+                    )
                 self.skipped.add(bad.path)
             if batch is not None:
                 self.skipped.update(path for path in batch["bad"] if path)
@@ -262,7 +266,8 @@ class DataManager(torchreid.data.ImageDataManager):
     @property
     def skipped(self) -> list[str]:
         """Paths of the images left out so far (``on_bad_image="skip"``), in order of name."""
-        loaders = [self.train_loader, *(loader for parts in self.test_loader.values() for loader in parts.values())]
+        tested = [*self.test_loader.values(), self.validation or {}]
+        loaders = [self.train_loader, *(loader for parts in tested for loader in parts.values())]
         return sorted(set().union(*(loader.skipped for loader in loaders)))
 
 
