@@ -109,6 +109,11 @@ def extract_with(option, value):
 
 MISTAKES = {
     "a misspelt key": (["evaluate", "{f}", "rerank.k_1", "5"], "'k_1' in section 'rerank' (did you mean 'k1'?)"),
+    "a word for a number": (["evaluate", "{f}", "rerank.k1", "abc"], "rerank.k1"),
+    "a list for a number": (["evaluate", "{f}", "spacetime.weight", "[1]"], "spacetime.weight"),
+    "a number for options": (["evaluate", "{f}", "spacetime.options", "5"], "spacetime.options"),
+    "training's keys in scoring": (["evaluate", "{f}", "data.root", "x"], "unknown section 'data'"),
+    "fewer than no lists": (["evaluate", "{f}", "--lists", "-3", "--out", "{t}"], "--lists is -3"),
     "no features": (["evaluate", "{d}/none.npz"], "no features at"),
     "other weights": (
         ["evaluate", "{f}", "--out", "{t}", "--weights", "{t}/other.safetensors", *SCORING],

@@ -27,7 +27,7 @@ ROWS = (APPEARANCE, FUSED, RERANKED, BOTH)
 def sections() -> dict[str, list[str]]:
     """The configuration of scoring: section to valid keys."""
     return {
-        "spacetime": [*keywords(fit_transit), "weight"],
+        "spacetime": keywords(fit_transit, transit_weight),
         "rerank": keywords(retrieval.rerank, leave_out=("transit", "weight")),
         "evaluate": keywords(protocols.build),
     }
