@@ -6,8 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from torchreid_dfrst import retrieval
 from torchreid_dfrst.retrieval.features import Extraction
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
@@ -113,8 +111,3 @@ def markdown(table: dict[str, Any]) -> str:
                 cells.append(f"{row[name][kind]['mAP']:.2f} ({row[name][kind]['omega']:.3g})")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def sweep_of(result: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Omegas and mAP of one cell's sweep."""
-    return np.array([float(k) for k in result["sweep"]]), np.array(list(result["sweep"].values()))
