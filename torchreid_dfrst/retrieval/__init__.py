@@ -3,6 +3,7 @@
 from torchreid_dfrst.retrieval.clustering import jaccard_blocks, jaccard_distance
 from torchreid_dfrst.retrieval.expansion import expand
 from torchreid_dfrst.retrieval.features import Extraction, Features
+from torchreid_dfrst.retrieval.listed import evaluate_lists
 from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.matrices import rerank_distances
 from torchreid_dfrst.retrieval.metrics import Metrics, evaluate
@@ -19,6 +20,7 @@ __all__ = [
     "Reranking",
     "distance",
     "evaluate",
+    "evaluate_lists",
     "expand",
     "first",
     "jaccard_blocks",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from torchreid_dfrst.retrieval import checks
 from torchreid_dfrst.retrieval.neighbors import blocks
+from torchreid_dfrst.retrieval.places import places, running
 
 PRECISION, TRAPEZOID = "precision", "trapezoid"
 
@@ -24,10 +23,13 @@ class Metrics:
         mAP: mean average precision over the used queries.
         mINP: mean inverse negative penalty (matches over the rank of the last match; Ye et al., 2021).
         average_precision: ``(Q,)`` float64, NaN for skipped queries.
-        first_match: ``(Q,)`` int64 rank of the first match, from 1; 0 for skipped queries.
+        first_match: ``(Q,)`` int64 rank of the first match, from 1; 0 for skipped queries, one more than the gallery
+            has where no match is listed (``listed.evaluate_lists``).
         inverse_penalty: ``(Q,)`` float64, the terms of mINP, NaN for skipped queries.
         used: number of queries that count.
         skipped: number of queries without any image of their identity that is not junk.
+        truncated: number of used queries whose lists miss a match, so that mAP, mINP and CMC are lower bounds; 0 for
+            whole rankings.
     """
 
     cmc: np.ndarray
@@ -38,6 +40,7 @@ class Metrics:
     inverse_penalty: np.ndarray
     used: int
     skipped: int
+    truncated: int = 0
 
     def rank(self, r: int) -> float:
         """Rank-r accuracy; beyond the last measured rank the curve stays at its last value."""
@@ -73,22 +76,11 @@ def evaluate(
         ValueError: shapes that do not fit, NaN distances, no gallery, no query that counts (the message says why).
         KeyError: an unknown form of average precision.
     """
-    if average_precision not in (PRECISION, TRAPEZOID):
-        raise KeyError(f"no average precision {average_precision!r}: {PRECISION!r} or {TRAPEZOID!r}")
-    if max_rank < 1:
-        raise ValueError(f"max_rank is {max_rank}: 1 or more")
-    query_identity, gallery_identity = np.asarray(query_identity), np.asarray(gallery_identity)
+    check_choices(max_rank, average_precision)
+    columns = check_columns(query_identity, gallery_identity, query_camera, gallery_camera)
+    query_identity, gallery_identity, query_camera, gallery_camera = columns
     queries, images = len(query_identity), len(gallery_identity)
-    if not queries or not images:
-        raise ValueError(f"{queries} queries and {images} gallery images: at least one of each is needed")
-    query_identity = checks.labels("query_identity", query_identity, queries)
-    gallery_identity = checks.labels("gallery_identity", gallery_identity, images)
-    query_camera = checks.labels("query_camera", query_camera, queries)
-    gallery_camera = checks.labels("gallery_camera", gallery_camera, images)
-
-    result = np.full(queries, np.nan)
-    penalty = np.full(queries, np.nan)
-    first = np.zeros(queries, dtype=np.int64)
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     order = np.argsort(gallery_identity, kind="stable")
     begin = np.searchsorted(gallery_identity[order], query_identity, side="left")
     end = np.searchsorted(gallery_identity[order], query_identity, side="right")
@@ -101,83 +93,94 @@ def evaluate(
         row = np.repeat(np.arange(len(block)), size)
         column = order[np.arange(len(row)) + (begin[here] - np.cumsum(size) + size)[row]]
         rank = places(block, row, column, done)
-        # by query and rank; ranks then lose one for each junk image before them
-        order_here = np.argsort(row * images + rank)
-        row, column, rank = row[order_here], column[order_here], rank[order_here]
+        by_rank = np.argsort(row * images + rank)
+        row, column, rank = row[by_rank], column[by_rank], rank[by_rank]
         junk: np.ndarray = gallery_camera[column] == query_camera[here][row]
-        rank = rank + 1 - _running(junk, row, size)
-        row, rank = row[~junk], rank[~junk]
-        matches = np.bincount(row, minlength=len(block))
-        hits = _running(np.ones(len(row), dtype=bool), row, matches)
-        precision: np.ndarray = hits / rank
-        if average_precision == TRAPEZOID:
-            # the precision just before a match; before the very first image it is 1 by the official code's definition
-            before = np.where(rank > 1, (hits - 1) / np.maximum(rank - 1, 1), 1.0)
-            precision = (precision + before) / 2
-        scored = np.flatnonzero(matches)
-        last = np.cumsum(matches)[scored] - 1
-        result[done + scored] = np.bincount(row, precision, minlength=len(block))[scored] / matches[scored]
-        penalty[done + scored] = matches[scored] / rank[last]
-        first[done + scored] = rank[last - matches[scored] + 1]
+        found.append(score(row, rank, junk, np.bincount(row[~junk], minlength=len(block)), average_precision))
         done += len(block)
     if done != queries:
         raise ValueError(f"distances of {done} queries were given, {queries} are expected")
-    valid = first > 0
-    if not valid.any():
-        raise ValueError(_nothing_to_score(query_identity, gallery_identity, query_camera, gallery_camera))
-    ranks = np.arange(1, min(max_rank, images) + 1)
-    cmc = np.searchsorted(np.sort(first[valid]), ranks, side="right") / valid.sum()
-    used = int(valid.sum())
-    return Metrics(
-        cmc, float(result[valid].mean()), float(penalty[valid].mean()), result, first, penalty, used, queries - used
-    )
+    return summary([np.concatenate(parts) for parts in zip(*found, strict=True)], columns, max_rank)
 
 
-def places(distance: np.ndarray, row: np.ndarray, column: np.ndarray, first_query: int = 0) -> np.ndarray:
-    """Place of single gallery images in the ranking of their query, from 0; equal distances go by column.
-
-    Only values are sorted, and an image's place is found by its value; a row is sorted with its columns only where the
-    value of one of the images asked for occurs more than once.
+def score(
+    row: np.ndarray, rank: np.ndarray, junk: np.ndarray, matches: np.ndarray, average_precision: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Average precision, inverse penalty and rank of the first match of some queries.
 
     Args:
-        distance: ``(Q, G)`` distances.
-        row: ``(P,)`` queries, rising.
-        column: ``(P,)`` gallery images.
-        first_query: number of the first row, for the message.
+        row: ``(P,)`` query of each image of the query's identity whose place is known, rising.
+        rank: ``(P,)`` its place among all images, from 0, rising for each query.
+        junk: ``(P,)`` bool, whether it is junk.
+        matches: ``(Q,)`` number of images that are right, also where their place is not known: their precision is
+            taken as 0, and the inverse penalty of their query too.
+        average_precision: see ``evaluate``.
+
+    Returns:
+        ``(Q,)`` average precision and inverse penalty, NaN where nothing is right, and ``(Q,)`` ranks from 1, 0 where
+        the place of no right image is known.
+    """
+    # an image's rank among those that count is lower by the junk before it
+    rank = rank + 1 - running(junk, row, np.bincount(row, minlength=len(matches)))
+    row, rank = row[~junk], rank[~junk]
+    known = np.bincount(row, minlength=len(matches))
+    hits = running(np.ones(len(row), dtype=bool), row, known)
+    precision: np.ndarray = hits / rank
+    if average_precision == TRAPEZOID:
+        # the precision just before a match; before the very first image it is 1 by the official code's definition
+        before = np.where(rank > 1, (hits - 1) / np.maximum(rank - 1, 1), 1.0)
+        precision = (precision + before) / 2
+    result, penalty = np.full(len(matches), np.nan), np.full(len(matches), np.nan)
+    scored = matches > 0
+    result[scored] = np.bincount(row, precision, minlength=len(matches))[scored] / matches[scored]
+    penalty[scored] = 0.0
+    end = np.cumsum(known)
+    whole = np.flatnonzero(scored & (known == matches))
+    penalty[whole] = matches[whole] / rank[end[whole] - 1]
+    first = np.zeros(len(matches), dtype=np.int64)
+    some = np.flatnonzero(known)
+    first[some] = rank[(end - known)[some]]
+    return result, penalty, first
+
+
+def summary(scores: Sequence[np.ndarray], columns: Sequence[np.ndarray], max_rank: int, truncated: int = 0) -> Metrics:
+    """``Metrics`` of all queries from the scores of each (see ``score``) and the columns of ``check_columns``.
 
     Raises:
-        ValueError: a distance is NaN.
+        ValueError: no query counts (the message says why).
     """
-    value = distance[row, column]
-    result = np.empty(len(row), dtype=np.int64)
-    edges = np.searchsorted(row, np.arange(len(distance) + 1))
-
-    def work(part: slice) -> None:
-        ordered = np.sort(distance[part], axis=1)
-        if np.isnan(ordered[:, -1]).any():
-            raise ValueError(
-                f"distance of query {first_query + part.start + int(np.isnan(ordered[:, -1]).argmax())} is NaN"
-            )
-        for i, line in enumerate(ordered, start=part.start):
-            result[edges[i] : edges[i + 1]] = line.searchsorted(value[edges[i] : edges[i + 1]])
-        span = slice(edges[part.start], edges[part.stop])
-        after = np.minimum(result[span] + 1, distance.shape[1] - 1)
-        again = (ordered[row[span] - part.start, after] == value[span]) & (after > result[span])
-        for i in np.unique(row[span][again]):
-            place = np.empty(distance.shape[1], dtype=np.int64)
-            place[np.argsort(distance[i], kind="stable")] = np.arange(distance.shape[1])
-            result[edges[i] : edges[i + 1]] = place[column[edges[i] : edges[i + 1]]]
-
-    parts = blocks(len(distance), 16 * distance.shape[1])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, parts))
-    return result
+    precision, penalty, first = scores
+    valid = first > 0
+    if not valid.any():
+        raise ValueError(_nothing_to_score(*columns))
+    ranks = np.arange(1, min(max_rank, len(columns[1])) + 1)
+    used = int(valid.sum())
+    cmc = np.searchsorted(np.sort(first[valid]), ranks, side="right") / used
+    means = float(precision[valid].mean()), float(penalty[valid].mean())
+    return Metrics(cmc, *means, precision, first, penalty, used, len(first) - used, truncated)
 
 
-def _running(flag: np.ndarray, row: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Number of flags so far within the own row; rows are consecutive and ``size`` long."""
-    total = np.concatenate([[0], np.cumsum(flag)])
-    return total[1:] - total[(np.cumsum(size) - size)[row]]
+def check_choices(max_rank: int, average_precision: str) -> None:
+    """Refuse a form of average precision or a length of the curve that do not exist."""
+    if average_precision not in (PRECISION, TRAPEZOID):
+        raise KeyError(f"no average precision {average_precision!r}: {PRECISION!r} or {TRAPEZOID!r}")
+    if max_rank < 1:
+        raise ValueError(f"max_rank is {max_rank}: 1 or more")
+
+
+def check_columns(
+    query_identity: np.ndarray, gallery_identity: np.ndarray, query_camera: np.ndarray, gallery_camera: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Identities and cameras, in this order, as arrays that fit together."""
+    queries, images = len(np.asarray(query_identity)), len(np.asarray(gallery_identity))
+    if not queries or not images:
+        raise ValueError(f"{queries} queries and {images} gallery images: at least one of each is needed")
+    return (
+        checks.labels("query_identity", query_identity, queries),
+        checks.labels("gallery_identity", gallery_identity, images),
+        checks.labels("query_camera", query_camera, queries),
+        checks.labels("gallery_camera", gallery_camera, images),
+    )
 
 
 def _row_blocks(distance: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
