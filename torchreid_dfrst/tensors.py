@@ -38,13 +38,25 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def read_dict(path: str | Path) -> dict[str, Any]:
-    """What ``torch.save`` wrote of tensors, numbers and strings.
+    """What ``torch.save`` wrote of tensors, numbers and strings, in a dict.
 
     Raises:
-        ValueError: the file cannot be read, holds pickled code, which is refused and not run, or no dict.
+        ValueError: as ``read_safely``; or it holds no dict.
+    """
+    state = read_safely(path)
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds {type(state).__name__}, expected a checkpoint or a state dict")
+    return state
+
+
+def read_safely(path: str | Path) -> Any:
+    """What a ``torch.save`` file holds, onto the CPU, if that is tensors, numbers, words, lists and dicts of them.
+
+    Raises:
+        ValueError: the file is torn, none of ``torch.save``, or holds pickled code, which is refused and not run.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds pickled Python objects beside tensors and numbers; it was refused and nothing in it was run "
@@ -55,6 +67,3 @@ def read_dict(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is torn or not a checkpoint ({str(error).splitlines()[0] if str(error) else error!r})"
         ) from error
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} holds {type(state).__name__}, expected a checkpoint or a state dict")
-    return state

@@ -58,6 +58,24 @@ def read_table(path: Path) -> tuple[dict[str, Sightings], list[str]]:
     Raises:
         ValueError: see ``Table``.
     """
+    everyone, split, _, cameras = read_rows(path)
+    return {name: everyone[split == name] for name in SPLITS}, cameras
+
+
+def read_rows(path: Path) -> tuple[Sightings, np.ndarray, list[str], list[str]]:
+    """Rows of a table in their order.
+
+    Returns:
+        all sightings, ``(N,)`` names of their splits, their paths as written, and the name of each camera label.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: see ``Table``.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no table at {path}: it holds path,identity,camera,time,split[,track], see docs/data.md"
+        )
     columns = read_columns(path, COLUMNS)
     count = len(columns["path"])
     bad = [f"row {row + 2}: {name!r}" for row, name in enumerate(columns["split"]) if name not in SPLITS]
@@ -79,8 +97,7 @@ def read_table(path: Path) -> tuple[dict[str, Sightings], list[str]]:
         track = np.where(known, labels(keys)[0], UNKNOWN)
     paths = np.array([str(path.parent / name) for name in columns["path"]])
     everyone = Sightings(camera[0], _times(columns.get("time", [""] * count), path), identity, track, paths)
-    split = np.array(columns["split"])
-    return {name: everyone[split == name] for name in SPLITS}, camera[1]
+    return everyone, np.array(columns["split"]), columns["path"], camera[1]
 
 
 def read_columns(path: Path, needed: tuple[str, ...]) -> dict[str, list[str]]:
