@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from torchreid_dfrst import checkpoint
 from torchreid_dfrst.data.table import read_distances, read_rows
 from torchreid_dfrst.data.text import read_text, sample
 from torchreid_dfrst.names import nearest
 from torchreid_dfrst.retrieval import Extraction, Features
+from torchreid_dfrst.tensors import read_safely
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def read_embeddings(path: str | Path) -> tuple[np.ndarray, list[str] | None]:
     if not path.is_file():
         raise FileNotFoundError(f"no embeddings at {path}")
     if path.suffix in (".pt", ".pth"):
-        held = checkpoint.read_safely(path)
+        held = read_safely(path)
         return _pick(dict(held) if isinstance(held, Mapping) else {"embedding": held}, path)
     if path.suffix in (".npy", ".npz"):
         held = _numpy(path)
