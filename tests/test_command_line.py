@@ -120,7 +120,9 @@ MISTAKES = {
         "not the network that made",
     ),
     "no weights": (extract_with("--weights", "{d}/none.pt"), "none.pt"),
-    "unknown data set": (extract_with("-t", "veri77"), 'Received "veri77"'),
+    "unknown data set": (extract_with("-t", "veri77"), "no data set 'veri77' (did you mean 'veri776'?)"),
+    "an option of another data set": ([*EXTRACT, "--option", "reverse=true"], "veri776 has no option 'reverse'"),
+    "an option without a value": ([*EXTRACT, "--option", "reverse"], "write it as key=value"),
     "data set not there": (extract_with("--root", "{t}"), "image_train"),
     "unknown model": (
         [

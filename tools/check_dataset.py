@@ -10,7 +10,7 @@ import logging
 from tqdm import tqdm
 
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.data import DATASETS
+from torchreid_dfrst.data import DATASETS, options
 from torchreid_dfrst.data.doctor import check_dataset
 
 
@@ -20,13 +20,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", required=True, metavar="NAME", help=", ".join(sorted(DATASETS)))
     parser.add_argument("--root", required=True, help="as for training")
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="the data set's own")
     parser.add_argument("--no-images", action="store_true", help="look at names, cameras and times only")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     # the report says it all, in order
     logging.getLogger("torchreid_dfrst.data").propagate = False
     bar = functools.partial(tqdm, desc="images", disable=None)
-    report = check_dataset(arguments.dataset, arguments.root, images=not arguments.no_images, bar=bar)
+    given = options.parse(arguments.option, arguments.dataset)
+    report = check_dataset(arguments.dataset, arguments.root, images=not arguments.no_images, bar=bar, **given)
     print(json.dumps(report.to_json(), indent=2) if arguments.json else report.text())
     return report.exit_code
 

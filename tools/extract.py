@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.data import contamination
+from torchreid_dfrst.data import contamination, options
 from torchreid_dfrst.inference import extract
 
 
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="loading processes")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"], help="of the forward pass")
     parser.add_argument("--on-bad-image", default="error", choices=["error", "skip"], help="for unreadable files")
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="the data set's own")
     parser.add_argument("--contaminate", metavar="KIND:PERCENT", help="damage the test images, such as mosaic:20")
     args = parser.parse_args()
     extraction, skipped = extract(
@@ -38,6 +39,7 @@ def main() -> None:
         precision=args.precision,
         on_bad_image=args.on_bad_image,
         contaminate=contamination.one(args.contaminate) if args.contaminate else None,
+        options=options.parse(args.option, args.target),
         bar=tqdm,
     )
     extraction.save(args.out)

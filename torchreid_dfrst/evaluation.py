@@ -90,7 +90,7 @@ def fit_transit(
         try:
             part.require_times(f"the {name} split of {what}")
         except ValueError as error:
-            raise ValueError(f"{error}{advice}") from None
+            raise ValueError(f"{error} (`spacetime.model null`)") from None
     return spatiotemporal.build(model, **(options or {})).fit(extraction.train, extraction.network)
 
 
@@ -144,7 +144,8 @@ def score(
         KeyError: an unknown name.
     """
     spacetime, rerank = dict(spacetime or {}), dict(rerank or {})
-    protocol = protocols.build(**{"protocol": protocols.of_dataset(extraction.source.get("data")), **(evaluate or {})})
+    usual = protocols.of_dataset(extraction.source.get("data"), extraction.source.get("options"))
+    protocol = protocols.build(**{"protocol": usual, **(evaluate or {})})
     asked = spacetime.pop("weight", None)
     model = fit_transit(extraction, **spacetime)
     weight, reason = (0.0, None) if model is None else transit_weight(extraction, model, asked)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torchreid_dfrst.data.contamination import Contamination
 from torchreid_dfrst.data.loading import DataManager, Item
 from torchreid_dfrst.embedding import embed
 from torchreid_dfrst.retrieval import Extraction, Features
+from torchreid_dfrst.retrieval.card import file_digest
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.tensors import read_weights
 from torchreid_dfrst.training import build_model
@@ -61,7 +61,7 @@ def open_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         raise ValueError(f"{path} does not say its {', '.join(missing)}: only files of tools/train.py do")
     model = build_model(about["num_classes"], **{**about["model"], "pretrained": False, "weights": None})
     checkpoint.set_weights(model, weights, str(path))
-    return model.eval(), {**about, "weights": str(path), "weights_sha256": _digest(path)}
+    return model.eval(), {**about, "weights": str(path), "weights_sha256": file_digest(path)}
 
 
 def extract(
@@ -76,6 +76,7 @@ def extract(
     on_bad_image: str = "error",
     use_gpu: bool = True,
     contaminate: Contamination | None = None,
+    options: Mapping[str, Any] | None = None,
     bar: Callable[..., Any] | None = None,
 ) -> tuple[Extraction, list[str]]:
     """Features of a data set's query and gallery, with everything that scoring them needs.
@@ -91,6 +92,7 @@ def extract(
         on_bad_image: ``error`` stops at a file that cannot be read, ``skip`` leaves it out.
         use_gpu: use it if there is one.
         contaminate: damage query and gallery images (training images stay as they are).
+        options: of the data set, see ``DataManager``.
         bar: progress bar, such as ``tqdm.tqdm``.
 
     Returns:
@@ -113,6 +115,7 @@ def extract(
         batch_size_test=batch_size,
         workers=workers,
         on_bad_image=on_bad_image,
+        options=options,
         use_gpu=use_gpu,
     )
     device = torch.device("cuda" if data.use_gpu else "cpu")
@@ -136,6 +139,7 @@ def extract(
         network=getattr(sets["query"], "network", None),
         source={
             "data": name,
+            "options": dict(options or {}),
             "network": about["model"],
             "input": [about["height"], about["width"]],
             "weights": Path(about["weights"]).name,
@@ -164,7 +168,3 @@ def _sightings_of(dataset: Any) -> dict[str, Sightings]:
         camera, identity = np.array([row[2] for row in rows]), np.array([row[1] for row in rows])
         found[part] = Sightings(camera, identity=identity, path=np.array([row[0] for row in rows]))
     return found
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -9,6 +12,7 @@ import torchreid
 
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.models import FACTORIES
+from torchreid_dfrst.names import nearest
 
 
 def register() -> None:
@@ -26,6 +30,34 @@ def register() -> None:
     _refuse_clashes("data set", datasets, DATASETS)
     models.update(FACTORIES)
     datasets.update(DATASETS)
+
+
+def require_datasets(names: Iterable[str]) -> None:
+    """Refuse names of data sets that torchreid does not know, ours among them.
+
+    Raises:
+        KeyError: with the nearest name.
+    """
+    known = _table(torchreid.data.datasets, "__image_datasets")
+    for name in names:
+        if name not in known:
+            raise KeyError(f"no data set {name!r}{nearest(str(name), sorted(known))}")
+
+
+@contextlib.contextmanager
+def with_options(options: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+    """Meanwhile torchreid's data manager, which builds data sets by name, builds them with these options too.
+
+    Args:
+        options: data set to keyword arguments.
+    """
+    table = _table(torchreid.data.datasets, "__image_datasets")
+    plain = {name: table[name] for name in options}
+    table.update({name: functools.partial(made, **options[name]) for name, made in plain.items()})
+    try:
+        yield
+    finally:
+        table.update(plain)
 
 
 def _table(module: ModuleType, name: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def measure(
     for level in levels:
         damaged = clean
         if level:
-            again = {"precision": clean.source.get("precision", "fp32"), **options}
+            again = {name: clean.source[name] for name in ("precision", "options") if name in clean.source} | options
             made, _ = extract(weights, root, name, contaminate=Contamination(kind, level), **again)
             damaged = replace(made, train_features=clean.train_features)
         cards[f"{kind}-{level:g}"] = evaluation.card(evaluation.score(damaged, **choices), damaged, command)

@@ -90,7 +90,7 @@ class Sightings:
             first = self.path[missing[0]] or f"row {missing[0]}"
             raise ValueError(
                 f"space and time were asked for, but {len(missing)} of {len(self)} sightings of {what} have no time "
-                f"(first: {first}): score it by appearance alone or supply the times"
+                f"(first: {first}): supply the times or score it by appearance alone"
             )
 
 

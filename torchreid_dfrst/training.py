@@ -141,6 +141,7 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
     run = dict(config["train"])
     seed, use_gpu = settings(**{name: run.pop(name) for name in keywords(settings) if name in run})
     data = DataManager(**config["data"], seed=seed, use_gpu=use_gpu, rank=group.rank, world_size=group.world_size)
+    logger.info(data.summary)
     model = build_model(data.num_train_pids, **config["model"])
     optimizer = build_optimizer(model, **config["optim"])
     scheduler = build_scheduler(optimizer, len(data.train_loader), max_epoch=epochs, **config["scheduler"])

@@ -16,6 +16,7 @@ from torchreid_dfrst.data.doctor_images import check_images
 from torchreid_dfrst.data.doctor_times import check_times
 from torchreid_dfrst.data.findings import ERROR, NOTE, WARNING, Finding, finding
 from torchreid_dfrst.data.matches import lone_queries, one_camera_vehicles
+from torchreid_dfrst.data.options import share
 from torchreid_dfrst.data.veri776 import VeRiFormat
 from torchreid_dfrst.data.veri_format import LISTS, SPLITS, read_veri
 from torchreid_dfrst.data.veri_labels import read_index, read_labels
@@ -62,7 +63,8 @@ class Report:
                 lines.append(f"  what to do: {found.advice}")
         number = {severity: sum(f.severity == severity for f in self.findings) for severity in (ERROR, WARNING)}
         verdict = {0: "clean", 1: "usable, with warnings", 2: "do not train on this before it is repaired"}
-        lines += ["", f"{number[ERROR]} errors, {number[WARNING]} warnings: {verdict[self.exit_code]}"]
+        counted = ", ".join(f"{count} {word}{'s' * (count != 1)}" for word, count in number.items())
+        lines += ["", f"{counted}: {verdict[self.exit_code]}"]
         return "\n".join(lines)
 
 
@@ -85,10 +87,12 @@ def check_dataset(
         options: keyword arguments of the data set.
 
     Raises:
-        KeyError: an unknown name.
+        KeyError: an unknown name of a data set or an option.
+        ValueError: an option is of another type.
     """
     if name not in DATASETS:
         raise KeyError(f"no data set {name!r}{nearest(name, DATASETS)}")
+    share(options, [name])
     heard = _Listener()
     logger = logging.getLogger("torchreid_dfrst.data")
     logger.addHandler(heard)

@@ -7,7 +7,7 @@ import io
 import logging
 import random
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from torchreid_dfrst.data.images import BadImageError, read_image
+from torchreid_dfrst.data.once import said_once
+from torchreid_dfrst.data.options import share
 from torchreid_dfrst.data.sampling import EpochSampler
 from torchreid_dfrst.names import nearest
+from torchreid_dfrst.registry import require_datasets, with_options
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +176,8 @@ class DataManager(torchreid.data.ImageDataManager):
         on_bad_image: ``error`` stops at a file that cannot be read and names it; ``skip`` puts another image of the
             same identity in its place (training) or leaves it out (query and gallery) and remembers it.
         cache: keep the resized training images in memory.
+        options: what single data sets take besides, such as ``{"reverse": True}`` (VehicleID), ``time_format``
+            (VERI-Wild) or ``hold_out`` (CityFlow); each goes to the data sets that take it.
         validation_identities: training identities held out, chosen by ``seed``; they become ``validation`` (one query
             per camera, all images in the gallery) and are not trained on.
         seed: of batches, augmentation and the choice of held-out identities.
@@ -189,10 +194,11 @@ class DataManager(torchreid.data.ImageDataManager):
         test_sets: ``test_sets[name]["query" | "gallery"]``, torchreid's data sets of each target.
         validation: ``{"query": Loader, "gallery": Loader}``, or None.
         identities: the name of one image per training label, in label order: what the classifier's rows mean.
+        summary: what there is to train on, in a line.
 
     Raises:
-        KeyError: an unknown transform or sampler.
-        ValueError: no batch can be made, or too many identities are held out.
+        KeyError: an unknown data set, option, transform or sampler.
+        ValueError: no batch can be made, an option is of another type, or too many identities are held out.
     """
 
     def __init__(
@@ -200,6 +206,7 @@ class DataManager(torchreid.data.ImageDataManager):
         train_sampler: str = "RandomIdentitySampler",
         on_bad_image: str = "error",
         cache: bool = False,
+        options: Mapping[str, Any] | None = None,
         validation_identities: int = 0,
         seed: int = 0,
         batch_size_train: int = 32,
@@ -211,8 +218,10 @@ class DataManager(torchreid.data.ImageDataManager):
         **torchreid_keywords: Any,
     ) -> None:
         _check_names(torchreid_keywords.get("transforms"), on_bad_image)
+        names = [*_listed(torchreid_keywords.get("sources")), *_listed(torchreid_keywords.get("targets"))]
+        require_datasets(names)
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), with_options(share(options, names)), said_once():
             super().__init__(train_sampler="RandomSampler", workers=0, **torchreid_keywords)
         logger.debug(printed.getvalue())
         made: Any = self
@@ -247,14 +256,10 @@ class DataManager(torchreid.data.ImageDataManager):
             for name, parts in self.test_sets.items()
         }
         self.validation = {part: self.loader(rows) for part, rows in held.items()} if held else None
-        logger.info(
-            "%s: %d images of %d identities by %d cameras to train on, %d steps an epoch%s",
-            " + ".join(self.sources),
-            len(items),
-            len(first),
-            self._num_train_cams,
-            len(self.sampler),
-            f"; {validation_identities} identities held out for validation" if held else "",
+        self.summary = (
+            f"{' + '.join(self.sources)}: {len(items)} images of {len(first)} identities by {self._num_train_cams} "
+            f"cameras to train on, {len(self.sampler)} steps an epoch"
+            + (f"; {validation_identities} identities held out for validation" if held else "")
         )
 
     def loader(self, items: Sequence[Item], change: Change | None = None) -> Loader:
@@ -297,8 +302,12 @@ def _seeded(seed: int | None) -> Iterator[None]:
         torch.set_rng_state(torched)
 
 
+def _listed(words: str | Sequence[str] | None) -> list[str]:
+    return [words] if isinstance(words, str) else list(words or [])
+
+
 def _check_names(transforms: str | Sequence[str] | None, on_bad_image: str) -> None:
-    for name in [transforms] if isinstance(transforms, str) else transforms or []:
+    for name in _listed(transforms):
         if name.lower() not in TRANSFORMS:
             raise KeyError(f"unknown name {name!r} in data.transforms{nearest(name, TRANSFORMS)}")
         if name.lower() == "random_patch":

@@ -26,6 +26,7 @@ from torchreid_dfrst.version import __version__
 
 FORMAT = "torchreid_dfrst card 1"
 SAMPLES = 1000
+UNNAMED = "data without a name"
 _PACKAGES = ("torch", "torchvision", "torchreid", "numpy", "scipy", "faiss-gpu", "faiss-cpu")
 
 
@@ -48,7 +49,7 @@ class Card:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(_beside(path), "wb") as file:
             np.savez_compressed(file, **self.queries)  # type: ignore[arg-type]
-        content = {**self.content, "queries_sha256": _sha256(_beside(path))}
+        content = {**self.content, "queries_sha256": file_digest(_beside(path))}
         temporary = path.with_name(path.name + ".part")
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(temporary, path)
@@ -72,7 +73,7 @@ class Card:
             raise ValueError(f"{path} is no result card of the form {FORMAT!r}: make it again with tools/evaluate.py")
         if not _beside(path).is_file():
             return cls(content)
-        if _sha256(_beside(path)) != content.get("queries_sha256"):
+        if file_digest(_beside(path)) != content.get("queries_sha256"):
             raise ValueError(f"{_beside(path)} does not belong to {path}: one of them was overwritten; make both again")
         with np.load(_beside(path), allow_pickle=False) as file:
             return cls(content, {name: file[name] for name in file.files})
@@ -168,6 +169,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def table(content: Mapping[str, Any]) -> str:
     """A card's content as text for a screen."""
     rows, protocol, queries, data = (content[key] for key in ("rows", "protocol", "queries", "data"))
@@ -179,7 +185,7 @@ def table(content: Mapping[str, Any]) -> str:
         if "deviation" in values:
             spread = "".join(f"{values['deviation'][measure]:8.2f}" for measure in MEASURES)
             lines.append(f"{'  over draws':<{width}}{spread}  (standard deviation)")
-    lines += textwrap.wrap(f"{data['name']} ({data['fingerprint']}); {protocol['in words']}", 100)
+    lines += textwrap.wrap(f"{data['name'] or UNNAMED} ({data['fingerprint']}); {protocol['in words']}", 100)
     skipped = "".join(f"; {count} skipped: {why}" for why, count in queries["why"].items() if count)
     lines.append(f"{queries['used']} queries used of {queries['used'] + queries['skipped']}{skipped}")
     lines.append(f"gallery of {content['gallery']}; intervals: {content['intervals']}")
@@ -232,7 +238,3 @@ def _percent(share: float) -> float:
 
 def _beside(path: Path) -> Path:
     return path.with_name(path.stem + ".queries.npz")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

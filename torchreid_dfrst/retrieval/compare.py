@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.retrieval.card import Card
+from torchreid_dfrst.retrieval.card import UNNAMED, Card
 from torchreid_dfrst.retrieval.intervals import MEASURES, bootstrap, sign_flip
 
 
@@ -51,7 +51,7 @@ def differences(a: Card, b: Card) -> list[str]:
         found.insert(0, f"protocol {one['name']} and {two['name']}")
     data = [card.content["data"] for card in (a, b)]
     if data[0]["fingerprint"] != data[1]["fingerprint"]:
-        names = " and ".join(f"{d['name']} ({d['fingerprint']})" for d in data)
+        names = " and ".join(f"{d['name'] or UNNAMED} ({d['fingerprint']})" for d in data)
         found.append(f"test data {names} are not the same images, vehicles, cameras, times and distances")
     spoilt = [card.content["source"].get("contamination") for card in (a, b)]
     if spoilt[0] != spoilt[1]:
@@ -92,7 +92,9 @@ def text(result: Mapping[str, Any], cards: Mapping[str, Card]) -> str:
     for number, group in enumerate(result["groups"], start=1):
         content = cards[group["cards"][0]].content
         data = content["data"]
-        lines.append(f"group {number}: {data['name']} ({data['fingerprint']}); {content['protocol']['in words']}")
+        lines.append(
+            f"group {number}: {data['name'] or UNNAMED} ({data['fingerprint']}); {content['protocol']['in words']}"
+        )
         width = max(len(f"{entry['card']}: {entry['row']}") for entry in group["ranking"])
         lines.append(" " * width + "".join(f"{name:>8}" for name in MEASURES) + f"{'mAP, 95 %':>18}")
         for entry in group["ranking"]:

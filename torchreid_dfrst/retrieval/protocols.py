@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -155,9 +155,16 @@ PROTOCOLS = {
 """``veriwild`` is ``image-to-image`` under the name its papers use; without removal is what they did before 2020."""
 
 
-def of_dataset(name: str | None) -> str:
-    """The protocol that results on a data set are published with: the data set's own, else image to image."""
+def of_dataset(name: str | None, options: Mapping[str, Any] | None = None) -> str:
+    """The protocol that results on a data set are published with: the data set's own, else image to image.
+
+    Args:
+        name: of the data set, None if it has none.
+        options: of the data set; VehicleID with ``reverse`` is read the other way round.
+    """
     family = (name or "").rstrip("0123456789")
+    if family == "vehicleid" and (options or {}).get("reverse"):
+        return "vehicleid-reversed"
     return family if family in ("vehicleid", "veriwild") else "image-to-image"
 
 
