@@ -7,11 +7,11 @@ import pytest
 from scipy import sparse
 
 from tests.retrieval.scenes import TableTransit, clusters, slow_distance, symmetric_transit, unit
-from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_distance, neighbors, rerank
+from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_distance, neighbors, pairs, rerank
 from torchreid_dfrst.retrieval.jaccard import Shared
 from torchreid_dfrst.retrieval.mirrored import Mirrored, is_symmetric
 
-JACCARD, RERANK = (sys.modules[f"torchreid_dfrst.retrieval.{name}"] for name in ("jaccard", "rerank"))
+JACCARD, MEMORY, RERANK = (sys.modules[f"torchreid_dfrst.retrieval.{name}"] for name in ("jaccard", "memory", "rerank"))
 
 
 @pytest.mark.parametrize("method", ["faiss", "product"])
@@ -67,6 +67,25 @@ def test_a_mirrored_transit_is_the_same_there_and_back_in_every_block(queries):
     for rows in (slice(0, 20), slice(3, 9), slice(8, 20)):
         for columns in (slice(0, 20), slice(5, 8), slice(7, 19)):
             np.testing.assert_allclose(transit.block(rows, columns), whole[rows, columns], atol=1e-6)
+    row, column = np.random.default_rng(4).integers(0, 20, (2, 500))
+    np.testing.assert_array_equal(transit.pairs(row, column), transit.block(slice(0, 20), slice(0, 20))[row, column])
+
+
+@pytest.mark.parametrize("cells", [1, 70, 1 << 20])
+def test_single_pairs_are_taken_from_blocks_of_a_bounded_size(cells, monkeypatch):
+    table = np.random.default_rng(5).uniform(0, 2, (200, 30)).astype(np.float32)
+    made = []
+
+    class Watched(TableTransit):
+        def block(self, rows, columns):
+            made.append((rows.stop - rows.start) * (columns.stop - columns.start))
+            return super().block(rows, columns)
+
+    monkeypatch.setattr(pairs, "CELLS", cells)
+    for row in (np.arange(200), np.array([190, 3, 3, 190, 4, 120]), np.array([], dtype=int)):
+        column = np.random.default_rng(6).integers(5, 25, len(row))
+        np.testing.assert_array_equal(pairs.transits(Watched(table), row, column), table[row, column])
+    assert max(made) <= max(cells, 20)
 
 
 @pytest.mark.parametrize("events", [1, 40, 500, 1 << 21])
@@ -95,6 +114,7 @@ def test_small_blocks_of_rows_and_columns_give_the_whole_matrix(options, monkeyp
     whole = rerank(q, g, k1=9, k2=3, **fused, **options)
     alone = jaccard_distance(x, k1=9, k2=3)
     monkeypatch.setattr(RERANK, "STEP", 16)
+    monkeypatch.setattr(MEMORY, "BLOCK_BYTES", 4 * 200 * 13)
     monkeypatch.setattr(JACCARD, "EVENTS", 2_000)
     parts = list(Reranking(q, g, Parameters(k1=9, k2=3, **options), **fused).blocks())
     assert len(parts) > 3

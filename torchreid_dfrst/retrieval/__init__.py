@@ -8,8 +8,9 @@ from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.matrices import rerank_distances
 from torchreid_dfrst.retrieval.metrics import Metrics, evaluate
 from torchreid_dfrst.retrieval.neighbors import distance, neighbors, normalise
+from torchreid_dfrst.retrieval.parameters import Parameters
 from torchreid_dfrst.retrieval.ranking import first
-from torchreid_dfrst.retrieval.rerank import Parameters, Reranking, rerank
+from torchreid_dfrst.retrieval.rerank import Reranking, rerank
 
 __all__ = [
     "Extraction",

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from torchreid_dfrst.retrieval import checks, reciprocal
+from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.jaccard import Shared
+from torchreid_dfrst.retrieval.memory import STEP
 from torchreid_dfrst.retrieval.mirrored import mirrored
-from torchreid_dfrst.retrieval.rerank import Parameters
+from torchreid_dfrst.retrieval.parameters import Parameters
 from torchreid_dfrst.retrieval.search import search
 from torchreid_dfrst.retrieval.stack import Stack
-from torchreid_dfrst.retrieval.tiles import STEP, Fusion
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.retrieval import pairs
+from torchreid_dfrst.retrieval.fused import Fusion
+from torchreid_dfrst.retrieval.memory import STEP
 from torchreid_dfrst.retrieval.stack import Stack
-from torchreid_dfrst.retrieval.tiles import STEP, Fusion, Search
+from torchreid_dfrst.retrieval.tiles import Search
 
 MOST = 2048
 """Neighbours that FAISS gives at most on a GPU."""

@@ -45,9 +45,12 @@ class Shared:
         self.add(rows, total)
         return jaccard(total, 1.0)
 
-    def blocks(self, step: int) -> Iterator[slice]:
-        """Slices of at most ``step`` rows of ``left`` (one at least) that hold a bounded amount of work."""
-        start, count = 0, self.left.shape[0]
+    def blocks(self, step: int, within: slice | None = None) -> Iterator[slice]:
+        """Slices of at most ``step`` rows of ``left`` (one at least) that hold a bounded amount of work.
+
+        They follow each other through all rows, or through those ``within``.
+        """
+        start, count = (within.start, within.stop) if within else (0, self.left.shape[0])
         while start < count:
             stop = int(np.searchsorted(self.work, self.work[start] + EVENTS, side="right")) - 1
             stop = max(start + 1, min(stop, start + step, count))

@@ -9,7 +9,7 @@ import torch
 
 from torchreid_dfrst.retrieval import reciprocal
 from torchreid_dfrst.retrieval.jaccard import Shared, jaccard
-from torchreid_dfrst.retrieval.rerank import Parameters
+from torchreid_dfrst.retrieval.parameters import Parameters
 from torchreid_dfrst.retrieval.selection import Selection
 
 STEP = 512

@@ -98,6 +98,7 @@ def evaluate(
         junk: np.ndarray = gallery_camera[column] == query_camera[here][row]
         found.append(score(row, rank, junk, np.bincount(row[~junk], minlength=len(block)), average_precision))
         done += len(block)
+        del block  # or there would be two while the next one is made
     if done != queries:
         raise ValueError(f"distances of {done} queries were given, {queries} are expected")
     return summary([np.concatenate(parts) for parts in zip(*found, strict=True)], columns, max_rank)
@@ -192,6 +193,7 @@ def _row_blocks(distance: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndar
     else:
         for block in distance:
             yield np.asarray(block)
+            del block
 
 
 def _nothing_to_score(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from torchreid_dfrst.retrieval import pairs
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
 
@@ -39,6 +40,17 @@ class Mirrored:
                     value
                 )
         return result
+
+    def pairs(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Float32 distances of single pairs, as in their blocks."""
+        query = rows < self.queries, columns < self.queries
+        there, back = query[0] & ~query[1], ~query[0] & query[1]
+        # what goes against the query's direction is turned round, both directions only where they are averaged
+        first = np.where(back, columns, rows), np.where(back, rows, columns)
+        value = pairs.transits(self.transit, *first)
+        both = np.flatnonzero(~(there | back))
+        value[both] = (value[both] + pairs.transits(self.transit, columns[both], rows[both])) / 2
+        return value
 
     def _sides(self, part: slice) -> list[slice]:
         """The pieces of a slice that are queries and gallery."""

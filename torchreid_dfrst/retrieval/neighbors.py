@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from torchreid_dfrst.retrieval import checks
+from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.search import search
 from torchreid_dfrst.retrieval.stack import Stack
-from torchreid_dfrst.retrieval.tiles import Fusion
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
 BLOCK_BYTES = 64 << 20
@@ -58,7 +58,8 @@ def neighbors(
         weight: trade-off omega, ``>= 0``.
         precision: of the products that find candidates: ``"fp32"``; ``"bf16"``; ``"auto"``, bfloat16 where this
             processor is measured to be clearly faster with it. The result is exact with each.
-        memory_limit: bytes of working memory beside inputs and result; None for some 100 MB and what the lists take.
+        memory_limit: bytes of working memory beside inputs and result (code that is loaded when first used is not
+            counted); None for some 100 MB and what the lists take.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU if there is one.
         method: ``"product"``: blocks of the matrix product; ``"faiss"``: a flat index, sharded over all GPUs if there
             are any; ``"auto"``: FAISS on a GPU, products on a processor, where they are faster.

@@ -78,7 +78,7 @@ class Products:
     Attributes:
         error: bound on the error of one product. For float32 four standard deviations of rounding errors that add up
             at random would be ``2.3 sqrt(D) u``; we take ``4 sqrt(D) u``, u = 2**-24. For bfloat16 the Cauchy-Schwarz
-            bound ``|e_x| |y| + |x_b| |e_y|`` of the rounded vectors, and the rounding of the result.
+            bound ``|e_x| |y| + |x_b| |e_y|`` of the rounded vectors, and ``2**-8 |x| |y|`` for rounding the result.
     """
 
     def __init__(self, rows: Stack, columns: Stack, precision: str, device: torch.device):
@@ -92,7 +92,7 @@ class Products:
         self._columns = self._rows if columns is rows else self._place(columns)
         if self.reduced:
             (x, lost), (y, other) = self._lost(rows, self._rows), self._lost(columns, self._columns)
-            self.error += lost * y + x * other + 2.0**-8 * x * y / 2
+            self.error += lost * y + x * other + 2.0**-8 * x * y
         self._stacks = rows, columns
 
     def _place(self, stack: Stack) -> list[torch.Tensor]:

@@ -6,8 +6,8 @@ import numpy as np
 from scipy import sparse
 
 from torchreid_dfrst.retrieval import pairs
+from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.stack import Stack
-from torchreid_dfrst.retrieval.tiles import Fusion
 
 
 def expanded(index: np.ndarray, full: int, half: int) -> sparse.csr_matrix:

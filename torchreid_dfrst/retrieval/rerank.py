@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from torchreid_dfrst.retrieval import checks, reciprocal
+from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.jaccard import Shared, jaccard
 from torchreid_dfrst.retrieval.lists import Neighbors
+from torchreid_dfrst.retrieval.memory import SPAN, STEP, block_rows
 from torchreid_dfrst.retrieval.mirrored import mirrored
+from torchreid_dfrst.retrieval.parameters import POWER, Parameters
 from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.search import search
-from torchreid_dfrst.retrieval.stack import Stack
-from torchreid_dfrst.retrieval.tiles import STEP, Fusion, fused_tile
+from torchreid_dfrst.retrieval.stack import Stack, consecutive
 from torchreid_dfrst.spatiotemporal.transit import Transit
-
-POWER = {"torchreid": 4, "transreid": 2}
-"""Exponent of the Euclidean distance in the original distance of each definition."""
 
 
 def rerank(
@@ -75,45 +73,6 @@ def rerank(
     return Reranking(query, gallery, parameters, transit, weight, precision, memory_limit, device, keep=True).matrix()
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """The choices of ``rerank``, which documents them.
-
-    Raises:
-        ValueError: lambda_value or k2 is out of range.
-        KeyError: an unknown definition or ``on``.
-    """
-
-    k1: int = 20
-    k2: int = 6
-    lambda_value: float = 0.3
-    definition: str = "torchreid"
-    on: str = "fused"
-
-    def __post_init__(self) -> None:
-        """Refuse what re-ranking cannot mean."""
-        if self.definition not in POWER:
-            raise KeyError(f"no definition {self.definition!r} of re-ranking: {', '.join(map(repr, POWER))}")
-        if self.on not in ("fused", "appearance"):
-            raise KeyError(f"re-ranking on {self.on!r}: 'fused' or 'appearance'")
-        if not 1 <= self.k2 <= self.k1:
-            raise ValueError(f"k2 is {self.k2} with k1 {self.k1}: between 1 (no query expansion) and k1")
-        if not 0 <= self.lambda_value <= 1:
-            raise ValueError(
-                f"lambda_value is {self.lambda_value}: between 0 (Jaccard alone) and 1 (original distance alone)"
-            )
-
-    def fit(self, images: int) -> None:
-        """Refuse a k1 that so few images do not have."""
-        if not 1 <= self.k1 < images:
-            raise ValueError(f"k1 is {self.k1} with {images} images: between 1 and {images - 1}")
-
-    @property
-    def half(self) -> int:
-        """Length of the neighbours' own lists; a half rounds to the even number, as in the reference."""
-        return round(self.k1 / 2) + 1
-
-
 class Reranking:
     """A re-ranking whose distances are made when they are asked for: all at once, in blocks, or the nearest only.
 
@@ -158,6 +117,8 @@ class Reranking:
         if self.fusion is not None and parameters.on == "fused":
             self.inside = Fusion(mirrored(self.fusion.transit, self.queries), weight)
         self.stack = Stack(query, gallery)
+        size = self.images, len(gallery), query.shape[1], parameters.k1 + 1
+        self.block_rows = block_rows(*size, memory_limit)
         self.original = np.empty((self.queries, len(gallery)), dtype=np.float32) if keep else None
         start = time.perf_counter()
         self.near = search(
@@ -212,16 +173,18 @@ class Reranking:
         """Re-ranked distances of consecutive queries, ``(rows, G)`` float32, made as they are asked for."""
         gallery = Stack(*self.stack.parts[1:])
         products = Products(Stack(self.stack.parts[0]), gallery, "fp32", torch.device("cpu"))
-        for part in self.shared.blocks(256):
+        for part in consecutive(0, self.queries, self.block_rows):
             block = np.empty((part.stop - part.start, len(gallery)), dtype=np.float32)
-            for columns in gallery.blocks(4 * STEP):
+            for columns in gallery.blocks(SPAN * STEP):
                 tile = products.tile(part, columns)
                 if self.inside is not None:
                     shifted = slice(columns.start + self.queries, columns.stop + self.queries)
-                    tile = fused_tile(tile, self.inside, part, shifted)
+                    tile = self.inside.scores(tile, part, shifted)
                 torch.from_numpy(block[:, columns]).copy_(tile)
-            self._finish(part, block)
+            for rows in self.shared.blocks(max(1, self.block_rows // 2), part):
+                self._finish(rows, block[rows.start - part.start : rows.stop - part.start])
             yield block
+            del block  # or there would be two while the next one is made
 
     def top(self, count: int) -> Neighbors:
         """The ``count`` nearest gallery images of each query by re-ranked distance, without the whole matrix.
@@ -239,7 +202,7 @@ class Reranking:
             limit = np.partition(block, count - 1, axis=1)[:, count - 1 : count]
             row, column = np.nonzero(block <= limit)
             value = block[row, column]
-            order = np.lexsort((column, value, row))
+            order = np.lexsort((value, row))
             chosen = order[np.searchsorted(row, np.arange(len(block)))[:, None] + np.arange(count)]
             index.append(column[chosen])
             distance.append(value[chosen])

@@ -9,9 +9,12 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.retrieval import faiss_search
+from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.lists import Neighbors
+from torchreid_dfrst.retrieval.memory import search_plan
+from torchreid_dfrst.retrieval.products import choose
 from torchreid_dfrst.retrieval.stack import Stack
-from torchreid_dfrst.retrieval.tiles import SPAN, STEP, Fusion, Search, Sink
+from torchreid_dfrst.retrieval.tiles import Search, Sink
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +46,21 @@ def search(
     if method not in ("auto", "faiss", "product"):
         raise KeyError(f"no method {method!r}: 'auto', 'faiss' or 'product'")
     place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    step, span = plan(len(rows), len(columns), count, memory_limit)
     gpus = faiss_search.gpus(device)
+    flat = method == "faiss" or (method == "auto" and gpus > 0 and sink is None)
+    reduced = not flat and choose(rows, columns, precision, place)[2]
+    embeddings = len(rows) + (len(columns) if columns is not rows else 0)
+    held = 4 * columns.shape[1] * len(columns) if flat else 2 * columns.shape[1] * embeddings if reduced else 0
+    size = len(rows), len(columns), rows.shape[1], count, memory_limit
+    try:
+        step, span = search_plan(*size, held)
+    except ValueError:
+        if precision != "auto" or not reduced:
+            raise
+        precision = "fp32"
+        step, span = search_plan(*size)
     job: Search
-    if method == "faiss" or (method == "auto" and gpus and sink is None):
+    if flat:
         job = faiss_search.FaissSearch(rows, columns, count, fusion=fusion, step=step, gpus=gpus)
     else:
         job = Search(
@@ -66,22 +80,3 @@ def search(
         logger.info("%d of %d rows had too many candidates and were measured whole", job.fallbacks, len(rows))
     ties = np.concatenate(job.near_ties)
     return Neighbors(job.index, job.distance, job.farthest, ties, job.fallbacks, job.name)
-
-
-def plan(rows: int, columns: int, count: int, memory_limit: int | None) -> tuple[int, int]:
-    """Rows of a block and blocks of columns multiplied at once that keep within a limit of memory.
-
-    Raises:
-        ValueError: not even the smallest tiles do.
-    """
-    # the best values so far and three times as many candidates, 12 bytes each; a tile exists up to three times
-    lists = rows * count * (4 + 3 * 12)
-    least = 0
-    for step, span in ((STEP, SPAN), (512, 4), (256, 4), (128, 4), (128, 1)):
-        least = lists + 3 * 4 * min(step, rows) * min(step * span, columns)
-        if memory_limit is None or least <= memory_limit:
-            return step, span
-    raise ValueError(
-        f"a memory limit of {memory_limit} bytes is too small for {count} neighbours of {rows} rows among {columns} "
-        f"columns: {least} are needed"
-    )

@@ -37,6 +37,7 @@ class Selection:
         self.count, self.window, self.step = count, window, step
         self.best = torch.full((rows, count), -torch.inf, device=device)
         self.entries: dict[int, list[np.ndarray]] = {}
+        self.full: dict[int, int] = {}
         self.most = 8 * count + 256 if most is None else most
         self.crowded = np.zeros(rows, dtype=bool)
 
@@ -87,13 +88,16 @@ class Selection:
         entry["row"], entry["column"], entry["value"] = row, column, value
         held = self.entries.setdefault(rows.start, [])
         held.append(entry)
-        if sum(map(len, held)) > (4 * self.count + 64) * (rows.stop - rows.start):
-            self.entries[rows.start] = [self._sorted(rows)]
+        if sum(map(len, held)) > self.full.get(rows.start, 0):
+            kept = self._alive(rows)
+            self.entries[rows.start] = [kept]
+            self.full[rows.start] = max(2 * len(kept), (2 * self.count + 16) * (rows.stop - rows.start))
 
-    def _sorted(self, rows: slice) -> np.ndarray:
-        """Entries of a block by row, then falling value, then column; those that fell below the level are gone."""
-        held = self.entries.get(rows.start, [])
+    def _alive(self, rows: slice) -> np.ndarray:
+        """Entries of a block without those that fell below the level since they came."""
+        held = self.entries.pop(rows.start, [])
         entry = np.concatenate(held) if held else np.empty(0, dtype=ENTRY)
+        del held
         level = self.best[rows].amin(1)
         level -= self.window(level)
         entry = entry[entry["value"] >= level.cpu().numpy()[entry["row"]]]
@@ -101,13 +105,13 @@ class Selection:
         if often.any():
             self.crowded[rows] |= often
             entry = entry[~often[entry["row"]]]
-        return entry[falling(entry["row"], entry["value"], entry["column"])]
+        return entry
 
     def finish(self, rows: slice) -> np.ndarray:
         """All candidates of a block, sorted by row, falling value and column; the block's memory is given back."""
-        entry = self._sorted(rows)
-        self.entries.pop(rows.start, None)
-        return entry
+        entry = self._alive(rows)
+        self.full.pop(rows.start, None)
+        return entry[falling(entry["row"], entry["value"], entry["column"])]
 
 
 def falling(row: np.ndarray, value: np.ndarray, column: np.ndarray) -> np.ndarray:

@@ -24,9 +24,9 @@ class Stack:
     def blocks(self, step: int) -> list[slice]:
         """Consecutive slices of at most ``step`` rows, none of which crosses from one part into the next."""
         return [
-            slice(start, min(start + step, int(end)))
+            part
             for begin, end in zip(self.edges[:-1], self.edges[1:], strict=True)
-            for start in range(int(begin), int(end), step)
+            for part in consecutive(int(begin), int(end), step)
         ]
 
     def rows(self, block: slice) -> np.ndarray:
@@ -47,6 +47,11 @@ class Stack:
             here = (index >= begin) & (index < end)
             result[here] = part[index[here] - begin]
         return result
+
+
+def consecutive(start: int, stop: int, step: int) -> list[slice]:
+    """Slices of at most ``step`` numbers that follow each other from ``start`` to ``stop``."""
+    return [slice(first, min(first + step, stop)) for first in range(start, stop, step)]
 
 
 def alike(rows: Stack) -> np.ndarray:

@@ -3,58 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from torchreid_dfrst.retrieval import pairs
+from torchreid_dfrst.retrieval.fused import Fusion
+from torchreid_dfrst.retrieval.memory import SPAN, STEP
 from torchreid_dfrst.retrieval.mirrored import is_symmetric
 from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.selection import Selection
 from torchreid_dfrst.retrieval.settle import RESOLUTION, settle
 from torchreid_dfrst.retrieval.stack import Stack, alike
-from torchreid_dfrst.spatiotemporal.transit import Transit
-
-STEP, SPAN = 1024, 4
-"""Rows of a block, and blocks of columns multiplied at once."""
 
 CLOSE = 0.05
 """Appearance distance below which a float32 product does not give four digits of it."""
 
 Sink = Callable[[slice, slice, torch.Tensor], None]
-
-
-@dataclass(frozen=True)
-class Fusion:
-    """``Da + weight * transit`` (Eq. 6)."""
-
-    transit: Transit
-    weight: float
-
-    @property
-    def high(self) -> float:
-        """Largest contribution."""
-        return self.weight * float(self.transit.high)
-
-    def add(self, tile: torch.Tensor, rows: slice, columns: slice) -> None:
-        """Add the weighted transit distances to a tile of appearance distances, in place, on two threads."""
-        middle = (rows.start + rows.stop) // 2
-
-        def part(piece: slice) -> None:
-            block = torch.from_numpy(np.ascontiguousarray(self.transit.block(piece, columns)))
-            tile[piece.start - rows.start : piece.stop - rows.start].add_(block.to(tile.device), alpha=self.weight)
-
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(part, [slice(rows.start, middle), slice(middle, rows.stop)]))
-
-
-def fused_tile(tile: torch.Tensor, fusion: Fusion, rows: slice, columns: slice) -> torch.Tensor:
-    """Turn a tile of inner products into minus its fused distances, in place."""
-    tile.mul_(-2).add_(2).clamp_(min=0).sqrt_()
-    fusion.add(tile, rows, columns)
-    return tile.neg_()
 
 
 class Search:
@@ -139,7 +104,7 @@ class Search:
         tile = (self.full if wanted else self.products).tile(rows, columns)
         self._equals(tile, rows, columns)
         if self.fusion is not None:
-            fused_tile(tile, self.fusion, rows, columns)
+            self.fusion.scores(tile, rows, columns)
         if wanted and self.sink is not None:
             self.sink(rows, columns, tile)
         return tile

@@ -1,0 +1,141 @@
+"""Inputs on which exactly one bound of a search fails: whoever leaves it out gives another list."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.retrieval.scenes import TableTransit, slow_distance, unit
+from tests.retrieval.test_exactness import check
+from torchreid_dfrst.retrieval import memory, neighbors
+from torchreid_dfrst.retrieval.products import Products
+from torchreid_dfrst.retrieval.stack import Stack
+
+
+def space_and_time_decide(rows, columns, weight):
+    """The 200 columns that look nearest to a row are implausible, the others plausible."""
+    rank = slow_distance(rows, columns).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+    transit = TableTransit(np.where(rank < 200, 2.0, 0.0))
+    return transit, slow_distance(rows, columns, transit.table, weight), rank
+
+
+@pytest.mark.parametrize("method", ["faiss", "product"])
+def test_the_bound_of_the_nearest_alone_fails(method):
+    x = unit(np.random.default_rng(7).normal(size=(308, 512)))
+    rows, columns = x[:8], np.concatenate([x[8:], -x[:8]])  # the antipode is the farthest whatever space and time say
+    transit, slow, rank = space_and_time_decide(rows, columns, 0.1)
+    assert (slow.argmax(axis=1) == 300 + np.arange(8)).all()
+    assert (np.take_along_axis(rank, slow.argsort(axis=1)[:, :3], axis=1) >= 200).all()
+    found = neighbors(rows, columns, 3, transit=transit, weight=0.1, method=method, device="cpu")
+    np.testing.assert_array_equal(found.index, slow.argsort(axis=1)[:, :3])
+    np.testing.assert_allclose(found.farthest, slow.max(axis=1), atol=2e-5)
+
+
+@pytest.mark.parametrize("method", ["faiss", "product"])
+def test_the_bound_of_the_farthest_alone_fails(method):
+    generator = np.random.default_rng(8)
+    x = unit(generator.normal(size=(308, 512)))
+    copies = unit(np.repeat(x[:8], 3, axis=0) + 1e-3 * generator.normal(size=(24, 512)))  # nearest whatever they say
+    rows, columns = x[:8], np.concatenate([x[8:], copies])
+    transit, slow, rank = space_and_time_decide(rows, columns, 0.1)
+    assert (np.sort(slow.argsort(axis=1)[:, :3]) == 300 + np.arange(24).reshape(8, 3)).all()
+    last = np.take_along_axis(rank, slow.argmax(axis=1)[:, None], axis=1)
+    assert (last < rank.shape[1] - 64).all(), "the farthest must not be among those that look farthest"
+    found = neighbors(rows, columns, 3, transit=transit, weight=0.1, method=method, device="cpu")
+    np.testing.assert_array_equal(found.index, slow.argsort(axis=1)[:, :3])
+    np.testing.assert_allclose(found.farthest, slow.max(axis=1), atol=2e-5)
+
+
+@pytest.mark.parametrize("low", [0.0, 1.0])
+def test_what_every_pair_has_in_common_does_not_make_a_row_uncertain(low):
+    x = unit(np.random.default_rng(9).normal(size=(208, 512)))
+    columns = np.concatenate([x[8:], -x[:8]])
+    table = np.full((8, 208), 1.0)
+    found = neighbors(
+        x[:8], columns, 3, transit=TableTransit(table, low=low, high=1.0), weight=0.1, method="faiss", device="cpu"
+    )
+    check(found, slow_distance(x[:8], columns, table, 0.1))
+    assert found.fallbacks == (0 if low else 8)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_faiss_is_not_believed_where_float32_cannot_decide(weight):
+    generator = np.random.default_rng(10)
+    row = np.eye(1, 64, dtype=np.float32)
+    aside = unit(generator.normal(size=(400, 63)))
+    columns = unit(np.concatenate([np.full((400, 1), 0.6), 0.8 * aside], axis=1))  # all at 0.894 but for rounding
+    transit = TableTransit(np.ones((1, 400))) if weight else None
+    found = neighbors(row, columns, 3, transit=transit, weight=weight, method="faiss", device="cpu")
+    slow = slow_distance(row, columns, np.ones((1, 400)), weight)
+    assert np.ptp(slow) < 1e-6
+    np.testing.assert_array_equal(found.index, slow.argsort(axis=1, kind="stable")[:, :3])
+
+
+@pytest.mark.parametrize(("left", "right"), [("rounded", "rounded"), ("rounded", "exact"), ("exact", "rounded")])
+def test_the_bound_on_a_bfloat16_product_holds_and_is_hardly_wider_than_need_be(left, right):
+    # 254 ** -0.5 lies in the middle of two bfloat16 numbers, 1/16 is one
+    vector = {"rounded": np.full((1, 256), 254**-0.5, np.float32), "exact": np.full((1, 256), 1 / 16, np.float32)}
+    vector["rounded"][0, 254:] = 0
+    x, y = vector[left], vector[right]
+    product = Products(Stack(x), Stack(y), "bf16", torch.device("cpu"))
+    error = abs(float(product.tile(slice(0, 1), slice(0, 1))) - float(x[0].astype(float) @ y[0]))
+    rounding = 2.0**-8  # of the result, which the product may or may not need
+    assert product.error - rounding - 1e-4 < error <= product.error
+
+
+@pytest.mark.parametrize("width", [2, 64, 2048])
+def test_the_bound_on_a_product_holds_for_all_pairs(width):
+    x = unit(np.random.default_rng(width).normal(size=(200, width)))
+    for precision in ("fp32", "bf16"):
+        product = Products(Stack(x), Stack(x), precision, torch.device("cpu"))
+        tile = product.tile(slice(0, 200), slice(0, 200)).numpy()
+        assert np.abs(tile - x.astype(float) @ x.T.astype(float)).max() <= product.error
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_bfloat16_alone_would_order_them_wrongly(weight):
+    generator = np.random.default_rng(11)
+    row = unit(generator.normal(size=(1, 256)))
+    aside = generator.normal(size=(1500, 256))
+    aside = unit(aside - (aside @ row.T) * row)
+    cosine = np.concatenate([np.full(30, 0.9), np.full(1440, 0.0), np.full(30, -0.9)])
+    cosine = (cosine + 1e-3 * generator.normal(size=1500))[:, None]  # below the 0.004 of a bfloat16 product
+    columns = unit(cosine * row + np.sqrt(1 - cosine**2) * aside)
+    table = np.ones((1, 1500))
+    transit = TableTransit(table) if weight else None
+    found = neighbors(row, columns, 10, transit=transit, weight=weight, precision="bf16")
+    slow = slow_distance(row, columns, table, weight)
+    rounded = torch.from_numpy(row).bfloat16().float().numpy() @ torch.from_numpy(columns).bfloat16().float().numpy().T
+    assert set(np.argsort(-rounded[0])[:10]) != set(np.argsort(slow[0])[:10]), "bfloat16 would have done"
+    assert found.fallbacks == 0
+    check(found, slow)
+
+
+SIZES = [(900, 900, 64, 21), (13_257, 13_257, 2048, 21), (100_000, 100_000, 512, 21), (50, 4000, 16, 100)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_tighter_limit_of_memory_gives_smaller_tiles_until_none_fits(size):
+    rows, columns, width, count = size
+    assert memory.search_plan(*size, None) == (memory.STEP, memory.SPAN)
+    cells = []
+    for limit in np.geomspace(1 << 40, 1 << 10, 60).astype(int):
+        try:
+            step, span = memory.search_plan(*size, int(limit))
+        except ValueError as error:
+            assert f"of {limit} bytes is too small for {count} neighbours of {rows} rows" in str(error)
+            cells.append(0)
+            continue
+        needed = memory.lists(rows, count) + memory.tile(min(step, rows), min(step * span, columns), width)
+        assert needed <= limit
+        cells.append(step * span)
+    assert cells == sorted(cells, reverse=True) and cells[0] == memory.STEP * memory.SPAN and cells[-1] == 0
+    limits = [1 << 40, 1 << 30, 1 << 26, 1 << 20]
+    made = [memory.block_rows(rows, columns, width, count, limit) for limit in limits]
+    assert made == sorted(made, reverse=True) and made[-1] >= 1
+
+
+def test_copies_of_the_embeddings_count():
+    size, limit = (10_000, 10_000, 512, 21), 30_000_000
+    memory.search_plan(*size, limit)
+    with pytest.raises(ValueError, match="25000000 of them for copies of the embeddings"):
+        memory.search_plan(*size, limit, held=25_000_000)
