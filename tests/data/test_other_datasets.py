@@ -8,7 +8,7 @@ import pytest
 from torchreid_dfrst.data import DATASETS, CityFlow, Table, VehicleID, VeRiWild
 from torchreid_dfrst.data.doctor import check_dataset
 from torchreid_dfrst.data.table import read_table
-from torchreid_dfrst.data.veriwild import read_information
+from torchreid_dfrst.data.veriwild import Record, read_information, read_records
 from torchreid_dfrst.retrieval import Features
 from torchreid_dfrst.retrieval.protocols import build, of_dataset
 
@@ -43,7 +43,7 @@ def test_every_size_and_its_protocol(vehicleid):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("0000001", "not of the form"), ("a 1\n", "not of the form"), ("\n", "empty"), ("1 2\n1 2\n", "more than once")],
+    [("0000001", "not of the form"), ("a 1\n", "not of the form"), ("\n", "empty"), ("1 2\n1 3\n", "contradict")],
 )
 def test_a_vehicleid_list_that_is_none(vehicleid, text, message):
     (vehicleid / "VehicleID_V1.0" / "train_test_split" / "train_list.txt").write_text(text)
@@ -58,6 +58,8 @@ def test_veriwild(veriwild, caplog):
     time = dataset.sightings["train"].time_s
     assert time[1] - time[0] == 3600
     assert "1 of 2 queries" in caplog.text
+    assert dataset.labels["00001/000000"] == (0, "2018-03-11 00:15:30", "Volkswagen", "small-sized truck", "dark gray")
+    assert len(dataset.labels) == 14
     result = build(of_dataset("veriwild")).score(
         np.zeros((2, 3)), dataset.sightings["query"], dataset.sightings["gallery"]
     )
@@ -79,6 +81,11 @@ def test_veriwild_times_of_unknown_form_are_counted(veriwild, caplog):
 def test_times_are_parsed_leniently(tmp_path, time):
     (tmp_path / "vehicle_info.txt").write_text(f"id/image;Camera ID;Time;M;T;C\n00001/000001;3;{time};a;b;c\n")
     assert read_information(tmp_path / "vehicle_info.txt") == {"00001/000001": (3, 1520756130.0)}
+
+
+def test_information_without_model_type_and_colour(tmp_path):
+    (tmp_path / "vehicle_info.txt").write_text("00001/000001.jpg;3;now;BAIC\n")
+    assert read_records(tmp_path / "vehicle_info.txt") == {"00001/000001": Record(3, "now", "BAIC", "", "")}
 
 
 def test_veriwild_without_its_parts(veriwild):

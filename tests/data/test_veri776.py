@@ -120,6 +120,19 @@ def test_a_broken_image_ends_instead_of_looping(tiny_veri):
         dataset[0]
 
 
+def test_a_vehicle_that_list_and_labels_lack_is_trained_on(tiny_veri, caplog):
+    """As the official files lack one vehicle of 32 images."""
+    folder = tiny_veri / "veri776"
+    for file in ("name_train.txt", "train_label.xml"):
+        lines = (folder / file).read_text().splitlines()
+        (folder / file).write_text("\n".join(line for line in lines if "0001_c" not in line))
+    dataset = VeRiFormat(root=str(folder), verbose=False)
+    assert len(dataset.train) == 32 and dataset.num_train_pids == 4
+    assert "8 images are not in" in caplog.text
+    names = [Path(path).name for path, *_ in dataset.train]
+    assert sum(name not in dataset.labels for name in names) == 8
+
+
 def test_an_image_that_left(tiny_veri):
     dataset = VeRi776(root=str(tiny_veri), verbose=False)
     shutil.rmtree(tiny_veri)

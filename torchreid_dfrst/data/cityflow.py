@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from torchreid_dfrst.data.dataset import VehicleDataset, find_folder
-from torchreid_dfrst.data.text import count, read_lines, sample
+from torchreid_dfrst.data.text import count, once, read_lines, sample
 from torchreid_dfrst.data.xml_items import read_items
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
+
+_log = logging.getLogger(__name__)
+
+
+class Label(NamedTuple):
+    """Vehicle and camera of one image, as written: cameras from 1."""
+
+    vehicle: int
+    camera: int
 
 
 class CityFlow(VehicleDataset):
@@ -27,7 +39,7 @@ class CityFlow(VehicleDataset):
 
     Raises:
         FileNotFoundError: ``train_label.xml`` is missing.
-        ValueError: a label file is broken, or an item lacks its name, vehicle or camera.
+        ValueError: a label file is broken, an item lacks its name, vehicle or camera, or rows contradict each other.
     """
 
     dataset_dir = "cityflow"
@@ -41,11 +53,12 @@ class CityFlow(VehicleDataset):
             raise ValueError(f"hold_out is {hold_out}: every second vehicle at most can be held out")
         folder = find_folder(root, self.folder_names, ("train_label.xml",), self.advice)
         self.root, self.dataset_dir = root, str(folder)
-        train = _labelled(folder / "train_label.xml", folder / "image_train")
-        train = _with_tracks(train, folder / "train_track.txt")
+        labels = read_labels(folder / "train_label.xml")
+        train = _with_tracks(_sightings(sorted(labels), folder / "image_train", labels), folder / "train_track.txt")
         if (folder / "test_label.xml").is_file():
-            query = _labelled(folder / "test_label.xml", folder / "image_query", folder / "name_query.txt")
-            gallery = _labelled(folder / "test_label.xml", folder / "image_test", folder / "name_test.txt")
+            test = read_labels(folder / "test_label.xml")
+            query = _listed(folder / "name_query.txt", folder / "image_query", test)
+            gallery = _listed(folder / "name_test.txt", folder / "image_test", test)
             gallery = _with_tracks(gallery, folder / "test_track.txt")
         else:
             vehicles = np.unique(train.identity)
@@ -58,27 +71,56 @@ class CityFlow(VehicleDataset):
         super().__init__(train, query, gallery, **kwargs)
 
 
-def _labelled(path: Path, images: Path, names: Path | None = None) -> Sightings:
-    labels: dict[str, tuple[int, int]] = {}
+def read_labels(path: Path) -> dict[str, Label]:
+    """Labels by image name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as ``read_items``; an item lacks its name, vehicle or camera; there is none, or two contradict each
+            other.
+    """
+    labels = once(_items(path), path)
+    if not labels:
+        raise ValueError(f"{path} labels no image: <Item imageName=... vehicleID=... cameraID=... /> are expected")
+    return labels
+
+
+def _items(path: Path) -> Iterator[tuple[str, Label]]:
     for number, item in enumerate(read_items(path), start=1):
         vehicle = count(item.get("vehicleID", ""), 0, 10**9)
         camera = count(item.get("cameraID", "").lower().removeprefix("c"), 1, 10**6)
         if vehicle is None or camera is None or not item.get("imageName"):
             raise ValueError(f"item {number} of {path} is {item}: imageName, vehicleID, cameraID are needed")
-        labels[item["imageName"]] = (vehicle, camera - 1)
-    listed = sorted(labels) if names is None else read_lines(names, "list of images")
-    lost = [name for name in listed if name not in labels]
-    if lost or not listed:
+        yield item["imageName"], Label(vehicle, camera)
+
+
+def _listed(path: Path, images: Path, labels: dict[str, Label]) -> Sightings:
+    names = list(once(((name, None) for name in read_lines(path, "list of images")), path))
+    lost = [name for name in names if name not in labels]
+    if lost or not names:
         raise ValueError(
-            f"{len(lost)} of {len(listed)} images of {names or path} have no label in {path}: {sample(lost)}"
+            f"{len(lost)} of {len(names)} images of {path} have no label in test_label.xml: "
+            f"{sample(lost) or 'the list is empty'}"
         )
-    identity, camera = np.array([labels[name] for name in listed]).T
-    return Sightings(camera, identity=identity, path=np.array([str(images / name) for name in listed]))
+    return _sightings(names, images, labels)
+
+
+def _sightings(names: list[str], images: Path, labels: dict[str, Label]) -> Sightings:
+    identity, camera = np.array([labels[name] for name in names]).T
+    return Sightings(camera - 1, identity=identity, path=np.array([str(images / name) for name in names]))
 
 
 def _with_tracks(part: Sightings, path: Path) -> Sightings:
     if not path.is_file():
         return part
-    of_name = {name: row for row, line in enumerate(read_lines(path, "tracks")) for name in line.split()}
-    track = np.array([of_name.get(Path(image).name, UNKNOWN) for image in part.path.tolist()], dtype=np.int64)
-    return Sightings(part.camera, part.time_s, part.identity, track, part.path)
+    lines = enumerate(read_lines(path, "tracks"), start=1)
+    of_name = once(((name, row) for row, line in lines for name in line.split()), path)
+    names = [Path(image).name for image in part.path.tolist()]
+    for what, found in (
+        ("images are in no track of", [name for name in names if name not in of_name]),
+        ("names that no list has stand in", sorted(set(of_name) - set(names))),
+    ):
+        if found:
+            _log.warning("%d %s %s: %s", len(found), what, path, sample(found))
+    track = np.array([of_name.get(name, UNKNOWN) for name in names], dtype=np.int64)
+    return replace(part, track=track)

@@ -17,7 +17,7 @@ from torchreid_dfrst.data.doctor_times import check_times
 from torchreid_dfrst.data.findings import ERROR, NOTE, WARNING, Finding, finding
 from torchreid_dfrst.data.matches import lone_queries, one_camera_vehicles
 from torchreid_dfrst.data.options import share
-from torchreid_dfrst.data.veri776 import VeRiFormat
+from torchreid_dfrst.data.veri776 import VeRi776, VeRiFormat, report_counts
 from torchreid_dfrst.data.veri_format import LISTS, SPLITS, read_veri
 from torchreid_dfrst.data.veri_labels import read_index, read_labels
 from torchreid_dfrst.names import nearest
@@ -97,15 +97,24 @@ def check_dataset(
     logger = logging.getLogger("torchreid_dfrst.data")
     logger.addHandler(heard)
     try:
+        counts, findings = _examine(name, root, options, images, bar)
+    finally:
+        logger.removeHandler(heard)
+    advice = "correct the list or the folder; if the difference is meant, nothing"
+    findings += [Finding(WARNING, "lists and files", text, 1, [], advice) for text in heard.texts]
+    order = {ERROR: 0, WARNING: 1, NOTE: 2}
+    return Report(name, str(root), counts, sorted(findings, key=lambda found: order[found.severity]))
+
+
+def _examine(
+    name: str, root: str | Path, options: dict[str, Any], images: bool, bar: Callable[[Iterable[Path]], Iterable[Path]]
+) -> tuple[dict[str, dict[str, int]], list[Finding]]:
+    try:
         sightings, network, folder, have_images = _open(name, root, options)
     except (ValueError, KeyError, OSError) as error:
         text = str(error.args[0] if isinstance(error, KeyError) else error)
-        advice = "repair this first; nothing else could be checked"
-        return Report(name, str(root), {}, [Finding(ERROR, "loading", text, 1, [], advice)])
-    finally:
-        logger.removeHandler(heard)
-    findings = [Finding(WARNING, "lists and files", text, 1, [], "") for text in heard.texts]
-    findings += _check_labels(sightings)
+        return {}, [Finding(ERROR, "loading", text, 1, [], "repair this first; nothing else could be checked")]
+    findings = _check_labels(sightings)
     if folder is not None:
         findings += _check_label_files(folder) + _check_index(folder, sightings)
     findings += check_times(sightings, network)
@@ -113,12 +122,11 @@ def check_dataset(
         findings.append(Finding(NOTE, "images", "there are no images here: only lists were checked", 0, [], ""))
     elif images:
         findings += check_images(sightings, bar)
-    order = {ERROR: 0, WARNING: 1, NOTE: 2}
     counts = {
         split: {"images": len(s), "vehicles": len(np.unique(s.identity)), "cameras": len(np.unique(s.camera))}
         for split, s in sightings.items()
     }
-    return Report(name, str(root), counts, sorted(findings, key=lambda found: order[found.severity]))
+    return counts, findings
 
 
 class _Listener(logging.Handler):
@@ -143,7 +151,10 @@ def _open(
         folder = find_folder(root, made.folder_names, marker, made.advice)
         have_images = any((folder / split).is_dir() for split in SPLITS.values())
         veri = read_veri(folder, images=have_images)
-        return {"train": veri.train, "query": veri.query, "gallery": veri.gallery}, veri.network, folder, have_images
+        sightings = {"train": veri.train, "query": veri.query, "gallery": veri.gallery}
+        if issubclass(made, VeRi776):
+            report_counts(folder, sightings)
+        return sightings, veri.network, folder, have_images
     dataset = made(root=str(root), verbose=False, **options)
     return dataset.sightings, dataset.network, None, True
 

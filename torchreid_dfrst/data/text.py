@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 def read_text(path: str | Path, what: str) -> str:
@@ -57,3 +62,31 @@ def sample(items: Iterable[object], most: int = 3) -> str:
     shown = [str(item) for item in items]
     rest = f" and {len(shown) - most} more" if len(shown) > most else ""
     return ", ".join(shown[:most]) + rest
+
+
+def once(rows: Iterable[tuple[str, T]], where: object) -> dict[str, T]:
+    """What a file says of each image, in its order; rows that repeat an earlier one are left out and counted.
+
+    Args:
+        rows: image and what is said of it.
+        where: the file, for messages.
+
+    Raises:
+        ValueError: rows say different things of the same image.
+    """
+    found: dict[str, T] = {}
+    same, other = [], []
+    for name, said in rows:
+        if name not in found:
+            found[name] = said
+        elif found[name] == said:
+            same.append(name)
+        else:
+            other.append(f"{name} ({found[name]} and {said})")
+    if other:
+        raise ValueError(
+            f"{len(other)} rows of {where} contradict an earlier one: {sample(other)}; keep the right one of each"
+        )
+    if same:
+        _log.warning("%d rows of %s repeat an earlier one and are left out: %s", len(same), where, sample(same))
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from torchreid_dfrst.data.dataset import VehicleDataset, find_folder
-from torchreid_dfrst.data.text import count, read_lines, sample
+from torchreid_dfrst.data.text import count, once, read_lines, sample
 from torchreid_dfrst.retrieval.protocols import draw
 from torchreid_dfrst.sightings import Sightings
 
@@ -34,7 +33,7 @@ class VehicleID(VehicleDataset):
 
     Raises:
         FileNotFoundError: a list is missing.
-        ValueError: a line is not ``image vehicle``, or an image is listed twice.
+        ValueError: a line is not ``image vehicle``, or two lines contradict each other.
     """
 
     dataset_dir = "vehicleid"
@@ -90,7 +89,7 @@ def read_list(path: Path, images: Path) -> Sightings:
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: it is empty, a line is of another form, or an image is listed twice.
+        ValueError: it is empty, a line is of another form, or an image is listed with two vehicles.
     """
     rows = [line.split() for line in read_lines(path, "list of images")]
     bad = [" ".join(row) for row in rows if len(row) != 2 or any(count(word, 0, 10**9) is None for word in row)]
@@ -99,13 +98,9 @@ def read_list(path: Path, images: Path) -> Sightings:
             f"{len(bad)} of {len(rows)} lines of {path} are not of the form '0279029 23781' (image, vehicle): "
             f"{sample(bad) or 'the list is empty'}"
         )
-    rows.sort()
-    names = [name for name, _ in rows]
-    if len(set(names)) < len(names):
-        twice = sorted(name for name, times in Counter(names).items() if times > 1)
-        raise ValueError(f"{len(twice)} images stand more than once in {path}: {sample(twice)}; keep one of each")
+    vehicles = dict(sorted(once(((name, int(vehicle)) for name, vehicle in rows), path).items()))
     return Sightings(
-        camera=np.zeros(len(rows), dtype=np.int64),
-        identity=np.array([int(vehicle) for _, vehicle in rows]),
-        path=np.array([str(images / f"{name}.jpg") for name in names]),
+        camera=np.zeros(len(vehicles), dtype=np.int64),
+        identity=np.array(list(vehicles.values())),
+        path=np.array([str(images / f"{name}.jpg") for name in vehicles]),
     )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torchreid_dfrst.data.dataset import VehicleDataset, find_folder
 from torchreid_dfrst.data.veri_format import SPLITS, read_veri
 from torchreid_dfrst.data.veri_labels import Label, read_labels
+from torchreid_dfrst.sightings import Sightings
+
+OFFICIAL_COUNTS = {"train": 37_778, "query": 1_678, "gallery": 11_579}
 
 _log = logging.getLogger(__name__)
 
@@ -58,19 +63,11 @@ class VeRi776(VeRiFormat):
         "VeRi-776 is sent by its authors on request; unpack it so that --root holds veri776/image_train, "
         "veri776/image_query and veri776/image_test."
     )
-    official_counts: ClassVar[dict[str, int]] = {"train": 37_778, "query": 1_678, "gallery": 11_579}
 
     def __init__(self, root: str = "", **kwargs: Any) -> None:
         super().__init__(root, **kwargs)
-        counts = {split: len(part) for split, part in self.sightings.items()}
-        if counts != self.official_counts and not kwargs.get("combineall"):
-            _log.warning(
-                "%s has %s images, VeRi-776 has %s: results on it are not results on VeRi-776 (for other data in "
-                "this format the name is veri_format)",
-                self.dataset_dir,
-                counts,
-                self.official_counts,
-            )
+        if not kwargs.get("combineall"):
+            report_counts(self.dataset_dir, self.sightings)
 
 
 class City(VeRiFormat):
@@ -79,3 +76,15 @@ class City(VeRiFormat):
     dataset_dir = "city"
     folder_names = ("city",)
     advice = "Make the city with tools/make_city.py (see its --help); it is drawn, not downloaded."
+
+
+def report_counts(folder: str | Path, sightings: Mapping[str, Sightings]) -> None:
+    """Log it if data that is called VeRi-776 has another number of images."""
+    counts = {split: len(part) for split, part in sightings.items()}
+    if counts != OFFICIAL_COUNTS:
+        _log.warning(
+            "%s has %s images, VeRi-776 has %s: results on it are not results on VeRi-776 (for other data in this "
+            "format the name is veri_format)",
+            folder,
+            *(", ".join(f"{number:,} {split}" for split, number in c.items()) for c in (counts, OFFICIAL_COUNTS)),
+        )

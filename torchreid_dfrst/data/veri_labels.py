@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.data.text import count, read_lines, read_text
+from torchreid_dfrst.data.text import count, once, read_lines, read_text
 from torchreid_dfrst.data.xml_items import read_items
 from torchreid_dfrst.sightings import UNKNOWN
 
@@ -25,13 +26,12 @@ def read_labels(folder: str | Path) -> dict[str, Label]:
     Not every image has one, and the old release gives type 0 to three vehicles: read an absent name, and 0, as unknown.
 
     Raises:
-        ValueError: a file is not well-formed XML, declares a document type, or holds an item without a name.
+        ValueError: a file is not well-formed XML, declares a document type, holds an item without a name, or items
+            contradict each other.
     """
-    labels: dict[str, Label] = {}
-    for path in (Path(folder) / "train_label.xml", Path(folder) / "test_label.xml"):
-        if path.is_file():
-            labels.update(_read_xml(path))
-    return labels
+    files = [Path(folder) / name for name in ("train_label.xml", "test_label.xml")]
+    files = [path for path in files if path.is_file()]
+    return once((row for path in files for row in _read_xml(path)), " and ".join(map(str, files)))
 
 
 def read_label_names(path: str | Path) -> dict[int, str]:
@@ -39,15 +39,9 @@ def read_label_names(path: str | Path) -> dict[int, str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line does not begin with a number.
+        ValueError: a line does not begin with a number, or a number has two names.
     """
-    names = {}
-    for line in read_lines(path, "list of label names"):
-        number, _, name = line.partition(" ")
-        if count(number, 0, 999) is None or not name:
-            raise ValueError(f"{path} holds the line {line!r}, expected a number and a name such as '4 gray'")
-        names[int(number)] = name.strip()
-    return names
+    return {int(number): name for number, name in once(_label_names(path), path).items()}
 
 
 def read_index(path: str | Path, gallery_size: int) -> list[np.ndarray]:
@@ -72,14 +66,20 @@ def read_index(path: str | Path, gallery_size: int) -> list[np.ndarray]:
     return rows
 
 
-def _read_xml(path: Path) -> dict[str, Label]:
-    labels = {}
+def _label_names(path: str | Path) -> Iterator[tuple[str, str]]:
+    for line in read_lines(path, "list of label names"):
+        number, _, name = line.partition(" ")
+        if count(number, 0, 999) is None or not name:
+            raise ValueError(f"{path} holds the line {line!r}, expected a number and a name such as '4 gray'")
+        yield number, name.strip()
+
+
+def _read_xml(path: Path) -> Iterator[tuple[str, Label]]:
     for number, item in enumerate(read_items(path), start=1):
         name = item.get("imageName")
         if not name:
             raise ValueError(f"item {number} of {path} has no imageName: expected <Item imageName=... />")
-        labels[name] = Label(_number(item, "colorID", path), _number(item, "typeID", path))
-    return labels
+        yield name, Label(_number(item, "colorID", path), _number(item, "typeID", path))
 
 
 def _number(item: dict[str, str], name: str, path: Path) -> int:

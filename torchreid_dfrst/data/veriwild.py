@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from torchreid_dfrst.data.dataset import VehicleDataset, find_folder
-from torchreid_dfrst.data.text import count, read_lines, sample
+from torchreid_dfrst.data.text import count, once, read_lines, sample
 from torchreid_dfrst.sightings import Sightings
 
 FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y%m%d%H%M%S", "%Y-%m-%d_%H-%M-%S")
 _log = logging.getLogger(__name__)
+
+
+class Record(NamedTuple):
+    """What ``vehicle_info.txt`` says of one image, as written but for blanks around it; empty where it says nothing."""
+
+    camera: int
+    time: str
+    model: str
+    type: str
+    color: str
 
 
 class VeRiWild(VehicleDataset):
@@ -34,7 +45,7 @@ class VeRiWild(VehicleDataset):
 
     Raises:
         FileNotFoundError: a list or ``vehicle_info.txt`` is missing.
-        ValueError: a line is of another form, or an image has no camera.
+        ValueError: a line is of another form, lines contradict each other, or an image has no camera.
     """
 
     dataset_dir = "veriwild"
@@ -47,10 +58,16 @@ class VeRiWild(VehicleDataset):
         self.root, self.dataset_dir = root, str(folder)
         lists = folder / "train_test_split"
         information = [lists / "vehicle_info.txt", folder / "vehicle_info.txt"]
-        seen = read_information(next(filter(Path.is_file, information), information[0]), time_format)
+        self.information = next(filter(Path.is_file, information), information[0])
+        seen = read_information(self.information, time_format)
         names = ("train_list.txt", f"test_{self.test_size}_query.txt", f"test_{self.test_size}.txt")
         train, query, gallery = (_split(lists / name, folder / "images", seen) for name in names)
         super().__init__(train, query, gallery, **kwargs)
+
+    @cached_property
+    def labels(self) -> dict[str, Record]:
+        """Model, type and colour by ``vehicle/image``, of all images of VERI-Wild; read when first asked for."""
+        return read_records(self.information)
 
 
 class VeRiWild5000(VeRiWild):
@@ -65,29 +82,28 @@ class VeRiWild10000(VeRiWild):
     test_size = 10000
 
 
-def read_information(path: Path, time_format: str | None = None) -> dict[str, tuple[int, float]]:
-    """Camera (from 0) and time in seconds (NaN if unknown) by ``vehicle/image`` from ``vehicle_info.txt``.
+def read_records(path: Path) -> dict[str, Record]:
+    """What ``vehicle_info.txt`` says, by ``vehicle/image``.
 
     Lines are ``id/image;Camera ID;Time;Model;Type;Color`` after a header line.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line has too few fields or a camera that is no number.
+        ValueError: a line has too few fields or a camera that is no number, or lines contradict each other.
     """
-    found: dict[str, tuple[int, float]] = {}
-    unread: list[str] = []
+    return once(_records(path), path)
+
+
+def read_information(path: Path, time_format: str | None = None) -> dict[str, tuple[int, float]]:
+    """Camera (from 0) and time in seconds (NaN if unknown) by ``vehicle/image``.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``read_records``.
+    """
     parse = time_parser(time_format)
-    for number, line in enumerate(read_lines(path, "cameras and times"), start=1):
-        fields = [field.strip() for field in line.split(";")]
-        if number == 1 and fields[0].lower().startswith("id"):
-            continue
-        camera = count(fields[1], 0, 10**6) if len(fields) >= 3 else None
-        if camera is None:
-            raise ValueError(f"line {number} of {path} is {line[:80]!r}, expected id/image;camera;time;...")
-        time = parse(fields[2])
-        if np.isnan(time):
-            unread.append(fields[2])
-        found[fields[0].removesuffix(".jpg")] = (camera, time)
+    records = read_records(path)
+    found = {name: (record.camera, parse(record.time)) for name, record in records.items()}
+    unread = [records[name].time for name, (_, time) in found.items() if np.isnan(time)]
     if unread:
         _log.warning(
             "%d of %d times in %s cannot be read (%s): these images have no time; give their format with time_format",
@@ -97,6 +113,17 @@ def read_information(path: Path, time_format: str | None = None) -> dict[str, tu
             sample(unread),
         )
     return found
+
+
+def _records(path: Path) -> Iterator[tuple[str, Record]]:
+    for number, line in enumerate(read_lines(path, "cameras and times"), start=1):
+        fields = [field.strip() for field in line.split(";")]
+        if number == 1 and fields[0].lower().startswith("id"):
+            continue
+        camera = count(fields[1], 0, 10**6) if len(fields) >= 3 else None
+        if camera is None:
+            raise ValueError(f"line {number} of {path} is {line[:80]!r}, expected id/image;camera;time;...")
+        yield fields[0].removesuffix(".jpg"), Record(camera, *[*fields[2:6], "", "", ""][:4])
 
 
 def time_parser(time_format: str | None) -> Callable[[str], float]:
@@ -125,6 +152,7 @@ def _split(path: Path, images: Path, seen: dict[str, tuple[int, float]]) -> Sigh
             f"{len(bad)} of {len(names)} lines of {path} are not of the form 20342/209528 (vehicle/image): "
             f"{sample(bad) or 'the list is empty'}"
         )
+    names = list(once(((name, None) for name in names), path))
     lost = [name for name in names if name not in seen]
     if lost:
         raise ValueError(f"{len(lost)} images of {path} are not in vehicle_info.txt ({sample(lost)}): no camera known")
@@ -132,6 +160,6 @@ def _split(path: Path, images: Path, seen: dict[str, tuple[int, float]]) -> Sigh
     return Sightings(
         camera=camera.astype(np.int64),
         time_s=time,
-        identity=np.array([int(vehicle) for vehicle, _ in parts]),
+        identity=np.array([int(name.split("/")[0]) for name in names]),
         path=np.array([str(images / f"{name}.jpg") for name in names]),
     )
