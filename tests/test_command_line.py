@@ -192,3 +192,9 @@ def test_contaminated_images_level_by_level(trained, tmp_path):
     assert (abs(damaged.gallery.embedding - sound.gallery.embedding).max(axis=1) > 0).all()
     scored = json.loads(run("evaluate", tmp_path / "f.npz", "--json", "--lists", "0", "--out", tmp_path, *SCORING).out)
     assert scored["rows"]["appearance"] == cards[1]["rows"]["appearance"]
+
+
+@pytest.mark.parametrize(("tool", "key"), [("train", "validation_identities"), ("evaluate", "average_precision")])
+def test_help_lists_every_section_with_its_keys(tool, key):
+    shown = run(tool, "--help").out
+    assert "  spacetime: model, options, weight" in shown and key in shown and "%(" not in shown

@@ -24,7 +24,10 @@ from torchreid_dfrst.report.showcase import missing_images, show_attention, show
 @command
 def main() -> None:
     """Read the arguments, score, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    keys = config.listing(evaluation.sections())
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=keys, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("features", type=Path, help="file made by tools/extract.py")
     parser.add_argument("--config-file", type=Path, help="YAML; sections that only training needs are passed over")
     parser.add_argument(

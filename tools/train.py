@@ -18,7 +18,11 @@ from torchreid_dfrst.training import sections, train
 
 def parser() -> argparse.ArgumentParser:
     """Torchreid's arguments."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=config.listing(sections()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     made.add_argument("--config-file", help="YAML file, see configs/")
     made.add_argument("--root", help="folder of the data sets (data.root)")
     made.add_argument("-s", "--sources", nargs="+", help="data sets to train on (data.sources)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,14 @@ def keywords(*callables: Callable[..., Any], leave_out: Iterable[str] = (), **ty
             if parameter.default is not parameter.empty and name not in (*expected, *leave_out):
                 expected[name] = types.get(name, annotations[name])
     return Keywords(expected)
+
+
+def listing(sections: Mapping[str, Iterable[str]]) -> str:
+    """Sections and their keys for ``--help``."""
+    lines = ["sections and their keys, in the YAML file and as section.key value:"]
+    for name, keys in sections.items():
+        lines += textwrap.wrap(f"{name}: {', '.join(keys)}", 100, initial_indent="  ", subsequent_indent="      ")
+    return "\n".join(lines)
 
 
 def dump(config: Config) -> str:

@@ -63,11 +63,14 @@ def attention_maps(
         for column, (name, values) in enumerate(maps.items(), start=1):
             grid[row, column].imshow(seen)
             heat = values[row] / max(values[row].max(), np.finfo(np.float32).tiny)
-            grid[row, column].imshow(
+            shown = grid[row, column].imshow(
                 heat, cmap="jet", alpha=0.45, vmin=0, vmax=1, extent=(0, 160, 160, 0), interpolation="bilinear"
             )
             if row == 0:
                 grid[row, column].set_title(name, fontsize=7)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
+    if maps:
+        bar = drawn.colorbar(shown, ax=grid, orientation="horizontal", shrink=0.4, aspect=40, ticks=[0, 1])
+        bar.ax.set_xticklabels(["no activation", "strongest of its map"], fontsize=6)
     return write(drawn, path)

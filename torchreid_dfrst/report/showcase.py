@@ -12,6 +12,7 @@ from torchreid_dfrst.inference import open_network, test_transform
 from torchreid_dfrst.report.attention import activations, attention_maps
 from torchreid_dfrst.report.canvas import spread
 from torchreid_dfrst.report.ranking import ranked_lists
+from torchreid_dfrst.retrieval.card import UNNAMED
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def show_rankings(result: Result, folder: Path, count: int) -> list[Path]:
         The pictures written.
     """
     extraction, chosen = result.ranked, _some_queries(result, count)
+    data = extraction.source.get("data") or UNNAMED
     written = []
     for row in result.metrics:
         index, distance = best_matches(result, row, min(TOP, len(extraction.gallery)))
@@ -41,7 +43,7 @@ def show_rankings(result: Result, folder: Path, count: int) -> list[Path]:
                 extraction.gallery.sightings,
                 index[chosen],
                 distance[chosen],
-                title=f"{extraction.source.get('data', '')}: {row}; junk removed; green is right",
+                title=f"{data}: {row}; blue is the query, green right, red wrong; junk removed",
             )
         )
     return written
@@ -93,7 +95,7 @@ def missing_images(result: Result) -> str:
     if (paths == "").any():
         return "the features do not say which image each row is of"
     lost = next((path for path in paths.tolist() if not Path(path).is_file()), "")
-    return f"{lost} is not where it was when the features were extracted" if lost else ""
+    return f"there is no image at {lost}, where the features say it is" if lost else ""
 
 
 def _some_queries(result: Result, count: int) -> np.ndarray:
