@@ -122,5 +122,5 @@ def _with_tracks(part: Sightings, path: Path) -> Sightings:
     ):
         if found:
             _log.warning("%d %s %s: %s", len(found), what, path, sample(found))
-    track = np.array([of_name.get(name, UNKNOWN) for name in names], dtype=np.int64)
+    track = np.array([of_name[name] - 1 if name in of_name else UNKNOWN for name in names], dtype=np.int64)
     return replace(part, track=track)

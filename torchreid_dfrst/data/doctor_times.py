@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from torchreid_dfrst.data.findings import ERROR, NOTE, WARNING, Finding, finding
-from torchreid_dfrst.data.traffic import Order, camera_order, clock_offsets, fast_delays, trips
+from torchreid_dfrst.data.traffic import SEARCH, Order, camera_order, clock_offsets, fast_delays, trips
 from torchreid_dfrst.data.veri_network import known_orders
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.training import check_network, check_speed
@@ -72,6 +72,10 @@ def _order(order: Order | None, network: CameraNetwork) -> list[Finding]:
     measured = f"rank correlation of distance and travel time over {order.pairs} camera pairs: {order.correlation:.2f}"
     if order.wrong:
         numbers = " ".join(str(camera + 1) for camera in order.best)
+        if order.best_name == SEARCH:
+            hint = f", as whoever measured the distances knows it; a hint only, for others may fit as well: {numbers}"
+        else:
+            hint = f"; {order.best_name} it reads {numbers}"
         return [
             Finding(
                 ERROR,
@@ -80,8 +84,7 @@ def _order(order: Order | None, network: CameraNetwork) -> list[Finding]:
                 f"({measured}; {order.best_name}: {order.best_correlation:.2f})",
                 order.pairs,
                 [],
-                f"write the camera number of each row into camera_ID.txt; {order.best_name} it reads {numbers}"
-                + ("" if order.best_name != "found by search" else " (a hint: several orders may fit as well)"),
+                f"write the camera of each row into camera_ID.txt (of a table: into the header of distances.csv){hint}",
             )
         ]
     if order.correlation < 0.5:

@@ -14,6 +14,7 @@ from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.training import LEG_M, one_per_pass
 
 QUANTILE = 0.1  # of the delays between two cameras: trips without a stop, not those by way of a car park
+SEARCH = "found by search"
 MIN_TRIPS = 5
 MIN_PAIRS = 8
 NEAR_S = 150.0  # two passes of one trip through neighbouring cameras lie within this
@@ -133,7 +134,7 @@ def camera_order(found: Trips, network: CameraNetwork, known: dict[str, np.ndarr
         rng = np.random.default_rng(seed)
         starts = [np.arange(count), *candidates.values(), *(rng.permutation(count) for _ in range(3))]
         climbed = [_climb(correlation, start) for start in starts]
-        scored["found by search"], candidates["found by search"] = max(climbed, key=lambda pair: pair[0])
+        scored[SEARCH], candidates[SEARCH] = max(climbed, key=lambda pair: pair[0])
     if not scored:
         return Order(len(fast), here, "none", network.cameras, here)
     name = max(scored, key=lambda key: scored[key])
