@@ -15,8 +15,8 @@ import torchreid
 from PIL import Image
 from torch import nn
 
+from torchreid_dfrst.data.batches import Images, Loader
 from torchreid_dfrst.data.images import read_image
-from torchreid_dfrst.data.loading import Images, Loader
 from torchreid_dfrst.embedding import embed
 from torchreid_dfrst.loop.step import PRECISIONS, TrainStep
 from torchreid_dfrst.losses import DFRSTLoss

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -165,16 +166,23 @@ def export(path: str | Path, model: nn.Module, source: Mapping[str, Any]) -> Pat
         path: file to write, ending in ``.safetensors``.
         model: its state dict is written.
         source: JSON types: the model's name and options, number of identities, image size, configuration.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; earlier files of these names stay.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, temporary)
     description = path.with_suffix(".json")
-    part = description.with_name(description.name + ".part")
-    part.write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-    os.replace(part, description)
+    temporary, part = (name.with_name(name.name + ".part") for name in (path, description))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, temporary)
+        part.write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+        os.replace(part, description)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+        raise OSError(f"cannot save {path}: {error}") from error
     return path
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from torchreid_dfrst import retrieval, spatiotemporal
 from torchreid_dfrst.config import keywords
-from torchreid_dfrst.retrieval import Extraction, Features, Metrics, protocols
+from torchreid_dfrst.retrieval import Extraction, Features, Metrics, protocols, ranking
 from torchreid_dfrst.retrieval.card import Card, make_card
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal.model import GapModel
@@ -196,11 +196,7 @@ def _defaults(function: Callable[..., Any], leave_out: Iterable[str]) -> dict[st
 def best_matches(result: Result, row: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The first ``count`` gallery images of each query without its junk, and their distances: both ``(Q, count)``."""
     query, gallery = result.ranked.query.sightings, result.ranked.gallery.sightings
-    junk = (query.identity[:, None] == gallery.identity) & (query.camera[:, None] == gallery.camera)
-    junk &= result.protocol.junk
-    index = retrieval.first(result.distance[row], count, leave_out=junk)
-    near = np.take_along_axis(result.distance[row], np.maximum(index, 0), axis=1)
-    return index, np.where(index < 0, np.nan, near)
+    return ranking.best_matches(result.distance[row], query, gallery, count, result.protocol.junk)
 
 
 def command_line(arguments: list[str]) -> str:

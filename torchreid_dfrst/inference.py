@@ -17,8 +17,9 @@ from PIL import Image
 from torch import nn
 
 from torchreid_dfrst import checkpoint
+from torchreid_dfrst.data.batches import Item
 from torchreid_dfrst.data.contamination import Contamination
-from torchreid_dfrst.data.loading import DataManager, Item
+from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.embedding import embed
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.retrieval.card import file_digest

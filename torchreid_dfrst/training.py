@@ -29,6 +29,9 @@ from torchreid_dfrst.names import nearest
 
 logger = logging.getLogger(__name__)
 
+NOT_FOR_TRAINING = ("bar", "test_only", "rerank", "start_epoch", "visrank", "visrank_topk", "use_metric_cuhk03")
+"""Keywords of ``DFRSTEngine.run`` that a configuration has no use for."""
+
 
 def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, **options: Any) -> nn.Module:
     """Our networks with their options, torchreid's as they are.
@@ -99,7 +102,7 @@ def sections() -> dict[str, list[str]]:
         "scheduler": keywords(build_scheduler, leave_out=("max_epoch",)),
         # what tools/evaluate.py reads from the same file
         **evaluation.sections(),
-        "train": keywords(DFRSTEngine.run, settings, leave_out=("bar", "test_only", "rerank", "start_epoch")),
+        "train": keywords(DFRSTEngine.run, settings, leave_out=NOT_FOR_TRAINING),
     }
 
 

@@ -1,19 +1,57 @@
-"""Two pictures of one evaluation in the middle of training: ranked lists, and where the network looks."""
+"""Pictures of one evaluation by an engine: ranked lists, and where the network looks."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torchreid
 from torch import nn
 
 from torchreid_dfrst.embedding import Embedded
 from torchreid_dfrst.report.attention import activations, attention_maps
 from torchreid_dfrst.report.canvas import spread
 from torchreid_dfrst.report.ranking import ranked_lists
-from torchreid_dfrst.retrieval import first
+from torchreid_dfrst.retrieval.ranking import best_matches
 from torchreid_dfrst.sightings import Sightings
+
+logger = logging.getLogger(__name__)
+
+
+def draw(
+    save_dir: Path,
+    name: str,
+    epoch: int,
+    query: Embedded,
+    gallery: Embedded,
+    distance: np.ndarray,
+    model: nn.Module,
+    transform: Any,
+) -> dict[str, Path]:
+    """The pictures of one evaluation while training, into ``save_dir/pictures``.
+
+    Args:
+        save_dir: the run's folder.
+        name: the data set.
+        epoch: epochs trained.
+        query: ``Q`` images.
+        gallery: ``G`` images.
+        distance: ``(Q, G)``, by appearance.
+        model: see ``attention_picture``.
+        transform: the test transform.
+
+    Returns:
+        ``ranking``, and ``attention`` where the network offers it, to the file.
+    """
+    folder, label = save_dir / "pictures", f"{name}-epoch-{epoch:03d}"
+    title = f"{name} after epoch {epoch}, by appearance"
+    ranking = ranking_picture(folder / f"{label}-ranking.png", query, gallery, distance, title)
+    looks = attention_picture(folder / f"{label}-attention.png", model, query, transform)
+    return {"ranking": ranking, **({"attention": looks} if looks is not None else {})}
 
 
 def ranking_picture(
@@ -31,9 +69,7 @@ def ranking_picture(
     """
     rows = spread(len(query.path), queries)
     shown, everyone = _sightings(query)[rows], _sightings(gallery)
-    junk = (shown.identity[:, None] == everyone.identity) & (shown.camera[:, None] == everyone.camera)
-    index = first(distance[rows], 10, leave_out=junk)
-    values = np.take_along_axis(distance[rows], np.maximum(index, 0), axis=1)
+    index, values = best_matches(distance[rows], shown, everyone, 10)
     return ranked_lists(path, shown, everyone, index, values, title)
 
 
@@ -54,6 +90,28 @@ def attention_picture(path: Path, model: nn.Module, images: Embedded, transform:
         return None
     labels = [f"{images.identity[row]}\ncam {images.camera[row]}" for row in rows]
     return attention_maps(path, paths, maps, labels)
+
+
+def torchreids_pictures(
+    folder: Path, query: Embedded, gallery: Embedded, distance: np.ndarray, topk: int, width: int, height: int
+) -> None:
+    """Draw torchreid's ``visrank``: one picture per query, with its best gallery images.
+
+    Args:
+        folder: where they go.
+        query: ``Q`` images.
+        gallery: ``G`` images.
+        distance: ``(Q, G)``.
+        topk: length of each list.
+        width: of each image, pixels.
+        height: of each image, pixels.
+    """
+    rows = tuple(list(zip(part.path, part.identity, part.camera, strict=True)) for part in (query, gallery))
+    with contextlib.redirect_stdout(io.StringIO()):
+        torchreid.utils.visualize_ranked_results(
+            distance, rows, "image", width=width, height=height, save_dir=str(folder), topk=topk
+        )
+    logger.info("ranked lists of %d queries are in %s", len(query.path), folder)
 
 
 def _sightings(images: Embedded) -> Sightings:

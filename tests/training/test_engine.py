@@ -1,6 +1,7 @@
 """The engine as a torchreid user meets it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from networks import TinyNet
 from runs import engine
 
 from torchreid_dfrst.engine import DFRSTEngine
+from torchreid_dfrst.loop.progress import Progress, duration
 
 
 def test_it_takes_torchreids_data_manager_and_run_keywords(tiny_veri, tmp_path):
@@ -45,6 +47,73 @@ def test_the_score_is_torchreids_on_normalised_features(tiny_veri):
     assert (found["rank1"], found["mAP"]) == pytest.approx((rank1, mean), abs=1e-6)
 
 
+@pytest.mark.parametrize(("metric", "normalised"), [("cosine", False), ("euclidean", False), ("cosine", True)])
+def test_torchreids_metrics_give_torchreids_score(metric, normalised, tiny_veri):
+    made = engine(tiny_veri, network=TinyNet)
+    chosen = {"dist_metric": metric, "normalize_feature": normalised}
+    found = made.run(test_only=True, **chosen)["veri776"]
+    stock = torchreid.engine.ImageTripletEngine(made.datamanager, made.model, made.optimizer, use_gpu=False)
+    made.model.eval()
+    loaders = made.test_loader["veri776"]
+    expected = stock._evaluate("veri776", loaders["query"], loaders["gallery"], **chosen)
+    assert 0 < expected[1] < 1
+    assert (found["rank1"], found["mAP"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_visrank_writes_torchreids_pictures(tiny_veri, tmp_path):
+    made = engine(tiny_veri, network=TinyNet)
+    made.run(str(tmp_path), test_only=True, visrank=True, visrank_topk=3)
+    queries = made.datamanager.test_sets["veri776"]["query"].query
+    drawn = {path.stem for path in (tmp_path / "visrank_veri776").glob("*.jpg")}
+    assert len(drawn) > 1 and drawn == {Path(path).stem for path, *_ in queries}
+
+
+def test_the_first_epochs_may_train_some_layers_alone(tiny_veri, tmp_path):
+    made = engine(tiny_veri, network=TinyNet)
+    seen = []
+
+    def remember():
+        seen.append({name: value.clone() for name, value in made.model.state_dict().items()})
+
+    remember()
+    made.run(str(tmp_path / "a"), max_epoch=1, fixbase_epoch=1, open_layers=["classifiers", "necks"], pictures=False)
+    remember()
+    moved = {name.split(".")[0] for name in seen[0] if not torch.equal(seen[0][name], seen[1][name])}
+    assert moved == {"classifiers", "necks"}, "batch norms of frozen layers stand still as well"
+    made.run(
+        str(tmp_path / "a"), max_epoch=2, fixbase_epoch=1, open_layers="classifiers", resume="auto", pictures=False
+    )
+    remember()
+    moved = {name.split(".")[0] for name in seen[0] if not torch.equal(seen[1][name], seen[2][name])}
+    assert moved == {"body", "reduce", "classifiers", "necks"}
+    with pytest.raises(ValueError, match=r"name the layers to train in these epochs, among body, reduce, necks"):
+        made.run(str(tmp_path / "b"), max_epoch=1, fixbase_epoch=1, open_layers="classifier")
+    with pytest.raises(ValueError, match="name the layers"):
+        made.run(str(tmp_path / "b"), max_epoch=1, fixbase_epoch=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"use_metric_cuhk03": True}, "take torchreid's ImageTripletEngine"),
+        ({"use_metric_cuhk03": True, "test_only": True}, "take torchreid's ImageTripletEngine"),
+        ({"visrank": True}, "visrank is for test_only"),
+        ({"dist_metric": "cosin"}, "did you mean 'cosine'"),
+        ({"test_only": True, "rerank": True, "dist_metric": "cosine"}, "leave both at their defaults"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_in_one_sentence(options, message, tiny_veri, tmp_path):
+    with pytest.raises((ValueError, KeyError), match=message):
+        engine(tiny_veri, network=TinyNet).run(str(tmp_path / "run"), max_epoch=1, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_time_left_in_words():
+    assert [duration(seconds) for seconds in (5, 100, 3599.6, 7505)] == [
+        "0 min 05 s", "1 min 40 s", "1 h 00 min", "2 h 05 min",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains(precision, tiny_veri, tmp_path):
     made = engine(tiny_veri, network=TinyNet)
@@ -57,7 +126,7 @@ def test_mixed_precision_trains(precision, tiny_veri, tmp_path):
 def test_numbers_are_read_from_the_device_only_for_the_progress_line(tiny_veri, tmp_path, monkeypatch):
     made = engine(tiny_veri, network=TinyNet)
     reads = []
-    monkeypatch.setattr(type(made), "_note", lambda self, results, *_: reads.append(len(results)))
+    monkeypatch.setattr(Progress, "note", lambda self, results, *_: reads.append(len(results)))
     made.run(save_dir=str(tmp_path), max_epoch=2, print_freq=3, pictures=False)
     assert reads == [3, 1, 3, 1]
 

@@ -1,5 +1,6 @@
 """Bad luck in training: each ends, or goes on, with one clear message."""
 
+import json
 import os
 import pickle
 import resource
@@ -11,9 +12,11 @@ import torch
 from networks import TinyNet
 from processes import quick
 from runs import engine
+from safetensors import SafetensorError
 
 from torchreid_dfrst import checkpoint
 from torchreid_dfrst.data.loading import DataManager
+from torchreid_dfrst.loop.journal import Journal
 from torchreid_dfrst.loop.step import NonFiniteError
 from torchreid_dfrst.tensors import read_weights
 
@@ -77,6 +80,36 @@ def _with_a_small_disk(root, folder):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     made._save = limited
     made.run(save_dir=str(folder), max_epoch=4)
+
+
+def test_a_journal_on_a_full_disk_says_so_and_lets_training_go_on(tmp_path, monkeypatch, caplog):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    journal = Journal(tmp_path)
+    monkeypatch.setattr(journal.writer, "add_scalar", full)
+    journal.write("train", 1, {"loss": 1.0})
+    journal.write("train", 2, {"loss": 1.0})
+    journal.close()
+    assert caplog.text.count("metrics.jsonl cannot be written ([Errno 28] No space left on device)") == 2
+    assert caplog.text.count("TensorBoard's file cannot be written") == 1, "after its first failure it is left alone"
+    assert "the last lines of" in caplog.text
+
+
+def test_a_failed_export_leaves_the_earlier_one(tmp_path, monkeypatch):
+    path = checkpoint.export(tmp_path / "weights.safetensors", TinyNet(4), {"epoch": 1})
+    before = path.read_bytes()
+
+    def full(state, file):
+        Path(file).write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match=r"cannot save .*weights\.safetensors: .*No space left"):
+        checkpoint.export(path, TinyNet(4), {"epoch": 2})
+    assert path.read_bytes() == before and json.loads(path.with_suffix(".json").read_text()) == {"epoch": 1}
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_a_full_disk_at_the_end_is_an_error(tiny_veri, tmp_path, monkeypatch):

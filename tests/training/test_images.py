@@ -8,8 +8,8 @@ from PIL import Image
 from runs import manager
 from torch.utils.data import get_worker_info
 
+from torchreid_dfrst.data.batches import Images
 from torchreid_dfrst.data.images import BadImageError, read_image
-from torchreid_dfrst.data.loading import Images
 
 
 def picture(size=(8, 6)):
@@ -55,6 +55,9 @@ def spoil(path, how):
         "text": lambda: path.write_bytes(b"this is not an image"),
         "missing": path.unlink,
         "huge": lambda: Image.new("1", (10_000, 8_000)).save(path, format="PNG"),
+        "absurd": lambda: Image.new("1", (20_000, 20_000)).save(path, format="PNG"),
+        "floating": lambda: Image.new("F", (8, 8), 0.5).save(path, format="TIFF"),
+        "folder": lambda: (path.unlink(), path.mkdir()),
     }[how]()
     return path
 
@@ -65,6 +68,9 @@ REASONS = {
     "text": "not a known image format",
     "missing": "no such file",
     "huge": "10000 x 8000 pixels",
+    "absurd": "more than 64,000,000 pixels",
+    "floating": "floating-point pixels",
+    "folder": "it is a folder",
 }
 
 

@@ -49,21 +49,23 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
                     raise BadImageError(path, f"has {width} x {height} pixels, more than {max_pixels:,}: crop it")
                 image.load()
                 upright = ImageOps.exif_transpose(image)
+            if upright.mode == "F":
+                raise BadImageError(path, "has floating-point pixels, whose range nobody knows: save it with 8 bits")
         return _rgb(upright)
     except BadImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise BadImageError(path, f"is too large to decode: {error}") from error
+        raise BadImageError(path, f"has more than {max_pixels:,} pixels: crop it") from error
     except (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError) as error:
         # Pillow's decoders raise all of these on broken files
         raise BadImageError(path, f"cannot be read as an image ({_reason(path, error)})") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    if image.mode == "I" or image.mode.startswith("I;16"):
         # convert("RGB") clips 16-bit grey at 255; the high byte is the picture
         values = np.asarray(image, dtype=np.float64)
-        if image.mode != "F" and values.max(initial=0) > 255:
+        if values.max(initial=0) > 255:
             values = values / 257
         return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -75,7 +77,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _reason(path: str | Path, error: Exception) -> str:
     file = Path(path)
     if not file.is_file():
-        return "no such file"
+        return "it is a folder" if file.is_dir() else "no such file"
     if not file.stat().st_size:
         return "the file is empty"
     return "its content is not a known image format" if "cannot identify" in str(error) else str(error)

@@ -5,19 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import random
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torchreid
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset, default_collate
 
-from torchreid_dfrst.data.images import BadImageError, read_image
+from torchreid_dfrst.data.batches import Change, Images, Item, Loader
 from torchreid_dfrst.data.once import said_once
 from torchreid_dfrst.data.options import share
 from torchreid_dfrst.data.sampling import EpochSampler
@@ -26,143 +21,7 @@ from torchreid_dfrst.registry import require_datasets, with_options
 
 logger = logging.getLogger(__name__)
 
-Item = tuple[str, int, int, int]
-Change = Callable[[Image.Image, str], Image.Image]
 TRANSFORMS = ("random_flip", "random_crop", "random_patch", "color_jitter", "random_erase")
-
-
-class Images(Dataset):
-    """Images on disk as torchreid's items: a dict of ``img``, ``pid``, ``camid``, ``impath``, ``dsetid``, ``bad``.
-
-    An index is an image number, or ``(image number, seed)`` for a random transform that depends on nothing else. A
-    file that cannot be read comes back as a ``BadImageError``, or, with ``substitute``, as the next readable image of
-    the same identity, so that a batch keeps its P identities with K images; ``bad`` then holds the file left out.
-
-    Args:
-        items: ``(path, identity, camera, data set)`` per image.
-        transform: PIL image to tensor; its first step is a resize to a fixed size if ``cache`` is set.
-        substitute: replace unreadable images instead of reporting them.
-        cache: keep the resized images in memory (in each worker process its own).
-        change: what happens to each image as it was read, given its path, such as a ``Contamination``.
-    """
-
-    def __init__(
-        self,
-        items: Sequence[Item],
-        transform: Any,
-        substitute: bool = False,
-        cache: bool = False,
-        change: Change | None = None,
-    ) -> None:
-        self.items, self.transform, self.substitute, self.change = list(items), transform, substitute, change
-        self.cache: dict[int, Any] | None = {} if cache else None
-        self.siblings: dict[int, list[int]] = {}
-        if substitute:
-            for index, item in enumerate(self.items):
-                self.siblings.setdefault(item[1], []).append(index)
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.items)
-
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any] | BadImageError:
-        """The item, or the error that says why there is none."""
-        index, seed = key if isinstance(key, tuple) else (key, None)
-        path, identity, camera, source = self.items[index]
-        bad = ""
-        try:
-            image = self._read(index)
-        except BadImageError as error:
-            if not self.substitute:
-                return error
-            found = self._sibling(index)
-            if found is None:
-                return BadImageError(
-                    path, f"cannot be replaced, for identity {identity} has no readable image ({error})"
-                )
-            bad, (path, image) = path, found
-        with _seeded(seed):
-            tensor = self._transform(image)
-        return {"img": tensor, "pid": identity, "camid": camera, "impath": path, "dsetid": source, "bad": bad}
-
-    def _read(self, index: int) -> Any:
-        if self.cache is None:
-            return self._decoded(self.items[index][0])
-        if index not in self.cache:
-            # the first step is the resize, the only one that is the same every time
-            self.cache[index] = self.transform.transforms[0](self._decoded(self.items[index][0]))
-        return self.cache[index]
-
-    def _decoded(self, path: str) -> Image.Image:
-        image = read_image(path)
-        return image if self.change is None else self.change(image, path)
-
-    def _transform(self, image: Any) -> torch.Tensor:
-        steps = self.transform.transforms[1:] if self.cache is not None else [self.transform]
-        image = image.copy() if self.cache is not None else image
-        for step in steps:
-            image = step(image)
-        return image
-
-    def _sibling(self, index: int) -> tuple[str, Any] | None:
-        family = self.siblings[self.items[index][1]]
-        place = family.index(index)
-        for other in family[place + 1 :] + family[:place]:
-            try:
-                return self.items[other][0], self._read(other)
-            except BadImageError:
-                continue
-        return None
-
-
-class Loader(DataLoader):
-    """A ``DataLoader`` of ``Images`` that raises what went wrong, in one line, in the main process.
-
-    Args:
-        images: what to load.
-        skip: leave unreadable images out of a batch (their paths are added to ``skipped``) instead of raising.
-        **options: ``DataLoader``'s own.
-
-    Raises:
-        BadImageError: while iterating, an image cannot be read and ``skip`` is not set.
-        ChildProcessError: while iterating, a worker process died.
-    """
-
-    def __init__(self, images: Images, skip: bool = False, **options: Any) -> None:
-        # with a generator of its own, a pass over the data leaves the global one as it was
-        super().__init__(
-            images, collate_fn=_collate, generator=torch.Generator(), worker_init_fn=_ignore_interrupts, **options
-        )
-        self.skip = skip
-        self.skipped: set[str] = set()
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        """Batches as torchreid's loaders give them."""
-        batches = super().__iter__()
-        while True:
-            try:
-                batch, errors = next(batches)
-            except StopIteration:
-                return
-            except (RuntimeError, OSError, EOFError) as error:
-                # an error inside a loading process comes with its traceback; without one the process itself is gone
-                if not self.num_workers or str(error).startswith("Caught "):
-                    raise
-                raise ChildProcessError(
-                    f"a data loading process died ({error}): often memory ran out; lower data.workers "
-                    "(0 loads in the main process) or the batch size"
-                ) from error
-            for bad in errors:
-                if not self.skip:
-                    raise BadImageError(
-                        bad.path,
-                        f"{bad.args[1]}; repair it, or leave such images out: data.on_bad_image skip in training, "
-                        "--on-bad-image skip in extraction",
-                    )
-                self.skipped.add(bad.path)
-            if batch is not None:
-                self.skipped.update(path for path in batch["bad"] if path)
-                yield batch
 
 
 class DataManager(torchreid.data.ImageDataManager):
@@ -274,32 +133,6 @@ class DataManager(torchreid.data.ImageDataManager):
         tested = [*self.test_loader.values(), self.validation or {}]
         loaders = [self.train_loader, *(loader for parts in tested for loader in parts.values())]
         return sorted(set().union(*(loader.skipped for loader in loaders)))
-
-
-def _collate(items: list[dict[str, Any] | BadImageError]) -> tuple[dict[str, Any] | None, list[BadImageError]]:
-    good = [item for item in items if isinstance(item, dict)]
-    return default_collate(good) if good else None, [item for item in items if isinstance(item, BadImageError)]
-
-
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches the loading processes too; the main process decides when they end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    """Torchreid's transforms draw from the global generators: lend them a seeded state and put the old one back."""
-    if seed is None:
-        yield
-        return
-    python, torched = random.getstate(), torch.get_rng_state()
-    random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        torch.set_rng_state(torched)
 
 
 def _listed(words: str | Sequence[str] | None) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+logger = logging.getLogger(__name__)
+
 NAME = "metrics.jsonl"
 
 
 class Journal:
-    """Scalars and pictures of one run, by optimiser step.
+    """Scalars and pictures of one run, by optimiser step; a full disk is said aloud and does not end training.
 
     Args:
         folder: where ``metrics.jsonl`` and the TensorBoard files go.
@@ -43,27 +47,45 @@ class Journal:
             step: optimiser steps taken so far.
             values: JSON types.
         """
-        if self._file is None or self.writer is None:
+        if self._file is None:
             return
         line = {"kind": kind, "step": step, **values, "time": round(time.time(), 3)}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        except OSError as error:
+            # what could not be written waits in the file object for the next line
+            logger.error("%s cannot be written (%s): training goes on", self._file.name, error)
         for name, value in values.items():
-            if isinstance(value, (int, float)):
-                self.writer.add_scalar(f"{kind}/{name}", value, step)
+            if isinstance(value, (int, float)) and self.writer is not None:
+                with self._without_tensorboard_if_it_fails():
+                    self.writer.add_scalar(f"{kind}/{name}", value, step)
 
     def picture(self, name: str, step: int, path: Path) -> None:
         """Show a picture file in TensorBoard."""
         if self.writer is not None:
-            with Image.open(path) as image:
+            with Image.open(path) as image, self._without_tensorboard_if_it_fails():
                 self.writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close the files."""
         if self._file is not None:
-            self._file.close()
+            try:
+                self._file.close()
+            except OSError as error:
+                logger.error("the last lines of %s could not be written (%s)", self._file.name, error)
         if self.writer is not None:
-            self.writer.close()
+            with self._without_tensorboard_if_it_fails():
+                self.writer.close()
+
+    @contextlib.contextmanager
+    def _without_tensorboard_if_it_fails(self) -> Iterator[None]:
+        """Once its thread has failed to write, every further call would fail: do without it."""
+        try:
+            yield
+        except OSError as error:
+            self.writer = None
+            logger.error("TensorBoard's file cannot be written (%s): the rest is in %s alone", error, NAME)
 
 
 def _rewind(path: Path, step: int) -> None:

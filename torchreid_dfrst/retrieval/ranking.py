@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from torchreid_dfrst.sightings import Sightings
+
 
 def first(distance: np.ndarray, count: int, leave_out: np.ndarray | None = None) -> np.ndarray:
     """Gallery rows of the ``count`` smallest distances of each query, nearest first.
@@ -33,3 +35,24 @@ def first(distance: np.ndarray, count: int, leave_out: np.ndarray | None = None)
         order = allowed[np.argsort(row[allowed], kind="stable")[:count]]
         result[i, : len(order)] = order
     return result
+
+
+def best_matches(
+    distance: np.ndarray, query: Sightings, gallery: Sightings, count: int, junk: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first ``count`` gallery images of each query, and their distances.
+
+    Args:
+        distance: ``(Q, G)``.
+        query: what each row is.
+        gallery: what each column is.
+        count: length of each list.
+        junk: leave out images of the query's own identity and camera.
+
+    Returns:
+        Gallery rows, -1 where there are fewer, and their distances, NaN there: both ``(Q, count)``.
+    """
+    same = (query.identity[:, None] == gallery.identity) & (query.camera[:, None] == gallery.camera)
+    index = first(distance, count, leave_out=same if junk else None)
+    near = np.take_along_axis(distance, np.maximum(index, 0), axis=1)
+    return index, np.where(index < 0, np.nan, near)

@@ -1,0 +1,88 @@
+"""The folder of a run's checkpoints: which are written, which stay, which one to go on from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torchreid_dfrst import checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Writes checkpoints and deletes those no longer wanted; the last two always stay.
+
+    Args:
+        folder: where they go, made if needed.
+        rank: this process; all of them read, only rank 0 writes.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, rank: int = 0) -> None:
+        self.folder, self.active = folder, rank == 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".writable-{rank}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise OSError(f"train.save_dir {folder.parent} cannot be written ({error}): choose another one") from error
+
+    def save(self, step: int, state: Mapping[str, Any], keep_each: int = 0, final: bool = False) -> Path | None:
+        """Write the checkpoint after ``step`` optimiser steps.
+
+        A disk that is full is said aloud and does not end training, unless nothing could be saved at the end.
+
+        Args:
+            step: optimiser steps taken.
+            state: see ``checkpoint.save``.
+            keep_each: checkpoints whose step is a multiple of this stay for good; 0 for none.
+            final: training ends with this one.
+
+        Returns:
+            The file, or None where nothing was written.
+
+        Raises:
+            OSError: a ``final`` one could not be written.
+        """
+        if not self.active:
+            return None
+        path = checkpoint.step_path(self.folder, step)
+        try:
+            checkpoint.save(path, state)
+        except OSError as error:
+            if final:
+                raise
+            logger.error("%s; the checkpoint before it stays, training goes on and tries again at the next one", error)
+            return None
+        checkpoint.prune(self.folder, set(range(0, step + 1, keep_each)) if keep_each else set())
+        return path
+
+    def newest(self) -> Path | None:
+        """The newest whole checkpoint, see ``checkpoint.newest``."""
+        return checkpoint.newest(self.folder)
+
+    def find(self, resume: str | None) -> Path | None:
+        """The checkpoint to go on from, or None to start anew.
+
+        Args:
+            resume: a file, ``auto`` for the newest whole one of the folder, or None.
+
+        Raises:
+            ValueError: ``resume`` is None and an earlier run's checkpoints are in the way.
+        """
+        if resume == "auto":
+            return self.newest()
+        if resume:
+            return Path(resume)
+        if checkpoint.all_steps(self.folder):
+            raise ValueError(
+                f"{self.folder} holds the checkpoints of an earlier run: go on with it (train.resume auto), or "
+                "choose another train.save_dir"
+            )
+        return None
