@@ -50,12 +50,7 @@ def load(path: str | Path | None, overrides: Sequence[str], sections: Mapping[st
         ValueError: the file is not YAML or not of that form, an override lacks its value or its dot, or a value is not
             of the type that the signature asks for.
     """
-    config: Config = {name: {} for name in sections}
-    for name, section in _read(path).items():
-        if not isinstance(section, Mapping):
-            raise ValueError(f"{path}: section {name!r} is {section!r}, expected keys and values below it")
-        for key, value in section.items():
-            _set(config, sections, str(name), str(key), value, where=str(path))
+    config = checked(read_yaml(path) if path is not None else {}, sections, where=str(path))
     if len(overrides) % 2:
         raise ValueError(f"overrides are `section.key value` pairs; {overrides[-1]!r} has no value")
     for dotted, text in zip(overrides[::2], overrides[1::2], strict=True):
@@ -63,6 +58,21 @@ def load(path: str | Path | None, overrides: Sequence[str], sections: Mapping[st
         if not dot:
             raise ValueError(f"override {dotted!r} has no section: write section.key, e.g. optim.lr 1e-4")
         _set(config, sections, name, key, _value(text, dotted), where="the command line")
+    return config
+
+
+def checked(content: Mapping[Any, Any], sections: Mapping[str, Iterable[str]], where: str) -> Config:
+    """What a file holds as a configuration: ``content`` with every known section, as ``load`` gives it.
+
+    Raises:
+        KeyError, ValueError: as ``load`` does; the message starts with ``where``.
+    """
+    config: Config = {name: {} for name in sections}
+    for name, section in content.items():
+        if not isinstance(section, Mapping):
+            raise ValueError(f"{where}: section {name!r} is {section!r}, expected keys and values below it")
+        for key, value in section.items():
+            _set(config, sections, str(name), str(key), value, where=where)
     return config
 
 
@@ -96,6 +106,24 @@ def dump(config: Config) -> str:
     return yaml.safe_dump({name: section for name, section in config.items() if section}, sort_keys=False)
 
 
+def read_yaml(path: str | Path) -> dict[Any, Any]:
+    """Content of a YAML file of keys and values.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not YAML or holds something else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no configuration file at {path}")
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if content is not None and not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}, expected sections with keys and values")
+    return content or {}
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads ``1e-4`` as a string; this reads every float that Python does."""
 
@@ -109,20 +137,6 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"),
     list("-+0123456789."),
 )
-
-
-def _read(path: str | Path | None) -> dict[Any, Any]:
-    if path is None:
-        return {}
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no configuration file at {path}")
-    try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    if content is not None and not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, expected sections with keys and values")
-    return content or {}
 
 
 def _value(text: str, dotted: str) -> Any:

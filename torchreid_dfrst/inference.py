@@ -155,6 +155,17 @@ def extract(
     return extraction, skipped
 
 
+def open_dataset(name: str, root: str | Path) -> tuple[Any, dict[str, Sightings]]:
+    """A data set registered with torchreid, and who was seen where and when in its ``train``, ``query``, ``gallery``.
+
+    Raises:
+        FileNotFoundError, KeyError, ValueError: as the data set and torchreid raise them.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset = torchreid.data.datasets.init_image_dataset(name, root=str(root))
+    return dataset, getattr(dataset, "sightings", None) or _sightings_of(dataset)
+
+
 def test_transform(height: int, width: int) -> Callable[[Image.Image], torch.Tensor]:
     """Test-time transform of torchreid: resize, tensor, ImageNet's mean and deviation."""
     with contextlib.redirect_stdout(io.StringIO()):

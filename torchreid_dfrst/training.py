@@ -25,6 +25,7 @@ from torchreid_dfrst.loop.schedule import build_scheduler
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import FACTORIES, build
 from torchreid_dfrst.models.dfrst import DFRST
+from torchreid_dfrst.models.weights import load_shared
 from torchreid_dfrst.names import nearest
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, 
         num_classes: identities in training.
         name: a registered name.
         pretrained: start from ImageNet's weights.
-        options: of ours, see ``models.build``; torchreid's networks have none.
+        options: of ours, see ``models.build``; torchreid's networks have ``weights`` alone, see ``load_shared``.
 
     Raises:
         KeyError: an unknown name or option.
@@ -51,8 +52,11 @@ def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, 
         model = torchreid.models.build_model(name, num_classes, loss="triplet", pretrained=pretrained)
     except KeyError as error:
         raise KeyError(f"unknown model.name {name!r}{nearest(name, FACTORIES)}; torchreid has none either") from error
+    weights = options.pop("weights", None)
     if options:
         raise KeyError(f"model.{next(iter(options))} is an option of {', '.join(FACTORIES)}, not of {name}")
+    if weights is not None:
+        load_shared(model, weights)
     return model
 
 

@@ -114,6 +114,33 @@ def load_body_state(model: nn.Module, state: Mapping[str, torch.Tensor], where: 
     return loaded
 
 
+def load_shared(model: nn.Module, path: str | Path) -> Loaded:
+    """Start any network from a file, such as one of torchreid's from a run on other identities.
+
+    A tensor is taken where the file has its name, or that name in a ResNet, with the same shape; classifiers and other
+    heads keep their initial values.
+
+    Args:
+        model: changed in place.
+        path: what ``tensors.read_weights`` reads.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be read, or a convolution with more than one place has no weights in it, which means
+            another body.
+    """
+    state = {_resnet_name(name): value for name, value in read_weights(path).items()}
+    own = model.state_dict()
+    taken = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
+    lost = [name for name, value in own.items() if value.dim() == 4 and value.shape[-1] > 1 and name not in taken]
+    if lost:
+        raise ValueError(f"{path} is not a body for {type(model).__name__}: it has no {lost[0]!r} of the right shape")
+    model.load_state_dict(taken, strict=False)
+    loaded = Loaded(list(taken), [n for n in own if n not in taken], [n for n in state if n not in taken])
+    logger.info("body: %d tensors from %s, %d fresh", len(loaded.taken), path, len(loaded.fresh))
+    return loaded
+
+
 def _resnet_name(name: str) -> str:
     """``streams.fine.layer3.0.conv1.weight`` and ``trunk.conv1.weight`` as torchvision calls them."""
     if name.startswith("streams."):

@@ -1,0 +1,67 @@
+"""The paper's tables at the scale of a preset: python tools/reproduce.py III --config configs/reproduce/city.yaml.
+
+TABLE is II, III, IV, V, VI (with VII and Fig. 8), VIII, IX, X, XI, peers, resnet50, or all. Networks that are not
+trained yet are trained, in OUT/runs, and found again next time; an interrupted run is resumed by the same command.
+Writes TABLE.md and TABLE.json, and the pictures that belong to a table, into OUT/tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from torchreid_dfrst.commands import command
+from torchreid_dfrst.evaluation import command_line
+from torchreid_dfrst.loop.interrupt import EXIT_CODE, StoppedError
+from torchreid_dfrst.names import nearest
+from torchreid_dfrst.report.reproduction import pictures
+from torchreid_dfrst.reproduction import TABLES, Harness, Preset
+from torchreid_dfrst.reproduction.result import markdown, measure, put_into, save
+from torchreid_dfrst.reproduction.tables import ALIASES
+
+
+@command
+def main() -> int | None:
+    """Read the arguments, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="+", metavar="TABLE", help=f"{', '.join(TABLES)}, or all")
+    parser.add_argument("--config", type=Path, required=True, help="preset, such as configs/reproduce/city.yaml")
+    parser.add_argument("--root", help="folder of the data sets; not needed by a preset that draws its own")
+    parser.add_argument("--out", type=Path, help="folder of runs and tables (default: runs/reproduce/PRESET)")
+    parser.add_argument("--seeds", type=int, help="trainings of each row, seeds 0, 1, ... (default: the preset's)")
+    parser.add_argument("--page", type=Path, help="page with a place for each table, such as docs/results.md")
+    args = parser.parse_args()
+    names = [ALIASES.get(name, name) for name in args.tables]
+    for name in names:
+        if name not in (*TABLES, "all"):
+            raise KeyError(f"no table {name!r}{nearest(name, [*TABLES, 'all'])}")
+    preset = Preset.load(args.config)
+    seeds = range(preset.seeds if args.seeds is None else args.seeds)
+    if not seeds:
+        raise ValueError(f"--seeds is {len(seeds)}: how many trainings of each row, 1 or more")
+    out = args.out or Path("runs/reproduce") / args.config.stem
+    with logging_redirect_tqdm():
+        try:
+            harness = Harness(preset, args.root, out, tqdm, command_line(sys.argv))
+            for name in dict.fromkeys(TABLES if "all" in names else names):
+                result = measure(harness, name, list(seeds))
+                print(f"\n## {result['title']}\n\n{markdown(result)}\n")
+                written = [*save(result, out / "tables"), *pictures(result, out / "tables")]
+                if args.page:
+                    put_into(args.page, result)
+                    written.append(args.page)
+                print("\n".join(f"wrote {path}" for path in written), file=sys.stderr)
+        except StoppedError as stopped:
+            logging.getLogger(__name__).warning("%s; the same command goes on: %s", stopped, shlex.join(sys.argv))
+            return EXIT_CODE
+    return None
+
+
+if __name__ == "__main__":
+    main()

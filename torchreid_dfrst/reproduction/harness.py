@@ -1,0 +1,210 @@
+"""Trains a network once, extracts its features once, scores them once: everything else reads the files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from torchreid_dfrst import evaluation
+from torchreid_dfrst.config import Config, checked
+from torchreid_dfrst.data.city import make_city
+from torchreid_dfrst.data.contamination import MIXED, Contamination
+from torchreid_dfrst.inference import extract, open_dataset
+from torchreid_dfrst.reproduction.preset import Preset, merge
+from torchreid_dfrst.retrieval import Extraction
+from torchreid_dfrst.retrieval.card import Card, fingerprint
+from torchreid_dfrst.training import sections, train
+
+logger = logging.getLogger(__name__)
+
+# settings that change how long a run takes or what it leaves behind, but not its weights
+FREE = {
+    "data": ("root", "workers", "cache", "batch_size_test"),
+    "model": ("weights",),
+    "train": ("save_dir", "print_freq", "start_eval", "eval_freq", "save_freq", "save_steps", "keep_freq", "resume",
+              "pictures", "ranks"),
+}  # fmt: skip
+
+
+class Harness:
+    """All networks of the tables in one folder, each in a folder named after its configuration.
+
+    A run is found again by a hash of its configuration, of the training data's lists and of the run its body comes
+    from. An interrupted run is resumed. Two processes may share the folder: the second waits where the first trains.
+
+    Args:
+        preset: what all rows share.
+        root: folder of the data sets; None if the preset draws its own.
+        out: folder of runs, features and cards.
+        bar: progress bar, such as ``tqdm.tqdm``.
+        command: the command line, for cards and runs.
+
+    Raises:
+        ValueError: neither ``root`` nor a preset that draws its data.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        root: str | Path | None,
+        out: str | Path,
+        bar: Callable[..., Any] | None = None,
+        command: str = "",
+    ) -> None:
+        self.preset, self.out, self.bar, self.command = preset, Path(out), bar, command
+        if root is None and preset.draw is None:
+            raise ValueError("this preset reads data that is there already: give its folder with --root")
+        self.root = Path(root) if root is not None else self._city("data", preset.draw or {})
+        sources = preset.training["data"]["sources"]
+        self.sources: list[str] = [sources] if isinstance(sources, str) else list(sources)
+        self.tests = dict(preset.tests) or {"": self._target()}
+        self._fingerprints: dict[tuple[str, ...], str] = {}
+
+    def train(self, network: str, change: Mapping[str, Any] | None = None, seed: int = 0) -> Path:
+        """Folder of a finished run; trains it if there is none.
+
+        Args:
+            network: a name registered with torchreid.
+            change: sections on top of the preset's.
+            seed: of the run.
+
+        Raises:
+            StoppedError: SIGTERM or Ctrl-C came; the same call goes on from there.
+            KeyError, ValueError, OSError: as ``training.train`` raises them.
+        """
+        settings = merge(
+            self.preset.training,
+            {"model": {"name": network}},
+            self.preset.networks.get(network, {}),
+            change or {},
+            {"train": {"seed": seed}},
+        )
+        body = self._body(network)
+        if body is not None:
+            settings = merge(settings, {"model": {"weights": str(body / "weights.safetensors"), "pretrained": False}})
+        return self._run(f"{network}-seed{seed}", settings, self.root, body)
+
+    def features(self, run: Path, test: str, level: float = 0, train: bool = False) -> Extraction:
+        """Features that a finished run gives a test set.
+
+        Args:
+            run: its folder.
+            test: label of the test set, a key of ``tests``.
+            level: percent of damaged pixels.
+            train: with those of the training images.
+        """
+        name = self.tests[test]
+        stem = f"features-{name}" + (f"-{MIXED}{level:g}" if level else "")
+        files = [run / f"{stem}{suffix}.npz" for suffix in ("-train", "")]
+        for file in files[:1] if train else files:
+            if file.is_file():
+                return Extraction.load(file)
+        data = self.preset.training["data"]
+        extraction, _ = extract(
+            run / "weights.safetensors",
+            str(self.root),
+            name,
+            train=train,
+            workers=data.get("workers", 2),
+            precision=self.preset.training["train"].get("precision", "fp32"),
+            contaminate=Contamination(MIXED, level) if level else None,
+            bar=self.bar,
+        )
+        extraction.save(files[0] if train else files[1])
+        return extraction
+
+    def card(self, run: Path, test: str, level: float = 0, scoring: Mapping[str, Any] | None = None) -> Card:
+        """Result card of a finished run.
+
+        Args:
+            run: its folder.
+            test: label of the test set.
+            level: percent of damaged pixels.
+            scoring: sections ``spacetime``, ``rerank`` and ``evaluate`` on top of the preset's.
+        """
+        choices = merge(self.preset.scoring, scoring or {})
+        path = run / f"card-{_digest([self.tests[test], level, choices])}.json"
+        if path.is_file():
+            return Card.load(path)
+        chosen_in_training = isinstance(choices.get("spacetime", {}).get("weight"), str)
+        extraction = self.features(run, test, level, train=chosen_in_training)
+        card = evaluation.card(evaluation.score(extraction, **choices), extraction, self.command)
+        card.save(path)
+        return card
+
+    def _body(self, network: str) -> Path | None:
+        """The run that a network's body starts from, None where the preset says how it starts."""
+        if self.preset.body is None:
+            return None
+        root = self._city("body-data", self.preset.body["draw"])
+        settings = merge(self.preset.body["training"], {"model": {"name": body_of(network), "pretrained": False}})
+        return self._run(f"body-{body_of(network)}", settings, root, None)
+
+    def _run(self, label: str, settings: Config, root: Path, body: Path | None) -> Path:
+        sources = settings["data"]["sources"]
+        data = self._fingerprint(root, [sources] if isinstance(sources, str) else sources)
+        key = {name: {k: v for k, v in keys.items() if k not in FREE.get(name, ())} for name, keys in settings.items()}
+        folder = self.out / "runs" / f"{label}-{_digest([key, data, body and body.name])}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            if (folder / "result.json").is_file():
+                return folder
+            logger.info("training %s", folder.name)
+            began = time.monotonic()
+            own = {"data": {"root": str(root)}, "train": {"save_dir": str(folder), "resume": "auto"}}
+            train(checked(merge(settings, own), sections(), folder.name), self.bar, [self.command])
+            logger.info("trained %s in %.0f s", folder.name, time.monotonic() - began)
+        return folder
+
+    def _fingerprint(self, root: Path, sources: list[str]) -> str:
+        key = (str(root), *sources)
+        if key not in self._fingerprints:
+            parts = [open_dataset(name, root)[1]["train"] for name in sources]
+            self._fingerprints[key] = fingerprint(parts)
+        return self._fingerprints[key]
+
+    def _city(self, name: str, settings: Mapping[str, Any]) -> Path:
+        folder = self.out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            make_city(folder / "city", **settings)
+        return folder
+
+    def _target(self) -> str:
+        targets = self.preset.training["data"].get("targets", self.sources)
+        return targets if isinstance(targets, str) else targets[0]
+
+
+def body_of(network: str) -> str:
+    """Name of the network that is pre-trained for ``network``'s body: a plain ResNet wherever the body is one."""
+    if network.endswith("_resnet18"):
+        return "baseline_resnet18"
+    return network if network.startswith("osnet") else "baseline"
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder against other processes; waits for one that is at work there."""
+    lock = FileLock(folder.with_name(folder.name + ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("another process is at work on %s: waiting for it", folder.name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

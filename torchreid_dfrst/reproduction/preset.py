@@ -1,0 +1,98 @@
+"""At what scale the tables are made: one YAML file that every row shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from torchreid_dfrst import evaluation, training
+from torchreid_dfrst.config import Config, checked, read_yaml
+from torchreid_dfrst.names import nearest
+from torchreid_dfrst.reproduction.paper import TABLE_X, TABLE_XI
+from torchreid_dfrst.values import check, expected_types
+
+BACKBONES = ("resnet50", "resnet18")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What the rows of every table have in common.
+
+    Args:
+        title: data, input and budget in words; it stands over every table.
+        training: sections of ``tools/train.py``'s configuration.
+        scoring: sections of ``tools/evaluate.py``'s.
+        backbone: ``resnet50`` or ``resnet18``, of all rows but those that name their own.
+        tests: label of a test set to the name of a data set; several for VehicleID's three sizes.
+        draw: settings of the synthetic city to train and test on, which is then drawn; None for data that is there.
+        body: what every row starts from where ImageNet's weights are not to be had: ``draw``, settings of the city to
+            pre-train on, and ``training``, sections; None where ``training`` says how the rows start.
+        networks: name of a network to sections that it alone needs.
+        seeds: number of trainings of each row, with seeds 0, 1, ...; ``--seeds`` asks for another number.
+        triplet_weights: lambdas of Table X.
+        weights: omegas of Table XI.
+        levels: percent of damaged pixels of Tables VI and VII.
+        short: sections of the ``resnet50`` table, on top of ``training``.
+    """
+
+    title: str
+    training: Config
+    scoring: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    backbone: str = "resnet50"
+    tests: Mapping[str, str] = field(default_factory=dict)
+    draw: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | None = None
+    networks: Mapping[str, Config] = field(default_factory=dict)
+    seeds: int = 1
+    triplet_weights: tuple[float, ...] = tuple(TABLE_X)
+    weights: tuple[float, ...] = tuple(TABLE_XI)
+    levels: tuple[int, ...] = (0, 5, 10, 20, 30, 40, 50)
+    short: Config = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Preset:
+        """Read a preset and refuse what nothing would read.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            KeyError: an unknown key; the message has the nearest one.
+            ValueError: not YAML, a value of the wrong type, or a key that must be there is missing.
+        """
+        content = read_yaml(path)
+        known, types = [entry.name for entry in fields(cls)], expected_types(cls)
+        for name, value in content.items():
+            if name not in known:
+                raise KeyError(f"{path}: unknown key {name!r}{nearest(str(name), known)}")
+            expected = {tuple[float, ...]: list[float], tuple[int, ...]: list[int]}.get(types[name], types[name])
+            check(f"{path}: {name}", value, expected)
+        for name in ("title", "training"):
+            if name not in content:
+                raise ValueError(f"{path} has no {name!r}: it is no preset of tools/reproduce.py")
+        preset = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+        if preset.backbone not in BACKBONES:
+            raise ValueError(f"{path}: backbone is {preset.backbone!r}, expected {' or '.join(BACKBONES)}")
+        sections = training.sections()
+        for where, config in (
+            ("training", preset.training),
+            ("short", preset.short),
+            *((f"networks.{name}", config) for name, config in preset.networks.items()),
+            *([("body.training", preset.body.get("training", {}))] if preset.body else []),
+        ):
+            checked(config, sections, f"{path}: {where}")
+        checked(preset.scoring, evaluation.sections(), f"{path}: scoring")
+        return preset
+
+    def network(self, name: str) -> str:
+        """Registered name of one of our networks with this preset's backbone."""
+        return name if self.backbone == "resnet50" else f"{name}_{self.backbone}"
+
+
+def merge(*configs: Mapping[str, Mapping[str, Any]]) -> Config:
+    """Sections with the keys of all configurations; of two with the same key the later one counts."""
+    merged: Config = {}
+    for config in configs:
+        for section, values in config.items():
+            merged.setdefault(section, {}).update(values)
+    return merged
