@@ -57,6 +57,9 @@ def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, 
         raise KeyError(f"model.{next(iter(options))} is an option of {', '.join(FACTORIES)}, not of {name}")
     if weights is not None:
         load_shared(model, weights)
+    if isinstance(model, torchreid.models.pcb.PCB):
+        # it flattens its parts by view(), which takes no channels-last maps
+        model.parts_avgpool.register_forward_hook(lambda _, __, parts: parts.contiguous())
     return model
 
 

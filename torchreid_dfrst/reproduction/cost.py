@@ -41,9 +41,8 @@ def costs(harness: Harness, networks: list[str]) -> dict[str, Any]:
     for name in networks:
         model = build_model(IDENTITIES, **{**preset.networks.get(name, {}).get("model", {}), "name": name,
                                            "pretrained": False})  # fmt: skip
-        layout = preset.networks.get(name, {}).get("train", {}).get("channels_last", True)
         found[name] = _sizes(model.to(device), images[:1])
-        steps[name] = _step(model, images, labels, precision, layout)
+        steps[name] = _step(model, images, labels, precision)
         passes[name] = _forward(model, images, precision)
     for key, contestants in (("step_s", steps), ("pass_s", passes)):
         for name, seconds in take_turns(contestants, ROUNDS, clock).items():
@@ -70,11 +69,9 @@ def _sizes(model: nn.Module, image: torch.Tensor) -> dict[str, Any]:
     }
 
 
-def _step(
-    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, precision: str, channels_last: bool
-) -> Callable[[], object]:
+def _step(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, precision: str) -> Callable[[], object]:
     optimizer = build_optimizer(model, lr=1e-6)
-    step = TrainStep(model, optimizer, DFRSTLoss(), images.device, precision, channels_last)
+    step = TrainStep(model, optimizer, DFRSTLoss(), images.device, precision)
 
     def call() -> object:
         model.train()

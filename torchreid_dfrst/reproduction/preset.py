@@ -70,7 +70,8 @@ class Preset:
         for name in ("title", "training"):
             if name not in content:
                 raise ValueError(f"{path} has no {name!r}: it is no preset of tools/reproduce.py")
-        preset = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        preset = cls(**values)
         if preset.backbone not in BACKBONES:
             raise ValueError(f"{path}: backbone is {preset.backbone!r}, expected {' or '.join(BACKBONES)}")
         sections = training.sections()

@@ -14,7 +14,7 @@ import torch
 
 from torchreid_dfrst.reproduction.cost import costs
 from torchreid_dfrst.reproduction.harness import Harness
-from torchreid_dfrst.reproduction.tables import TABLES, Row, Table
+from torchreid_dfrst.reproduction.tables import TABLES, Row
 from torchreid_dfrst.retrieval.card import Card, versions
 from torchreid_dfrst.retrieval.compare import paired
 

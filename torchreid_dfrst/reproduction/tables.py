@@ -117,7 +117,7 @@ def appearance_alone(preset: Preset) -> list[Row]:
     """Table V: test sets of growing size, by appearance."""
     network = preset.network("dfrst")
     return [
-        Row(_named(f"DFR-ST {key}", test), network, {}, ranking, tests=(test,), paper=_of_size(paper.TABLE_V, key, test))
+        Row(_named(f"DFR-ST {key}", test), network, {}, ranking, tests=(test,), paper=_of_size(key, test))
         for test in _tests(preset)
         for key, ranking in (("w/o ST", APPEARANCE), ("w/o ST + Re-Ranking", RERANKED))
     ]
@@ -223,9 +223,9 @@ def _tests(preset: Preset) -> tuple[str, ...]:
     return tuple(preset.tests) or ("",)
 
 
-def _of_size(figures: Mapping[tuple[str, int], paper.Figures], key: str, test: str) -> paper.Figures | None:
+def _of_size(key: str, test: str) -> paper.Figures | None:
     size = "".join(filter(str.isdigit, test))
-    return figures.get((key, int(size))) if size else None
+    return paper.TABLE_V.get((key, int(size))) if size else None
 
 
 TABLES: dict[str, Table] = {

@@ -1,0 +1,246 @@
+"""Every table of the paper is made by one call, on the synthetic city; what is trained is found again."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tools import reproduce
+from torchreid_dfrst import training
+from torchreid_dfrst.loop.interrupt import EXIT_CODE, StoppedError
+from torchreid_dfrst.models.weights import load_shared
+from torchreid_dfrst.reproduction import TABLES, Harness, Preset, harness, paper
+from torchreid_dfrst.reproduction.preset import merge
+from torchreid_dfrst.reproduction.result import markdown, put_into
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "reproduce"
+
+
+def run(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["tools/reproduce.py", *map(str, words)])
+    reproduce.main()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """All tables once."""
+    out = tmp_path_factory.mktemp("reproduce")
+    with pytest.MonkeyPatch.context() as patch:
+        run(patch, "all", "--config", CONFIGS / "city.yaml", "--out", out)
+    return out
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_is_made(folder, name):
+    table = json.loads((folder / "tables" / f"{name}.json").read_text())
+    expected = TABLES[name].rows(Preset.load(CONFIGS / "city.yaml"))
+    assert [row["label"] for row in table["rows"]] == [row.label for row in expected]
+    for row, made in zip(table["rows"], expected, strict=True):
+        assert 0 < row["ours"]["mAP"]["mean"] <= 100
+        assert 0 <= row["ours"]["R1"]["mean"] <= row["ours"]["R5"]["mean"] <= 100
+        assert row["paper"] == (None if made.paper is None else dict(zip(("mAP", "R1", "R5"), made.paper, strict=True)))
+    text = (folder / "tables" / f"{name}.md").read_text()
+    assert all(row.label in text for row in expected)
+    assert "not a result" in text and "one run, seed 0" in text
+
+
+def test_rows_that_differ_in_one_choice_differ_in_result(folder):
+    tables = {name: json.loads((folder / "tables" / f"{name}.json").read_text())["rows"] for name in TABLES}
+    for name in ("III", "VIII", "IX", "X", "XI", "VI"):
+        scores = [row["ours"]["mAP"]["mean"] for row in tables[name]]
+        assert len(set(scores)) == len(scores), name
+
+
+def test_one_network_is_one_run_in_every_table(folder):
+    tables = {name: json.loads((folder / "tables" / f"{name}.json").read_text())["rows"] for name in TABLES}
+
+    def found(name, label):
+        return next(row["ours"] for row in tables[name] if row["label"] == label)
+
+    whole = found("III", "xc + xf1 + xfdiv")
+    assert whole == found("VIII", "height + width + channel division") == found("IX", "channel-spatial attention")
+    assert whole == found("X", "lambda 0.4") == found("XI", "omega 0") == found("VI", "DFR-ST 0 %")
+    assert whole == found("peers", "dfrst_resnet18") == found("IV", "DFR-ST w/o ST")
+    assert found("III", "xc + xf1") == found("VIII", "w/o division")
+
+
+def test_the_price_of_each_network_stands_beside_it(folder):
+    costs = json.loads((folder / "tables" / "peers.json").read_text())["costs"]["networks"]
+    assert set(costs) == {"baseline_resnet18", "prn_resnet18", "osnet_x1_0", "pcb_p4", "bot_resnet18", "dfrst_resnet18"}
+    # torchvision's ResNet-18 without its classifier; 1.81 GMAC at 224 x 224 are 0.15 at 64 x 64
+    assert costs["baseline_resnet18"]["parameters_inference"] == 11_176_512
+    assert costs["baseline_resnet18"]["macs"] == pytest.approx(1.81e9 * (64 / 224) ** 2, rel=0.05)
+    assert all(cost["step_s"] > 0 and cost["images_per_s"] > 0 for cost in costs.values())
+
+
+def test_what_is_trained_is_not_trained_again(folder, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(harness, "train", refuse)
+    before = (folder / "tables" / "VIII.md").read_text()
+    run(monkeypatch, "VIII", "--config", CONFIGS / "city.yaml", "--out", folder)
+    assert (folder / "tables" / "VIII.md").read_text() == before
+    with pytest.raises(AssertionError, match="trained again"):
+        run(monkeypatch, "III", "--config", CONFIGS / "city.yaml", "--out", folder, "--seeds", "2")
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A harness whose training only notes what it was asked for."""
+    asked = []
+
+    def note(config, bar, command):
+        asked.append(config)
+        (tmp_path / "out" / "runs" / config["train"]["save_dir"].rsplit("/", 1)[1] / "result.json").write_text("{}")
+
+    monkeypatch.setattr(harness, "train", note)
+    preset = Preset.load(CONFIGS / "city.yaml")
+    return Harness(preset, None, tmp_path / "out"), asked
+
+
+def test_a_run_is_keyed_by_what_changes_its_weights(small):
+    made, asked = small
+    first = made.train("dfrst_resnet18")
+    others = [
+        made.train("dfrst_resnet18", seed=1),
+        made.train("bot_resnet18"),
+        made.train("dfrst_resnet18", {"optim": {"lr": 2e-3}}),
+        made.train("dfrst_resnet18", {"model": {"divisions": []}}),
+    ]
+    assert len({first, *others}) == 5 == len(asked)
+    assert made.train("dfrst_resnet18", {"train": {"print_freq": 3}, "data": {"workers": 1}}) == first
+    assert len(asked) == 5
+
+
+def test_other_data_is_another_run(small, tmp_path):
+    made, _ = small
+    first = made.train("bot_resnet18")
+    other = Preset(**{**vars(made.preset), "draw": {**made.preset.draw, "seed": 1}})
+    again = Harness(other, None, tmp_path / "second")
+    again.out = made.out
+    assert again.train("bot_resnet18") != first
+
+
+def test_rows_start_from_the_pre_trained_body(small, tmp_path):
+    made, asked = small
+    body = {"draw": {"identities": 8, "cameras": 4, "seed": 5}, "training": made.preset.training}
+    made.preset = Preset(**{**vars(made.preset), "body": body})
+    made.train("dfrst_resnet18")
+    made.train("osnet_x1_0")
+    pretraining, dfrst, osnet_body, osnet = asked
+    assert pretraining["model"] == {"name": "baseline_resnet18", "pretrained": False}
+    assert dfrst["model"]["weights"] == pretraining["train"]["save_dir"] + "/weights.safetensors"
+    assert osnet["model"]["weights"] == osnet_body["train"]["save_dir"] + "/weights.safetensors"
+    assert osnet_body["model"]["name"] == "osnet_x1_0"
+
+
+def test_a_stopped_training_says_how_to_go_on(small, monkeypatch, tmp_path, caplog):
+    def stop(*_):
+        raise StoppedError("stopped after step 3")
+
+    monkeypatch.setattr(harness, "train", stop)
+    with pytest.raises(SystemExit) as left:
+        run(monkeypatch, "II", "--config", CONFIGS / "city.yaml", "--out", tmp_path / "out")
+    assert left.value.code == EXIT_CODE
+    assert "the same command goes on" in caplog.text
+
+
+def test_deviation_over_seeds_and_a_place_on_a_page(folder, tmp_path):
+    result = json.loads((folder / "tables" / "X.json").read_text())
+    result["seeds"] = [0, 1]
+    for row in result["rows"]:
+        row["ours"] = {key: {"mean": 50.0, "deviation": 1.5, "values": [49, 51]} for key in row["ours"]}
+    assert "| lambda 0.4 | 50.00 ± 1.50 | 50.00 ± 1.50 | 50.00 ± 1.50 | 84.47 / 93.02 / 97.13 |" in markdown(result)
+    page = tmp_path / "results.md"
+    page.write_text("before\n<!-- table X -->\nold\n<!-- end -->\nafter\n")
+    put_into(page, result)
+    put_into(page, result)
+    assert page.read_text() == f"before\n<!-- table X -->\n{markdown(result)}\n<!-- end -->\nafter\n"
+    with pytest.raises(ValueError, match="<!-- table VI -->"):
+        put_into(page, {**result, "table": "VI"})
+
+
+@pytest.mark.parametrize("name", ["veri776", "vehicleid", "city_a", "city"])
+def test_presets_are_read_strictly(name, tmp_path):
+    preset = Preset.load(CONFIGS / f"{name}.yaml")
+    assert all(table.rows(preset) for table in TABLES.values())
+    text = (CONFIGS / f"{name}.yaml").read_text()
+    for bad, message in (
+        (text.replace("title:", "titel:"), "titel.*title"),
+        (text.replace("transforms:", "transfroms:"), "transforms"),
+        (text.replace("max_epoch: ", "max_epoch: x"), "max_epoch"),
+        ("- 1\n", "holds list"),
+    ):
+        (tmp_path / "bad.yaml").write_text(bad)
+        with pytest.raises((KeyError, ValueError), match=message):
+            Preset.load(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["XX"], "no table 'XX'"),
+        (["II", "--seeds", "0"], "--seeds is 0"),
+        (["II", "--config", CONFIGS / "veri776.yaml"], "--root"),
+    ],
+)
+def test_mistakes_end_in_one_line(words, message, monkeypatch, capsys, tmp_path):
+    config = [] if "--config" in words else ["--config", CONFIGS / "city.yaml"]
+    with pytest.raises(SystemExit):
+        run(monkeypatch, *words, *config, "--out", tmp_path)
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and message in error[0]
+
+
+def test_the_papers_figures_are_those_of_its_text(shared):
+    text = (shared / "paper" / "dfr-st.txt").read_text(encoding="utf-8")
+    tables = {
+        name: text.split(f"TABLE {name}\n")[1] for name in ("II", "III", "V", "VI", "VII", "VIII", "IX", "X", "XI")
+    }
+
+    def has(name, figures):
+        numbers = r"\s+".join(re.escape(f"{value:.2f}") for value in figures)
+        return re.search(numbers, tables[name]) is not None
+
+    for name in ("II", "III", "VIII", "IX", "X", "XI"):
+        for figures in getattr(paper, f"TABLE_{name}").values():
+            assert has(name, figures), (name, figures)
+    for name in ("VI", "VII"):
+        for level, parts in getattr(paper, f"TABLE_{name}").items():
+            assert has(name, [value for part in parts for value in part]), (name, level)
+    for key in ("w/o ST", "w/o ST + Re-Ranking"):
+        assert has("V", [value for size in (800, 1600, 2400) for value in paper.TABLE_V[key, size]])
+    whole, gains = paper.TABLE_IV["w/o ST"], {"+ STR": (1.72, 1.52, 0.67), "+ ST": (1.53, 2.65, 2.04)}
+    for key, gain in gains.items():
+        assert paper.TABLE_IV[key] == pytest.approx([a + b for a, b in zip(whole, gain, strict=True)])
+
+
+def test_torchreids_networks_start_from_a_file(tmp_path):
+    torch.manual_seed(0)
+    one = training.build_model(7, "osnet_x0_25", pretrained=False)
+    save_file(one.state_dict(), tmp_path / "body.safetensors")
+    torch.manual_seed(1)
+    other = training.build_model(5, "osnet_x0_25", pretrained=False, weights=tmp_path / "body.safetensors")
+    assert torch.equal(other.state_dict()["conv1.conv.weight"], one.state_dict()["conv1.conv.weight"])
+    assert other.state_dict()["classifier.weight"].shape == (5, 512)
+    with pytest.raises(ValueError, match=r"is not a body for OSNet: it has no 'conv1.conv.weight'"):
+        training.build_model(5, "osnet_x0_5", pretrained=False, weights=tmp_path / "body.safetensors")
+
+
+def test_torchreids_pcb_starts_from_our_baseline(tmp_path):
+    body = training.build_model(7, "baseline", pretrained=False)
+    save_file(body.state_dict(), tmp_path / "body.safetensors")
+    pcb = training.build_model(7, "pcb_p4", pretrained=False)
+    loaded = load_shared(pcb, tmp_path / "body.safetensors")
+    assert {name.split(".")[0] for name in loaded.fresh} == {"conv5", "classifier"}
+
+
+def test_merging_leaves_what_is_merged_as_it_was():
+    one, two = {"optim": {"lr": 1}}, {"optim": {"lr": 2}, "data": {}}
+    assert merge(one, two) == {"optim": {"lr": 2}, "data": {}}
+    assert one == {"optim": {"lr": 1}}
