@@ -18,7 +18,14 @@ def cut(x, division, parts):
     return [x] if division == "whole" else x.chunk(parts, dim=axis)
 
 
-@pytest.mark.parametrize("pool", ["average", "max"])
+def mean_cube_root(part):
+    return part.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)
+
+
+POOLED = {"average": lambda part: part.mean((2, 3)), "max": lambda part: part.amax((2, 3)), "gem": mean_cube_root}
+
+
+@pytest.mark.parametrize("pool", POOLED)
 @pytest.mark.parametrize(
     ("division", "parts"), [("whole", 1), ("height", 4), ("width", 4), ("channel", 4), ("width", 1)]
 )
@@ -31,7 +38,7 @@ def test_heads_equal_one_head_at_a_time(x, division, parts, pool):
     assert feature.shape == neck.shape == (6, parts, 5)
     assert logits.shape == (6, parts, 7)
     for number, part in enumerate(cut(x, division, parts)):
-        pooled = part.mean((2, 3)) if pool == "average" else part.amax((2, 3))
+        pooled = POOLED[pool](part)
         own = slice(5 * number, 5 * number + 5)
         expected = pooled @ heads.reduce.weight[own, :, 0].T
         torch.testing.assert_close(feature[:, number], expected)

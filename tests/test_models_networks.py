@@ -82,6 +82,15 @@ def test_a_slice_is_what_its_branch_gives():
                 torch.testing.assert_close(embedding[:, where], neck[:, part])
 
 
+def test_normalised_branches_weigh_the_same_and_train_as_before():
+    one, other = fresh("dfrst_resnet18"), fresh("dfrst_resnet18", normalise_branches=True)
+    for plain, normalised in zip(one(images()), other(images()), strict=True):
+        assert torch.equal(plain, normalised)
+    plain, normalised = (model.eval()(images()) for model in (one, other))
+    for where in other.branches.values():
+        torch.testing.assert_close(normalised[:, where], torch.nn.functional.normalize(plain[:, where]))
+
+
 def test_the_components_of_table_three_are_what_they_are_called():
     assert list(fresh("dfrst_coarse").branches) == ["coarse"]
     attention = fresh("dfrst_attention")

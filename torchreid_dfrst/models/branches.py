@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from torchreid_dfrst.models.attention import SpatialAttention
 from torchreid_dfrst.models.backbone import Body
@@ -23,7 +24,7 @@ class BranchNetwork(nn.Module):
 
     In training the output is torchreid's for ``loss="softmax"``: logits; for ``"triplet"``: ``(logits, features)``.
     Each is a tuple with one ``(N, num_classes)`` or ``(N, width)`` tensor per branch, in the order of ``branches``.
-    In evaluation it is the embedding ``(N, D)``: the features after the batch norm, side by side, not normalised.
+    In evaluation it is the embedding ``(N, D)``: the features after the batch norm, side by side.
 
     Args:
         name: torchvision's name of the body, for its ImageNet weights.
@@ -33,6 +34,8 @@ class BranchNetwork(nn.Module):
             branches.
         reads: name of each head to the stream it reads.
         loss: ``"softmax"`` or ``"triplet"``.
+        normalise: in the embedding every branch has length 1, so that all weigh the same; else each weighs as much as
+            its activations are large.
 
     Raises:
         KeyError: an unknown loss.
@@ -46,11 +49,12 @@ class BranchNetwork(nn.Module):
         heads: Mapping[str, BNNeckHeads],
         reads: Mapping[str, str],
         loss: str,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         if loss not in LOSSES:
             raise KeyError(f"unsupported loss {loss!r}{nearest(loss, LOSSES)}")
-        self.body, self.loss, self.reads = name, loss, dict(reads)
+        self.body, self.loss, self.reads, self.normalise = name, loss, dict(reads), normalise
         self.trunk = body.trunk
         self.streams = nn.ModuleDict(dict(zip(streams, body.tails, strict=True)))
         self.heads = nn.ModuleDict(heads)
@@ -98,7 +102,7 @@ class BranchNetwork(nn.Module):
         logits: list[torch.Tensor] = []
         for group, head in self.groups.items():
             feature, neck = head(maps[self.reads[group]])
-            necks.append(neck.flatten(1))
+            necks.append((functional.normalize(neck, dim=2) if self.normalise else neck).flatten(1))
             if self.training:
                 features.extend(feature.unbind(1))
                 logits.extend(head.logits(neck).unbind(1))

@@ -37,6 +37,8 @@ class DFRST(BranchNetwork):
         last_stride: stride of conv5_x, see ``split_resnet``.
         stream_features: width of the features ``coarse`` and ``attention``.
         part_features: width of each part's feature.
+        pool: of every head, see ``division.POOLS``.
+        normalise_branches: in the embedding every branch has length 1.
 
     Raises:
         KeyError: an unknown loss, backbone, division or attention.
@@ -58,6 +60,8 @@ class DFRST(BranchNetwork):
         last_stride: int = 1,
         stream_features: int = 512,
         part_features: int = 256,
+        pool: str = "average",
+        normalise_branches: bool = False,
     ) -> None:
         for division in divisions:
             if division not in DIVIDED:
@@ -71,13 +75,13 @@ class DFRST(BranchNetwork):
             )
         streams = ("coarse", "fine") if fine else ("coarse",)
         body = split_resnet(backbone, shared_stages, len(streams), last_stride)
-        heads = {"coarse": BNNeckHeads(body.channels, stream_features, num_classes)}
+        heads = {"coarse": BNNeckHeads(body.channels, stream_features, num_classes, pool=pool)}
         if fine:
             last = cast(nn.Sequential, body.tails[1][-1])
             last[-1] = AttentiveBlock(last[-1], AttentionNet(body.channels, attention, reduction, kernel_size))
-            heads["attention"] = BNNeckHeads(body.channels, stream_features, num_classes)
+            heads["attention"] = BNNeckHeads(body.channels, stream_features, num_classes, pool=pool)
         for division in DIVIDED:
             if division in divisions:
-                heads[division] = BNNeckHeads(body.channels, part_features, num_classes, division, parts)
+                heads[division] = BNNeckHeads(body.channels, part_features, num_classes, division, parts, pool)
         reads = {group: "coarse" if group == "coarse" else "fine" for group in heads}
-        super().__init__(backbone, body, streams, heads, reads, loss)
+        super().__init__(backbone, body, streams, heads, reads, loss, normalise_branches)

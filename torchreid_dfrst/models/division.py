@@ -39,7 +39,19 @@ DIVISIONS: dict[str, Callable[[torch.Tensor, int, Callable], torch.Tensor]] = {
     "width": width,
     "channel": channel,
 }
-POOLS: dict[str, Callable] = {"average": functional.adaptive_avg_pool2d, "max": functional.adaptive_max_pool2d}
+
+
+def generalised_mean(x: torch.Tensor, size: int | tuple[int, int], power: float = 3.0) -> torch.Tensor:
+    """Cube root of the mean of cubes (GeM, Radenovic et al.), in float32; activations below 0 count as 0."""
+    cubes = x.float().clamp(min=1e-6).pow(power)
+    return functional.adaptive_avg_pool2d(cubes, size).pow(1 / power).to(x.dtype)
+
+
+POOLS: dict[str, Callable] = {
+    "average": functional.adaptive_avg_pool2d,
+    "max": functional.adaptive_max_pool2d,
+    "gem": generalised_mean,
+}
 
 
 class PartConvolution(nn.Conv1d):
