@@ -35,6 +35,7 @@ class Preset:
         weights: omegas of Table XI.
         levels: percent of damaged pixels of Tables VI and VII.
         short: sections of the ``resnet50`` table, on top of ``training``.
+        selection: sections on top of ``training`` where a choice is made; they hold training identities out.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Preset:
     weights: tuple[float, ...] = tuple(TABLE_XI)
     levels: tuple[int, ...] = (0, 5, 10, 20, 30, 40, 50)
     short: Config = field(default_factory=dict)
+    selection: Config = field(default_factory=lambda: {"data": {"validation_identities": 30}})
 
     @classmethod
     def load(cls, path: str | Path) -> Preset:
@@ -78,6 +80,7 @@ class Preset:
         for where, config in (
             ("training", preset.training),
             ("short", preset.short),
+            ("selection", preset.selection),
             *((f"networks.{name}", config) for name, config in preset.networks.items()),
             *([("body.training", preset.body.get("training", {}))] if preset.body else []),
         ):

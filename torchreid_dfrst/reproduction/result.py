@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from torchreid_dfrst.engine import VALIDATION
 from torchreid_dfrst.reproduction.cost import costs
 from torchreid_dfrst.reproduction.harness import Harness
-from torchreid_dfrst.reproduction.tables import TABLES, Row
+from torchreid_dfrst.reproduction.tables import HELD_OUT, TABLES, Row
 from torchreid_dfrst.retrieval.card import Card, versions
 from torchreid_dfrst.retrieval.compare import paired
 
@@ -32,20 +33,21 @@ def measure(harness: Harness, name: str, seeds: Sequence[int]) -> dict[str, Any]
     Returns:
         ``rows``: per row ``label``, ``ours`` (measure to ``mean``, ``deviation`` (of the sample; None for one seed) and
         ``values``, percent), ``paper`` (measure to percent, or None), ``against`` (the paired test of the first seed)
-        and what made it; beside them the data, protocol, machine, versions and command.
+        and what made it; beside them what was scored, machine, versions and command.
     """
     table, rows = TABLES[name], []
     made = table.rows(harness.preset)
-    cards = {row.label: [_cards(harness, row, seed) for seed in seeds] for row in made}
+    runs = {row.label: [harness.train(row.network, row.change, seed) for seed in seeds] for row in made}
+    cards = {
+        row.label: [_cards(harness, row, run) for run in runs[row.label]] for row in made if row.ranking != HELD_OUT
+    }
     reference = next((row for row in made if row.label == table.against), None)
     for row in made:
-        values = {
-            measure: [
-                statistics.fmean(card.content["rows"][row.ranking][measure] for card in of_seed)
-                for of_seed in cards[row.label]
-            ]
-            for measure in MEASURES
-        }
+        if row.ranking == HELD_OUT:
+            scores = [_held_out(run) for run in runs[row.label]]
+        else:
+            scores = [_mean(of_seed, row.ranking) for of_seed in cards[row.label]]
+        values = {measure: [score[measure] for score in scores] for measure in MEASURES}
         test = None
         if reference is not None and row is not reference:
             test = paired(cards[row.label][0][0], row.ranking, cards[reference.label][0][0], reference.ranking)
@@ -58,18 +60,17 @@ def measure(harness: Harness, name: str, seeds: Sequence[int]) -> dict[str, Any]
                 "network": row.network,
                 "change": row.change,
                 "ranking": row.ranking,
-                "omega": _omega(cards[row.label][0][0]),
+                "omega": _omega(cards[row.label][0][0]) if row.label in cards else None,
                 "damaged_percent": row.level,
             }
         )
-    first = cards[made[0].label][0][0].content
+    first = cards[made[0].label][0][0].content if cards else None
     return {
         "table": name,
         "title": table.title,
         "preset": harness.preset.title,
-        "data": first["data"],
-        "protocol": first["protocol"]["in words"],
-        "queries": first["queries"],
+        "scored_on": _scored_on(first) if first else f"{HELD_OUT}: {harness.preset.selection['data']}",
+        "data": first and first["data"],
         "seeds": list(seeds),
         "paper_data": table.data,
         "tested_against": table.against,
@@ -85,7 +86,7 @@ def measure(harness: Harness, name: str, seeds: Sequence[int]) -> dict[str, Any]
 
 def markdown(result: Mapping[str, Any]) -> str:
     """The table for a page."""
-    seeds, data = result["seeds"], result["data"]
+    seeds = result["seeds"]
     many = len(seeds) > 1
     with_paper = any(row["paper"] for row in result["rows"])
     tested = bool(result["tested_against"])
@@ -107,11 +108,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines.append(_line(cells))
     if result["costs"]:
         lines += ["", *_costs(result["costs"])]
-    note = (
-        f"{result['preset']}; {data['name']} ({data['fingerprint']}), {result['queries']['used']} queries, "
-        f"{data['gallery']['images']} gallery images; {result['protocol']}; "
-        + (f"mean ± deviation of seeds {', '.join(map(str, seeds))}" if many else f"one run, seed {seeds[0]}")
-    )
+    runs = f"mean ± deviation of seeds {', '.join(map(str, seeds))}" if many else f"one run, seed {seeds[0]}"
+    note = f"{result['preset']}; {result['scored_on']}; {runs}"
     return "\n".join([*lines, "", note])
 
 
@@ -138,14 +136,28 @@ def put_into(page: Path, result: Mapping[str, Any]) -> None:
     page.write_text(f"{before}{start}{markdown(result)}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
 
 
-def _cards(harness: Harness, row: Row, seed: int) -> list[Card]:
-    run = harness.train(row.network, row.change, seed)
+def _cards(harness: Harness, row: Row, run: Path) -> list[Card]:
     return [harness.card(run, test, row.level, row.scoring) for test in row.tests or tuple(harness.tests)]
+
+
+def _mean(cards: Sequence[Card], ranking: str) -> dict[str, float]:
+    return {key: statistics.fmean(card.content["rows"][ranking][key] for card in cards) for key in MEASURES}
+
+
+def _held_out(run: Path) -> dict[str, float]:
+    found = json.loads((run / "result.json").read_text(encoding="utf-8"))["metrics"][VALIDATION]
+    return {key: 100 * found[name] for key, name in zip(MEASURES, ("mAP", "rank1", "rank5"), strict=True)}
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "deviation": deviation, "values": values}
+
+
+def _scored_on(card: Mapping[str, Any]) -> str:
+    data, queries = card["data"], card["queries"]["used"]
+    where = f"{data['name']} ({data['fingerprint']}), {queries} queries, {data['gallery']['images']} gallery images"
+    return f"{where}; {card['protocol']['in words']}"
 
 
 def _omega(card: Card) -> float | None:
