@@ -6,7 +6,7 @@ import torch
 
 from tests.retrieval.scenes import TableTransit, slow_distance, unit
 from tests.retrieval.test_exactness import check
-from torchreid_dfrst.retrieval import memory, neighbors
+from torchreid_dfrst.retrieval import faiss_search, memory, neighbors
 from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.stack import Stack
 
@@ -20,11 +20,13 @@ def space_and_time_decide(rows, columns, weight):
 
 @pytest.mark.parametrize("method", ["faiss", "product"])
 def test_the_bound_of_the_nearest_alone_fails(method):
-    x = unit(np.random.default_rng(7).normal(size=(308, 512)))
-    rows, columns = x[:8], np.concatenate([x[8:], -x[:8]])  # the antipode is the farthest whatever space and time say
+    generator = np.random.default_rng(7)
+    x = unit(generator.normal(size=(308, 512)))
+    rows, copies = x[:8], unit(x[:8] + 1e-3 * generator.normal(size=(8, 512)))
+    columns = np.concatenate([x[8:], -rows, copies])  # antipode and copy stay farthest and first whatever they say
     transit, slow, rank = space_and_time_decide(rows, columns, 0.1)
-    assert (slow.argmax(axis=1) == 300 + np.arange(8)).all()
-    assert (np.take_along_axis(rank, slow.argsort(axis=1)[:, :3], axis=1) >= 200).all()
+    assert (slow.argmax(axis=1) == 300 + np.arange(8)).all() and (slow.argmin(axis=1) == 308 + np.arange(8)).all()
+    assert (np.take_along_axis(rank, slow.argsort(axis=1)[:, 1:3], axis=1) >= 200).all()
     found = neighbors(rows, columns, 3, transit=transit, weight=0.1, method=method, device="cpu")
     np.testing.assert_array_equal(found.index, slow.argsort(axis=1)[:, :3])
     np.testing.assert_allclose(found.farthest, slow.max(axis=1), atol=2e-5)
@@ -57,17 +59,31 @@ def test_what_every_pair_has_in_common_does_not_make_a_row_uncertain(low):
     assert found.fallbacks == (0 if low else 8)
 
 
+class WorstIndex:
+    """An index whose products are as wrong as float32 may make them: too small for the nearest, else too large."""
+
+    def __init__(self, columns, nearest, error):
+        self.columns, self.wrong = columns.astype(float), np.full(len(columns), error)
+        self.wrong[nearest] = -error
+
+    def search(self, rows, count):
+        product = rows.astype(float) @ self.columns.T + self.wrong
+        order = np.argsort(-product, axis=1)[:, :count]
+        return np.take_along_axis(product, order, axis=1), order
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.1])
-def test_faiss_is_not_believed_where_float32_cannot_decide(weight):
+def test_faiss_is_not_believed_where_float32_cannot_decide(weight, monkeypatch):
     generator = np.random.default_rng(10)
     row = np.eye(1, 64, dtype=np.float32)
-    aside = unit(generator.normal(size=(400, 63)))
-    columns = unit(np.concatenate([np.full((400, 1), 0.6), 0.8 * aside], axis=1))  # all at 0.894 but for rounding
-    transit = TableTransit(np.ones((1, 400))) if weight else None
-    found = neighbors(row, columns, 3, transit=transit, weight=weight, method="faiss", device="cpu")
+    cosine = 0.6 + 1e-6 * generator.normal(size=(400, 1))  # the bound on the error is 1.9e-6
+    columns = unit(np.concatenate([cosine, np.sqrt(1 - cosine**2) * unit(generator.normal(size=(400, 63)))], axis=1))
+    transit = TableTransit(np.ones((1, 400)), low=1.0, high=1.0) if weight else None
     slow = slow_distance(row, columns, np.ones((1, 400)), weight)
-    assert np.ptp(slow) < 1e-6
-    np.testing.assert_array_equal(found.index, slow.argsort(axis=1, kind="stable")[:, :3])
+    nearest = slow.argsort(axis=1, kind="stable")[:, :3]
+    monkeypatch.setattr(faiss_search, "flat_index", lambda *_: WorstIndex(columns, nearest[0], 1.8e-6))
+    found = neighbors(row, columns, 3, transit=transit, weight=weight, method="faiss", device="cpu")
+    np.testing.assert_array_equal(found.index, nearest)
 
 
 @pytest.mark.parametrize(("left", "right"), [("rounded", "rounded"), ("rounded", "exact"), ("exact", "rounded")])
@@ -91,21 +107,27 @@ def test_the_bound_on_a_product_holds_for_all_pairs(width):
         assert np.abs(tile - x.astype(float) @ x.T.astype(float)).max() <= product.error
 
 
+def rounded_up_and_down(count):
+    """Vectors of which bfloat16 makes more than they are, and one nearer to (1, ..., 1) of which it makes less."""
+    up = np.full((count, 256), 254**-0.5)  # just above the middle of two bfloat16 numbers
+    up[np.arange(count), np.arange(count)] = up[np.arange(count), -1 - np.arange(count)] = 0
+    down = np.full((1, 256), 0.06274)  # just below it
+    down[0, [0, 1]] = np.sqrt(1 - 254 * 0.06274**2), 0
+    return unit(up), unit(down)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("weight", [0.0, 0.1])
-def test_bfloat16_alone_would_order_them_wrongly(weight):
-    generator = np.random.default_rng(11)
-    row = unit(generator.normal(size=(1, 256)))
-    aside = generator.normal(size=(1500, 256))
-    aside = unit(aside - (aside @ row.T) * row)
-    cosine = np.concatenate([np.full(30, 0.9), np.full(1440, 0.0), np.full(30, -0.9)])
-    cosine = (cosine + 1e-3 * generator.normal(size=1500))[:, None]  # below the 0.004 of a bfloat16 product
-    columns = unit(cosine * row + np.sqrt(1 - cosine**2) * aside)
-    table = np.ones((1, 1500))
-    transit = TableTransit(table) if weight else None
+def test_what_bfloat16_rounds_the_wrong_way_by_nearly_the_whole_bound_is_found(sign, weight):
+    row = np.full((1, 256), 1 / 16, np.float32)
+    up, down = rounded_up_and_down(10)
+    aside = unit(np.random.default_rng(11).normal(size=(1500, 256)))
+    columns = np.concatenate([sign * up, aside, sign * down])
+    transit = TableTransit(np.ones((1, len(columns))), low=1.0, high=1.0) if weight else None
+    slow = slow_distance(row, columns, np.ones((1, len(columns))), weight)
+    first = slow.argmin(axis=1) if sign > 0 else slow.argmax(axis=1)
+    assert first == len(columns) - 1
     found = neighbors(row, columns, 10, transit=transit, weight=weight, precision="bf16")
-    slow = slow_distance(row, columns, table, weight)
-    rounded = torch.from_numpy(row).bfloat16().float().numpy() @ torch.from_numpy(columns).bfloat16().float().numpy().T
-    assert set(np.argsort(-rounded[0])[:10]) != set(np.argsort(slow[0])[:10]), "bfloat16 would have done"
     assert found.fallbacks == 0
     check(found, slow)
 
@@ -131,7 +153,7 @@ def test_a_tighter_limit_of_memory_gives_smaller_tiles_until_none_fits(size):
     assert cells == sorted(cells, reverse=True) and cells[0] == memory.STEP * memory.SPAN and cells[-1] == 0
     limits = [1 << 40, 1 << 30, 1 << 26, 1 << 20]
     made = [memory.block_rows(rows, columns, width, count, limit) for limit in limits]
-    assert made == sorted(made, reverse=True) and made[-1] >= 1
+    assert made == sorted(made, reverse=True) and made[-1] >= 1 and 4 * made[0] * columns <= memory.BLOCK_BYTES
 
 
 def test_copies_of_the_embeddings_count():

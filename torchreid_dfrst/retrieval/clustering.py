@@ -29,8 +29,9 @@ def jaccard_distance(
 ) -> np.ndarray:
     """Jaccard distances of k-reciprocal encodings, all images against all.
 
-    Not ``rerank`` without its original distance: lists hold k1 images (not k1 + 1, half of them ``round(k1 / 2)``), and
-    weights are ``exp(-D**2)`` without division by a maximum, as SpCL has it.
+    Not ``rerank`` without its original distance: lists hold k1 images, not k1 + 1 (those of the neighbours'
+    neighbours ``round(k1 / 2) + 1``, as there), and weights are ``exp(-D**2)`` without division by a maximum, as
+    SpCL has it.
 
     Args:
         embedding: ``(N, D)``, L2-normalised (see ``normalise``).
@@ -75,7 +76,7 @@ def jaccard_blocks(
     fusion = Fusion(mirrored(transit, 0), weight) if fused and transit is not None else None
     stack = Stack(embedding)
     near = search(stack, stack, k1, fusion=fusion, precision=precision, memory_limit=memory_limit)
-    support = reciprocal.expanded(near.index, k1, round(k1 / 2))
+    support = reciprocal.expanded(near.index, k1, round(k1 / 2) + 1)
     distance = reciprocal.support_distances(support, near.index, near.distance, stack, fusion, STEP)
     encoding = reciprocal.averaged(reciprocal.weigh(support, distance**2), near.index[:, :k2])
     shared = Shared(encoding, encoding)

@@ -66,6 +66,15 @@ def rates(threads: int) -> dict[str, float]:
     return found
 
 
+def float32_error(width: int) -> float:
+    """Bound on the error of one float32 product of unit vectors.
+
+    Four standard deviations of rounding errors that add up at random would be ``2.3 sqrt(D) u``; we take
+    ``4 sqrt(D) u``, u = 2**-24.
+    """
+    return float(4 * np.sqrt(width) * UNIT)
+
+
 class Products:
     """Tiles of ``rows @ columns.T``.
 
@@ -76,8 +85,7 @@ class Products:
         device: where the tiles are made.
 
     Attributes:
-        error: bound on the error of one product. For float32 four standard deviations of rounding errors that add up
-            at random would be ``2.3 sqrt(D) u``; we take ``4 sqrt(D) u``, u = 2**-24. For bfloat16 the Cauchy-Schwarz
+        error: bound on the error of one product: ``float32_error``, and for bfloat16 beside it the Cauchy-Schwarz
             bound ``|e_x| |y| + |x_b| |e_y|`` of the rounded vectors, and ``2**-8 |x| |y|`` for rounding the result.
     """
 
@@ -85,7 +93,7 @@ class Products:
         self.device = device
         routine, self.routine, self.reduced = choose(rows, columns, precision, device)
         self.name = f"{routine}, {'bf16' if self.reduced else 'fp32'}"
-        self.error = 4 * np.sqrt(rows.shape[1]) * UNIT
+        self.error = float32_error(rows.shape[1])
         if device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
             self.error += 2.0**-9
         self._rows = self._place(rows)

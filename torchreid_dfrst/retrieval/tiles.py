@@ -11,7 +11,7 @@ from torchreid_dfrst.retrieval import pairs
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.memory import SPAN, STEP
 from torchreid_dfrst.retrieval.mirrored import is_symmetric
-from torchreid_dfrst.retrieval.products import Products
+from torchreid_dfrst.retrieval.products import Products, float32_error
 from torchreid_dfrst.retrieval.selection import Selection
 from torchreid_dfrst.retrieval.settle import RESOLUTION, settle
 from torchreid_dfrst.retrieval.stack import Stack, alike
@@ -57,6 +57,8 @@ class Search:
         self.span = span
         self.products = Products(rows, columns, precision, device)
         self.full = Products(rows, columns, "fp32", device) if self.products.reduced and sink else self.products
+        # what bfloat16 finds is measured again in float32
+        self.rounding = float32_error(rows.shape[1]) if self.products.reduced else self.products.error
         self.name = self.products.name
         self.wanted, self.sink = wanted, sink
         self.near = Selection(len(rows), count, lambda level: self._window(-level), step, device)
@@ -139,9 +141,9 @@ class Search:
     def _error(self, distance: np.ndarray) -> np.ndarray:
         """Bound on the error of distances made from float32 products."""
         high = 0.0 if self.fusion is None else self.fusion.high
-        worst = float(np.sqrt(2 * self.full.error))
+        worst = float(np.sqrt(2 * self.rounding))
         least = distance - worst - high
-        return np.where(least > 10 * worst, 1.01 * self.full.error / np.maximum(least, worst), worst)
+        return np.where(least > 10 * worst, 1.01 * self.rounding / np.maximum(least, worst), worst)
 
     def _settle(self, block: slice) -> None:
         entry = self.near.finish(block)

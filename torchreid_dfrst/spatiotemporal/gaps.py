@@ -9,6 +9,7 @@ import numpy as np
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 TABLE_LIMIT = 1 << 25  # float32 values: 128 MiB
+TOGETHER = 16  # rows looked up in one call
 TICKS_PER_SECOND = 1000
 TOLERANCE_S = 1e-6
 
@@ -90,10 +91,10 @@ class GapTransit:
             offset = self._offset[a, other]
             if self._table is None:
                 self._evaluate(out, group, rows, columns, self._number[a, other])
+                for row in group:
+                    out[row] += offset
             else:
-                self._look_up(out, group, rows, self._start[a, other] + self._tick[1][columns])
-            for row in group:
-                out[row] += offset
+                self._look_up(out, group, rows, self._start[a, other] + self._tick[1][columns], offset)
             if len(missing):
                 out[np.ix_(group, missing)] = offset[missing] + self._unknown
         unknown = np.flatnonzero(np.isnan(self._time[0][rows]))
@@ -113,12 +114,21 @@ class GapTransit:
         missing = np.isnan(self._time[0][rows]) | self._missing[columns]
         return np.where(missing, self._unknown, value) + self._offset[camera, other]
 
-    def _look_up(self, out: np.ndarray, group: np.ndarray, rows: slice | np.ndarray, base: np.ndarray) -> None:
+    def _look_up(
+        self, out: np.ndarray, group: np.ndarray, rows: slice | np.ndarray, base: np.ndarray, offset: np.ndarray
+    ) -> None:
+        """One camera's rows, some at a time: enough to be worth a call, few enough for the processor's cache."""
         assert self._table is not None
-        table, tick, index = self._table.reshape(-1), self._tick[0][rows], np.empty_like(base)
-        for row in group:
-            np.subtract(base, tick[row], out=index)
-            np.take(table, index, out=out[row], mode="clip")
+        table, tick = self._table.reshape(-1), self._tick[0][rows]
+        size = min(TOGETHER, len(group)), len(base)
+        index, value = np.empty(size, dtype=base.dtype), np.empty(size, dtype=np.float32)
+        for start in range(0, len(group), TOGETHER):
+            part = group[start : start + TOGETHER]
+            here, found = index[: len(part)], value[: len(part)]
+            np.subtract(base, tick[part, None], out=here)
+            np.take(table, here, out=found, mode="clip")
+            found += offset
+            out[part] = found
 
     def _evaluate(
         self,
