@@ -136,8 +136,17 @@ def test_the_weight_can_be_chosen_on_training_vehicles(extraction):
     model = spatiotemporal.build("lognormal")
     expected = choose_weight(model, extraction.train, known, NETWORK)
     assert result.choices["spacetime"]["weight"] == expected.value > 0
-    assert result.choices["spacetime"]["weight_from"] == expected.as_json()
+    assert result.choices["spacetime"]["weight_from"] == {**expected.as_json(), "network": None}
     assert evaluation.transit_weight(with_train, model, "calibrated")[1]["method"] == "calibrated"
+
+
+@pytest.mark.parametrize(("known", "warned"), [("held out", False), ("trained on", True)])
+def test_a_weight_chosen_on_vehicles_the_network_knows_comes_with_a_warning(extraction, caplog, known, warned):
+    looks = np.random.default_rng(5).normal(size=(40, 16))[extraction.train.identity - 100]
+    seen = Features(looks.astype(np.float32), extraction.train)
+    made = replace(extraction, train_features=seen, source={**extraction.source, "train_features": known})
+    _, reason = evaluation.transit_weight(made, spatiotemporal.build("provid"), "auto")
+    assert reason["network"] == known and ("validation_identities" in caplog.text) == warned
 
 
 @pytest.mark.parametrize("weight, message", [("auto", "extract with --train"), ("best", "'best': a number, or auto")])

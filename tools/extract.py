@@ -21,7 +21,11 @@ def main() -> None:
     parser.add_argument("--root", required=True, help="folder of the data sets")
     parser.add_argument("-t", "--target", required=True, help="a data set registered with torchreid, such as veri776")
     parser.add_argument("--out", type=Path, required=True, help="file to write, ending in .npz")
-    parser.add_argument("--train", action="store_true", help="embed the training images too, for spacetime.weight auto")
+    parser.add_argument(
+        "--train",
+        action="store_true",
+        help="and training images, for spacetime.weight auto",
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="images per forward pass")
     parser.add_argument("--workers", type=int, default=2, help="loading processes")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"], help="of the forward pass")

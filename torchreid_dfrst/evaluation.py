@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +21,10 @@ from torchreid_dfrst.spatiotemporal.weight import choose_weight
 
 APPEARANCE, FUSED, RERANKED, BOTH = "appearance", "+ ST", "+ re-ranking", "+ ST + re-ranking"
 PAPER_WEIGHT = 0.2
+HELD_OUT, TRAINED_ON = "held out", "trained on"  # the vehicles of ``Extraction.train_features``
 CHOSEN_BY = {"auto": "map", "calibrated": "calibrated"}
 ROWS = (APPEARANCE, FUSED, RERANKED, BOTH)
+_log = logging.getLogger(__name__)
 
 
 def sections() -> dict[str, list[str]]:
@@ -105,6 +108,10 @@ def transit_weight(
         weight: a number; ``"auto"``: the one with the best mAP on held-out training vehicles; ``"calibrated"``: the
             one that a logistic regression on pairs of held-out training vehicles gives; None: the paper's 0.2.
 
+    Returns:
+        Omega, and ``"the paper"``, ``"given"``, or for a chosen one the fields of ``Weight`` and ``network``: whether
+        the vehicles it was chosen on were ``"held out"`` of its training or ``"trained on"``; None if not known.
+
     Raises:
         ValueError: not one of these, or training features are missing.
     """
@@ -122,7 +129,14 @@ def transit_weight(
     chosen = choose_weight(
         model, extraction.train, extraction.train_features, extraction.network, method=CHOSEN_BY[weight]
     )
-    return chosen.value, chosen.as_json()
+    network = extraction.source.get("train_features")
+    if network == TRAINED_ON:
+        _log.warning(
+            "spacetime.weight %s is chosen on vehicles that the network was trained on: it knows them too well, "
+            "and the weight comes out too small; train with data.validation_identities and extract again",
+            weight,
+        )
+    return chosen.value, {**chosen.as_json(), "network": network}
 
 
 def score(

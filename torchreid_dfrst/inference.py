@@ -21,6 +21,7 @@ from torchreid_dfrst.data.batches import Item
 from torchreid_dfrst.data.contamination import Contamination
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.embedding import embed
+from torchreid_dfrst.evaluation import HELD_OUT, TRAINED_ON
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.retrieval.card import file_digest
 from torchreid_dfrst.sightings import Sightings
@@ -86,7 +87,8 @@ def extract(
         path: see ``open_network``.
         root: folder of the data sets.
         name: a data set registered with torchreid.
-        train: embed the training images too, for choices that are made on training identities.
+        train: embed training images too, for choices that are made on training identities: those held out of
+            training (``data.validation_identities``), or all where the network was trained on all.
         batch_size: images per forward pass.
         workers: loading processes.
         precision: ``fp32``, ``bf16`` or ``fp16``.
@@ -131,12 +133,13 @@ def extract(
         return Features(embedded.embedding, sightings[np.array([row[image] for image in embedded.path.tolist()])])
 
     sets = data.test_sets[name]
+    items, known = _for_choices(sets["query"].train, name, about)
     sightings = getattr(sets["query"], "sightings", None) or _sightings_of(sets["query"])
     extraction = Extraction(
         query=see(sets["query"].query, sightings["query"], contaminate),
         gallery=see(sets["gallery"].gallery, sightings["gallery"], contaminate),
         train=sightings["train"],
-        train_features=see(sets["query"].train, sightings["train"]) if train else None,
+        train_features=see(items, sightings["train"]) if train else None,
         network=getattr(sets["query"], "network", None),
         source={
             "data": name,
@@ -147,6 +150,7 @@ def extract(
             "weights_sha256": about["weights_sha256"],
             "epoch": about.get("epoch"),
             "precision": precision,
+            "train_features": known if train else None,
             "skipped_images": len(skipped),
             "contamination": None if contaminate is None else asdict(contaminate),
             "version": __version__,
@@ -164,6 +168,16 @@ def open_dataset(name: str, root: str | Path) -> tuple[Any, dict[str, Sightings]
     with contextlib.redirect_stdout(io.StringIO()):
         dataset = torchreid.data.datasets.init_image_dataset(name, root=str(root))
     return dataset, getattr(dataset, "sightings", None) or _sightings_of(dataset)
+
+
+def _for_choices(items: Sequence[Item], name: str, about: Mapping[str, Any]) -> tuple[Sequence[Item], str | None]:
+    """The training images fit to make choices on, and whether the network was trained on their identities."""
+    held = set(about.get("held_out", ()))
+    identities = {item[1] for item in items if Path(item[0]).name in held}
+    if identities:
+        return [item for item in items if item[1] in identities], HELD_OUT
+    sources = about.get("config", {}).get("data", {}).get("sources", [])
+    return items, TRAINED_ON if name in ([sources] if isinstance(sources, str) else sources) else None
 
 
 def test_transform(height: int, width: int) -> Callable[[Image.Image], torch.Tensor]:

@@ -158,6 +158,7 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
     describe = {
         "model": dict(config["model"]),
         "num_classes": data.num_train_pids,
+        "held_out": data.held_out,
         "height": data.height,
         "width": data.width,
         "config": {name: dict(section) for name, section in config.items()},

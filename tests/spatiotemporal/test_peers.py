@@ -8,7 +8,7 @@ from worlds import road, traffic
 
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal import build
-from torchreid_dfrst.spatiotemporal.training import one_per_pass
+from torchreid_dfrst.spatiotemporal.training import one_per_pass, trips
 
 TRAIN, QUERY, GALLERY, ROAD = traffic(0, 60), traffic(1, 6), traffic(2, 12), road()
 
@@ -39,23 +39,55 @@ def test_provid_is_the_product_of_two_shares(same_camera):
     assert own.any() and (got[own] == (1 if same_camera == "last" else 0)).all()
 
 
-def test_transition_is_the_log_normal_density_of_the_trip():
-    model = build("transition", min_pairs=30, depth=20.0).fit(TRAIN, ROAD)
-    laws, paces = {}, []
-    for i, j in same_vehicle(TRAIN):
-        gap = TRAIN.time_s[j] - TRAIN.time_s[i]
-        if gap > 0:
-            a, b = ROAD.rows(TRAIN.camera[[i, j]])
-            laws.setdefault((a, b), []).append(math.log(max(gap, 1.0)))
-            paces.append(math.log(max(gap, 1.0)) - math.log(ROAD.distance_m[a, b]))
+def slow_trips(seen):
+    """Pairs of passes with no third pass by either camera in between."""
+    for i, j in same_vehicle(seen):
+        between = (seen.identity == seen.identity[i]) & np.isin(seen.camera, seen.camera[[i, j]])
+        between &= (seen.time_s > seen.time_s[i]) & (seen.time_s < seen.time_s[j])
+        if seen.time_s[i] < seen.time_s[j] and not between.any():
+            yield i, j
+
+
+def test_a_trip_is_no_return():
+    seen = one_per_pass(returning())
+    start, end = trips(seen)
+    found = set(zip(start.tolist(), end.tolist(), strict=True))
+    assert found == set(slow_trips(seen)) and len(found) == len(start)
+    every = sum(seen.time_s[i] < seen.time_s[j] for i, j in same_vehicle(seen))
+    assert 50 < len(found) < 0.7 * every, "there must be returns to leave out"
+
+
+def returning(vehicles=20, times=6):
+    """Vehicles that turn up at cameras 3, 5 and 7 again and again."""
+    rng = np.random.default_rng(4)
+    time_s = rng.permutation(vehicles * times) * 20.0 + 1000
+    return Sightings(rng.choice([3, 5, 7], vehicles * times), time_s, np.arange(vehicles).repeat(times))
+
+
+@pytest.mark.parametrize("estimate", ["median", "likelihood"])
+def test_transition_is_the_log_normal_density_of_the_trip(estimate):
+    model = build("transition", min_trips=9, depth=20.0, estimate=estimate).fit(TRAIN, ROAD)
+    laws, paces, seen = {}, [], one_per_pass(TRAIN)
+    for i, j in slow_trips(seen):
+        gap = seen.time_s[j] - seen.time_s[i]
+        a, b = ROAD.rows(seen.camera[[i, j]])
+        laws.setdefault((a, b), []).append(math.log(max(gap, 1.0)))
+        paces.append(math.log(max(gap, 1.0)) - math.log(ROAD.distance_m[a, b]))
+
+    def mu_sigma(x):
+        if estimate == "likelihood":
+            return np.mean(x), np.std(x)
+        return np.median(x), 1.4826 * np.median([abs(v - np.median(x)) for v in x])
 
     def law(a, b):
-        if len(laws.get((a, b), [])) >= 30:
-            return np.mean(laws[a, b]), max(np.std(laws[a, b]), 0.05)
-        return math.log(ROAD.distance_m[a, b]) + np.mean(paces), np.std(paces)
+        if len(laws.get((a, b), [])) >= 9:
+            mu, sigma = mu_sigma(laws[a, b])
+            return mu, max(sigma, 0.05)
+        mu, sigma = mu_sigma(paces)
+        return math.log(ROAD.distance_m[a, b]) + mu, sigma
 
     pairs = [(a, b) for a in range(5) for b in range(5) if a != b]
-    assert {len(laws.get(p, [])) >= 30 for p in pairs} == {True, False}, "both kinds of pair must occur"
+    assert {len(laws.get(p, [])) >= 9 for p in pairs} == {True, False}, "both kinds of pair must occur"
     top = max(-mu + s * s / 2 - math.log(s * math.sqrt(2 * math.pi)) for mu, s in (law(*p) for p in pairs))
     got = model.distance(QUERY, GALLERY)
     for i, j, a, b, gap in each_pair():
@@ -114,7 +146,8 @@ def test_passes_and_not_mean_times_are_counted():
     ("name", "options"),
     [
         ("provid", {"same_camera": "first"}),
-        ("transition", {"min_pairs": 0}),
+        ("transition", {"min_trips": 0}),
+        ("transition", {"estimate": "mean"}),
         ("transition", {"depth": -1.0}),
         ("histogram", {"bin_s": 0.0}),
         ("histogram", {"smoothing": -1.0}),

@@ -5,11 +5,12 @@ import pytest
 from worlds import road, traffic
 
 from torchreid_dfrst.retrieval.features import Features
+from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal import build
 from torchreid_dfrst.spatiotemporal.holdout import held_out
 from torchreid_dfrst.spatiotemporal.simulated import appearance_map, embed, extraction
 from torchreid_dfrst.spatiotemporal.table import beside, markdown
-from torchreid_dfrst.spatiotemporal.weight import OMEGAS, _logistic, choose_weight
+from torchreid_dfrst.spatiotemporal.weight import OMEGAS, _folds, _logistic, _peak, choose_weight
 
 TRAIN, ROAD = traffic(0, 90), road()
 
@@ -43,10 +44,38 @@ def test_the_worse_the_appearance_the_more_transit_counts(method):
     assert model.network is None, "the model passed in is left alone"
 
 
-def test_the_chosen_omega_has_the_best_mean_score():
+def test_each_part_is_asked_in_the_whole_gallery_and_only_it_is_left_out_of_the_fit():
+    whole, parts = list(held_out(TRAIN, 1)), list(held_out(TRAIN, 1, parts=3))
+    assert len(parts) == 3
+    np.testing.assert_array_equal(np.sort(np.concatenate([p.query for p in parts])), np.sort(whole[0].query))
+    for part in parts:
+        np.testing.assert_array_equal(part.gallery, whole[0].gallery)
+        assert set(TRAIN.identity) - set(TRAIN.identity[part.fit]) == set(TRAIN.identity[part.query])
+
+
+@pytest.mark.parametrize(("vehicles", "galleries", "folds"), [(40, 1, 3), (450, 3, 3), (900, 3, 3), (250, 2, 4)])
+def test_galleries_are_as_large_as_a_tests_where_there_are_vehicles(vehicles, galleries, folds):
+    sightings = Sightings(np.tile([3, 5], vehicles), np.zeros(2 * vehicles), np.arange(vehicles).repeat(2))
+    made = list(_folds(sightings, 3, seed=0))
+    assert len(made) == folds and len({tuple(fold.gallery) for fold in made}) == galleries
+    assert max(len(fold.gallery) for fold in made) <= 400
+
+
+def test_the_chosen_omega_is_next_to_the_best_mean_score():
     chosen = choose_weight(build("lognormal"), TRAIN, features(1.0), ROAD)
-    assert list(chosen.curve) == [str(omega) for omega in OMEGAS]
-    assert chosen.curve[str(chosen.value)] == max(chosen.curve.values()) > chosen.curve["0.0"]
+    assert list(chosen.curve) == [str(omega) for omega in OMEGAS] and 0.2 in OMEGAS
+    best = max(chosen.curve, key=chosen.curve.get)
+    assert chosen.curve[best] > chosen.curve["0.0"]
+    assert float(best) / 2 ** (1 / 6) <= chosen.value <= float(best) * 2 ** (1 / 6)
+
+
+def test_the_peak_lies_between_the_omegas_that_were_tried():
+    omegas = (0.0, *(0.1 * 2.0 ** np.arange(6)))
+    top = np.array([-((np.log(max(w, 1e-9) / 0.5)) ** 2) for w in omegas])
+    assert _peak(omegas, top) == pytest.approx(0.5, abs=1e-4)
+    for best in (0, 1, 6):  # no neighbour on one side, or omega 0, which has no logarithm
+        assert _peak(omegas, -np.abs(np.arange(7.0) - best)) == omegas[best]
+    assert _peak(omegas, np.ones(7)) == 0.0
 
 
 def test_calibration_is_the_logistic_law_the_pairs_were_drawn_from():

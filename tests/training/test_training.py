@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchreid
@@ -14,6 +15,7 @@ from tiny import write_tiny_veri
 
 from tools.train import main
 from torchreid_dfrst import checkpoint, config
+from torchreid_dfrst.inference import extract
 from torchreid_dfrst.training import build_model, build_optimizer, sections, train
 
 SMALL = {
@@ -93,6 +95,21 @@ def test_checkpoints_load_again_also_with_torchreid(once):
     again = build_model(about["num_classes"], **about["model"])
     checkpoint.load_weights(again, folder / "weights.safetensors")
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
+
+
+def test_choices_are_made_on_identities_that_were_not_trained_on(once, tiny_veri):
+    folder, _ = once
+    about = json.loads((folder / "weights.json").read_text())
+    assert len(about["held_out"]) == 2
+    made, _ = extract(folder / "weights.safetensors", str(tiny_veri), "veri776", train=True, workers=0)
+    assert made.source["train_features"] == "held out"
+    names = made.train_features.sightings.path.tolist()
+    assert {Path(name).name for name in names} >= set(about["held_out"])
+    assert len(np.unique(made.train_features.sightings.identity)) == 2 < len(np.unique(made.train.identity))
+    whole = np.isin(made.train.identity, made.train_features.sightings.identity)
+    assert sorted(names) == sorted(made.train.path[whole].tolist()), "all their images"
+    state = checkpoint.load(checkpoint.newest(folder / "checkpoints"))
+    assert state["describe"]["held_out"] == about["held_out"]
 
 
 def test_a_finished_run_is_not_overwritten_and_can_be_extended(tiny_veri, trained):

@@ -54,6 +54,7 @@ class DataManager(torchreid.data.ImageDataManager):
         validation: ``{"query": Loader, "gallery": Loader}``, or None.
         identities: the name of one image per training label, in label order: what the classifier's rows mean.
         summary: what there is to train on, in a line.
+        held_out: the name of one image per held-out identity.
 
     Raises:
         KeyError: an unknown data set, option, transform or sampler.
@@ -94,6 +95,7 @@ class DataManager(torchreid.data.ImageDataManager):
         items, held = _hold_out(self.train_set.train, validation_identities, seed)
         first = {pid: path for path, pid, *_ in reversed(items)}
         self.identities = [Path(first[pid]).name for pid in range(len(first))]
+        self.held_out = sorted(Path(p).name for p in {pid: p for p, pid, *_ in held.get("query", [])}.values())
         self._num_train_pids, self._num_train_cams = len(first), len({camera for _, _, camera, _ in items})
         self.sampler = EpochSampler(
             [pid for _, pid, *_ in items],

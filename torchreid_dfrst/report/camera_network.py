@@ -31,7 +31,7 @@ def camera_network(model: Transition, network: CameraNetwork, path: str | Path) 
     scale = LogNorm(min(median[e] for e in edges), max(median[e] for e in edges))
     colours = matplotlib.colormaps["viridis"]
     for a, b in edges:
-        own = model.seen[a, b] >= model.min_pairs
+        own = model.seen[a, b] >= model.min_trips
         axes.plot(*at[[a, b]].T, color=colours(scale(median[a, b])), lw=2.5, ls="-" if own else ":", zorder=1)
         along = (at[b] - at[a]) / np.linalg.norm(at[b] - at[a])
         side = np.array([-along[1], along[0]]) * (1 if along[0] >= 0 else -1)

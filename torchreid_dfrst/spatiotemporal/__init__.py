@@ -7,10 +7,10 @@ model, ``fuse(appearance, transit, weight)`` adds it to appearance (paper, Eq. 6
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
+from torchreid_dfrst.names import nearest
 from torchreid_dfrst.sightings import CameraNetwork
 from torchreid_dfrst.spatiotemporal.fusion import fuse
 from torchreid_dfrst.spatiotemporal.histogram import Histogram
@@ -39,11 +39,11 @@ def build(name: str, **options: Any) -> GapModel:
         ValueError: an option is out of range or not of its type.
     """
     if name not in MODELS:
-        raise KeyError(f"no space-time model {name!r}{_nearest(name, list(MODELS))}; there are {', '.join(MODELS)}")
+        raise KeyError(f"no space-time model {name!r}{nearest(name, MODELS)}")
     known = list(MODELS[name]().options)
     for option in options:
         if option not in known:
-            raise KeyError(f"{name} has no option {option!r}{_nearest(option, known)}; it has {', '.join(known)}")
+            raise KeyError(f"{name} has no option {option!r}{nearest(option, known)}")
     expected = expected_types(MODELS[name])
     for option, value in options.items():
         check(f"option {option} of {name}", value, expected[option])
@@ -60,8 +60,3 @@ def load(path: str | Path, network: CameraNetwork) -> GapModel:
     """
     content = read(path, network)
     return build(content["model"], **content["options"]).restore(content["fitted"], network)
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.4)
-    return f", did you mean {near[0]!r}?" if near else ""

@@ -78,7 +78,6 @@ class Histogram(GapModel):
 
     def _prepare(self, network: CameraNetwork) -> None:
         count = len(network)
-        self._numbers = np.arange(count**2).reshape(count, count)
         self._top = float(self.log_density.max())
         self._table = distance_of(self.log_density, self._top, self._top - self.depth).astype(np.float32)
         self._table[np.eye(count, dtype=bool).ravel()] = self.depth / NATS
@@ -88,11 +87,6 @@ class Histogram(GapModel):
     def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
         """Constant within a bin."""
         return self._table.reshape(-1).take(number * self._table.shape[1] + self._bin(gap_s))
-
-    @property
-    def numbers(self) -> np.ndarray:
-        """A curve for each ordered pair."""
-        return self._numbers
 
     @property
     def unknown(self) -> float:

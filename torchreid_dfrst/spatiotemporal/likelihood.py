@@ -121,8 +121,6 @@ class Likelihood(GapModel):
         return prior
 
     def _prepare(self, network: CameraNetwork) -> None:
-        count = len(network)
-        self._numbers = np.arange(count**2).reshape(count, count)
         self._low, self._high = float(self.evidence.min()), float(self.evidence.max())
         self._table = self.evidence.astype(np.float32)
 
@@ -142,16 +140,10 @@ class Likelihood(GapModel):
 
         def evidence(rows: Sightings, columns: Sightings) -> GapTransit:
             assert self.network is not None
-            none = np.zeros(self._numbers.shape)
-            bounds = (self._low, self._high)
-            return GapTransit(rows, columns, self.network, self._numbers, none, self.ratio, 0.0, bounds)
+            numbers, bounds = self.numbers, (self._low, self._high)
+            return GapTransit(rows, columns, self.network, numbers, np.zeros(numbers.shape), self.ratio, 0.0, bounds)
 
         return RelayTransit(query, gallery, evidence, self.relays, self.returns, (self._low, self._high))
-
-    @property
-    def numbers(self) -> np.ndarray:
-        """A curve for each ordered pair."""
-        return self._numbers
 
     @property
     def unknown(self) -> float:

@@ -77,9 +77,10 @@ class GapModel(ABC):
         """Distance of curve ``number`` at the signed gap ``t_gallery - t_query`` in seconds, elementwise."""
 
     @property
-    @abstractmethod
     def numbers(self) -> np.ndarray:
-        """``(C, C)`` int64: the curve of each ordered camera pair, query camera first."""
+        """``(C, C)`` int64: the curve of each ordered camera pair, query camera first; here each has its own."""
+        assert self.network is not None
+        return np.arange(len(self.network) ** 2).reshape(len(self.network), -1)
 
     @property
     def offsets(self) -> np.ndarray:

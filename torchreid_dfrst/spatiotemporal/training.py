@@ -66,6 +66,32 @@ def pairs_of_a_vehicle(sightings: Sightings) -> Pairs:
     return pairs
 
 
+def trips(seen: Sightings) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of passes of one vehicle by two cameras, with no other pass by either of them in between.
+
+    A vehicle that goes from A to B, and by A and B once more an hour later, has made the trip from A to B twice; that
+    it was by A at first and by B at last is no trip.
+
+    Args:
+        seen: one sighting for each pass, see ``one_per_pass``.
+
+    Returns:
+        ``(P,)`` int64 rows of the earlier pass and of the later one.
+
+    Raises:
+        ValueError: as ``pairs_of_a_vehicle``.
+    """
+    pairs, cameras = pairs_of_a_vehicle(seen), seen.camera.max() + 1
+    forth = seen.time_s[pairs.first] <= seen.time_s[pairs.second]
+    ends = np.where(forth, [pairs.first, pairs.second], [pairs.second, pairs.first])
+    # of each pass the next one by the other camera; of what is left, of each pass the last one before it
+    for here, there in ((0, 1), (1, 0)):
+        key = ends[here] * cameras + seen.camera[ends[there]]
+        order = np.lexsort((seen.time_s[ends[1]] - seen.time_s[ends[0]], key))
+        ends = ends[:, order[np.unique(key[order], return_index=True)[1]]]
+    return ends[0], ends[1]
+
+
 def passes(sightings: Sightings, by_identity: bool) -> np.ndarray:
     """Which pass of one vehicle by one camera each sighting belongs to.
 

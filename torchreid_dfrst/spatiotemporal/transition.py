@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -10,21 +11,38 @@ import numpy as np
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.evidence import NATS, distance_of
 from torchreid_dfrst.spatiotemporal.model import GapModel
-from torchreid_dfrst.spatiotemporal.training import pairs_of_a_vehicle
+from torchreid_dfrst.spatiotemporal.training import one_per_pass, trips
+
+NORMAL = 1.4826  # a normal law's deviation over its median absolute deviation
+
+
+def _median_deviation(values: np.ndarray) -> float:
+    return float(NORMAL * np.median(np.abs(values - np.median(values))))
+
+
+Estimate = Callable[[np.ndarray], float]
+# name -> mu and sigma of a list of logarithms
+ESTIMATES: dict[str, tuple[Estimate, Estimate]] = {
+    "median": (np.median, _median_deviation),
+    "likelihood": (np.mean, np.std),
+}
 
 
 @dataclass(eq=False, kw_only=True)
 class Transition(GapModel):
     """``-ln p(|gap|)`` with ``p`` the log-normal density of trips from the earlier camera to the later one.
 
+    What counts as a trip says ``training.trips``: a vehicle that comes back an hour later did not take an hour.
     In tenths of nats below the highest density of any pair, cut at ``depth``: ``[0, depth / 10]``. OIN turns ``p`` into
     a distance by a logistic whose constants are not published; the logarithm ranks the same way and keeps apart what
-    the logistic flattens. A pair of cameras seen fewer than ``min_pairs`` times takes the law of all trips, carried
-    over by the distance: ln(gap / distance) has one mean and one deviation. One camera and itself is no trip: the
+    the logistic flattens. A pair of cameras with fewer than ``min_trips`` trips takes the law of all trips,
+    carried over by the distance: ln(gap / distance) has one mu and one sigma. One camera and itself is no trip: the
     largest distance. An image without a time gets the distance of the median trip of all.
 
     Args:
-        min_pairs: fewest pairs of images for a law of its own.
+        estimate: of mu and sigma: ``"median"`` takes the median and the median absolute deviation, on which a detour
+            weighs no more than any other trip; ``"likelihood"`` (OIN) mean and standard deviation.
+        min_trips: fewest trips for a law of its own.
         floor_s: shorter gaps count as this, seconds.
         floor_m: shorter distances count as this, metres, in the law of all trips.
         sigma_floor: smallest deviation of ln seconds, so that a handful of equal trips is no certainty.
@@ -32,10 +50,12 @@ class Transition(GapModel):
 
     Raises:
         ValueError: an option is out of range.
+        KeyError: an unknown estimate.
     """
 
     name: ClassVar[str] = "transition"
-    min_pairs: int = 10
+    estimate: str = "median"
+    min_trips: int = 10
     floor_s: float = 1.0
     floor_m: float = 10.0
     sigma_floor: float = 0.05
@@ -47,33 +67,35 @@ class Transition(GapModel):
 
     def __post_init__(self) -> None:
         """Check the options."""
-        for name in ("min_pairs", "floor_s", "floor_m", "sigma_floor", "depth"):
+        if self.estimate not in ESTIMATES:
+            raise KeyError(f"estimate is {self.estimate!r}, choose one of {', '.join(ESTIMATES)}")
+        for name in ("min_trips", "floor_s", "floor_m", "sigma_floor", "depth"):
             if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
 
     def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
-        pairs, count = pairs_of_a_vehicle(sightings), len(network)
-        row, time = network.rows(sightings.camera), sightings.time_s
-        forth = time[pairs.first] <= time[pairs.second]
-        start, end = np.where(forth, pairs.first, pairs.second), np.where(forth, pairs.second, pairs.first)
-        trip = row[start] * count + row[end]
-        log = np.log(np.maximum(time[end] - time[start], self.floor_s))
-        seen = np.bincount(trip, minlength=count**2)
-        mean = np.bincount(trip, log, count**2) / np.maximum(seen, 1)
-        spread = np.sqrt(np.bincount(trip, (log - mean[trip]) ** 2, count**2) / np.maximum(seen, 1))
-
+        seen, count = one_per_pass(sightings), len(network)
+        row, (start, end) = network.rows(seen.camera), trips(seen)
+        pair = row[start] * count + row[end]
+        log = np.log(np.maximum(seen.time_s[end] - seen.time_s[start], self.floor_s))
         metres = np.log(np.maximum(network.distance_m, self.floor_m)).ravel()
-        pace = log - metres[trip]
-        known = seen >= self.min_pairs
-        shape = (count, count)
-        self.mu = np.where(known, mean, metres + pace.mean()).reshape(shape)
-        self.sigma = np.maximum(np.where(known, spread, pace.std()), self.sigma_floor).reshape(shape)
-        self.seen = seen.reshape(shape)
+        middle, spread = ESTIMATES[self.estimate]
+
+        # the law of all trips is one of pace: ln(gap / distance)
+        pace = log - metres[pair]
+        mu, sigma = metres + middle(pace), np.full(count**2, spread(pace))
+        self.seen = np.bincount(pair, minlength=count**2)
+        order = np.argsort(pair, kind="stable")
+        for own in np.split(order, np.flatnonzero(np.diff(pair[order])) + 1):
+            if len(own) >= self.min_trips:
+                mu[pair[own[0]]], sigma[pair[own[0]]] = middle(log[own]), spread(log[own])
+        self.mu, self.sigma, self.seen = (
+            values.reshape(count, count) for values in (mu, np.maximum(sigma, self.sigma_floor), self.seen)
+        )
         self.median_s = float(np.exp(np.median(log)))
 
     def _prepare(self, network: CameraNetwork) -> None:
         count = len(network)
-        self._numbers = np.arange(count**2).reshape(count, count)
         self._same = np.eye(count, dtype=bool).ravel()
         mode = np.where(np.eye(count, dtype=bool), -np.inf, self.sigma**2 / 2 - self.mu - np.log(self.sigma))
         self._top = float(mode.max() - np.log(np.sqrt(2 * np.pi)))
@@ -97,11 +119,6 @@ class Transition(GapModel):
         return distance_of(evidence, self._top, bottom)
 
     @property
-    def numbers(self) -> np.ndarray:
-        """A curve for each ordered pair."""
-        return self._numbers
-
-    @property
     def unknown(self) -> float:
         """The distance of a trip of the median length, mean over all pairs of two cameras."""
         return self._unknown
@@ -113,7 +130,7 @@ class Transition(GapModel):
 
     def describe(self) -> str:
         """How many pairs have a law of their own, and the quickest and slowest of them."""
-        own = self.seen >= self.min_pairs
+        own = self.seen >= self.min_trips
         pairs = len(own) * (len(own) - 1)
         return (
             f"transition (log-normal per ordered camera pair): {own.sum()} of {pairs} pairs of cameras have a law of "
@@ -121,5 +138,5 @@ class Transition(GapModel):
             f"  median trips from {np.exp(self.mu[own].min()):.0f} to {np.exp(self.mu[own].max()):.0f} s, "
             f"sigma from {self.sigma[own].min():.2f} to {self.sigma[own].max():.2f}"
             if own.any()
-            else f"transition: no pair of cameras was seen {self.min_pairs} times, all take the law of all trips"
+            else f"transition: no pair of cameras was seen {self.min_trips} times, all take the law of all trips"
         )
