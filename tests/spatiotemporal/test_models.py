@@ -215,6 +215,12 @@ def test_times_in_the_wrong_unit_are_recognised(name, factor, unit):
         build(name, check_units=False).fit(wrong, road())
 
 
+def test_road_distances_in_kilometres_are_recognised():
+    right = road()
+    with pytest.raises(ValueError, match="or the distances like kilometres"):
+        build("provid").fit(traffic(0), CameraNetwork(right.cameras, right.distance_m / 1000))
+
+
 def test_fusion_is_equation_six():
     rng = np.random.default_rng(0)
     appearance, transit = rng.random((3, 4), dtype=np.float32), rng.random((3, 4), dtype=np.float32)

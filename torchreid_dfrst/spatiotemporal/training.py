@@ -152,13 +152,18 @@ def check_network(network: CameraNetwork) -> None:
 
 
 def leg_speeds(sightings: Sightings, network: CameraNetwork) -> np.ndarray:
-    """Speeds in m/s from one pass of a vehicle to its next, over legs of at least ``LEG_M`` metres."""
+    """Speeds in m/s from one pass of a vehicle to its next, over legs of at least ``LEG_M`` metres.
+
+    Where no road is that long, as in a small network or one given in kilometres, over half the longest road at least.
+    """
+    least = min(LEG_M, float(network.distance_m.max()) / 2)
     seen = one_per_pass(sightings[(sightings.identity != UNKNOWN) & ~np.isnan(sightings.time_s)])
     seen = seen[np.lexsort((seen.time_s, seen.identity))]
     row = network.rows(seen.camera)
     leg = (np.diff(seen.identity) == 0) & (np.diff(seen.time_s) > 0)
     metres, seconds = network.distance_m[row[:-1], row[1:]][leg], np.diff(seen.time_s)[leg]
-    return metres[metres >= LEG_M] / seconds[metres >= LEG_M]
+    far = (metres >= least) & (metres > 0)
+    return metres[far] / seconds[far]
 
 
 def check_speed(sightings: Sightings, network: CameraNetwork) -> None:

@@ -59,7 +59,7 @@ class Transition(GapModel):
     floor_s: float = 1.0
     floor_m: float = 10.0
     sigma_floor: float = 0.05
-    depth: float = 30.0
+    depth: float = 9.0
     mu: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
     sigma: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
     seen: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
