@@ -154,9 +154,9 @@ def check_network(network: CameraNetwork) -> None:
 def leg_speeds(sightings: Sightings, network: CameraNetwork) -> np.ndarray:
     """Speeds in m/s from one pass of a vehicle to its next, over legs of at least ``LEG_M`` metres.
 
-    Where no road is that long, as in a small network or one given in kilometres, over half the longest road at least.
+    Where no road is that long, as in a small network or one given in kilometres, over all of them.
     """
-    least = min(LEG_M, float(network.distance_m.max()) / 2)
+    least = LEG_M if network.distance_m.max() >= LEG_M else 0.0
     seen = one_per_pass(sightings[(sightings.identity != UNKNOWN) & ~np.isnan(sightings.time_s)])
     seen = seen[np.lexsort((seen.time_s, seen.identity))]
     row = network.rows(seen.camera)
