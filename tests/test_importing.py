@@ -115,19 +115,6 @@ def test_the_command_and_scoring_what_it_wrote(table, tmp_path):
     assert done.code == 2 and done.err.startswith("error: no table at")
 
 
-def test_torchreids_extractor_as_the_docs_show_it(tiny_veri, tmp_path, monkeypatch):
-    from torchreid.reid.models import osnet
-    from torchreid.reid.utils import FeatureExtractor
-
-    # it fetches ImageNet weights even where it is given others
-    monkeypatch.setattr(osnet, "init_pretrained_weights", lambda model, key: None)
-    paths = [str(path) for path in sorted((tiny_veri / "veri776" / "image_test").iterdir())[:2]]
-    extractor = FeatureExtractor(model_name="osnet_x0_25", device="cpu", verbose=False, image_size=(64, 64))
-    torch.save({"embedding": torch.cat([extractor([path]).cpu() for path in paths]), "path": paths}, tmp_path / "e.pt")
-    values, names = read_embeddings(tmp_path / "e.pt")
-    assert values.shape == (2, 512) and names == paths
-
-
 class Malice:
     """Unpickled, it writes a file."""
 

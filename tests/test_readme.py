@@ -1,20 +1,28 @@
 """README's Python runs as written, and its commands and links name what is there."""
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+import torchreid
+from PIL import Image
+from torchvision.transforms import ToTensor
 
+from torchreid_dfrst.importing import import_features
 from torchreid_dfrst.retrieval import Extraction
 
+SPLITS = ("train", "query", "gallery")
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = {block.split("\n")[0]: block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)}
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def block_with(word):
-    found = [block for block in BLOCKS.values() if word in block]
+    found = [block for block in BLOCKS if word in block]
     assert len(found) == 1, f"README has {len(found)} Python blocks with {word!r}"
     return found[0]
 
@@ -40,6 +48,46 @@ def test_your_features_become_a_file_and_ten_lines_score_it(yours, capsys):
     assert len(Extraction.load(yours / "features.npz").gallery) == 120
     exec(block_with("Extraction.load"), {})
     assert "+ ST + re-ranking" in capsys.readouterr().out
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """A table of three images, in the current folder."""
+    names = [f"{k}.jpg" for k in range(3)]
+    for k, name in enumerate(names):
+        Image.new("RGB", (30, 20), (80 * k, 0, 0)).save(tmp_path / name)
+    rows = [f"{name},1,{k},{k},{split}" for k, (name, split) in enumerate(zip(names, SPLITS, strict=True))]
+    (tmp_path / "table.csv").write_text("\n".join(["path,identity,camera,time,split", *rows]))
+    monkeypatch.chdir(tmp_path)
+    return names
+
+
+def test_embeddings_of_torchreid(table, monkeypatch):
+    # it fetches ImageNet weights even where it is given others
+    monkeypatch.setattr(torchreid.models.osnet, "init_pretrained_weights", lambda model, key: None)
+    model = torchreid.models.build_model("osnet_x0_25", 5, pretrained=False)
+    torch.save({"state_dict": model.state_dict()}, "model.pth.tar")
+    exec(block_with("FeatureExtractor").replace("osnet_x1_0", "osnet_x0_25"), {})
+    extraction = import_features("embeddings.pt", "table.csv")
+    assert [part.embedding.shape for part in (extraction.query, extraction.gallery)] == [(1, 512)] * 2
+
+
+def test_embeddings_of_open_metric_learning(table, monkeypatch):
+    """With stand-ins of its two functions, which take what the real ones take."""
+
+    def dataset(paths, transform=None):
+        return [transform(Image.open(path)) for path in paths]
+
+    def inference(model, dataset, batch_size):
+        return torch.cat([model(image[None]) for image in dataset])
+
+    for name, held in (("oml", {}), ("oml.datasets", {"ImageBaseDataset": dataset}), ("oml.inference", locals())):
+        module = ModuleType(name)
+        vars(module).update(held)
+        monkeypatch.setitem(sys.modules, name, module)
+    exec(block_with("from oml"), {"extractor": torch.nn.Flatten(), "transform": ToTensor()})
+    query = import_features("embeddings.pt", "table.csv").query
+    assert query.embedding.shape == (1, 30 * 20 * 3) and query.embedding.max() > 0.3
 
 
 def test_installation_registers_the_model(monkeypatch):

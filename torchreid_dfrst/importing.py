@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ from torchreid_dfrst.data.table import read_distances, read_rows
 from torchreid_dfrst.data.text import read_text, sample
 from torchreid_dfrst.names import nearest
 from torchreid_dfrst.retrieval import Extraction, Features
+from torchreid_dfrst.retrieval.features import DAMAGED
 from torchreid_dfrst.tensors import read_safely
 
 logger = logging.getLogger(__name__)
@@ -117,7 +116,7 @@ def _numpy(path: Path) -> Any:
             return held
         with held:
             return {name: held[name] for name in held.files}
-    except (ValueError, OSError, EOFError, KeyError, SyntaxError, zlib.error, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise ValueError(
             f"{path} is torn, or holds pickled objects, which are refused and not run ({error}): save plain numbers"
         ) from error

@@ -11,6 +11,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from torchreid_dfrst.retrieval.features import DAMAGED
+
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """The state dict in a file, without the ``module.`` that names have after training in parallel.
@@ -63,7 +65,7 @@ def read_safely(path: str | Path) -> Any:
             f"({str(error).splitlines()[0]}). Files of torchreid 1.4.0 can be converted by whoever trusts them: "
             "save their state_dict alone"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
+    except (*DAMAGED, AssertionError) as error:
         raise ValueError(
             f"{path} is torn or not a checkpoint ({str(error).splitlines()[0] if str(error) else error!r})"
         ) from error

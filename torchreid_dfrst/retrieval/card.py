@@ -26,6 +26,7 @@ from torchreid_dfrst.version import __version__
 
 FORMAT = "torchreid_dfrst card 1"
 SAMPLES = 1000
+NEEDED = ("rows", "intervals", "protocol", "queries", "gallery", "data", "source")
 UNNAMED = "data without a name"
 _PACKAGES = ("torch", "torchvision", "torchreid", "numpy", "scipy", "faiss-gpu", "faiss-cpu")
 
@@ -71,6 +72,9 @@ class Card:
             raise ValueError(f"{path} is not JSON ({error}): make the card again with tools/evaluate.py") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"{path} is no result card of the form {FORMAT!r}: make it again with tools/evaluate.py")
+        lost = [key for key in NEEDED if key not in content]
+        if lost:
+            raise ValueError(f"the result card {path} lacks {', '.join(lost)}: make it again with tools/evaluate.py")
         if not _beside(path).is_file():
             return cls(content)
         if file_digest(_beside(path)) != content.get("queries_sha256"):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,11 @@ import numpy as np
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 FORMAT = "torchreid_dfrst features 1"
+# what NumPy and zipfile raise on damaged files, one byte changed at a time
+DAMAGED = (
+    ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, RuntimeError, OverflowError, MemoryError,
+    OSError, EOFError, struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +133,7 @@ class Extraction:
             if str(columns.pop("format")) != FORMAT:
                 raise KeyError("format")
             source = json.loads(str(columns["source"]))
-        except (KeyError, OSError, EOFError, AttributeError, ValueError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise ValueError(
                 f"{path} is not a features file of this package ({error}): make it with tools/extract.py"
             ) from error

@@ -1,0 +1,89 @@
+"""Whatever a file of embeddings, features or a card holds, it is read or refused in our own words, and never run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from torchreid_dfrst.importing import read_embeddings
+from torchreid_dfrst.retrieval import Extraction, Features, Metrics, protocols
+from torchreid_dfrst.retrieval.card import Card, make_card
+from torchreid_dfrst.sightings import Sightings
+
+VALUES = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+SIGHTINGS = Sightings(np.arange(4), np.arange(4.0), np.array([0, 0, 1, 1]), path=np.array(list("abcd")))
+EXTRACTION = Extraction(Features(VALUES, SIGHTINGS), Features(VALUES, SIGHTINGS))
+
+
+def write_card(path):
+    protocol = protocols.build()
+    distance = np.linalg.norm(VALUES[:, None] - VALUES, axis=2)
+    metrics: Metrics = protocol.score(distance, SIGHTINGS, SIGHTINGS)
+    make_card(EXTRACTION, protocol, {"appearance": [metrics]}, [(SIGHTINGS, SIGHTINGS)], {}, "test").save(path)
+
+
+WRITERS = {
+    "e.npy": (lambda path: np.save(path, VALUES), read_embeddings),
+    "e.npz": (lambda path: np.savez(path, e=VALUES, path=np.array(list("abcd"))), read_embeddings),
+    "small.npz": (lambda path: np.savez_compressed(path, e=VALUES), read_embeddings),
+    "e.pt": (lambda path: torch.save({"e": torch.from_numpy(VALUES), "path": list("abcd")}, path), read_embeddings),
+    "e.csv": (lambda path: path.write_text("path,x,y\na,1,2\nb,0.5,nan\n"), read_embeddings),
+    "f.npz": (
+        lambda path: Extraction(Features(VALUES, SIGHTINGS), Features(VALUES, SIGHTINGS)).save(path),
+        Extraction.load,
+    ),
+    "card.json": (write_card, Card.load),
+}
+WORDS = st.sampled_from(
+    [b"", b"\x00", b"PK", b"path", b"x", b"\xff\xfe", b"[", b"{", b"}", b"'", b'"', b"\n", b",", b"9" * 30]
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("files")
+    for name, (write, _) in WRITERS.items():
+        write(made / name)
+    return made
+
+
+CHANGES = {
+    "whole": lambda sound, content, start, end: content,
+    "torn": lambda sound, content, start, end: sound[:start],
+    "patched": lambda sound, content, start, end: sound[:start] + content + sound[end:],
+    "patched at the start": lambda sound, content, start, end: (
+        sound[: start // 20] + content + sound[start // 20 + 1 :]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.one_of(WORDS, st.binary(max_size=40)),
+    place=st.floats(0, 1),
+    length=st.integers(0, 40),
+    how=st.sampled_from([*CHANGES, "patched", "patched"]),
+)
+def test_a_damaged_file_is_read_or_refused(folder, name, content, place, length, how):
+    path, read = folder / name, WRITERS[name][1]
+    sound = path.read_bytes()
+    start = round(place * len(sound))
+    try:
+        path.write_bytes(CHANGES[how](sound, content, start, start + length))
+        read(path)
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        assert str(path.name) in str(error), f"{error!r} does not name the file"
+    finally:
+        path.write_bytes(sound)
+
+
+@pytest.mark.parametrize("word", ["null", "[]", "3", "{}", json.dumps({"format": "torchreid_dfrst card 1"})])
+def test_json_that_is_no_card(tmp_path, word):
+    (tmp_path / "card.json").write_text(word)
+    with pytest.raises(ValueError, match="card"):
+        Card.load(tmp_path / "card.json").table()
