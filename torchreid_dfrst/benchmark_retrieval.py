@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,18 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 import torchreid
+from tqdm import tqdm
 
-from torchreid_dfrst import spatiotemporal
+from torchreid_dfrst import benchmark_parts
+from torchreid_dfrst.benchmark_parts import OMEGA, Size, columns, paper_model, theirs
 from torchreid_dfrst.retrieval import Features, Parameters, Reranking, evaluate
 from torchreid_dfrst.retrieval.products import rates
-from torchreid_dfrst.retrieval.synthetic import features, ring
+from torchreid_dfrst.retrieval.synthetic import features
 from torchreid_dfrst.sightings import Sightings
 
-SCALES = {
+SCALES: dict[str, Size] = {
     "tiny": (40, 260, 64, 20),
     "small": (300, 2700, 512, 60),
     "veri": (1678, 11579, 2048, 200),
     "vehicleid": (2400, 17638, 2048, 2400),
+    "12k": (1250, 11250, 512, 625),
+    "25k": (2500, 22500, 512, 1250),
+    "50k": (5000, 45000, 512, 2500),
     "100k": (10000, 90000, 512, 5000),
     "msmt17": (9382, 84438, 2048, 3000),
     "veriwild": (10000, 138000, 2048, 10000),
@@ -33,6 +38,8 @@ SCALES = {
 """Queries, gallery images, dimensions, vehicles."""
 HELD = 20_000
 """Images up to which torchreid's six N x N matrices fit in 16 GB."""
+FLOOR_ROWS = 8192
+"""Rows of the floor that are measured where there are more than ``HELD`` images; the rest is extrapolated."""
 
 
 def timed(job: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -43,105 +50,120 @@ def timed(job: Callable[[], Any]) -> tuple[Any, float, float]:
     return result, time.perf_counter() - wall, time.process_time() - cpu
 
 
-def theirs(query: Features, gallery: Features) -> np.ndarray:
-    """What torchreid's engine does for ``rerank=True``."""
-    q, g = torch.from_numpy(query.embedding), torch.from_numpy(gallery.embedding)
-    far = [torchreid.metrics.compute_distance_matrix(a, b, "euclidean").numpy() for a, b in ((q, g), (q, q), (g, g))]
-    return torchreid.utils.re_ranking(*far)
+def ours(query: Features, gallery: Features, **options: Any) -> tuple[Reranking, np.ndarray]:
+    """The job and its distances."""
+    job = Reranking(query.embedding, gallery.embedding, Parameters(), keep=True, **options)
+    return job, job.matrix()
 
 
-def ours(query: Features, gallery: Features, keep: bool, **options: Any) -> tuple[Reranking, Any]:
-    """The job and its distances: a matrix, or the metrics of blocks that are never held together."""
-    job = Reranking(query.embedding, gallery.embedding, Parameters(), keep=keep, **options)
-    return job, job.matrix() if keep else evaluate(job.blocks(), *columns(query, gallery))
-
-
-def columns(query: Features, gallery: Features) -> tuple[np.ndarray, ...]:
-    """Identities and cameras as ``evaluate`` wants them."""
-    q, g = query.sightings, gallery.sightings
-    return q.identity, g.identity, q.camera, g.camera
-
-
-def floor(rows: torch.Tensor) -> None:
-    """All inner products by ``torch.mm``, nothing done with them."""
-    out = torch.empty(2048, len(rows))
-    for start in range(0, len(rows), 2048):
-        part = rows[start : start + 2048]
-        torch.mm(part, rows.t(), out=out[: len(part)])
-
-
-def memory(send: Any, scale: str, seed: int, who: str) -> None:
-    """In a fresh process: peak memory of one job over what imports and features take, in bytes."""
-    query, gallery = features(*SCALES[scale], np.random.default_rng(seed))
-    gc.collect()
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak starts again from here
-    base = status("VmRSS")
-    theirs(query, gallery) if who == "torchreid" else ours(
-        query, gallery, sum(SCALES[scale][:2]) <= HELD, precision=who
-    )
-    send.put(status("VmHWM") - base)
-
-
-def status(name: str) -> int:
-    """One line of the process's own record of memory, in bytes."""
-    with open("/proc/self/status") as file:
-        return next(1024 * int(line.split()[1]) for line in file if line.startswith(name))
-
-
-def in_fresh_process(scale: str, seed: int, who: str) -> int:
-    """``memory`` of one job.
-
-    Raises:
-        RuntimeError: the process died, of too little memory for instance.
-    """
-    context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    process = context.Process(target=memory, args=(queue, scale, seed, who))
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise RuntimeError(f"the process that measured the memory of {who} at {scale} ended with {process.exitcode}")
-    return int(queue.get())
+def floor(query: Features, gallery: Features, most: int) -> float:
+    """Seconds of all inner products by ``torch.mm``, nothing done with them; from the first ``most`` rows."""
+    parts = [torch.from_numpy(part.embedding) for part in (query, gallery)]
+    count, done, start = sum(map(len, parts)), 0, time.perf_counter()
+    out = torch.empty(2048, max(map(len, parts)))
+    for rows in parts:
+        for begin in range(0, min(len(rows), most - done), 2048):
+            block = rows[begin : min(begin + 2048, begin + most - done)]
+            for other in parts:
+                torch.mm(block, other.t(), out=out.view(-1)[: len(block) * len(other)].view(len(block), len(other)))
+            done += len(block)
+    return (time.perf_counter() - start) * count / done
 
 
 def measure(scale: str, rounds: int, seed: int, peers: bool, quiet: bool) -> dict[str, Any]:
-    """All figures of one scale; every ratio is the median over rounds that run everything in turn."""
+    """All figures of one scale that fits in memory; ratios are medians over rounds that run everything in turn."""
     query, gallery = features(*SCALES[scale], np.random.default_rng(seed))
-    count, width = len(query) + len(gallery), query.embedding.shape[1]
-    fits = peers and count <= HELD
-    keep = count <= HELD
     every = Sightings.concatenate([query.sightings, gallery.sightings])
-    train = features(1, 4000, 8, 200, np.random.default_rng(seed + 1))[1].sightings
-    transit = spatiotemporal.build("lognormal").fit(train, ring()).transit(every, every)
+    transit = paper_model(seed).transit(every, every)
     seen: dict[str, list[tuple[float, float]]] = {}
-    found: dict[str, Any] = {"scale": scale, "queries": len(query), "gallery": len(gallery), "dimensions": width}
+    found: dict[str, Any] = described(scale, seed)
     last: dict[str, Any] = {}
 
-    def run(name: str, job: Callable[[], Any]) -> Any:
+    def run(name: str, job: Callable[[], Any]) -> None:
         last[name], wall, cpu = timed(job)
         seen.setdefault(name, []).append((wall, cpu))
         if not quiet:
             print(f"{name:<12} {wall:9.3f} s  {cpu:9.3f} CPU s", flush=True)
 
-    for _ in range(rounds):
-        if count <= HELD or not peers:
-            run("floor", lambda: floor(torch.from_numpy(np.concatenate([query.embedding, gallery.embedding]))))
+    for _ in tqdm(range(rounds), desc=f"{scale}, rounds", disable=None):
+        run("floor", partial(floor, query, gallery, len(every)))
         for precision in ("fp32", "bf16"):
-            run(precision, partial(ours, query, gallery, keep, precision=precision))
+            run(precision, partial(ours, query, gallery, precision=precision))
             last[precision][0].seconds["whole"] = seen[precision][-1][0]
             for stage, value in last[precision][0].seconds.items():
                 found.setdefault("stages", {}).setdefault(precision, {}).setdefault(stage, []).append(value)
-        run("fused", lambda: ours(query, gallery, keep, precision="fp32", transit=transit, weight=0.2))
-        if keep:
-            run("evaluate", lambda: evaluate(last["fp32"][1], *columns(query, gallery)))
-        if fits:
-            run("torchreid", lambda: theirs(query, gallery))
+        run("fused", lambda: ours(query, gallery, precision="fp32", transit=transit, weight=OMEGA))
+        run("evaluate", lambda: evaluate(last["fp32"][1], *columns(query, gallery)))
+        if peers:
+            run("torchreid", lambda: theirs(query, gallery)[1])
             run("evaluate_rank", lambda: torchreid.metrics.evaluate_rank(last["fp32"][1], *columns(query, gallery)))
-    return report(found, seen, last, scale, seed, fits)
+    alone = {
+        who: benchmark_parts.in_fresh_process(SCALES[scale], seed, who, keep=True)
+        for who in ("fp32", "bf16", *(["torchreid"] if peers else []))
+    }
+    return report(found | {"memory_bytes": {who: run["memory_bytes"] for who, run in alone.items()}}, seen, last, peers)
 
 
-def report(found: dict[str, Any], seen: dict[str, Any], last: dict[str, Any], scale: str, seed: int, fits: bool) -> Any:
+def measure_streamed(scale: str, rounds: int, seed: int) -> dict[str, Any]:
+    """The job with distances in blocks that are never held together, each run in a fresh process, and the floor."""
+    query, gallery = features(*SCALES[scale], np.random.default_rng(seed))
+    found, count = described(scale, seed), len(query) + len(gallery)
+    most = count if count <= HELD else FLOOR_ROWS
+    runs: dict[str, list[dict[str, Any]]] = {}
+    with tqdm(total=4 * rounds, desc=f"{scale}, runs", disable=None) as bar:
+        for _ in range(rounds):
+            runs.setdefault("floor", []).append({"seconds": floor(query, gallery, most)})
+            bar.update()
+            for who in ("fp32", "bf16", "fused"):
+                once = benchmark_parts.in_fresh_process(SCALES[scale], seed, who, False, progress=sys.stderr.isatty())
+                runs.setdefault(who, []).append(once)
+                bar.update()
+    seconds = {who: [run["seconds"] for run in several] for who, several in runs.items()}
+    found["streamed"] = {who: several[-1] for who, several in runs.items() if who != "floor"}
+    found["seconds"] = benchmark_parts.medians(seconds)
+    found["memory_bytes"] = {who: max(run["memory_bytes"] for run in runs[who]) for who in found["streamed"]}
+    found["floor_rows"], found["floor_is_extrapolated"] = most, most < count
+    found["floor_ratio"] = benchmark_parts.ratio(seconds, "fp32", "floor")
+    found["bf16_floor_ratio"] = benchmark_parts.ratio(seconds, "bf16", "floor")
+    found["fused_over_appearance"] = benchmark_parts.ratio(seconds, "fused", "fp32")
+    return found | machine(rounds)
+
+
+def measure_cold(scale: str, rounds: int, seed: int, peers: bool) -> dict[str, Any]:
+    """Both mAPs in fresh processes, imports and features not counted: torchreid as pip installs it, and ours."""
+    names = ["fp32", "bf16", *(["torchreid"] if peers else [])]
+    runs: dict[str, list[dict[str, Any]]] = {who: [] for who in names}
+    for _ in tqdm(range(rounds), desc=f"{scale}, cold", disable=None):
+        for who in names:
+            runs[who].append(benchmark_parts.in_fresh_process(SCALES[scale], seed, who, keep=True))
+    seconds = {who: [run["seconds"] for run in several] for who, several in runs.items()}
+    found = described(scale, seed) | {"cold_seconds": benchmark_parts.medians(seconds)}
+    found["cold_mAP"] = {who: several[-1]["mAP"] for who, several in runs.items()}
+    for who in ("fp32", "bf16") if peers else ():
+        found[f"cold_{who}_speedup"] = benchmark_parts.ratio(seconds, "torchreid", who)
+    return found | machine(rounds)
+
+
+def described(scale: str, seed: int) -> dict[str, Any]:
+    """What was measured."""
+    queries, gallery, width, vehicles = SCALES[scale]
+    size = {"queries": queries, "gallery": gallery, "dimensions": width, "vehicles": vehicles}
+    return {"scale": scale, **size, "images": queries + gallery, "seed": seed}
+
+
+def machine(rounds: int) -> dict[str, Any]:
+    """Where and how often."""
+    with open("/proc/cpuinfo") as file:
+        models = {line.split(":")[1].strip() for line in file if line.startswith("model name")}
+    versions = {m.__name__: m.__version__ for m in (np, torch, torchreid)}
+    return {
+        "rounds": rounds, "threads": torch.get_num_threads(), "load": os.getloadavg(), "processor": sorted(models),
+        "versions": versions, "giga_operations_per_second": rates(torch.get_num_threads()),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }  # fmt: skip
+
+
+def report(found: dict[str, Any], seen: dict[str, Any], last: dict[str, Any], fits: bool) -> dict[str, Any]:
     """The figures as medians and ratios."""
 
     def ratio(one: str, other: str, clock: int = 0) -> float | None:
@@ -159,9 +181,7 @@ def report(found: dict[str, Any], seen: dict[str, Any], last: dict[str, Any], sc
         found[prefix + "floor_ratio"] = ratio("fp32", "floor", clock)
         found[prefix + "bf16_floor_ratio"] = ratio("bf16", "floor", clock)
         found[prefix + "fused_over_appearance"] = ratio("fused", "fp32", clock)
-    found["memory_bytes"] = {who: in_fresh_process(scale, seed, who) for who in ("fp32", "bf16")}
     if fits:
-        found["memory_bytes"]["torchreid"] = in_fresh_process(scale, seed, "torchreid")
         found["rerank_memory_ratio"] = found["memory_bytes"]["fp32"] / found["memory_bytes"]["torchreid"]
         for precision, name in (("fp32", "rerank"), ("bf16", "bf16_rerank")):
             gap = np.abs(last[precision][1] - last["torchreid"])
@@ -174,6 +194,4 @@ def report(found: dict[str, Any], seen: dict[str, Any], last: dict[str, Any], sc
             "method": near.method, "fallbacks": near.fallbacks, "near_ties": len(near.near_ties),
             "near_ties_at_a_cut": len(last[precision][0].cuts),
         }  # fmt: skip
-    found["giga_operations_per_second"] = rates(torch.get_num_threads())
-    found["rounds"], found["threads"], found["load"] = len(seen["fp32"]), torch.get_num_threads(), os.getloadavg()
-    return found
+    return found | machine(len(seen["fp32"]))

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tools.benchmark_retrieval import main
-from torchreid_dfrst import benchmark_retrieval
+from torchreid_dfrst import benchmark_parts
 
 RATIOS = (
     "rerank_speedup",
@@ -37,7 +37,7 @@ def test_one_json_object_with_the_promised_numbers(monkeypatch, capsys):
 
 
 def test_without_torchreid_nothing_is_compared_with_it(monkeypatch, capsys):
-    monkeypatch.setattr(benchmark_retrieval, "in_fresh_process", lambda scale, seed, who: 1)
+    monkeypatch.setattr(benchmark_parts, "in_fresh_process", lambda *_, **__: {"memory_bytes": 1})
     found = json.loads(run("--scale tiny --rounds 2 --without-torchreid --json", monkeypatch, capsys))
     assert found["rerank_speedup"] is None and found["evaluate_speedup"] is None
     assert found["fused_over_appearance"] > 0 and found["rounds"] == 2
@@ -53,5 +53,49 @@ def test_rounds_are_at_least_one(monkeypatch, capsys):
 def test_a_process_that_dies_is_an_error_and_not_a_wait_without_end(monkeypatch):
     quick = multiprocessing.get_context("fork")
     monkeypatch.setattr(multiprocessing, "get_context", lambda kind: quick)
-    with pytest.raises(RuntimeError, match="memory of fp32 at unheard-of ended with 1"):
-        benchmark_retrieval.in_fresh_process("unheard-of", 0, "fp32")
+    with pytest.raises(RuntimeError, match=r"measured unheard-of at \(9, 9, 4, 2\) ended with 1"):
+        benchmark_parts.in_fresh_process((9, 9, 4, 2), 0, "unheard-of", keep=True)
+
+
+def here(monkeypatch):
+    monkeypatch.setattr(benchmark_parts, "in_fresh_process", benchmark_parts.cold)
+
+
+def test_distances_in_blocks_with_their_floor(monkeypatch, capsys):
+    here(monkeypatch)
+    monkeypatch.setattr("torchreid_dfrst.benchmark_retrieval.HELD", 100)
+    monkeypatch.setattr("torchreid_dfrst.benchmark_retrieval.FLOOR_ROWS", 70)
+    found = json.loads(run("--scale tiny --rounds 1 --json --job streamed", monkeypatch, capsys))
+    assert found["images"] == 300 and found["floor_is_extrapolated"] and found["floor_rows"] == 70
+    assert {"fp32", "bf16", "fused"} == set(found["streamed"]) == set(found["memory_bytes"])
+    assert found["streamed"]["fp32"]["mAP"] == pytest.approx(found["streamed"]["bf16"]["mAP"])
+    assert min(found[name] for name in ("floor_ratio", "bf16_floor_ratio", "fused_over_appearance")) > 0
+
+
+def test_the_whole_job_in_fresh_processes_gives_the_same_scores(monkeypatch, capsys):
+    here(monkeypatch)
+    found = json.loads(run("--scale tiny --rounds 1 --json --job cold", monkeypatch, capsys))
+    for who in ("fp32", "bf16"):
+        assert found["cold_mAP"][who] == pytest.approx(found["cold_mAP"]["torchreid"], abs=1e-5)
+        assert found[f"cold_{who}_speedup"] > 0
+
+
+def test_fused_distances_are_those_that_numpy_gives(monkeypatch, capsys):
+    found = json.loads(run("--scale tiny --rounds 1 --json --job transit", monkeypatch, capsys))
+    for name in ("qg", "nn"):
+        assert found[f"transit_{name}_max_abs_diff"] < 1e-5 and found[f"transit_{name}_speedup"] > 0
+    assert 0 < found["bound_share_of_pairs"] <= found["bound_share_of_pairs_da_k"] + 1 and found["bound_over_block"] > 0
+
+
+def test_spcl_runs_beside_ours(tmp_path, monkeypatch, capsys):
+    code = "def compute_jaccard_distance(x, print_flag, search_option):\n    return (x @ x.T).numpy()\n"
+    (tmp_path / "faiss_rerank.py").write_text(code)
+    words = f"--scale tiny --rounds 1 --json --job clustering --spcl {tmp_path}"
+    found = json.loads(run(words, monkeypatch, capsys))
+    assert found["clustering_speedup"] > 0 and found["clustering_max_abs_diff"] > 0.1
+    with pytest.raises(SystemExit):
+        run(words + "/elsewhere", monkeypatch, capsys)
+    assert "no faiss_rerank.py in" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("--scale 100k --job cold", monkeypatch, capsys)
+    assert "all 100000 images" in capsys.readouterr().err

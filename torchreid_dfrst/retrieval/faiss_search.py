@@ -12,7 +12,7 @@ from torchreid_dfrst.retrieval import pairs
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.memory import STEP
 from torchreid_dfrst.retrieval.stack import Stack
-from torchreid_dfrst.retrieval.tiles import Search
+from torchreid_dfrst.retrieval.tiles import Progress, Search, no_progress
 
 MOST = 2048
 """Neighbours that FAISS gives at most on a GPU."""
@@ -62,7 +62,7 @@ class FaissSearch(Search):
         self.wide = min(most, max(count, 8 * count + 64 if fusion else count + 8))
         self.deep = min(most, 64 if fusion else 1)
 
-    def run(self) -> None:
+    def run(self, progress: Progress = no_progress) -> None:
         """Search block after block."""
         for block in self.rows.blocks(self.step):
             x = self.rows.rows(block)
@@ -82,6 +82,7 @@ class FaissSearch(Search):
                 certain &= (self.farthest[block] >= last + self.fusion.high) | (self.deep == len(self.columns))
             order = np.lexsort((column.ravel(), distance, row))
             self._conclude(block, row[order], column.ravel().astype(np.int64)[order], distance[order], ~certain)
+            progress(len(x))
 
     def _distances(
         self, block: slice, row: np.ndarray, column: np.ndarray, product: np.ndarray

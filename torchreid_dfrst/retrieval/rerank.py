@@ -18,6 +18,7 @@ from torchreid_dfrst.retrieval.parameters import POWER, Parameters
 from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.search import search
 from torchreid_dfrst.retrieval.stack import Stack, consecutive
+from torchreid_dfrst.retrieval.tiles import Progress, no_progress
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
 
@@ -86,6 +87,7 @@ class Reranking:
         memory_limit: see ``rerank``.
         device: see ``rerank``.
         keep: hold the ``(Q, G)`` original distances from the search on (faster); else they are made again.
+        progress: called with the number of images each time the neighbours of some more are found.
 
     Attributes:
         near: the neighbours it rests on, with near-ties, fallbacks and method.
@@ -106,6 +108,7 @@ class Reranking:
         device: str = "auto",
         *,
         keep: bool = False,
+        progress: Progress = no_progress,
     ):
         query, gallery = checks.unit("query", query), checks.unit("gallery", gallery)
         checks.same_width(query, gallery)
@@ -131,6 +134,7 @@ class Reranking:
             device=device,
             wanted=lambda rows, columns: rows.start < self.queries <= columns.start,
             sink=self._keep if keep else None,
+            progress=progress,
         )
         self.seconds = {"neighbours": time.perf_counter() - start}
         support = reciprocal.expanded(self.near.index, parameters.k1 + 1, parameters.half)

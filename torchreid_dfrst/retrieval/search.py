@@ -14,7 +14,7 @@ from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.memory import search_plan
 from torchreid_dfrst.retrieval.products import choose
 from torchreid_dfrst.retrieval.stack import Stack
-from torchreid_dfrst.retrieval.tiles import Search, Sink
+from torchreid_dfrst.retrieval.tiles import Progress, Search, Sink, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ def search(
     method: str = "auto",
     wanted: Callable[[slice, slice], bool] = lambda rows, columns: False,
     sink: Sink | None = None,
+    progress: Progress = no_progress,
 ) -> Neighbors:
     """Run one ``Search`` within a limit of memory, by matrix products or by FAISS.
 
@@ -75,7 +76,7 @@ def search(
             wanted=wanted,
             sink=sink,
         )
-    job.run()
+    job.run(progress)
     if job.fallbacks:
         logger.info("%d of %d rows had too many candidates and were measured whole", job.fallbacks, len(rows))
     ties = np.concatenate(job.near_ties)

@@ -20,6 +20,12 @@ CLOSE = 0.05
 """Appearance distance below which a float32 product does not give four digits of it."""
 
 Sink = Callable[[slice, slice, torch.Tensor], None]
+Progress = Callable[[int], object]
+"""Is told how many more rows are done."""
+
+
+def no_progress(rows: int) -> None:
+    """Nobody watches."""
 
 
 class Search:
@@ -72,7 +78,7 @@ class Search:
         self.near_ties: list[np.ndarray] = []
         self.fallbacks = 0
 
-    def run(self) -> None:
+    def run(self, progress: Progress = no_progress) -> None:
         """Make every tile once and settle each block of rows as soon as its last tile is there."""
         symmetric = self.columns is self.rows and (self.fusion is None or is_symmetric(self.fusion.transit))
         blocks = self.rows.blocks(self.step)
@@ -86,6 +92,7 @@ class Search:
                         piece = tile[:, other.start - span.start : other.stop - span.start]
                         self._offer(other, block, piece, down=True)
             self._settle(block)
+            progress(block.stop - block.start)
 
     def _spans(self, start: int) -> list[slice]:
         """Runs of blocks of columns from ``start`` on."""
