@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from torchreid_dfrst import benchmark_parts
@@ -45,7 +46,9 @@ def main() -> None:
         raise ValueError(f"--rounds is {given.rounds}: 1 or more")
     scale, rounds, seed, peers = given.scale, given.rounds, given.seed, not given.without_torchreid
     images = sum(SCALES[scale][:2])
-    found: dict[str, Any] = described(scale, seed) | {"job": given.job}
+    words = ["DIR" if word == given.spcl else word for word in sys.argv[1:]]
+    command_line = " ".join(["dfrst-benchmark-retrieval", *words])
+    found: dict[str, Any] = described(scale, seed) | {"job": given.job, "command": command_line}
     if given.job == "streamed" or (given.job == "rerank" and images > HELD):
         found |= measure_streamed(scale, rounds, seed)
     elif images > HELD:

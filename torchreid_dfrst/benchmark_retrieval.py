@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import statistics
 import sys
 import time
@@ -155,7 +156,7 @@ def machine(rounds: int) -> dict[str, Any]:
     """Where and how often."""
     with open("/proc/cpuinfo") as file:
         models = {line.split(":")[1].strip() for line in file if line.startswith("model name")}
-    versions = {m.__name__: m.__version__ for m in (np, torch, torchreid)}
+    versions = {"Python": platform.python_version()} | {m.__name__: m.__version__ for m in (np, torch, torchreid)}
     return {
         "rounds": rounds, "threads": torch.get_num_threads(), "load": os.getloadavg(), "processor": sorted(models),
         "versions": versions, "giga_operations_per_second": rates(torch.get_num_threads()),

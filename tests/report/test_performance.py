@@ -1,0 +1,70 @@
+"""The page of measurements is made from what the benchmark wrote, and only between its marks."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tools import benchmark_retrieval, report_retrieval
+from torchreid_dfrst import benchmark_parts
+from torchreid_dfrst.benchmark_retrieval import SCALES
+from torchreid_dfrst.report import performance
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch, capsys):
+    """What the tool prints for every job at a size that takes no time."""
+
+    def here(size, *words, **options):
+        return benchmark_parts.cold(size, *words, **options) | {"memory_bytes": 10**6 * sum(size[:2])}
+
+    monkeypatch.setattr(benchmark_parts, "in_fresh_process", here)
+    (tmp_path / "spcl").mkdir()
+    code = "def compute_jaccard_distance(x, print_flag, search_option):\n    return (x @ x.T).numpy()\n"
+    (tmp_path / "spcl" / "faiss_rerank.py").write_text(code)
+    for number, images in enumerate((60, 120, 240)):
+        monkeypatch.setitem(SCALES, "tiny", (images // 10, images - images // 10, 16, 8))
+        for job in ("rerank", "cold", "transit", "clustering", "streamed") if images == 240 else ("streamed",):
+            words = f"x --scale tiny --rounds 1 --json --job {job} --spcl {tmp_path / 'spcl'}"
+            monkeypatch.setattr(sys, "argv", words.split())
+            benchmark_retrieval.main()
+            (tmp_path / f"{job}{number}.json").write_text(capsys.readouterr().out)
+    return tmp_path
+
+
+def test_one_command_fills_the_page_and_draws_the_picture(results, monkeypatch, capsys):
+    page, picture = results / "page.md", results / "pictures" / "scaling.png"
+    page.write_text(f"before\n{performance.BEGIN}\nLAST YEAR\n{performance.END}\nafter\n")
+    words = ["x", str(results), "--page", str(page), "--picture", str(picture)]
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", words)
+        report_retrieval.main()
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "LAST YEAR" not in text
+    for job in ("rerank", "cold", "transit", "clustering", "streamed"):
+        assert f"--job {job}" in text
+    for words in ("SpCL", "cold process", "all x all", "peak memory", "of the floor", "240 x 16", "within the bound"):
+        assert words in text, words
+    speedup = json.loads((results / "rerank2.json").read_text())["rerank_speedup"]
+    assert f"{speedup:.1f}x" in text and "--spcl DIR" in text and str(results) not in text
+    assert Image.open(picture).size[0] > 500 and np.asarray(Image.open(picture).convert("L")).std() > 10
+
+
+def test_the_slope_is_that_of_a_straight_line():
+    runs = [{"images": n, "memory_bytes": {"fp32": 2000 * n + 50_000_000}} for n in (10_000, 20_000, 50_000)]
+    assert performance.slope(runs, "fp32")[2] == pytest.approx([2000, 50_000_000])
+
+
+def test_bad_input_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no results of tools/benchmark_retrieval"):
+        performance.read_runs(tmp_path)
+    (tmp_path / "broken.json").write_text('{"job": ')
+    with pytest.raises(ValueError, match=r"broken\.json is not JSON"):
+        performance.read_runs(tmp_path)
+    with pytest.raises(ValueError, match="a line through 0 sizes"):
+        performance.draw([], tmp_path / "x.png")
+    (tmp_path / "page.md").write_text("no marks")
+    with pytest.raises(ValueError, match="needs one line"):
+        performance.fill(tmp_path / "page.md", "text")

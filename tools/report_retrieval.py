@@ -1,0 +1,26 @@
+"""Tables and picture of docs/performance.md from the JSON files that benchmark_retrieval wrote."""
+
+from __future__ import annotations
+
+import argparse
+
+from torchreid_dfrst.commands import command
+from torchreid_dfrst.report import performance
+
+
+@command
+def main() -> None:
+    """Read the results, fill the page, draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", help="with the JSON files")
+    parser.add_argument("--page", default="docs/performance.md", help="filled between its two marks")
+    parser.add_argument("--picture", default="docs/pictures/retrieval_scaling.png", help="time and memory against N")
+    given = parser.parse_args()
+    runs = performance.read_runs(given.folder)
+    performance.draw(runs, given.picture)
+    performance.fill(given.page, performance.tables(runs))
+    print(f"{given.page}: {len(runs)} results; {given.picture}")
+
+
+if __name__ == "__main__":
+    main()
