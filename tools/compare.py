@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
+import numpy as np
+
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.retrieval.card import Card
+from torchreid_dfrst.retrieval.card import Card, names
 from torchreid_dfrst.retrieval.compare import compare, text
 
 
@@ -17,7 +19,9 @@ def main() -> int:
     parser.add_argument("cards", nargs="+", metavar="CARD.json")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     arguments = parser.parse_args()
-    cards = {path: Card.load(path) for path in arguments.cards}
+    # long paths would hide the numbers; what all have in common says nothing
+    labels = names(np.array(arguments.cards)).tolist()
+    cards = {label: Card.load(path) for label, path in zip(labels, arguments.cards, strict=True)}
     result = compare(cards)
     print(json.dumps(result, indent=2, ensure_ascii=False) if arguments.json else text(result, cards))
     return 1 if len(result["groups"]) > 1 else 0
