@@ -136,6 +136,8 @@ def test_the_clustering_form_names_bad_input():
     x, _ = clusters(10)
     with pytest.raises(ValueError, match="k1 is 11 with 10 images"):
         jaccard_distance(x, k1=11)
+    with pytest.raises(ValueError, match="at least two are needed"):
+        jaccard_distance(x[:1])
 
 
 @pytest.mark.parametrize("k1", [5, 12])

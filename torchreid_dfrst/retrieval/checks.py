@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from torchreid_dfrst.spatiotemporal.transit import Transit
+from torchreid_dfrst.values import check
 
 TOLERANCE = 1e-4
 """How far the length of an embedding may be from 1."""
@@ -42,8 +43,8 @@ def unit(name: str, values: np.ndarray) -> np.ndarray:
     bad = np.flatnonzero(np.abs(length - 1) > TOLERANCE)
     if len(bad):
         raise ValueError(
-            f"{len(bad)} of {len(array)} rows of {name} are not of length 1 (row {bad[0]}: {length[bad[0]]:.4g}): "
-            "pass them through normalise first"
+            f"{len(bad)} of {len(array)} rows of {name} are not of length 1 (row {bad[0]}: {length[bad[0]]:.6g}, at "
+            f"most {TOLERANCE:g} off is accepted): pass them through normalise first"
         )
     return array
 
@@ -58,6 +59,7 @@ def same_width(first: np.ndarray, second: np.ndarray) -> None:
 
 def fusion(transit: Transit | None, weight: float, shape: tuple[int, int]) -> bool:
     """Whether a transit term takes part, once its shape and weight are right."""
+    check("weight (omega)", weight, float)
     if not (np.isfinite(weight) and weight >= 0):
         raise ValueError(f"weight (omega) is {weight}: a finite number, 0 or more, is needed")
     if transit is None:

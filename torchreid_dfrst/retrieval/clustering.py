@@ -70,6 +70,8 @@ def jaccard_blocks(
     """The rows of ``jaccard_distance`` in blocks as they are made, for data whose ``(N, N)`` would not fit."""
     embedding = checks.unit("embedding", embedding)
     Parameters(k1, k2)
+    if len(embedding) < 2:
+        raise ValueError("one image has nobody to be like: at least two are needed")
     if not 2 <= k1 <= len(embedding):
         raise ValueError(f"k1 is {k1} with {len(embedding)} images: between 2 and {len(embedding)}")
     fused = checks.fusion(transit, weight, (len(embedding), len(embedding)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torchreid_dfrst.values import check
+
 STEP, SPAN = 1024, 4
 """Rows of a block, and blocks of columns multiplied at once, where memory does not matter."""
 
@@ -37,6 +39,7 @@ def search_plan(
     Raises:
         ValueError: not even the smallest tiles do.
     """
+    check("memory_limit", memory_limit, int | None)
     if memory_limit is None:
         return STEP, SPAN
     least, always = 0, held + lists(rows, count)
@@ -54,6 +57,7 @@ def search_plan(
 def block_rows(images: int, columns: int, width: int, count: int, memory_limit: int | None) -> int:
     """Rows of re-ranked distances to make at once: a quarter of what lists and encodings leave, at most 256 rows."""
     free = BLOCK_BYTES
+    check("memory_limit", memory_limit, int | None)
     if memory_limit is not None:
         free = min(free, (memory_limit - images * 28 * count - tile(16, STEP * SPAN, width)) // 4)
     return max(1, min(256, free // (4 * columns)))

@@ -10,6 +10,7 @@ from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.search import search
 from torchreid_dfrst.retrieval.stack import Stack
 from torchreid_dfrst.spatiotemporal.transit import Transit
+from torchreid_dfrst.values import check
 
 BLOCK_BYTES = 64 << 20
 
@@ -66,13 +67,14 @@ def neighbors(
 
     Raises:
         ValueError: bad embeddings, ``count`` out of range, a transit of another shape, a negative weight, or a memory
-            limit too small to work in.
-        KeyError: an unknown precision or method.
+            limit too small to work in, or ``"cuda"`` where there is no GPU.
+        KeyError: an unknown precision, method or device.
     """
     same = rows is columns
     rows = checks.unit("rows", rows)
     columns = rows if same else checks.unit("columns", columns)
     checks.same_width(rows, columns)
+    check("count", count, int)
     if not 1 <= count <= len(columns):
         raise ValueError(f"{count} neighbours of {len(columns)} images were asked for: between 1 and {len(columns)}")
     fused = checks.fusion(transit, weight, (len(rows), len(columns)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torchreid_dfrst.values import check
+
 POWER = {"torchreid": 4, "transreid": 2}
 """Exponent of the Euclidean distance in the original distance of each definition."""
 
@@ -13,7 +15,7 @@ class Parameters:
     """The choices of ``rerank.rerank``, which documents them.
 
     Raises:
-        ValueError: lambda_value or k2 is out of range.
+        ValueError: k1, k2 or lambda_value is not a number or out of range.
         KeyError: an unknown definition or ``on``.
     """
 
@@ -25,6 +27,9 @@ class Parameters:
 
     def __post_init__(self) -> None:
         """Refuse what re-ranking cannot mean."""
+        for name, value in (("k1", self.k1), ("k2", self.k2)):
+            check(name, value, int)
+        check("lambda_value", self.lambda_value, float)
         if self.definition not in POWER:
             raise KeyError(f"no definition {self.definition!r} of re-ranking: {', '.join(map(repr, POWER))}")
         if self.on not in ("fused", "appearance"):

@@ -39,14 +39,18 @@ def search(
     processor they are faster, and they make half of a symmetric matrix only.
 
     Raises:
-        KeyError: an unknown precision or method.
-        ValueError: the memory limit is too small to work in.
+        KeyError: an unknown precision, method or device.
+        ValueError: the memory limit is too small to work in, or there is no GPU though one is asked for.
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise KeyError(f"no precision {precision!r}: 'auto', 'fp32' or 'bf16'")
     if method not in ("auto", "faiss", "product"):
         raise KeyError(f"no method {method!r}: 'auto', 'faiss' or 'product'")
-    place = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if device not in ("auto", "cpu", "cuda"):
+        raise KeyError(f"no device {device!r}: 'auto', 'cpu' or 'cuda'")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but torch finds no GPU: take 'auto' or 'cpu'")
+    place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     gpus = faiss_search.gpus(device)
     flat = method == "faiss" or (method == "auto" and gpus > 0 and sink is None)
     reduced = not flat and choose(rows, columns, precision, place)[2]
