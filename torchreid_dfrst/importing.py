@@ -48,7 +48,7 @@ def import_features(
     values, names = read_embeddings(embeddings)
     where = np.arange(len(split))
     if names is not None:
-        where = _matched(names, words, test, embeddings, table)
+        where = _matched(names, values, words, test, embeddings, table)
     elif len(values) == test.sum():
         where = np.where(test, np.cumsum(test) - 1, -1)
     elif len(values) != len(split):
@@ -197,12 +197,19 @@ def _checked(values: np.ndarray, path: Path) -> np.ndarray:
     return values
 
 
-def _matched(names: list[str], words: list[str], test: np.ndarray, embeddings: Path, table: Path) -> np.ndarray:
+def _matched(
+    names: list[str], values: np.ndarray, words: list[str], test: np.ndarray, embeddings: Path, table: Path
+) -> np.ndarray:
     """For each row of the table, the row of its embedding, -1 where there is none (training images only)."""
-    twice = [name for name, times in Counter(names).items() if times > 1]
+    row: dict[str, int] = {}
+    for number, name in enumerate(names):
+        row.setdefault(name, number)
+    # VeRi's query images are in the gallery too; two batches may differ in the last bits
+    first = values[[row[name] for name in names]].astype(np.float64)
+    far = np.linalg.norm(values - first, axis=1) > 1e-3 * np.linalg.norm(first, axis=1)
+    twice = sorted({names[number] for number in np.flatnonzero(far)})
     if twice:
-        raise ValueError(f"{len(twice)} images stand more than once in {embeddings}: {sample(twice)}")
-    row = {name: number for number, name in enumerate(names)}
+        raise ValueError(f"{len(twice)} images stand in {embeddings} with different embeddings: {sample(twice)}")
     # a folder of .npy has bare names without endings
     stems = Counter(Path(word).stem for word in set(words))
     where = np.array(
@@ -214,7 +221,7 @@ def _matched(names: list[str], words: list[str], test: np.ndarray, embeddings: P
             f"{len(lost)} query and gallery images of {table} have no embedding in {embeddings}: {sample(lost)}; it "
             f"has {sample(names)}"
         )
-    unused = len(names) - len(set(where[where >= 0].tolist()))
+    unused = len(row) - len(set(where[where >= 0].tolist()))
     if unused:
-        logger.warning("%d of %d embeddings belong to no row of %s", unused, len(names), table)
+        logger.warning("%d of %d embeddings belong to no row of %s", unused, len(row), table)
     return where

@@ -172,6 +172,17 @@ def test_camera_places_give_straight_distances(tmp_path):
     assert Table(str(tmp_path), verbose=False).network.distance_m.tolist() == [[0, 50], [50, 0]]
 
 
+@pytest.mark.parametrize(("file", "text"), [
+    ("distances.csv", "004,2,001\n0,9,5\n9,0,9\n5,9,0\n"), ("cameras.csv", "camera,x,y\n4,0,0\n001,3,4\n"),
+])  # fmt: skip
+def test_cameras_with_leading_zeros_have_their_distances(tmp_path, file, text):
+    rows = [f"{k}.jpg,1,{c},{k},{s}" for k, (c, s) in enumerate([("001", "train"), ("4", "query"), ("1", "gallery")])]
+    write_table(tmp_path, "path,identity,camera,time,split", rows)
+    (tmp_path / file).write_text(text)
+    network = Table(str(tmp_path), verbose=False).network
+    assert network.cameras.tolist() == [1, 4] and network.distance_m.tolist() == [[0, 5], [5, 0]]
+
+
 def test_numbers_stay_as_they_are(tmp_path):
     rows = [
         f"{k}.jpg,{v},{c},{k},{s}" for k, (v, c, s) in enumerate([(7, 3, "train"), (9, 3, "query"), (9, 12, "gallery")])

@@ -136,7 +136,7 @@ def labels(words: list[str]) -> tuple[np.ndarray, list[str]]:
     Returns:
         ``(N,)`` int64 labels, and the words in the order of their labels.
     """
-    if all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
+    if all(map(_is_label, words)):
         numbers = np.array(words, dtype=np.int64)
         return numbers, [str(number) for number in np.unique(numbers)]
     names, numbers = np.unique(np.array(words, dtype=np.str_), return_inverse=True)
@@ -164,14 +164,21 @@ def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
         distance = (distance + distance.T) / 2
     else:
         return None
+    numeric = all(map(_is_label, cameras))
+    if numeric:
+        # camera 001 of the table is number 1
+        names = [str(int(name)) if _is_label(name) else name for name in names]
     lost = [name for name in cameras if name not in names]
     if lost:
         source = matrix if matrix.is_file() else places
         raise ValueError(f"{len(lost)} cameras of the table are not in {source}: {sample(lost)}; add them")
     rows_of = [names.index(name) for name in cameras]
-    numeric = all(name.isascii() and name.isdigit() and len(name) < 10 for name in cameras)
     numbers = np.array(cameras, dtype=np.int64) if numeric else np.arange(len(cameras))
     return CameraNetwork(numbers, distance[np.ix_(rows_of, rows_of)])
+
+
+def _is_label(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) < 10
 
 
 def _times(words: list[str], path: Path) -> np.ndarray:
