@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,32 +24,54 @@ from torchreid_dfrst.data.images import read_image
 from torchreid_dfrst.embedding import embed
 from torchreid_dfrst.loop.step import PRECISIONS, TrainStep
 from torchreid_dfrst.losses import DFRSTLoss
-from torchreid_dfrst.training import build_model, build_optimizer
+from torchreid_dfrst.names import nearest
+from torchreid_dfrst.training import build_model, build_optimizer, settings
 
 IDENTITIES = 576  # of VeRi-776's training set: the width of the classifiers
 
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+WAYS = ("compile", "contiguous")
+
+
+def timed(call: Callable[[], object], clock: str = "wall") -> Callable[[], float]:
+    """The call as one that returns its seconds.
+
+    Args:
+        call: what is measured.
+        clock: ``wall``, or ``cpu``, the time of this process alone: with one thread a fair clock on a busy machine.
+    """
+    now = CLOCKS[clock]
+
+    def measured() -> float:
+        began = now()
+        call()
+        return now() - began
+
+    return measured
 
 
 def take_turns(
-    contestants: dict[str, Callable[[], object]], rounds: int, clock: str = "wall"
+    contestants: Mapping[str, Callable[[], object]], rounds: int, clock: str = "wall"
 ) -> dict[str, list[float]]:
     """Seconds of each call, one call of each contestant per round; a first round to warm up is not counted.
 
     Args:
         contestants: names to calls.
         rounds: turns that are counted.
-        clock: ``wall``, or ``cpu``, the time of this process alone: with one thread a fair clock on a busy machine.
+        clock: see ``timed``.
     """
-    now = CLOCKS[clock]
+    return rounds_of({name: timed(call, clock) for name, call in contestants.items()}, rounds)
+
+
+def rounds_of(contestants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """``take_turns`` of contestants that tell their seconds themselves."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
         for name, call in contestants.items():
-            began = now()
-            call()
+            spent = call()
             if turn:
-                seconds[name].append(now() - began)
+                seconds[name].append(spent)
     return seconds
 
 
@@ -83,17 +109,31 @@ class OurStep:
         name: the model.
         images: ``(B, 3, H, W)``.
         labels: ``(B,)``.
-        precision: see ``TrainStep``.
-        clock: see ``take_turns``.
+        variant: a precision, see ``TrainStep``, and ways to compute it: ``fp32``, ``bf16-compile`` (through
+            ``torch.compile``), ``fp32-contiguous`` (images and weights not laid out channel by channel).
+        clock: see ``timed``.
+
+    Raises:
+        KeyError: an unknown variant.
     """
 
     def __init__(
-        self, name: str, images: torch.Tensor, labels: torch.Tensor, precision: str, clock: str = "wall"
+        self, name: str, images: torch.Tensor, labels: torch.Tensor, variant: str, clock: str = "wall"
     ) -> None:
         self.now = CLOCKS[clock]
+        precision, *ways = variant.split("-")
+        for way in ways:
+            if way not in WAYS:
+                raise KeyError(f"unknown way {way!r} in variant {variant!r}{nearest(way, WAYS)}")
         model = build_model(IDENTITIES, name=name, pretrained=False)
         self.step = TrainStep(
-            model, build_optimizer(model, lr=1e-5), DFRSTLoss(), torch.device("cpu"), precision=precision
+            model,
+            build_optimizer(model, lr=1e-5),
+            DFRSTLoss(),
+            torch.device("cpu"),
+            precision,
+            channels_last="contiguous" not in ways,
+            compile="compile" in ways,
         )
         model.train()
         self.images, self.labels = images, labels
@@ -137,27 +177,104 @@ class _Timed(nn.Module):
         return found
 
 
+class Contestant:
+    """A step in a process of its own, so that what one does to its process is no gain or loss of another's.
+
+    Args:
+        kind: ``torchreid``, or a variant of ours, see ``OurStep``; ours prepares its process as training does.
+        name: the model.
+        images: ``(B, 3, H, W)``.
+        labels: ``(B,)``.
+        clock: see ``timed``.
+    """
+
+    def __init__(self, kind: str, name: str, images: torch.Tensor, labels: torch.Tensor, clock: str = "wall") -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        task = (theirs, kind, name, images.numpy(), labels.numpy(), clock, torch.get_num_threads())
+        self.process = context.Process(target=_contend, args=task, daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def ask(self, what: str) -> Any:
+        """``step`` (seconds of one), ``split`` or ``share``.
+
+        Raises:
+            ChildProcessError: the process ended.
+        """
+        try:
+            self.pipe.send(what)
+            return self.pipe.recv()
+        except (EOFError, BrokenPipeError) as error:
+            raise ChildProcessError("a contestant's process ended: its own message is above") from error
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(BrokenPipeError):
+            self.pipe.send("end")
+        self.process.join()
+
+
+def _contend(pipe: Any, kind: str, name: str, images: np.ndarray, labels: np.ndarray, clock: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    batch = torch.from_numpy(images), torch.from_numpy(labels)
+    with contextlib.redirect_stdout(io.StringIO()):
+        if kind == "torchreid":
+            step: Callable[[], object] = stock_step(name, *batch)
+        else:
+            settings(use_gpu=False)
+            step = OurStep(name, *batch, kind, clock)
+    run = timed(step, clock)
+    answers: dict[str, Callable[[], object]] = {"step": run, "share": lambda: convolution_share(step)}
+    if isinstance(step, OurStep):
+        answers["split"] = step.split
+    while (asked := pipe.recv()) != "end":
+        pipe.send(answers[asked]())
+
+
 def measure_steps(
-    name: str, paths: list[Path], side: int, batch: int, rounds: int, clock: str = "wall"
+    name: str,
+    paths: list[Path],
+    side: int,
+    batch: int,
+    rounds: int,
+    clock: str = "wall",
+    variants: Sequence[str] = ("fp32", "bf16"),
+    shares: bool = False,
 ) -> dict[str, Any]:
-    """Our step in fp32 and bf16 against torchreid's, on the same batch.
+    """Our step in several variants against torchreid's, on the same batch, taking turns.
 
     Returns:
-        ``fp32_speedup`` and ``bf16_speedup`` (ratios of medians), images per second of each, and our split.
+        ``<variant>_speedup`` (ratios of medians), images per second of each, our split, and with ``shares`` the part
+        of each step that is spent in convolutions: what two steps with the same convolutions have in common.
     """
-    began = CLOCKS[clock]()
-    data = next(iter(image_loader(paths, side, batch, workers=0)))
-    loading = CLOCKS[clock]() - began
-    images, labels = data["img"], data["pid"]
-    ours = {precision: OurStep(name, images, labels, precision, clock) for precision in ("fp32", "bf16")}
-    seconds = take_turns({"torchreid": stock_step(name, images, labels), **ours}, rounds, clock)
+    loader = image_loader(paths, side, batch, workers=0)
+    loading = timed(lambda: next(iter(loader)), clock)()
+    data = next(iter(loader))
+    kinds = ("torchreid", *variants)
+    steps = {kind: Contestant(kind, name, data["img"], data["pid"], clock) for kind in kinds}
+    try:
+        seconds = rounds_of({kind: partial(step.ask, "step") for kind, step in steps.items()}, rounds)
+        split = {kind: {"data_s": loading, **steps[kind].ask("split")} for kind in variants}
+        share = {"convolution_share": {kind: step.ask("share") for kind, step in steps.items()}} if shares else {}
+    finally:
+        for step in steps.values():
+            step.close()
     middle = {key: statistics.median(values) for key, values in seconds.items()}
     return {
-        "fp32_speedup": middle["torchreid"] / middle["fp32"],
-        "bf16_speedup": middle["torchreid"] / middle["bf16"],
+        **{f"{kind}_speedup": middle["torchreid"] / middle[kind] for kind in variants},
         "images_per_s": {key: batch / value for key, value in middle.items()},
-        "split": {key: {"data_s": loading, **step.split()} for key, step in ours.items()},
+        "split": split,
+        **share,
     }
+
+
+def convolution_share(step: Callable[[], object]) -> float:
+    """The part of a step's time, in [0, 1], that PyTorch's profiler sees in convolutions and their gradients."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
+    times = {entry.key: entry.self_cpu_time_total for entry in profile.key_averages()}
+    return sum(value for key, value in times.items() if "conv" in key and "evaluate" not in key) / sum(times.values())
 
 
 def measure_extraction(
@@ -186,7 +303,8 @@ def measure_extraction(
             for part in whole.split(batch):
                 model(part)
 
-    seconds = take_turns({"bare": bare, "embed": lambda: embed(model, loader, precision=precision)}, rounds, clock)
+    calls = {"bare": bare, "embed": lambda: embed(model, loader, precision=precision)}
+    seconds = take_turns(calls, rounds, clock)
     middle = {key: statistics.median(values) for key, values in seconds.items()}
     return {
         "extraction_efficiency": middle["bare"] / middle["embed"],

@@ -21,6 +21,7 @@ from torchreid_dfrst.config import Config, dump, keywords
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.engine import DFRSTEngine
 from torchreid_dfrst.loop import distributed
+from torchreid_dfrst.loop.memory import keep_freed
 from torchreid_dfrst.loop.schedule import build_scheduler
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import FACTORIES, build
@@ -113,19 +114,22 @@ def sections() -> dict[str, list[str]]:
     }
 
 
-def settings(seed: int = 0, use_gpu: bool = True, threads: int = 0) -> tuple[int, bool]:
+def settings(seed: int = 0, use_gpu: bool = True, threads: int = 0, keep_memory: bool = True) -> tuple[int, bool]:
     """Fix what the whole process shares before anything is made.
 
     Args:
         seed: of initial weights, batches and augmentation.
         use_gpu: use it if there is one.
         threads: CPU threads; 0 leaves PyTorch's choice. Bit-for-bit repetition needs the same number.
+        keep_memory: on a CPU, keep freed memory for the next step, see ``memory.keep_freed``.
     """
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  torchreid and its transforms may draw from the global generators
     torch.manual_seed(seed)
     if threads:
         torch.set_num_threads(threads)
+    if keep_memory and not (use_gpu and torch.cuda.is_available()):
+        keep_freed()
     return seed, use_gpu
 
 

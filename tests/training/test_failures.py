@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torchreid_dfrst import checkpoint
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.loop.journal import Journal
+from torchreid_dfrst.loop.memory import keep_freed
 from torchreid_dfrst.loop.step import NonFiniteError
 from torchreid_dfrst.tensors import read_weights
 
@@ -139,6 +140,28 @@ def test_running_out_of_memory_says_what_to_lower(tiny_veri, tmp_path):
 
     with pytest.raises(OSError, match=r"memory ran out .*: lower data\.batch_size_train"):
         engine(tiny_veri, network=Greedy).run(save_dir=str(tmp_path), max_epoch=1)
+
+
+def test_kept_memory_is_not_cleared_again(tmp_path):
+    log = tmp_path / "log"
+    process = quick(_count_page_faults, log=log)
+    process.join()
+    assert process.exitcode == 0, log.read_text()
+    before, after = map(int, log.read_text().split())
+    assert before > 100 and after < before / 10
+
+
+def _count_page_faults():
+    def faults():
+        counted = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(5):
+            torch.ones(1 << 24)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - counted
+
+    print(faults())
+    assert keep_freed()
+    torch.ones(1 << 24)
+    print(faults())
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_training(tiny_veri, tmp_path):

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from torchreid_dfrst.loop.distributed import Group, gather_rows, synchronize_batch_norm
+from torchreid_dfrst.loop.pointwise import quicken_pointwise
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.names import nearest
 
@@ -68,6 +69,8 @@ class TrainStep:
         self.group = group or Group()
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model = model.to(device=device, memory_format=self.layout)  # type: ignore[call-overload]
+        if device.type == "cpu" and not compile:
+            quicken_pointwise(self.model)
         self.run: nn.Module = self.model
         if self.group.world_size > 1:
             synchronize_batch_norm(self.model, device)
