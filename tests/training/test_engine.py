@@ -1,6 +1,7 @@
 """The engine as a torchreid user meets it."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import torchreid
 from networks import TinyNet
 from runs import engine
+from safetensors.torch import load_file
 
 from torchreid_dfrst.engine import DFRSTEngine
 from torchreid_dfrst.loop.progress import Progress, duration
@@ -121,6 +123,20 @@ def test_mixed_precision_trains(precision, tiny_veri, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert all(np.isfinite(line["loss"]) for line in lines if line["kind"] == "train")
     assert {value.dtype for value in made.model.parameters()} == {torch.float32}
+
+
+def test_a_compiled_run_trains_to_the_same_weights_under_the_same_names(tiny_veri, tmp_path, monkeypatch):
+    # the compiler of C++ is left out: what matters here is what the engine does around a compiled model
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    weights = []
+    for compiled in (False, True):
+        made = engine(tiny_veri, network=TinyNet)
+        made.run(save_dir=str(tmp_path / str(compiled)), max_epoch=1, compile=compiled, pictures=False)
+        assert (made.step.run is made.model) is not compiled
+        weights.append(load_file(tmp_path / str(compiled) / "weights.safetensors"))
+    assert list(weights[0]) == list(weights[1])
+    for name in weights[0]:
+        torch.testing.assert_close(weights[1][name], weights[0][name], rtol=1e-4, atol=1e-6)
 
 
 def test_numbers_are_read_from_the_device_only_for_the_progress_line(tiny_veri, tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """A whole run through the command, and what it leaves behind."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -193,6 +195,26 @@ def test_the_command_line_keeps_torchreids_habits(tiny_veri, tmp_path, monkeypat
         main()
     assert stop.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {tmp_path / 'run'}")
+
+
+def test_torchrun_starts_two_processes_of_which_one_writes(tiny_veri, tmp_path):
+    root = Path(__file__).parents[2]
+    words = (
+        f"-m torch.distributed.run --standalone --nproc-per-node 2 tools/train.py --root {tiny_veri} -s veri776 "
+        "model.name dfrst_resnet18 model.pretrained false model.parts 2 data.height 32 data.width 32 "
+        "data.batch_size_train 8 data.num_instances 2 data.workers 0 train.max_epoch 1 train.print_freq 2 "
+        f"train.pictures false train.save_dir {tmp_path / 'run'}"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *words.split()], cwd=root, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["step"] == 4 and 0 < result["metrics"]["veri776"]["mAP"] <= 1
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["step"]) for line in lines] == [("train", 2), ("train", 4), ("veri776", 4)]
+    assert len(list((tmp_path / "run").glob("events.out.tfevents.*"))) == 1
 
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
