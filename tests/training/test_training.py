@@ -205,7 +205,9 @@ def test_torchrun_starts_two_processes_of_which_one_writes(tiny_veri, tmp_path):
         "data.batch_size_train 8 data.num_instances 2 data.workers 0 train.max_epoch 1 train.print_freq 2 "
         f"train.pictures false train.save_dir {tmp_path / 'run'}"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # a tree that is not installed is found where this test found it
+    place = str(Path(checkpoint.__file__).parents[1])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": place}
     done = subprocess.run(
         [sys.executable, *words.split()], cwd=root, env=environment, capture_output=True, text=True, timeout=300
     )
