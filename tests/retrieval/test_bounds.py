@@ -159,5 +159,5 @@ def test_a_tighter_limit_of_memory_gives_smaller_tiles_until_none_fits(size):
 def test_copies_of_the_embeddings_count():
     size, limit = (10_000, 10_000, 512, 21), 30_000_000
     memory.search_plan(*size, limit)
-    with pytest.raises(ValueError, match="25000000 of them for copies of the embeddings"):
+    with pytest.raises(ValueError, match="25000000 of them for other forms of the embeddings"):
         memory.search_plan(*size, limit, held=25_000_000)

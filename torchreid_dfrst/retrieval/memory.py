@@ -14,8 +14,13 @@ BLOCK_BYTES = 32 << 20
 
 
 def lists(rows: int, count: int) -> int:
-    """Bytes of the lists of all rows while they grow: best values, result, candidates (12 bytes each), labels."""
-    return rows * (count * (4 + 12) + 12 * (2 * count + 16) + 64)
+    """Bytes of the lists of all rows while they grow (best values, result, candidates, labels) and their encodings."""
+    return rows * (count * (4 + 12) + 12 * (2 * count + 16) + 64 + 24 * count)
+
+
+def rounded(images: int, width: int, rows: int, count: int) -> int:
+    """Bytes that bfloat16 takes beside: copies of the embeddings, and the candidates of its wider window."""
+    return 2 * width * images + 80 * rows * count
 
 
 def tile(rows: int, columns: int, width: int) -> int:
@@ -34,7 +39,7 @@ def search_plan(
         width: dimensions of an embedding.
         count: neighbours per row.
         memory_limit: bytes; None for no limit.
-        held: bytes of copies of the embeddings, rounded or in an index.
+        held: bytes of the embeddings in another form: rounded, or in an index.
 
     Raises:
         ValueError: not even the smallest tiles do.
@@ -47,7 +52,7 @@ def search_plan(
         least = always + tile(min(step, rows), min(step * span, columns), width)
         if least <= memory_limit:
             return step, span
-    copies = f" ({held} of them for copies of the embeddings)" if held else ""
+    copies = f" ({held} of them for other forms of the embeddings)" if held else ""
     raise ValueError(
         f"a memory limit of {memory_limit} bytes is too small for {count} neighbours of {rows} rows among {columns} "
         f"columns: {least} are needed{copies}"
@@ -59,5 +64,5 @@ def block_rows(images: int, columns: int, width: int, count: int, memory_limit: 
     free = BLOCK_BYTES
     check("memory_limit", memory_limit, int | None)
     if memory_limit is not None:
-        free = min(free, (memory_limit - images * 28 * count - tile(16, STEP * SPAN, width)) // 4)
+        free = min(free, (memory_limit - images * 52 * count - tile(16, STEP * SPAN, width)) // 4)
     return max(1, min(256, free // (4 * columns)))

@@ -11,7 +11,7 @@ import torch
 from torchreid_dfrst.retrieval import faiss_search
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.lists import Neighbors
-from torchreid_dfrst.retrieval.memory import search_plan
+from torchreid_dfrst.retrieval.memory import rounded, search_plan
 from torchreid_dfrst.retrieval.products import choose
 from torchreid_dfrst.retrieval.stack import Stack
 from torchreid_dfrst.retrieval.tiles import Progress, Search, Sink, no_progress
@@ -55,7 +55,9 @@ def search(
     flat = method == "faiss" or (method == "auto" and gpus > 0 and sink is None)
     reduced = not flat and choose(rows, columns, precision, place)[2]
     embeddings = len(rows) + (len(columns) if columns is not rows else 0)
-    held = 4 * columns.shape[1] * len(columns) if flat else 2 * columns.shape[1] * embeddings if reduced else 0
+    held = 4 * columns.shape[1] * len(columns) if flat else 0
+    if reduced:
+        held = rounded(embeddings, rows.shape[1], len(rows), count)
     size = len(rows), len(columns), rows.shape[1], count, memory_limit
     try:
         step, span = search_plan(*size, held)
