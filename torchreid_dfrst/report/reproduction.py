@@ -38,7 +38,7 @@ def _robustness(result: Mapping[str, Any]) -> Figure:
             )
         axes.set(xlabel="damaged pixels, %", ylabel=f"{measure}, %", ylim=(0, 100))
     drawn.axes[0].legend(frameon=False, fontsize=8)
-    drawn.suptitle(result["data"]["name"], fontsize=10)
+    drawn.suptitle(f"here: {result['name']}", fontsize=10)
     return drawn
 
 
@@ -48,7 +48,7 @@ def _sweep(result: Mapping[str, Any]) -> Figure:
     name = result["rows"][0]["label"].split()[0]
     value = [float(row["label"].split()[1]) for row in result["rows"]]
     axes.errorbar(value, _means(result["rows"], "mAP"), _deviations(result["rows"], "mAP"), color=BLUE, marker="o",
-                  label=f"here, {result['data']['name']}")  # fmt: skip
+                  label=f"here, {result['name']}")  # fmt: skip
     known = [(x, row["paper"]["mAP"]) for x, row in zip(value, result["rows"], strict=True) if row["paper"]]
     axes.plot(*zip(*known, strict=True), color=RED, ls=":", label=f"the paper on {result['paper_data']}")
     axes.set(xlabel=name, ylabel="mAP, %")

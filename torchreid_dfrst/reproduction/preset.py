@@ -21,7 +21,8 @@ class Preset:
     """What the rows of every table have in common.
 
     Args:
-        title: data, input and budget in words; it stands over every table.
+        name: the data in a word or two, for pictures.
+        title: data, input and budget in words; it stands under every table.
         training: sections of ``tools/train.py``'s configuration.
         scoring: sections of ``tools/evaluate.py``'s.
         backbone: ``resnet50`` or ``resnet18``, of all rows but those that name their own.
@@ -38,6 +39,7 @@ class Preset:
         selection: sections on top of ``training`` where a choice is made; they hold training identities out.
     """
 
+    name: str
     title: str
     training: Config
     scoring: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -69,7 +71,7 @@ class Preset:
                 raise KeyError(f"{path}: unknown key {name!r}{nearest(str(name), known)}")
             expected = {tuple[float, ...]: list[float], tuple[int, ...]: list[int]}.get(types[name], types[name])
             check(f"{path}: {name}", value, expected)
-        for name in ("title", "training"):
+        for name in ("name", "title", "training"):
             if name not in content:
                 raise ValueError(f"{path} has no {name!r}: it is no preset of tools/reproduce.py")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}

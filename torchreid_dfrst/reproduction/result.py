@@ -69,6 +69,7 @@ def measure(harness: Harness, name: str, seeds: Sequence[int]) -> dict[str, Any]
         "table": name,
         "title": table.title,
         "preset": harness.preset.title,
+        "name": harness.preset.name,
         "scored_on": _scored_on(first) if first else f"{HELD_OUT}: {harness.preset.selection['data']}",
         "data": first and first["data"],
         "seeds": list(seeds),
