@@ -197,6 +197,12 @@ def test_mistakes_end_in_one_line(words, message, monkeypatch, capsys, tmp_path)
     assert len(error) == 1 and message in error[0]
 
 
+def test_processes_of_torchrun_are_told_to_work_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"WORLD_SIZE is 2.*CUDA_VISIBLE_DEVICES"):
+        Harness(Preset.load(CONFIGS / "city.yaml"), None, tmp_path)
+
+
 def test_the_papers_figures_are_those_of_its_text(shared):
     text = (shared / "paper" / "dfr-st.txt").read_text(encoding="utf-8")
     tables = {

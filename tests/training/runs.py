@@ -1,10 +1,13 @@
 """Short runs of the engine with a tiny network, as functions that a process of their own can be given."""
 
+import io
 import sys
+import time
 
 import torch
 from networks import TinyNet
 
+from torchreid_dfrst import checkpoint
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.engine import DFRSTEngine
 from torchreid_dfrst.loop import distributed
@@ -47,6 +50,23 @@ def engine(root, network=DroppingNet, **options):
         optimizer, len(data.train_loader), lr_scheduler="multi_step", stepsize=[2, 3], warmup_epoch=1.5
     )
     return DFRSTEngine(data, model, optimizer, scheduler, use_gpu=False)
+
+
+def run_on_a_slow_disk(root, folder):
+    """As ``run``, with a disk that takes 30 ms for a checkpoint, so that there is time to be killed in the middle."""
+    whole = torch.save
+
+    def slow(state, file):
+        memory = io.BytesIO()
+        whole(state, memory)
+        pieces = memoryview(memory.getvalue())
+        for start in range(0, len(pieces), len(pieces) // 30 + 1):
+            file.write(pieces[start : start + len(pieces) // 30 + 1])
+            file.flush()
+            time.sleep(0.001)
+
+    checkpoint.torch.save = slow
+    run(root, folder)
 
 
 def run(root, folder, data=None, **options):

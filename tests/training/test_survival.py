@@ -11,7 +11,7 @@ import pytest
 import torch
 from networks import TinyNet
 from processes import quick, together
-from runs import EPOCHS, engine, run
+from runs import EPOCHS, engine, run, run_on_a_slow_disk
 from safetensors.torch import load_file
 
 from torchreid_dfrst import checkpoint
@@ -58,7 +58,7 @@ def test_killed_at_20_random_moments_the_weights_are_those_of_an_uninterrupted_r
         if finished:  # done before enough kills: once more from the start
             assert equal(state(folder), state(uninterrupted))
             folder, finished = tmp_path / f"killed-{attempt}", False
-        process = quick(run, tiny_veri, folder, log=log)
+        process = quick(run_on_a_slow_disk, tiny_veri, folder, log=log)
         if kills < KILLS:
             _wait(folder / "checkpoints", process, rng)
             if process.is_alive():
@@ -87,6 +87,7 @@ def _wait(folder, process, rng):
     """Wait for a moment to kill: half of the time while a checkpoint is being written, else any time after a step."""
     if rng.random() < 0.5:
         until(lambda: any(folder.glob("*.pt.part")), process)
+        time.sleep(rng.uniform(0, 0.05))
     else:
         before = checkpoint.all_steps(folder)[-1:]
         until(lambda: checkpoint.all_steps(folder)[-1:] != before, process)

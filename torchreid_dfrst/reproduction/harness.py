@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ class Harness:
         command: the command line, for cards and runs.
 
     Raises:
-        ValueError: neither ``root`` nor a preset that draws its data.
+        ValueError: neither ``root`` nor a preset that draws its data, or a process of ``torchrun``.
     """
 
     def __init__(
@@ -60,6 +61,11 @@ class Harness:
         command: str = "",
     ) -> None:
         self.preset, self.out, self.bar, self.command = preset, Path(out), bar, command
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: the tables are made by single processes. Start one per GPU, "
+                "on other tables or seeds, with CUDA_VISIBLE_DEVICES; they share the folder"
+            )
         if root is None and preset.draw is None:
             raise ValueError("this preset reads data that is there already: give its folder with --root")
         self.root = Path(root) if root is not None else self._city("data", preset.draw or {})
