@@ -63,8 +63,8 @@ class Harness:
         self.preset, self.out, self.bar, self.command = preset, Path(out), bar, command
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError(
-                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: the tables are made by single processes. Start one per GPU, "
-                "on other tables or seeds, with CUDA_VISIBLE_DEVICES; they share the folder"
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: the tables are made by single processes. Start one per "
+                "GPU, on other tables or seeds, with CUDA_VISIBLE_DEVICES; they share the folder"
             )
         if root is None and preset.draw is None:
             raise ValueError("this preset reads data that is there already: give its folder with --root")
