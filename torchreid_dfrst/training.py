@@ -150,7 +150,10 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
     """
     epochs = config["train"].get("max_epoch", 0)
     if epochs < 1:
-        raise ValueError(f"train.max_epoch is {epochs}: nothing would be trained; say how many epochs, such as 135")
+        raise ValueError(
+            f"train.max_epoch is {epochs}: nothing would be trained; give a configuration with --config-file, or say how "
+            "many epochs, such as 135"
+        )
     group = distributed.start()
     run = dict(config["train"])
     seed, use_gpu = settings(**{name: run.pop(name) for name in keywords(settings) if name in run})

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,6 +141,17 @@ def test_comparable_cards_are_ranked_and_tested():
     assert entry["test"]["difference"] == pytest.approx(rows[0] - rows[1], abs=1e-3)
     assert entry["test"]["interval"][0] > 0 and entry["test"]["p_queries"] < 0.05
     assert "good: appearance - bad: appearance: mAP +" in text(result, {"bad": bad, "good": good})
+
+
+def test_queries_without_paths_are_still_one_each():
+    def without_paths(features):
+        return replace(features, sightings=replace(features.sightings, path=np.full(len(features), "")))
+
+    named = [extraction(noise=noise) for noise in (0.8, 1.2)]
+    bare = [replace(e, query=without_paths(e.query), gallery=without_paths(e.gallery)) for e in named]
+    expected, found = (paired(*[x for e in pair for x in (carded(e)[0], "appearance")]) for pair in (named, bare))
+    assert found == expected
+    assert found["queries"] == 11
 
 
 def test_rows_of_one_card_are_tested_against_its_first():

@@ -107,7 +107,7 @@ def make_card(
     """
     queries = {name: Queries.collect(draws, [query.identity for query, _ in pairs]) for name, draws in rows.items()}
     one = next(iter(queries.values()))
-    path = np.concatenate([names(query.path)[one.row[one.draw == n]] for n, (query, _) in enumerate(pairs)])
+    path = np.concatenate([_query_names(query)[one.row[one.draw == n]] for n, (query, _) in enumerate(pairs)])
     columns = {"draw": one.draw, "path": path, "identity": one.identity}
     for name, found in queries.items():
         columns.update({f"{name}/{measure}": found.value[measure] for measure in MEASURES})
@@ -160,6 +160,14 @@ def names(paths: np.ndarray) -> np.ndarray:
     ends = zip(min(split)[:-1], max(split)[:-1], strict=False) if split else ()
     common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
     return np.array(["/".join(parts[common:]) for parts in split], dtype=np.str_)
+
+
+def _query_names(query: Sightings) -> np.ndarray:
+    """One name per query, under which another card finds it again: features of one's own may have no paths."""
+    found = names(query.path)
+    if len(np.unique(found)) == len(found):
+        return found
+    return np.array([f"row {row} of vehicle {identity}" for row, identity in enumerate(query.identity.tolist())])
 
 
 def versions() -> dict[str, str]:
