@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from torchreid_dfrst.data import DATASETS, CityFlow, Table, VehicleID, VeRiWild
 from torchreid_dfrst.data.doctor import check_dataset
@@ -197,6 +198,8 @@ def test_numbers_stay_as_they_are(tmp_path):
     [
         ("path,identiy,camera,split", ["a,1,1,train"], "did you mean 'identiy'"),
         (HEADER, [], "no row"),
+        ("", [], "is empty"),
+        (HEADER + ",time", [], "more than one column of the name time"),
         (HEADER, [*ROWS, "f.jpg,x,y,1,test,"], "another split.*row 7: 'test'"),
         (HEADER, [*ROWS, "f.jpg,,y,1,train,"], "1 rows .* have no identity: row 7"),
         (HEADER, [*ROWS, ROWS[0]], "more than once"),
@@ -257,6 +260,44 @@ def test_the_doctor_knows_them(name, request):
     report = check_dataset(name, request.getfixturevalue(name))
     assert {found.check for found in report.findings if found.severity != "note"} == KNOWN[name], report.text()
     assert report.exit_code == bool(KNOWN[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        ("vehicleid", "VehicleID_V1.0/image/0999999.jpg"),
+        ("veriwild", "VERI-Wild/images/00001/999999.jpg"),
+        ("cityflow", "AIC20_track2_reid/image_train/999999.jpg"),
+    ],
+)
+def test_an_image_in_no_list_is_reported(name, extra, request):
+    folder = request.getfixturevalue(name)
+    Image.new("RGB", (4, 4)).save(folder / extra)
+    (found,) = (found for found in check_dataset(name, folder).findings if found.check == "images in no list")
+    assert (found.severity, found.count) == ("warning", 1) and "999999" in found.examples[0]
+
+
+def test_a_line_of_several_images_is_refused(veriwild):
+    path = veriwild / "VERI-Wild" / "train_test_split" / "train_list.txt"
+    path.write_text(path.read_text().replace("\n", " "))
+    with pytest.raises(ValueError, match=r"1 of 1 lines .*train_list.txt are not of the form"):
+        VeRiWild(str(veriwild), verbose=False)
+
+
+def test_lines_with_vehicle_and_camera_behind_the_name(veriwild):
+    path = veriwild / "VERI-Wild" / "train_test_split" / "train_list.txt"
+    expected = VeRiWild(str(veriwild), verbose=False).train
+    path.write_text("".join(f"{line}.jpg 0 61\n" for line in path.read_text().split()))
+    assert VeRiWild(str(veriwild), verbose=False).train == expected
+
+
+@pytest.mark.parametrize(("name", "misspelt"), [("time", "Timestamp"), ("track", "track_id")])
+def test_a_misspelt_optional_column_is_reported(tmp_path, caplog, name, misspelt):
+    read_table(write_table(tmp_path, HEADER.replace(name, misspelt)) / "table.csv")
+    assert f"no column '{name}', but one called '{misspelt}'" in caplog.text
+    caplog.clear()
+    read_table(write_table(tmp_path, HEADER) / "table.csv")
+    assert not caplog.text
 
 
 def test_parquet(tmp_path):

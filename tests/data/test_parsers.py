@@ -202,6 +202,7 @@ def edited(change):
 SAVED = {
     "BOM": lambda text: b"\xef\xbb\xbf" + text.encode(),
     "CRLF": lambda text: text.replace("\n", "\r\n").encode(),
+    "CR": lambda text: text.replace("\n", "\r").encode(),
     "UTF-16": lambda text: text.encode("utf-16"),
     "BOM and CRLF": lambda text: b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode(),
     "blank lines": lambda text: ("\n" + text.replace("\n", "\n \n\n")).encode(),

@@ -168,12 +168,13 @@ def test_a_camera_without_a_distance_row(tiny_veri):
 def test_differences_from_the_lists_are_counted(tiny_veri, caplog):
     folder = tiny_veri / "veri776"
     names = sorted(path.name for path in (folder / "image_train").iterdir())
-    (folder / "name_train.txt").write_text("\n".join([*names[2:], "0009_c001_00000000_0.jpg"]))
+    (folder / "name_train.txt").write_text("\n".join([*names[2:], "0009_c001_00000000_0.jpg", names[-1]]))
     (folder / "image_train" / "Thumbs.db").write_text("")
     assert len(read_veri(folder).train) == 32
     text = caplog.text
     assert "2 images are not in" in text and names[0] in text
     assert "1 images are missing" in text and "0009_c001" in text
+    assert "1 names stand more than once" in text and names[-1] in text
     assert "Thumbs.db" in text
 
 
@@ -205,6 +206,15 @@ def test_a_track_line_that_is_none(tmp_path, line):
     (tmp_path / "test_track.txt").write_text(line)
     with pytest.raises(ValueError, match="track 1 of"):
         read_tracks(tmp_path / "test_track.txt")
+
+
+def test_an_image_twice_in_its_track_is_counted(tiny_veri, caplog):
+    path = tiny_veri / "veri776" / "test_track.txt"
+    lines = path.read_text().splitlines()
+    name = lines[0].split()[1]
+    path.write_text("\n".join([f"{lines[0]} {name}", *lines[1:]]))
+    read_veri(tiny_veri / "veri776")
+    assert "1 names stand more than once in a track of" in caplog.text and name in caplog.text
 
 
 def test_an_image_in_two_tracks(tiny_veri):

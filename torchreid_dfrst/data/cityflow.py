@@ -70,6 +70,11 @@ class CityFlow(VehicleDataset):
             query = gallery[np.unique(pairs, axis=1, return_index=True)[1]]
         super().__init__(train, query, gallery, **kwargs)
 
+    def unlisted(self) -> list[str]:
+        """Training images that ``train_label.xml`` does not label."""
+        labelled = read_labels(Path(self.dataset_dir) / "train_label.xml")
+        return sorted(p.name for p in Path(self.dataset_dir).glob("image_train/*.jpg") if p.name not in labelled)
+
 
 def read_labels(path: Path) -> dict[str, Label]:
     """Labels by image name.

@@ -58,6 +58,10 @@ class VehicleDataset(torchreid.data.ImageDataset):
             _items(train, dense), _items(query, query.identity), _items(gallery, gallery.identity), **kwargs
         )
 
+    def unlisted(self) -> list[str]:
+        """Images in the data set's folders that no list of it names, so that nothing uses them; for the doctor."""
+        return []
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One image with its labels, as torchreid's ``ImageDataset`` gives it.
 

@@ -110,7 +110,7 @@ def _examine(
     name: str, root: str | Path, options: dict[str, Any], images: bool, bar: Callable[[Iterable[Path]], Iterable[Path]]
 ) -> tuple[dict[str, dict[str, int]], list[Finding]]:
     try:
-        sightings, network, folder, have_images = _open(name, root, options)
+        sightings, network, folder, have_images, unlisted = _open(name, root, options)
     except (ValueError, KeyError, OSError) as error:
         text = str(error.args[0] if isinstance(error, KeyError) else error)
         return {}, [Finding(ERROR, "loading", text, 1, [], "repair this first; nothing else could be checked")]
@@ -122,6 +122,13 @@ def _examine(
         findings.append(Finding(NOTE, "images", "there are no images here: only lists were checked", 0, [], ""))
     elif images:
         findings += check_images(sightings, bar)
+        findings += finding(
+            WARNING,
+            "images in no list",
+            "{count} images are in the folder but in no list: nothing uses them",
+            unlisted(),
+            "add them to a list if they belong to the data set; otherwise nothing",
+        )
     counts = {
         split: {"images": len(s), "vehicles": len(np.unique(s.identity)), "cameras": len(np.unique(s.camera))}
         for split, s in sightings.items()
@@ -144,7 +151,7 @@ class _Listener(logging.Handler):
 
 def _open(
     name: str, root: str | Path, options: dict[str, Any]
-) -> tuple[dict[str, Sightings], CameraNetwork | None, Path | None, bool]:
+) -> tuple[dict[str, Sightings], CameraNetwork | None, Path | None, bool, Callable[[], list[str]]]:
     made = DATASETS[name]
     if issubclass(made, VeRiFormat):
         marker = (*SPLITS.values(), *LISTS.values())
@@ -154,9 +161,10 @@ def _open(
         sightings = {"train": veri.train, "query": veri.query, "gallery": veri.gallery}
         if issubclass(made, VeRi776):
             report_counts(folder, sightings)
-        return sightings, veri.network, folder, have_images
+        # here the folders count, and the loader itself says what the lists lack
+        return sightings, veri.network, folder, have_images, list
     dataset = made(root=str(root), verbose=False, **options)
-    return dataset.sightings, dataset.network, None, True
+    return dataset.sightings, dataset.network, None, True, dataset.unlisted
 
 
 def _check_labels(sightings: dict[str, Sightings]) -> list[Finding]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
+import logging
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +20,9 @@ from torchreid_dfrst.names import nearest
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 
 COLUMNS = ("path", "identity", "camera", "split")
+OPTIONAL = ("time", "track")
 SPLITS = ("train", "query", "gallery")
+_log = logging.getLogger(__name__)
 
 
 class Table(VehicleDataset):
@@ -77,6 +82,7 @@ def read_rows(path: Path) -> tuple[Sightings, np.ndarray, list[str], list[str]]:
             f"no table at {path}: it holds path,identity,camera,time,split[,track], see docs/data.md"
         )
     columns = read_columns(path, COLUMNS)
+    _warn_of_misspelt(columns, path)
     count = len(columns["path"])
     bad = [f"row {row + 2}: {name!r}" for row, name in enumerate(columns["split"]) if name not in SPLITS]
     if bad:
@@ -105,7 +111,8 @@ def read_columns(path: Path, needed: tuple[str, ...]) -> dict[str, list[str]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a needed column is missing, a row is longer than the header, or Parquet cannot be read.
+        ValueError: a needed column is missing, two have one name, a row is not as long as the header, or Parquet cannot
+            be read.
     """
     if path.suffix == ".parquet":
         columns = _parquet(path)
@@ -115,7 +122,14 @@ def read_columns(path: Path, needed: tuple[str, ...]) -> dict[str, list[str]]:
             rows = [row for row in csv.reader(io.StringIO(text)) if any(word.strip() for word in row)]
         except csv.Error as error:
             raise ValueError(f"{path} is not CSV ({error}): save it with commas and without NUL bytes") from error
+        if not rows and needed:
+            raise ValueError(f"{path} is empty: a header with {', '.join(needed)} and a row per image are expected")
         header = [word.strip() for word in rows[0]] if rows else []
+        twice = [name for name, times in Counter(header).items() if times > 1]
+        if twice:
+            raise ValueError(
+                f"{path} has more than one column of the name {sample(twice)}: rename or remove the others"
+            )
         wrong = [f"row {number}" for number, row in enumerate(rows[1:], start=2) if len(row) != len(header)]
         if wrong:
             raise ValueError(
@@ -175,6 +189,20 @@ def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
     rows_of = [names.index(name) for name in cameras]
     numbers = np.array(cameras, dtype=np.int64) if numeric else np.arange(len(cameras))
     return CameraNetwork(numbers, distance[np.ix_(rows_of, rows_of)])
+
+
+def _warn_of_misspelt(columns: Iterable[str], path: Path) -> None:
+    others = {name.lower(): name for name in columns if name not in (*COLUMNS, *OPTIONAL)}
+    for name in OPTIONAL:
+        close = difflib.get_close_matches(name, others, n=1)
+        if name not in columns and close:
+            _log.warning(
+                "%s has no column %r, but one called %r, which is not used: rename it if it holds the %s of each image",
+                path,
+                name,
+                others[close[0]],
+                name,
+            )
 
 
 def _is_label(word: str) -> bool:

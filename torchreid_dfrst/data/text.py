@@ -12,7 +12,9 @@ _log = logging.getLogger(__name__)
 
 
 def read_text(path: str | Path, what: str) -> str:
-    """Decode a text file of unknown encoding: UTF-8 or UTF-16 with their marks, else GB 18030, else Latin-1.
+    r"""Decode a text file of unknown encoding: UTF-8 or UTF-16 with their marks, else GB 18030, else Latin-1.
+
+    Line ends of every system become ``\n``.
 
     Args:
         path: the file.
@@ -24,7 +26,7 @@ def read_text(path: str | Path, what: str) -> str:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no {what} at {path}: check the spelling of the file and that the archive is complete")
-    return decode(path.read_bytes())
+    return decode(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def decode(raw: bytes) -> str:
@@ -47,6 +49,11 @@ def read_lines(path: str | Path, what: str) -> list[str]:
     """
     lines = (line.strip() for line in read_text(path, what).split("\n"))
     return [line for line in lines if line]
+
+
+def first_words(lists: Iterable[Path]) -> set[str]:
+    """The first word of every line of several lists."""
+    return {line.split()[0] for path in lists for line in read_lines(path, "list of images")}
 
 
 def count(word: str, low: int, high: int) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from torchreid_dfrst.data.dataset import VehicleDataset, find_folder
-from torchreid_dfrst.data.text import count, once, read_lines, sample
+from torchreid_dfrst.data.text import count, first_words, once, read_lines, sample
 from torchreid_dfrst.retrieval.protocols import draw
 from torchreid_dfrst.sightings import Sightings
 
@@ -52,6 +52,12 @@ class VehicleID(VehicleDataset):
         query, gallery = (few, many) if reverse else (many, few)
         gallery = replace(gallery, camera=np.ones(len(gallery), dtype=np.int64))
         super().__init__(train, query, gallery, **kwargs)
+
+    def unlisted(self) -> list[str]:
+        """Images that neither the training list nor any test list names."""
+        folder = Path(self.dataset_dir)
+        listed = first_words((folder / "train_test_split").glob("t*.txt"))
+        return sorted(path.name for path in folder.glob("image/*.jpg") if path.stem not in listed)
 
 
 class VehicleID1600(VehicleID):

@@ -171,8 +171,9 @@ def _from_folder(folder: Path, split: str) -> list[str]:
         for what, found in (("images are not in", extra), ("images are missing that stand in", missing)):
             if found:
                 _log.warning("%d %s %s: %s; the folder counts", len(found), what, path, sample(found))
-        if len(listed) > len(set(listed)):
-            _log.warning("%d names stand twice in %s", len(listed) - len(set(listed)), path)
+        twice = [name for name, times in Counter(listed).items() if times > 1]
+        if twice:
+            _log.warning("%d names stand more than once in %s: %s", len(twice), path, sample(twice))
     return names
 
 
@@ -182,10 +183,15 @@ def _test_tracks(folder: Path, names: list[str], parsed: tuple[np.ndarray, np.nd
         _log.warning("no %s: gallery tracks are cut at gaps of more than %d frames", path, TRACK_GAP_FRAMES)
         return cut_tracks(*parsed)
     of_name: dict[str, int] = {}
+    twice = []
     for track, words in enumerate(read_tracks(path)):
         for name in words:
+            if name in of_name:
+                twice.append(name)
             if of_name.setdefault(name, track) != track:
                 raise ValueError(f"{name} is in tracks {of_name[name] + 1} and {track + 1} of {path}: one track each")
+    if twice:
+        _log.warning("%d names stand more than once in a track of %s: %s", len(twice), path, sample(twice))
     for what, found in (
         ("images are in no track of", [name for name in names if name not in of_name]),
         ("images are not in the gallery but in", sorted(set(of_name) - set(names))),

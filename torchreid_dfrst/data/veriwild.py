@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from torchreid_dfrst.data.dataset import VehicleDataset, find_folder
-from torchreid_dfrst.data.text import count, once, read_lines, sample
+from torchreid_dfrst.data.text import count, first_words, once, read_lines, sample
 from torchreid_dfrst.sightings import Sightings
 
 FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y%m%d%H%M%S", "%Y-%m-%d_%H-%M-%S")
@@ -69,6 +69,15 @@ class VeRiWild(VehicleDataset):
         """Model, type and colour by ``vehicle/image``, of all images of VERI-Wild; read when first asked for."""
         return read_records(self.information)
 
+    def unlisted(self) -> list[str]:
+        """Images, as ``vehicle/image``, that neither the training list nor any test list names."""
+        folder = Path(self.dataset_dir)
+        listed = first_words((folder / "train_test_split").glob("t*.txt"))
+        found = (
+            path.relative_to(folder / "images").with_suffix("").as_posix() for path in folder.glob("images/*/*.jpg")
+        )
+        return sorted(set(found) - {name.removesuffix(".jpg") for name in listed})
+
 
 class VeRiWild5000(VeRiWild):
     """The medium test set."""
@@ -106,11 +115,12 @@ def read_information(path: Path, time_format: str | None = None) -> dict[str, tu
     unread = [records[name].time for name, (_, time) in found.items() if np.isnan(time)]
     if unread:
         _log.warning(
-            "%d of %d times in %s cannot be read (%s): these images have no time; give their format with time_format",
+            "%d of %d times in %s cannot be read (%s): these images have no time; %s",
             len(unread),
             len(found),
             path,
             sample(unread),
+            f"their format is not {time_format!r}" if time_format else "give their format with time_format",
         )
     return found
 
@@ -144,9 +154,14 @@ def time_parser(time_format: str | None) -> Callable[[str], float]:
 
 
 def _split(path: Path, images: Path, seen: dict[str, tuple[int, float]]) -> Sightings:
-    names = [line.split()[0].removesuffix(".jpg") for line in read_lines(path, "list of images")]
-    parts = [name.split("/") for name in names]
-    bad = [name for name, part in zip(names, parts, strict=True) if len(part) != 2 or count(part[0], 0, 10**9) is None]
+    # test_3000_id.txt and its like have vehicle and camera as numbers behind the name
+    rows = [line.split() for line in read_lines(path, "list of images")]
+    names = [row[0].removesuffix(".jpg") for row in rows]
+    bad = []
+    for name, row in zip(names, rows, strict=True):
+        vehicle, *image = name.split("/")
+        if len(image) != 1 or any(count(word, 0, 10**9) is None for word in (vehicle, *row[1:])):
+            bad.append(" ".join(row)[:80])
     if bad or not names:
         raise ValueError(
             f"{len(bad)} of {len(names)} lines of {path} are not of the form 20342/209528 (vehicle/image): "
