@@ -1,8 +1,9 @@
 """The paper's tables at the scale of a preset: python tools/reproduce.py III --config configs/reproduce/city.yaml.
 
 TABLE is II, III, IV, V, VI (with VII and Fig. 8), VIII, IX, X, XI, peers, changes, resnet50, or all. Presets are in
-configs/reproduce: city (seconds a row), city_a, veri776, vehicleid. Networks that are not trained yet are trained, in OUT/runs, and found again next time; an interrupted run is resumed by the same command.
-Writes TABLE.md and TABLE.json, and the pictures that belong to a table, into OUT/tables.
+configs/reproduce: city (seconds a row), city_a, veri776, vehicleid. Networks that are not trained yet are trained, in
+OUT/runs, and found again next time; an interrupted run is resumed by the same command. Writes TABLE.md and TABLE.json,
+and the pictures that belong to a table, into OUT/tables.
 """
 
 from __future__ import annotations

@@ -151,8 +151,8 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
     epochs = config["train"].get("max_epoch", 0)
     if epochs < 1:
         raise ValueError(
-            f"train.max_epoch is {epochs}: nothing would be trained; give a configuration with --config-file, or say how "
-            "many epochs, such as 135"
+            f"train.max_epoch is {epochs}: nothing would be trained; give a configuration with --config-file, or say "
+            "how many epochs, such as 135"
         )
     group = distributed.start()
     run = dict(config["train"])
