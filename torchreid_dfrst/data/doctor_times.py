@@ -117,7 +117,9 @@ def _clocks(known: Sightings, network: CameraNetwork) -> list[Finding]:
     ]
     sure = sum(SIGMAS * error < 3 * OFFSET_S for _, error in offsets.values())
     if not wrong:
-        text = f"no clock is off; {sure} of {len(network)} cameras have enough two-way traffic to see half a minute"
+        text = "clocks could not be compared: no camera has enough two-way traffic to see half a minute"
+        if sure:
+            text = f"no clock is off; {sure} of {len(network)} cameras have enough two-way traffic to see half a minute"
         return [Finding(NOTE, "clock offsets", text, 0, [], "")]
     return finding(
         WARNING,

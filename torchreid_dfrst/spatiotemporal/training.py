@@ -191,5 +191,5 @@ def check_speed(sightings: Sightings, network: CameraNetwork) -> None:
     raise ValueError(
         f"vehicles would drive {speed:.3g} m/s between cameras (upper quartile of {len(speeds)} legs), outside "
         f"{PLAUSIBLE_SPEED[0]:g} to {PLAUSIBLE_SPEED[1]:g}: {hint}; times must be seconds and distances metres. "
-        "If these speeds are right, pass check_units=False"
+        "If these speeds are right, pass check_units=False (in a configuration: spacetime.options {check_units: false})"
     )
