@@ -26,8 +26,8 @@ def read_text(path: str | Path, what: str) -> str:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no {what} at {path}: check that {path.parent} is the folder of the data set itself, the spelling of the file, "
-            "and that the archive is complete"
+            f"no {what} at {path}: check that {path.parent} is the folder of the data set itself, the spelling of the "
+            "file, and that the archive is complete"
         )
     return decode(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
 
