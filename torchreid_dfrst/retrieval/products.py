@@ -42,7 +42,7 @@ FLOAT32: dict[str, Tile] = {"torch": _torch, "numpy": _openblas, "onednn": _oned
 def rates(threads: int) -> dict[str, float]:
     """Multiply-add rate of each routine on this processor, in 1e9 operations a second (two to a multiply-add).
 
-    ``threads`` is torch's number of threads; the measurement (some 0.05 s) is made once for each.
+    ``threads`` is torch's number of threads; the measurement (some 0.2 s) is made once for each.
     """
     a, b = torch.rand(256, 1024), torch.rand(2048, 1024)
     candidates: dict[str, Callable[[], torch.Tensor]] = {
@@ -50,17 +50,19 @@ def rates(threads: int) -> dict[str, float]:
     }
     candidates["bfloat16"] = partial(_torch, a.bfloat16(), b.bfloat16())
     least: dict[str, float] = {}
-    # in turns, so that a slow moment of the machine does not fall on one of them; the first turn warms up
-    for _ in range(4):
+    # in two turns, so that a slow moment of the machine does not fall on one of them; several times in a row, because
+    # the threads of the routine before go on waiting for work for some milliseconds and take the cores meanwhile
+    for _ in range(2):
         for name, run in list(candidates.items()):
-            start = time.perf_counter()
-            try:
-                run()
-            except RuntimeError as error:
-                logger.info("%s cannot multiply here (%s)", name, error)
-                del candidates[name]
-                continue
-            least[name] = min(least.get(name, np.inf), time.perf_counter() - start)
+            for _ in range(6):
+                start = time.perf_counter()
+                try:
+                    run()
+                except RuntimeError as error:
+                    logger.info("%s cannot multiply here (%s)", name, error)
+                    del candidates[name]
+                    break
+                least[name] = min(least.get(name, np.inf), time.perf_counter() - start)
     found = {name: 2e-9 * len(a) * len(b) * a.shape[1] / least[name] for name in candidates}
     logger.info("products a second with %d threads: %s", threads, found)
     return found
