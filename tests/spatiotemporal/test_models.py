@@ -145,6 +145,16 @@ def test_a_model_refuses_a_network_that_is_not_its_own(model, tmp_path):
         load(tmp_path / "model.json", road(step_m=151.0))
 
 
+def test_the_order_of_the_rows_of_a_network_does_not_count(model, tmp_path):
+    """Its fingerprint is the same, so a saved model is accepted and must then give the same distances."""
+    model.save(tmp_path / "model.json")
+    ours, order = road(), np.array([3, 0, 4, 1, 2])
+    other = CameraNetwork(ours.cameras[order], ours.distance_m[np.ix_(order, order)])
+    query, gallery = traffic(1, 10), traffic(2, 20)
+    again = load(tmp_path / "model.json", other)
+    np.testing.assert_array_equal(again.distance(query, gallery), model.distance(query, gallery))
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [({"format": "other"}, "'other'"), ({"version": 99}, "version 99"), ({"fitted": {"x": 1}}, "found x")],

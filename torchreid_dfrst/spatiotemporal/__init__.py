@@ -10,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from torchreid_dfrst.names import nearest
 from torchreid_dfrst.sightings import CameraNetwork
 from torchreid_dfrst.spatiotemporal.fusion import fuse
@@ -59,4 +61,6 @@ def load(path: str | Path, network: CameraNetwork) -> GapModel:
         KeyError: a model or option this version does not have.
     """
     content = read(path, network)
-    return build(content["model"], **content["options"]).restore(content["fitted"], network)
+    # what was fitted is in the order of its own network, and a fingerprint does not see the order of rows
+    own = CameraNetwork(np.array(content["cameras"]), network.between(content["cameras"], content["cameras"]))
+    return build(content["model"], **content["options"]).restore(content["fitted"], own)
