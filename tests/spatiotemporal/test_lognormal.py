@@ -81,6 +81,7 @@ def test_a_plausible_trip_is_nearer_than_an_absurd_one():
         ({"time_unit": "minutes"}, KeyError, "min"),
         ({"floor_s": 0.0}, ValueError, "floor_s"),
         ({"slope_t": -1.0}, ValueError, "slope_t"),
+        ({"offset_s": np.nan}, ValueError, "offset_s"),
     ],
 )
 def test_options_out_of_range_are_refused(options, error, word):

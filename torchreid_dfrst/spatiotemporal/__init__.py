@@ -18,8 +18,9 @@ from torchreid_dfrst.spatiotemporal.fusion import fuse
 from torchreid_dfrst.spatiotemporal.histogram import Histogram
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal
-from torchreid_dfrst.spatiotemporal.model import GapModel, read
+from torchreid_dfrst.spatiotemporal.model import GapModel
 from torchreid_dfrst.spatiotemporal.provid import Provid
+from torchreid_dfrst.spatiotemporal.saved import AGAIN, read
 from torchreid_dfrst.spatiotemporal.transit import Transit, TransitModel
 from torchreid_dfrst.spatiotemporal.transition import Transition
 from torchreid_dfrst.values import check, expected_types
@@ -57,10 +58,16 @@ def load(path: str | Path, network: CameraNetwork) -> GapModel:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a model of ours, another format version, or fitted on another camera network.
+        ValueError: not a model of ours, another format version, damaged, or fitted on another camera network.
         KeyError: a model or option this version does not have.
     """
     content = read(path, network)
     # what was fitted is in the order of its own network, and a fingerprint does not see the order of rows
     own = CameraNetwork(np.array(content["cameras"]), network.between(content["cameras"], content["cameras"]))
-    return build(content["model"], **content["options"]).restore(content["fitted"], own)
+    try:
+        model = build(content["model"], **content["options"])
+        if lacking := set(model.options) - set(content["options"]):
+            raise ValueError(f"options lacks {', '.join(sorted(lacking))}")
+        return model.restore(content["fitted"], own)
+    except (ValueError, KeyError) as error:
+        raise type(error)(f"{path}: {error.args[0]}; {AGAIN}") from error

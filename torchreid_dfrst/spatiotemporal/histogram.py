@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter1d
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.evidence import NATS, distance_of
 from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.saved import Expected
 from torchreid_dfrst.spatiotemporal.training import one_per_pass, pairs_of_a_vehicle
 
 ROUNDING = 1e-6  # of a bin: gaps of whole frames fall on edges and must not depend on the last bit
@@ -52,17 +53,18 @@ class Histogram(GapModel):
                 "0 < bin_s < reach_s, smoothing >= 0 and depth > 0 are needed"
             )
 
+    @property
+    def bins(self) -> int:
+        """How many there are, half of them for negative gaps."""
+        return 2 * int(np.ceil(self.reach_s / self.bin_s))
+
     def _bin(self, gap_s: np.ndarray) -> np.ndarray:
-        half = int(np.ceil(self.reach_s / self.bin_s))
+        half = self.bins // 2
         return np.clip(np.floor(gap_s / self.bin_s + ROUNDING), -half, half - 1).astype(np.int64) + half
 
     def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
         seen, count = one_per_pass(sightings), len(network)
-        pairs, row, bins = (
-            pairs_of_a_vehicle(seen),
-            network.rows(seen.camera),
-            2 * int(np.ceil(self.reach_s / self.bin_s)),
-        )
+        pairs, row, bins = pairs_of_a_vehicle(seen), network.rows(seen.camera), self.bins
         first = np.concatenate([pairs.first, pairs.second])
         second = np.concatenate([pairs.second, pairs.first])
         place = (row[first] * count + row[second]) * bins + self._bin(seen.time_s[second] - seen.time_s[first])
@@ -83,6 +85,9 @@ class Histogram(GapModel):
         self._table[np.eye(count, dtype=bool).ravel()] = self.depth / NATS
         uniform = np.array(-np.log(self.log_density.shape[1]))
         self._unknown = float(distance_of(uniform, self._top, self._top - self.depth))
+
+    def _expected(self, cameras: int) -> dict[str, Expected]:
+        return {"log_density": Expected((cameras**2, self.bins)), "seen": Expected((cameras, cameras), count=True)}
 
     def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
         """Constant within a bin."""

@@ -14,6 +14,7 @@ from torchreid_dfrst.spatiotemporal.evidence import NATS
 from torchreid_dfrst.spatiotemporal.gaps import GapTransit
 from torchreid_dfrst.spatiotemporal.model import GapModel
 from torchreid_dfrst.spatiotemporal.relays import RelayTransit
+from torchreid_dfrst.spatiotemporal.saved import Expected
 from torchreid_dfrst.spatiotemporal.training import one_per_pass, pairs_of_a_vehicle
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
@@ -123,6 +124,11 @@ class Likelihood(GapModel):
     def _prepare(self, network: CameraNetwork) -> None:
         self._low, self._high = float(self.evidence.min()), float(self.evidence.max())
         self._table = self.evidence.astype(np.float32)
+
+    def _expected(self, cameras: int) -> dict[str, Expected]:
+        square, table = (cameras, cameras), (cameras**2, self.bins)
+        counts = {"seen": Expected(square, count=True), "returns": Expected(positive=True)}
+        return {"evidence": Expected(table), **counts}
 
     def ratio(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
         """Log-likelihood ratio, in nats, of pair ``number = row * C + column`` at a signed gap."""

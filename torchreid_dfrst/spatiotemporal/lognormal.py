@@ -9,6 +9,7 @@ import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.saved import Expected
 from torchreid_dfrst.spatiotemporal.training import pairs_of_a_vehicle
 
 METRES = {"m": 1.0, "km": 1000.0}
@@ -68,6 +69,9 @@ class LogNormal(GapModel):
         for name in ("slope_s", "slope_t", "floor_m", "floor_s"):
             if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
+        for name in ("offset_s", "offset_t"):
+            if not np.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be a number")
 
     def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
         pairs = pairs_of_a_vehicle(sightings)
@@ -82,6 +86,10 @@ class LogNormal(GapModel):
     def _prepare(self, network: CameraNetwork) -> None:
         p = self.density_of(network.distance_m, "s")
         self._offsets = logistic(p, self.slope_s, self.offset_s)
+
+    def _expected(self, cameras: int) -> dict[str, Expected]:
+        free, spread = Expected(), Expected(positive=True)
+        return {"mu_s": free, "sigma_s": spread, "mu_t": free, "sigma_t": spread, "pairs": Expected(count=True)}
 
     @property
     def numbers(self) -> np.ndarray:

@@ -14,11 +14,10 @@ import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.gaps import GapTransit
+from torchreid_dfrst.spatiotemporal.saved import FORMAT, FORMAT_VERSION, Expected, check_fitted
 from torchreid_dfrst.spatiotemporal.training import check_network, check_speed
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
-FORMAT = "torchreid_dfrst space-time model"
-FORMAT_VERSION = 1
 ROWS = 64
 
 Self = TypeVar("Self", bound="GapModel")
@@ -71,6 +70,10 @@ class GapModel(ABC):
     @abstractmethod
     def _prepare(self, network: CameraNetwork) -> None:
         """Derive from options and fitted fields what ``curve`` needs; also runs after loading."""
+
+    @abstractmethod
+    def _expected(self, cameras: int) -> dict[str, Expected]:
+        """What each fitted field holds, for a file that claims to hold them."""
 
     @abstractmethod
     def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
@@ -169,42 +172,13 @@ class GapModel(ABC):
         os.replace(temporary, path)
 
     def restore(self: Self, fitted: dict[str, Any], network: CameraNetwork) -> Self:
-        """Take over what another fit of this class learned.
+        """Take over what another fit of this class learned on this network, its rows in this order.
 
         Raises:
-            ValueError: the fitted fields are not this model's.
+            ValueError: the fitted fields are not this model's, of another shape, or hold what no fit leaves.
         """
-        own = {f.name for f in fields(self) if not f.init and f.name != "network"}
-        if own != set(fitted):
-            raise ValueError(
-                f"a saved {self.name} model holds {', '.join(sorted(own))}, found {', '.join(sorted(fitted))}"
-            )
-        for name, value in fitted.items():
-            setattr(self, name, np.asarray(value) if isinstance(value, list) else value)
+        for name, value in check_fitted(fitted, self._expected(len(network))).items():
+            setattr(self, name, value)
         self.network = network
         self._prepare(network)
         return self
-
-
-def read(path: str | Path, network: CameraNetwork) -> dict[str, Any]:
-    """Content of a saved model, checked as far as its kind does not matter.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a model of ours, of another format version, or fitted on another camera network.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no space-time model at {path}: fit one and save it there")
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        kind, version = content["format"], content["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a saved space-time model: {error!r}") from error
-    if kind != FORMAT or version != FORMAT_VERSION:
-        raise ValueError(f"{path} is {kind!r} version {version!r}, this package reads {FORMAT!r} {FORMAT_VERSION}")
-    if content["network"] != network.fingerprint:
-        raise ValueError(
-            f"{path} was fitted on camera network {content['network']} of {len(content['cameras'])} cameras, not on "
-            f"{network.fingerprint} of {len(network)}: fit it again on this network"
-        )
-    return content

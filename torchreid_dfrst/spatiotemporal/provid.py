@@ -9,6 +9,7 @@ import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.saved import Expected
 from torchreid_dfrst.spatiotemporal.training import pairs_of_a_vehicle
 
 LAST, PRINTED = "last", "printed"
@@ -49,6 +50,8 @@ class Provid(GapModel):
             )
 
     def _prepare(self, network: CameraNetwork) -> None:
+        if self.longest_m < network.distance_m.max():
+            raise ValueError(f"longest_m is {self.longest_m}, but a road of the network has {network.distance_m.max()}")
         share = network.distance_m / self.longest_m
         self._share, number = np.unique(share, return_inverse=True)
         self._numbers = number.reshape(share.shape)
@@ -56,6 +59,9 @@ class Provid(GapModel):
         if self.same_camera == LAST:
             self._share = np.append(self._share, -1.0)
             self._numbers[np.eye(len(network), dtype=bool)] = len(self._share) - 1
+
+    def _expected(self, cameras: int) -> dict[str, Expected]:
+        return {"longest_s": Expected(positive=True), "longest_m": Expected(positive=True)}
 
     @property
     def numbers(self) -> np.ndarray:

@@ -13,6 +13,8 @@ EARTH_M = 4.0e7
 PLAUSIBLE_SPEED = (1.0, 70.0)  # m/s: 4 to 250 km/h
 USUAL_SPEED = 10.0
 LEG_M = 100.0
+SHORT_M = 20.0  # cameras of one network are farther apart, unless their distances are in kilometres
+ANYWAY = "If this is right, pass check_units=False (in a configuration: spacetime.options {check_units: false})"
 UNITS = {
     "milliseconds": 1e-3,
     "frames at 30 a second": 1 / 30,
@@ -139,10 +141,14 @@ def check_network(network: CameraNetwork) -> None:
     """Refuse distances that no road has.
 
     Raises:
-        ValueError: fewer than two cameras, or a distance longer than the Earth is round.
+        ValueError: fewer than two cameras, no distance above 0, or one longer than the Earth is round.
     """
     if len(network) < 2:
         raise ValueError(f"a network of {len(network)} cameras has no trips: space and time need at least two")
+    if not network.distance_m.any():
+        raise ValueError(
+            f"all distances between the {len(network)} cameras are 0: give the metres by road from each to each other"
+        )
     if network.distance_m.max() > EARTH_M:
         i, j = np.unravel_index(int(network.distance_m.argmax()), network.distance_m.shape)
         raise ValueError(
@@ -169,14 +175,19 @@ def leg_speeds(sightings: Sightings, network: CameraNetwork) -> np.ndarray:
 def check_speed(sightings: Sightings, network: CameraNetwork) -> None:
     """Refuse times in another unit than seconds, or distances in another than metres.
 
-    The upper quartile of ``leg_speeds`` is taken for the speed of traffic that does not stop. Fewer than 20 legs, or
-    a network without distances, are not judged.
+    The upper quartile of ``leg_speeds`` is taken for the speed of traffic that does not stop. Fewer than 20 legs say
+    nothing of the times; then only a network of less than ``SHORT_M`` from end to end is refused.
 
     Raises:
-        ValueError: that speed is impossible; the message names the unit that would make it usual.
+        ValueError: that speed or network is impossible; the message names the unit that would make it usual.
     """
-    speeds = leg_speeds(sightings, network)
+    speeds, longest = leg_speeds(sightings, network), network.distance_m.max()
     if len(speeds) < 20:
+        if longest < SHORT_M:
+            raise ValueError(
+                f"the cameras farthest from each other are {longest:.3g} m apart by road: the distances look like "
+                f"kilometres (then {1000 * longest:.0f} m); they must be metres. {ANYWAY}"
+            )
         return
     speed = float(np.quantile(speeds, 0.75))
     if PLAUSIBLE_SPEED[0] <= speed <= PLAUSIBLE_SPEED[1]:
@@ -185,11 +196,13 @@ def check_speed(sightings: Sightings, network: CameraNetwork) -> None:
     ratio = speed / USUAL_SPEED
     others = {"kilometres": 1e3, "centimetres": 1e-2, "miles": 1609.344}
     metre, metres = min(others.items(), key=lambda item: abs(np.log(ratio * item[1])))
-    hint = f"the times look like {unit} (then {speed / seconds:.1f} m/s)"
+    hints = [f"the times look like {unit} (then {speed / seconds:.1f} m/s)"]
     if abs(np.log(ratio * metres)) < np.log(4):
-        hint += f" or the distances like {metre} (then {speed * metres:.1f} m/s)"
+        hints.append(f"the distances look like {metre} (then {speed * metres:.1f} m/s)")
+    if longest < SHORT_M:
+        hints.reverse()
     raise ValueError(
         f"vehicles would drive {speed:.3g} m/s between cameras (upper quartile of {len(speeds)} legs), outside "
-        f"{PLAUSIBLE_SPEED[0]:g} to {PLAUSIBLE_SPEED[1]:g}: {hint}; times must be seconds and distances metres. "
-        "If these speeds are right, pass check_units=False (in a configuration: spacetime.options {check_units: false})"
+        f"{PLAUSIBLE_SPEED[0]:g} to {PLAUSIBLE_SPEED[1]:g}: {', or '.join(hints)}; times must be seconds and distances "
+        f"metres. {ANYWAY}"
     )

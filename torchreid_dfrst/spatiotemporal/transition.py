@@ -11,6 +11,7 @@ import numpy as np
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.evidence import NATS, distance_of
 from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.saved import Expected
 from torchreid_dfrst.spatiotemporal.training import one_per_pass, trips
 
 NORMAL = 1.4826  # a normal law's deviation over its median absolute deviation
@@ -104,6 +105,11 @@ class Transition(GapModel):
         self._sigma = np.stack([self.sigma.T.ravel(), self.sigma.ravel()])
         middle = self.log_density(np.arange(count**2), np.full(count**2, self.median_s))
         self._unknown = float(distance_of(middle[~self._same].mean(), self._top, self._top - self.depth))
+
+    def _expected(self, cameras: int) -> dict[str, Expected]:
+        square = (cameras, cameras)
+        laws = {"mu": Expected(square), "sigma": Expected(square, positive=True)}
+        return {**laws, "seen": Expected(square, count=True), "median_s": Expected(positive=True)}
 
     def log_density(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
         """``ln p`` per second of a signed gap between the cameras of pair ``number = row * C + column``."""
