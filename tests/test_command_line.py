@@ -9,6 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from layouts import run_with
 from PIL import Image
@@ -83,6 +84,8 @@ def test_the_card_as_json_and_appearance_alone(trained, tmp_path):
     words = [trained / "features.npz", "--out", tmp_path, "--lists", "0", "--json", "spacetime.model", "null", *SCORING]
     card = json.loads(run("evaluate", *words).out)
     assert list(card["rows"]) == ["appearance", "+ re-ranking"]
+    bare = json.loads(run("evaluate", *words, "evaluate.rerank", "false").out)
+    assert bare["rows"] == {"appearance": card["rows"]["appearance"]}
     assert not (tmp_path / "pictures").exists()
 
 
@@ -114,6 +117,8 @@ MISTAKES = {
     "a number for options": (["evaluate", "{f}", "spacetime.options", "5"], "spacetime.options"),
     "training's keys in scoring": (["evaluate", "{f}", "data.root", "x"], "unknown section 'data'"),
     "fewer than no lists": (["evaluate", "{f}", "--lists", "-3", "--out", "{t}"], "--lists is -3"),
+    "a number for a yes or no": (["evaluate", "{f}", "evaluate.rerank", "0"], "evaluate.rerank is 0, expected true or"),
+    "arrays of another toolbox": (["evaluate", "{t}/yours.npz"], "tools/import_features.py"),
     "no features": (["evaluate", "{d}/none.npz"], "no features at"),
     "other weights": (
         ["evaluate", "{f}", "--out", "{t}", "--weights", "{t}/other.safetensors", *SCORING],
@@ -151,6 +156,7 @@ def test_a_mistake_ends_in_one_line_that_names_it(trained, tmp_path, mistake):
             (tmp_path / "other").with_suffix(end).write_bytes(weights.with_suffix(end).read_bytes())
         changed = {name: value + 1 for name, value in load_file(weights).items()}
         save_file(changed, tmp_path / "other.safetensors")
+    np.savez(tmp_path / "yours.npz", query_embedding=np.ones((2, 3)))
     places = {"f": trained / "features.npz", "d": trained, "t": tmp_path, "w": weights}
     done = run(tool, *[word.format(**places) for word in words], ok=False)
     assert done.code == 2

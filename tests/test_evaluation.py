@@ -58,6 +58,14 @@ def test_without_a_model_there_are_two_rows(extraction):
     assert list(result.metrics) == ["appearance", "+ re-ranking"] and result.choices["spacetime"] is None
 
 
+def test_re_ranking_can_be_left_out(extraction):
+    result = evaluation.score(extraction, {"weight": 0.3}, {"k1": 6, "k2": 3}, {"rerank": False})
+    assert list(result.metrics) == ["appearance", "+ ST"] and result.choices["rerank"] is None
+    alone = evaluation.score(extraction, {"model": None}, None, {"rerank": False})
+    card = evaluation.card(alone, extraction, "x")
+    assert list(card.content["rows"]) == ["appearance"] and "no ST; no re-ranking" in card.table()
+
+
 def without_times(part):
     return Features(part.embedding, Sightings(part.sightings.camera, identity=part.sightings.identity))
 
@@ -85,6 +93,20 @@ def test_the_card_has_every_choice_and_is_json(extraction):
     assert card["protocol"]["average_precision"] == "trapezoid"
     assert card["queries"]["used"] == len(extraction.query) and card["gallery"] == len(extraction.gallery)
     assert "+ ST + re-ranking" in made.table()
+    used = made.table().splitlines()[-1]
+    assert used == "network: not named; ST: lognormal, omega 0.3 (given); re-ranking: k1 6, k2 3, lambda 0.3"
+
+
+@pytest.mark.parametrize("network", ["osnet", {"name": "osnet", "pretrained": False}])
+def test_the_table_names_the_network(extraction, network):
+    named = replace(extraction, source={"data": "toy", "network": network})
+    result = evaluation.score(named, None, {"k1": 6, "k2": 3})
+    assert (
+        evaluation.card(result, named, "x")
+        .table()
+        .splitlines()[-1]
+        .startswith("network: osnet; ST: lognormal, omega 0.2 (the paper); ")
+    )
 
 
 def test_best_matches_leave_junk_out(extraction):
@@ -136,6 +158,7 @@ def test_the_weight_can_be_chosen_on_training_vehicles(extraction):
     model = spatiotemporal.build("lognormal")
     expected = choose_weight(model, extraction.train, known, NETWORK)
     assert result.choices["spacetime"]["weight"] == expected.value > 0
+    assert f"omega {expected.value:.4g} (chosen by map)" in evaluation.card(result, with_train, "x").table()
     assert result.choices["spacetime"]["weight_from"] == {**expected.as_json(), "network": None}
     assert evaluation.transit_weight(with_train, model, "calibrated")[1]["method"] == "calibrated"
 

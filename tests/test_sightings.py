@@ -1,3 +1,5 @@
+import datetime
+
 import numpy as np
 import pytest
 
@@ -40,13 +42,32 @@ def test_concatenated_rows_keep_their_order():
         ({"camera": [1, 2], "time_s": [1.0]}, r"time_s has shape \(1,\), expected \(2,\)"),
         ({"camera": [1, -2]}, "camera is -2 in row 1"),
         ({"camera": [1.0, 2.0]}, "camera has dtype float64"),
-        ({"camera": [1, 2], "identity": ["a", "b"]}, "identity has dtype"),
+        ({"camera": [1, 2], "identity": ["a", "b"]}, "identity has dtype .* over all parts together"),
+        ({"camera": [1, 2], "time_s": ["20260501160000", "5"]}, r"time_s has dtype <U14, .*20260501160000.*datetime64"),
+        ({"camera": [1], "time_s": [datetime.datetime(2026, 5, 1)]}, r"time_s has dtype object, .*datetime64"),
         ({"camera": [1, 2], "time_s": [0.0, np.inf]}, "infinite in row 1"),
     ],
 )
 def test_bad_columns_are_named(columns, message):
     with pytest.raises(ValueError, match=message):
         Sightings(**columns)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_dates_become_seconds_since_1970(unit):
+    moments = ["2026-05-01T16:00:00", "2026-05-01T16:01:10", "NaT", "1969-12-31T23:59:59"]
+    expected = [1777651200.0, 1777651270.0, np.nan, -1.0]
+    given = Sightings([0] * 4, np.array(moments, dtype=f"datetime64[{unit}]"))
+    np.testing.assert_array_equal(given.time_s, expected)
+
+
+def test_fractions_of_a_second_are_kept():
+    def seconds(times):
+        return Sightings([0], times).time_s.item()
+
+    assert seconds(np.array(["2026-05-01T16:00:00.123456789"], dtype="datetime64[ns]")) == 1777651200.123456789
+    assert seconds(np.array(["2026-05-01"], dtype="datetime64[D]")) == 1777593600
+    assert seconds(np.array([1500], dtype="timedelta64[ms]")) == 1.5
 
 
 def test_missing_times_are_counted_and_the_first_is_named():

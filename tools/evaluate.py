@@ -2,8 +2,9 @@
 
     python tools/evaluate.py runs/demo/features.npz spacetime.weight 0.1 rerank.k1 30
 
-Overrides are `section.key value` pairs of the sections spacetime, rerank and evaluate; `spacetime.model null` leaves
-space and time out, `evaluate.protocol image-to-track-min` ranks tracks (the default is the data set's own protocol).
+Overrides are `section.key value` pairs of the sections spacetime, rerank and evaluate: `spacetime.model null` leaves
+space and time out, `evaluate.rerank false` re-ranking; `evaluate.protocol image-to-track-min` ranks tracks (the default
+is the data set's own protocol).
 `--contaminate mixed` extracts the test images again, damaged at seven levels, and writes a table and a card of each.
 """
 

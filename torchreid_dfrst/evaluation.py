@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst import retrieval, spatiotemporal
-from torchreid_dfrst.config import keywords
+from torchreid_dfrst.config import Keywords, keywords
 from torchreid_dfrst.retrieval import Extraction, Features, Metrics, protocols, ranking
 from torchreid_dfrst.retrieval.card import Card, make_card
 from torchreid_dfrst.sightings import Sightings
@@ -32,7 +32,7 @@ def sections() -> dict[str, list[str]]:
     return {
         "spacetime": keywords(fit_transit, transit_weight),
         "rerank": keywords(retrieval.rerank, leave_out=("transit", "weight")),
-        "evaluate": keywords(protocols.build),
+        "evaluate": Keywords({**keywords(protocols.build).expected, "rerank": bool}),
     }
 
 
@@ -151,22 +151,24 @@ def score(
         extraction: query and gallery features, and what space and time are fitted on.
         spacetime: ``model``, ``options`` (see ``fit_transit``) and ``weight`` (see ``transit_weight``).
         rerank: keyword arguments of ``retrieval.rerank``.
-        evaluate: keyword arguments of ``retrieval.protocols.build``; without a ``protocol``, the data set's own.
+        evaluate: keyword arguments of ``retrieval.protocols.build``; without a ``protocol``, the data set's own. And
+            ``rerank``, as torchreid's: False leaves the two re-ranked rows out.
 
     Raises:
         ValueError: something the parts cannot work with; see theirs.
         KeyError: an unknown name.
     """
-    spacetime, rerank = dict(spacetime or {}), dict(rerank or {})
+    spacetime, evaluate = dict(spacetime or {}), dict(evaluate or {})
+    parameters = dict(rerank or {}) if evaluate.pop("rerank", True) else None
     usual = protocols.of_dataset(extraction.source.get("data"), extraction.source.get("options"))
-    protocol = protocols.build(**{"protocol": usual, **(evaluate or {})})
+    protocol = protocols.build(**{"protocol": usual, **evaluate})
     asked = spacetime.pop("weight", None)
     model = fit_transit(extraction, **spacetime)
     weight, reason = (0.0, None) if model is None else transit_weight(extraction, model, asked)
     draws: dict[str, list[Metrics]] = {}
     pairs: list[tuple[Sightings, Sightings]] = []
     for query, gallery in protocol.pairs(extraction.query, extraction.gallery):
-        distance = _distances(query, gallery, model, weight, rerank)
+        distance = _distances(query, gallery, model, weight, parameters)
         if not pairs:
             first, ranked = distance, replace(extraction, query=query, gallery=gallery)
         pairs.append((query.sightings, gallery.sightings))
@@ -175,7 +177,9 @@ def score(
     choices = {
         "distance": "Euclidean, not squared, of L2-normalised embeddings",
         "spacetime": None if model is None else {"weight": weight, "weight_from": reason, **model.parameters},
-        "rerank": {**_defaults(retrieval.rerank, leave_out=("transit", "weight")), **rerank},
+        "rerank": None
+        if parameters is None
+        else {**_defaults(retrieval.rerank, leave_out=("transit", "weight")), **parameters},
     }
     return Result(protocol, draws, pairs, ranked, first, model, choices)
 
@@ -186,7 +190,7 @@ def card(result: Result, extraction: Extraction, command: str) -> Card:
 
 
 def _distances(
-    query: Features, gallery: Features, model: GapModel | None, weight: float, rerank: Mapping[str, Any]
+    query: Features, gallery: Features, model: GapModel | None, weight: float, rerank: Mapping[str, Any] | None
 ) -> dict[str, np.ndarray]:
     rows, columns = retrieval.normalise(query.embedding), retrieval.normalise(gallery.embedding)
     appearance = retrieval.distance(rows, columns)
@@ -194,6 +198,8 @@ def _distances(
     if model is not None:
         transit = model.distance(query.sightings, gallery.sightings)
         distance[FUSED] = spatiotemporal.fuse(appearance, transit, weight)
+    if rerank is None:
+        return distance
     distance[RERANKED] = retrieval.rerank(rows, columns, **rerank)
     if model is not None:
         everyone = Sightings.concatenate([query.sightings, gallery.sightings])

@@ -141,7 +141,8 @@ class DFRSTLoss(nn.Module):
         if labels.device.type == "cpu" and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(
                 f"labels run from {int(labels.min())} to {int(labels.max())}, the network has {classes} classes: "
-                "relabel the training identities 0, 1, 2, ... and build the network with their number"
+                "relabel the training identities 0, 1, 2, ..., over all sources together, and build the network with "
+                "their number"
             )
         cross_entropy = torch.stack([smoothed_cross_entropy(x, labels, self.epsilon) for x in logits]).mean()
         mined = labels if feature_labels is None else feature_labels

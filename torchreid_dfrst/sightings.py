@@ -20,7 +20,7 @@ class Sightings:
         camera: ``(N,)`` int64 camera labels, ``>= 0``, the same labels that ``CameraNetwork.cameras`` uses
             (torchreid's ``camid``).
         time_s: ``(N,)`` float64 seconds on a clock that all cameras share; NaN where the time is not known.
-            Left out, every time is missing.
+            ``datetime64`` becomes seconds since 1970, ``timedelta64`` seconds. Left out, every time is missing.
         identity: ``(N,)`` int64 vehicle labels, ``UNKNOWN`` (-1) where not known. Left out, all unknown.
         track: ``(N,)`` int64 labels of tracks (one vehicle passing one camera once), ``UNKNOWN`` where not known.
             Left out, all unknown.
@@ -28,7 +28,7 @@ class Sightings:
 
     Raises:
         ValueError: a column is not one-dimensional or not of the length of ``camera``, a camera is negative, a label
-            is not an integer, or a time is infinite.
+            is not an integer, or a time is infinite or no number.
     """
 
     camera: np.ndarray
@@ -42,7 +42,7 @@ class Sightings:
         count = np.shape(self.camera)[0] if np.ndim(self.camera) == 1 else 0
         filled = {
             "camera": _integers("camera", self.camera),
-            "time_s": np.full(count, np.nan) if self.time_s is None else np.asarray(self.time_s, dtype=np.float64),
+            "time_s": np.full(count, np.nan) if self.time_s is None else _seconds(self.time_s),
             "identity": np.full(count, UNKNOWN) if self.identity is None else _integers("identity", self.identity),
             "track": np.full(count, UNKNOWN) if self.track is None else _integers("track", self.track),
             "path": np.full(count, "") if self.path is None else np.asarray(self.path, dtype=np.str_),
@@ -183,5 +183,28 @@ class CameraNetwork:
 def _integers(name: str, values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.size and not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"{name} has dtype {array.dtype}, expected integers: relabel it with np.unique first")
+        raise ValueError(
+            f"{name} has dtype {array.dtype}, expected integers: relabel it with np.unique(..., return_inverse=True) "
+            "over all parts together (query, gallery and every training source), so that a number means one thing"
+        )
     return array.astype(np.int64)
+
+
+def _seconds(values: Any) -> np.ndarray:
+    """Times as float64 seconds: numbers as they are, NumPy's dates and durations converted."""
+    array = np.asarray(values)
+    if array.dtype.kind in "mM":
+        whole = array.astype(f"{array.dtype.kind}8[s]")
+        # a fraction of a second keeps all its digits only if it is taken apart from the 1.7e9 seconds before it
+        seconds = whole.astype(np.int64) + (array - whole) / np.timedelta64(1, "s")
+        return np.where(np.isnat(array), np.nan, seconds)
+    try:
+        if array.dtype.kind in "SU":
+            raise TypeError("text, even of digits: 20260501160000 is a date")
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        first = f", the first is {array.flat[0]!r}" if array.size else ""
+        raise ValueError(
+            f"Sightings.time_s has dtype {array.dtype}{first}: give seconds as numbers, or dates and times as "
+            "np.array(times, dtype='datetime64[us]')"
+        ) from error

@@ -153,6 +153,15 @@ def write_table(folder, header=HEADER, rows=ROWS, encoding="utf-8-sig"):
     return folder
 
 
+@pytest.mark.parametrize(
+    ("word", "seconds"),
+    [("20260501160000", 1777651200), ("2026-05-01 16:00:00.5", 1777651200.5), ("1777651200", 1777651200), ("7.5", 7.5)],
+)
+def test_times_of_a_table_are_seconds(tmp_path, word, seconds):
+    write_table(tmp_path, rows=[*ROWS[1:], f"z.jpg,bus,north,{word},train,9"])
+    assert read_table(tmp_path / "table.csv")[0]["train"].time_s[-1] == seconds
+
+
 def test_a_table(tmp_path):
     write_table(tmp_path)
     (tmp_path / "distances.csv").write_text("south,north,west\n0,300,9\n300,0,9\n9,9,0\n")

@@ -7,7 +7,7 @@ import difflib
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -215,15 +215,22 @@ def _times(words: list[str], path: Path) -> np.ndarray:
     bad = []
     for row, word in enumerate(words):
         if word:
-            try:
-                times[row] = float(word)
-            except ValueError:
-                times[row] = parse(word)
+            times[row] = _seconds(word, parse)
             if not np.isfinite(times[row]):
                 bad.append(f"row {row + 2}: {word!r}")
     if bad:
         raise ValueError(f"{len(bad)} times of {path} are no seconds and no date and time: {sample(bad)}")
     return times
+
+
+def _seconds(word: str, parse: Callable[[str], float]) -> float:
+    # 14 digits are a date and time without marks: as seconds they would be 600,000 years
+    if len(word) == 14 and word.isdigit() and not np.isnan(moment := parse(word)):
+        return moment
+    try:
+        return float(word)
+    except ValueError:
+        return parse(word)
 
 
 def _number(word: str, path: Path) -> float:

@@ -26,7 +26,7 @@ from torchreid_dfrst.version import __version__
 
 FORMAT = "torchreid_dfrst card 1"
 SAMPLES = 1000
-NEEDED = ("rows", "intervals", "protocol", "queries", "gallery", "data", "source")
+NEEDED = ("rows", "intervals", "protocol", "queries", "gallery", "data", "choices", "source")
 UNNAMED = "data without a name"
 _PACKAGES = ("torch", "torchvision", "torchreid", "numpy", "scipy", "faiss-gpu", "faiss-cpu")
 
@@ -201,7 +201,28 @@ def table(content: Mapping[str, Any]) -> str:
     skipped = "".join(f"; {count} skipped: {why}" for why, count in queries["why"].items() if count)
     lines.append(f"{queries['used']} queries used of {queries['used'] + queries['skipped']}{skipped}")
     lines.append(f"gallery of {content['gallery']}; intervals: {content['intervals']}")
+    lines += textwrap.wrap(_used(content["choices"], content["source"]), 100)
     return "\n".join(lines)
+
+
+def _used(choices: Mapping[str, Any], source: Mapping[str, Any]) -> str:
+    """The choices behind the rows in a line: network, space-time model and its weight, re-ranking."""
+    network = source.get("network")
+    name = network.get("name") if isinstance(network, Mapping) else network
+    parts = [f"network: {name or 'not named'}"]
+    spacetime, rerank = choices.get("spacetime"), choices.get("rerank")
+    if spacetime:
+        origin = spacetime.get("weight_from")
+        how = f"chosen by {origin.get('method')}" if isinstance(origin, Mapping) else origin
+        parts.append(f"ST: {spacetime.get('model')}, omega {spacetime.get('weight'):.4g} ({how})")
+    else:
+        parts.append("no ST")
+    if rerank:
+        k1, k2, share = (rerank.get(name) for name in ("k1", "k2", "lambda_value"))
+        parts.append(f"re-ranking: k1 {k1}, k2 {k2}, lambda {share}")
+    else:
+        parts.append("no re-ranking")
+    return "; ".join(parts)
 
 
 def _test_data(extraction: Extraction, protocol: Protocol) -> list[Sightings]:

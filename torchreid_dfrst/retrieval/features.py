@@ -126,7 +126,10 @@ class Extraction:
             ValueError: the file is not one of ours; a pickle inside it is refused, never run.
         """
         if not Path(path).is_file():
-            raise FileNotFoundError(f"no features at {path}: make them with tools/extract.py")
+            raise FileNotFoundError(
+                f"no features at {path}: make them with tools/extract.py, or from embeddings of another toolbox with "
+                "tools/import_features.py"
+            )
         try:
             with np.load(path, allow_pickle=False) as file:
                 columns = {name: file[name] for name in file.files}
@@ -135,7 +138,8 @@ class Extraction:
             source = json.loads(str(columns["source"]))
         except DAMAGED as error:
             raise ValueError(
-                f"{path} is not a features file of this package ({error}): make it with tools/extract.py"
+                f"{path} is not a features file of this package ({error}): make it with tools/extract.py, or from "
+                "embeddings of another toolbox with tools/import_features.py"
             ) from error
         try:
             return cls(
