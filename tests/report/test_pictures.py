@@ -61,6 +61,27 @@ def test_heat_lies_where_the_map_is_high(images, tmp_path):
     assert gaps[0].mean() < 0.5 * width < 5 / 6 * width < gaps[1].mean()
 
 
+@pytest.mark.parametrize("size", [(90, 30), (30, 90)])
+def test_a_map_covers_the_image_in_its_own_shape(tmp_path, size):
+    Image.new("RGB", size, "black").save(tmp_path / "black.png")
+    picture = attention_maps(tmp_path / "a.png", [tmp_path / "black.png"], {"m": np.ones((1, 6, 6))}, ["a"])
+    pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    heat = (pixels[..., 0] - pixels[..., 2] > 40)[: -len(pixels) // 4]  # without the colour bar
+    rows, columns = np.flatnonzero(heat.sum(axis=1) > 9), np.flatnonzero(heat.sum(axis=0) > 9)
+    assert np.ptp(columns) / np.ptp(rows) == pytest.approx(size[0] / size[1], rel=0.05)
+    assert heat[np.ix_(rows, columns)].mean() > 0.99
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_nothing_touches_the_edges_of_the_picture(images, tmp_path, count):
+    maps = {name: np.ones((count, 6, 6)) for name in ("coarse", "attention", "channel_0", "spatial_attention")}
+    picture = attention_maps(tmp_path / "a.png", np.resize(images, count), maps, ["its match, rank 1\ncam 2"] * count)
+    pixels = np.asarray(Image.open(picture).convert("L"))
+    edges = [pixels[:4], pixels[-4:], pixels[:, :4], pixels[:, -4:]]
+    assert all((edge == 255).all() for edge in edges)
+    assert (pixels[4:40] < 128).sum() > 100, "headings"
+
+
 def test_a_map_of_other_images_is_refused(images, tmp_path):
     with pytest.raises(ValueError, match=r"\(2, H, W\)"):
         attention_maps(tmp_path / "a.png", images[:2], {"m": np.zeros((3, 4, 4))}, ["a", "b"])

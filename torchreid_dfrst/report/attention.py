@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from torchreid_dfrst.data.images import read_image
-from torchreid_dfrst.report.canvas import figure, thumbnail, write
+from torchreid_dfrst.report.canvas import figure, letterbox, write
+
+SIDE = 160  # pixels
+CELL, GAP, LEFT, TOP, BOTTOM = 1.3, 0.08, 0.4, 0.3, 0.55  # inches
 
 
 def activations(model: nn.Module, images: Sequence[str | Path], transform: Any) -> dict[str, np.ndarray] | None:
@@ -41,6 +45,9 @@ def attention_maps(
 ) -> Path:
     """Draw every image, then the same image under the heat of each map.
 
+    The network saw each image squeezed to its input size; here the image has its own shape, and its map, which covers
+    all of it, is stretched with it.
+
     Args:
         path: picture to write.
         images: ``N`` image files, as they were before resizing.
@@ -53,24 +60,48 @@ def attention_maps(
     for name, values in maps.items():
         if values.ndim != 3 or len(values) != len(images):
             raise ValueError(f"map {name!r} has shape {values.shape}, expected ({len(images)}, H, W)")
-    drawn = figure(1.3 * (len(maps) + 1), 1.4 * len(images) + 0.3)
-    grid = drawn.subplots(len(images), len(maps) + 1, squeeze=False)
+    drawn, grid = _grid(len(images), len(maps) + 1)
     for row, image in enumerate(images):
-        # the network saw the image stretched to a square, so the picture is stretched as well
-        seen = read_image(image).resize((160, 160))
-        grid[row, 0].imshow(thumbnail(image))
+        square, (left, top, right, bottom) = letterbox(image, SIDE)
         grid[row, 0].set_ylabel(labels[row], fontsize=6)
-        for column, (name, values) in enumerate(maps.items(), start=1):
-            grid[row, column].imshow(seen)
+        for axes in grid[row]:
+            axes.imshow(square, extent=(0, SIDE, SIDE, 0))
+        for axes, (name, values) in zip(grid[row, 1:], maps.items(), strict=True):
             heat = values[row] / max(values[row].max(), np.finfo(np.float32).tiny)
-            shown = grid[row, column].imshow(
-                heat, cmap="jet", alpha=0.45, vmin=0, vmax=1, extent=(0, 160, 160, 0), interpolation="bilinear"
+            shown = axes.imshow(
+                heat,
+                cmap="jet",
+                alpha=0.45,
+                vmin=0,
+                vmax=1,
+                extent=(left, right, bottom, top),
+                interpolation="bilinear",
             )
             if row == 0:
-                grid[row, column].set_title(name, fontsize=7)
+                axes.set_title(name, fontsize=7, pad=4)
     for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
+        axes.set(xticks=[], yticks=[], xlim=(0, SIDE), ylim=(SIDE, 0))
+    grid[0, 0].set_title("image", fontsize=7, pad=4)
     if maps:
-        bar = drawn.colorbar(shown, ax=grid, orientation="horizontal", shrink=0.4, aspect=40, ticks=[0, 1])
+        height = drawn.get_figheight()
+        bar = drawn.colorbar(
+            shown, cax=drawn.add_axes((0.3, 0.35 / height, 0.4, 0.1 / height)), orientation="horizontal", ticks=[0, 1]
+        )
         bar.ax.set_xticklabels(["no activation", "strongest of its map"], fontsize=6)
     return write(drawn, path)
+
+
+def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    """Square cells with room for labels at the left, headings above and the colour bar below."""
+    width, height = LEFT + columns * (CELL + GAP), TOP + rows * (CELL + GAP) + BOTTOM
+    drawn = figure(width, height)
+    drawn.set_layout_engine("none")
+    around = {
+        "left": LEFT / width,
+        "right": 1 - GAP / width,
+        "top": 1 - TOP / height,
+        "bottom": (BOTTOM + GAP) / height,
+    }
+    return drawn, drawn.subplots(
+        rows, columns, squeeze=False, gridspec_kw={**around, "wspace": GAP / CELL, "hspace": GAP / CELL}
+    )

@@ -31,7 +31,16 @@ def write(made: Figure, path: str | Path, dpi: int = 110) -> Path:
 
 def thumbnail(path: str | Path, side: int = 160) -> Image.Image:
     """The image at ``path`` inside a white ``side x side`` square, its shape kept."""
-    return ImageOps.pad(read_image(path), (side, side), color="white")
+    return letterbox(path, side)[0]
+
+
+def letterbox(path: str | Path, side: int = 160) -> tuple[Image.Image, tuple[int, int, int, int]]:
+    """``thumbnail``, and where in it the image itself lies: left, top, right, bottom in pixels."""
+    fitted = ImageOps.contain(read_image(path), (side, side))
+    left, top = (side - fitted.width) // 2, (side - fitted.height) // 2
+    square = Image.new("RGB", (side, side), "white")
+    square.paste(fitted, (left, top))
+    return square, (left, top, left + fitted.width, top + fitted.height)
 
 
 def spread(count: int, wanted: int) -> np.ndarray:
