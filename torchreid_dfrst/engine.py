@@ -192,8 +192,8 @@ class DFRSTEngine(torchreid.engine.Engine):
         restored = None if found is None else snapshot.restore(self, found)
         if best_on == VALIDATION and self.group.main and not getattr(self.datamanager, VALIDATION, None):
             logger.info(
-                "no best weights will be kept, the last are the result: hold out training identities with "
-                "data.validation_identities to choose on them"
+                "the weights of the last epoch will be the result; to keep the best ones as well, hold out training "
+                "identities to choose on (data.validation_identities)"
             )
         self.journal = Journal(self.save_dir, self.global_step, active=self.group.main)
         metrics: dict[str, dict[str, float]] = {}

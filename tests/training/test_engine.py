@@ -151,15 +151,15 @@ def test_best_is_kept_on_validation_or_when_asked_on_test(tiny_veri, tmp_path, c
     caplog.set_level("INFO")
     made = engine(tiny_veri, network=TinyNet, validation_identities=2, batch_size_train=4)
     made.run(save_dir=str(tmp_path / "a"), max_epoch=2, eval_freq=1, pictures=False)
-    assert "no best weights" not in caplog.text
+    assert "last epoch will be the result" not in caplog.text
     assert made.best["chosen_on"] == "validation" and (tmp_path / "a" / "best.safetensors").is_file()
     made = engine(tiny_veri, network=TinyNet)
     made.run(save_dir=str(tmp_path / "b"), max_epoch=2, eval_freq=1, pictures=False)
-    assert caplog.text.count("no best weights will be kept") == 1 and "data.validation_identities" in caplog.text
+    assert caplog.text.count("last epoch will be the result") == 1 and "data.validation_identities" in caplog.text
     assert made.best == {} and not (tmp_path / "b" / "best.safetensors").exists()
     made = engine(tiny_veri, network=TinyNet)
     made.run(save_dir=str(tmp_path / "c"), max_epoch=2, eval_freq=1, pictures=False, best_on="test")
-    assert caplog.text.count("no best weights will be kept") == 1
+    assert caplog.text.count("last epoch will be the result") == 1
     assert made.best["chosen_on"] == "veri776"
 
 
