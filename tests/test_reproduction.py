@@ -3,19 +3,23 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from tools import reproduce
 from torchreid_dfrst import training
 from torchreid_dfrst.loop.interrupt import EXIT_CODE, StoppedError
 from torchreid_dfrst.models.weights import load_shared
-from torchreid_dfrst.reproduction import TABLES, Harness, Preset, harness, paper
+from torchreid_dfrst.reproduction import TABLES, Harness, Preset, changes, harness, held_out, paper
 from torchreid_dfrst.reproduction.preset import merge
 from torchreid_dfrst.reproduction.result import markdown, put_into
+from torchreid_dfrst.sightings import Sightings
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "reproduce"
 
@@ -77,6 +81,64 @@ def test_the_price_of_each_network_stands_beside_it(folder):
     assert all(cost["step_s"] > 0 and cost["images_per_s"] > 0 for cost in costs.values())
 
 
+def test_our_networks_are_tested_against_the_best_peer_of_their_ranking(folder):
+    rows = json.loads((folder / "tables" / "peers.json").read_text())["rows"]
+    for row in rows:
+        if not row["network"].startswith("dfrst"):
+            assert row["against"] is None
+            continue
+        rivals = [r for r in rows if r["ranking"] == row["ranking"] and not r["network"].startswith("dfrst")]
+        best = max(rivals, key=lambda rival: rival["ours"]["mAP"]["mean"])
+        assert len(rivals) == 5 and row["against"]["reference"] == best["label"]
+        expected = row["ours"]["mAP"]["mean"] - best["ours"]["mAP"]["mean"]
+        assert row["against"]["difference"] == pytest.approx(expected, abs=1e-3)
+    text = (folder / "tables" / "peers.md").read_text()
+    assert "against the best peer [95 %]" in text and f"| {best['label']}: " in text
+
+
+def test_choices_are_made_on_identities_that_were_held_out(folder):
+    preset = Preset.load(CONFIGS / "city.yaml")
+    made = Harness(preset, None, folder)
+    rows = {row["label"]: row for row in json.loads((folder / "tables" / "changes.json").read_text())["rows"]}
+    for label, change in (("dfrst", {}), ("2 parts per division", changes.CHANGES["2 parts per division"])):
+        run = made.train("dfrst_resnet18", merge(preset.selection, change))
+        own = json.loads((run / "result.json").read_text())["metrics"]["validation"]
+        found = [100 * own[name] for name in ("mAP", "rank1", "rank5")]
+        assert [rows[label]["ours"][key]["mean"] for key in ("mAP", "R1", "R5")] == pytest.approx(found, abs=0.01)
+    assert rows["2 parts per division"]["against"]["reference"] == "dfrst"
+    chosen = [json.loads(path.read_text()) for path in folder.glob("runs/*/omega-*.json")]
+    assert len(chosen) == 10 and all(one["from"]["network"] == "held out" for one in chosen)
+    labelled = {row["label"]: row for row in json.loads((folder / "tables" / "IV.json").read_text())["rows"]}
+    assert labelled["BoT + likelihood (ours), omega auto"]["against"]["reference"] == "BoT w/o ST"
+    assert labelled["BoT + likelihood (ours), omega auto"]["omega"][0] in [one["value"] for one in chosen]
+    with pytest.raises(ValueError, match="held no training identities out"):
+        held_out.score(made, made.train("dfrst_resnet18"))
+
+
+def test_changes_that_helped_are_added_to_one_another():
+    rows = changes.rows(["GeM pooling", "lambda 1", "2 parts per division"])
+    assert list(rows) == [
+        *changes.CHANGES,
+        "GeM pooling + lambda 1",
+        "GeM pooling + lambda 1 + 2 parts per division",
+    ]
+    assert rows["GeM pooling + lambda 1"] == {"model": {"pool": "gem"}, "loss": {"triplet_weight": 1.0}}
+    assert list(rows.values())[-1]["model"] == {"pool": "gem", "parts": 2}
+    assert changes.training(["GeM pooling", "lambda 1"]) == {"loss": {"triplet_weight": 1.0}}
+    assert list(changes.rows([])) == list(changes.CHANGES)
+
+
+def test_ranked_lists_and_attention_maps_by_command(folder, tmp_path, monkeypatch):
+    (tmp_path / "page.md").write_text("<!-- table X -->\n<!-- end -->\n")
+    words = ["--config", CONFIGS / "city.yaml", "--out", folder, "--page", tmp_path / "page.md", "--lists", 1]
+    run(monkeypatch, "pictures", "X", *words)
+    sizes = {path.name: Image.open(path).size for path in (tmp_path / "pictures").iterdir()}
+    assert set(sizes) == {"results_ranked.jpg", "results_attention.jpg", "results_lambda.png"}
+    # one query without and with space and time; the query and its match
+    assert sizes["results_ranked.jpg"][1] > 300 and sizes["results_attention.jpg"][1] > 300
+    assert (folder / "pictures" / "ranked.png").is_file() and (folder / "tables" / "X.png").is_file()
+
+
 def test_what_is_trained_is_not_trained_again(folder, monkeypatch):
     def refuse(*_):
         raise AssertionError("trained again")
@@ -124,6 +186,26 @@ def test_other_data_is_another_run(small, tmp_path):
     again = Harness(other, None, tmp_path / "second")
     again.out = made.out
     assert again.train("bot_resnet18") != first
+
+
+def test_options_of_the_data_reach_the_features_and_the_key(small, tmp_path, monkeypatch):
+    made, _ = small
+    seen = []
+    part = Sightings(np.array([0, 1]), identity=np.array([5, 5]), path=np.array(["a.jpg", "b.jpg"]))
+    monkeypatch.setattr(harness, "open_dataset", lambda *words: seen.append(words) or (None, {"train": part}))
+    monkeypatch.setattr(harness, "extract", lambda *words, **named: seen.append(named["options"]) or (Nothing(), []))
+    data = {"sources": ["vehicleid"], "targets": "city", "options": {"reverse": True}}
+    preset = replace(made.preset, training=merge(made.preset.training, {"data": data}), body=None)
+    other = Harness(preset, tmp_path, tmp_path / "out")
+    other.train("dfrst_resnet18")
+    other.features(tmp_path, "vehicleid")
+    other.features(tmp_path, "city")
+    assert seen == [("vehicleid", tmp_path, {"reverse": True}), {"reverse": True}, None]
+
+
+class Nothing:
+    def save(self, path):
+        """Stands for features."""
 
 
 def test_rows_start_from_the_pre_trained_body(small, tmp_path):

@@ -1,9 +1,10 @@
 """The paper's tables at the scale of a preset: python tools/reproduce.py III --config configs/reproduce/city.yaml.
 
-TABLE is II, III, IV, V, VI (with VII and Fig. 8), VIII, IX, X, XI, peers, changes, resnet50, or all. Presets are in
-configs/reproduce: city (seconds a row), city_a, veri776, vehicleid. Networks that are not trained yet are trained, in
-OUT/runs, and found again next time; an interrupted run is resumed by the same command. Writes TABLE.md and TABLE.json,
-and the pictures that belong to a table, into OUT/tables.
+TABLE is II, III, IV, V, VI (with VII and Fig. 8), VIII, IX, X, XI, peers, changes, resnet50, or all; or pictures:
+ranked lists (Fig. 6) and attention maps (Fig. 7) of DFR-ST. Presets are in configs/reproduce: city (seconds a row),
+city_a, veri776, vehicleid. Networks that are not trained yet are trained, in OUT/runs, and found again next time; an
+interrupted run is resumed by the same command. Writes TABLE.md and TABLE.json, and the curves that belong to a table,
+into OUT/tables, pictures into OUT/pictures.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torchreid_dfrst.commands import command
 from torchreid_dfrst.evaluation import command_line
 from torchreid_dfrst.loop.interrupt import EXIT_CODE, StoppedError
 from torchreid_dfrst.names import nearest
-from torchreid_dfrst.report.reproduction import pictures
+from torchreid_dfrst.report.reproduction import of_a_run, pictures, put_beside
 from torchreid_dfrst.reproduction import TABLES, Harness, Preset
 from torchreid_dfrst.reproduction.result import markdown, measure, put_into, save
 from torchreid_dfrst.reproduction.tables import ALIASES
@@ -36,27 +37,35 @@ def main() -> int | None:
     parser.add_argument("--root", help="folder of the data sets; not needed by a preset that draws its own")
     parser.add_argument("--out", type=Path, help="folder of runs and tables (default: runs/reproduce/PRESET)")
     parser.add_argument("--seeds", type=int, help="trainings of each row, seeds 0, 1, ... (default: the preset's)")
-    parser.add_argument("--page", type=Path, help="page with a place for each table, such as docs/results.md")
+    parser.add_argument("--page", type=Path, help="page with a place for each table and pictures/ beside it")
+    parser.add_argument("--lists", type=int, default=4, help="queries in each of the pictures")
     args = parser.parse_args()
     names = [ALIASES.get(name, name) for name in args.tables]
     for name in names:
-        if name not in (*TABLES, "all"):
-            raise KeyError(f"no table {name!r}{nearest(name, [*TABLES, 'all'])}")
+        if name not in (*TABLES, "all", "pictures"):
+            raise KeyError(f"no table {name!r}{nearest(name, [*TABLES, 'all', 'pictures'])}")
     preset = Preset.load(args.config)
     seeds = range(preset.seeds if args.seeds is None else args.seeds)
     if not seeds:
         raise ValueError(f"--seeds is {len(seeds)}: how many trainings of each row, 1 or more")
+    if args.lists < 1:
+        raise ValueError(f"--lists is {args.lists}: how many queries to draw, 1 or more")
     out = args.out or Path("runs/reproduce") / args.config.stem
     with logging_redirect_tqdm():
         try:
             harness = Harness(preset, args.root, out, tqdm, command_line(sys.argv))
-            for name in dict.fromkeys(TABLES if "all" in names else names):
-                result = measure(harness, name, list(seeds))
-                print(f"\n## {result['title']}\n\n{markdown(result)}\n")
-                written = [*save(result, out / "tables"), *pictures(result, out / "tables")]
-                if args.page:
-                    put_into(args.page, result)
-                    written.append(args.page)
+            for name in dict.fromkeys(one for word in names for one in (TABLES if word == "all" else [word])):
+                written: list[Path] = []
+                if name == "pictures":
+                    drawn = of_a_run(harness, out / "pictures", args.lists)
+                else:
+                    result = measure(harness, name, list(seeds))
+                    print(f"\n## {result['title']}\n\n{markdown(result)}\n")
+                    written, drawn = save(result, out / "tables"), pictures(result, out / "tables")
+                    if args.page:
+                        put_into(args.page, result)
+                        written.append(args.page)
+                written += [*drawn, *(put_beside(args.page, drawn) if args.page else [])]
                 print("\n".join(f"wrote {path}" for path in written), file=sys.stderr)
         except StoppedError as stopped:
             logging.getLogger(__name__).warning("%s; the same command goes on: %s", stopped, shlex.join(sys.argv))

@@ -27,6 +27,7 @@ from torchreid_dfrst.retrieval.card import file_digest
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.tensors import read_weights
 from torchreid_dfrst.training import build_model
+from torchreid_dfrst.values import listed
 from torchreid_dfrst.version import __version__
 
 NEEDED = ("model", "num_classes", "height", "width")
@@ -159,14 +160,21 @@ def extract(
     return extraction, skipped
 
 
-def open_dataset(name: str, root: str | Path) -> tuple[Any, dict[str, Sightings]]:
+def open_dataset(
+    name: str, root: str | Path, options: Mapping[str, Any] | None = None
+) -> tuple[Any, dict[str, Sightings]]:
     """A data set registered with torchreid, and who was seen where and when in its ``train``, ``query``, ``gallery``.
+
+    Args:
+        name: as registered.
+        root: folder of the data sets.
+        options: of the data set, see ``DataManager``.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: as the data set and torchreid raise them.
     """
     with contextlib.redirect_stdout(io.StringIO()):
-        dataset = torchreid.data.datasets.init_image_dataset(name, root=str(root))
+        dataset = torchreid.data.datasets.init_image_dataset(name, root=str(root), **(options or {}))
     return dataset, getattr(dataset, "sightings", None) or _sightings_of(dataset)
 
 
@@ -176,8 +184,8 @@ def _for_choices(items: Sequence[Item], name: str, about: Mapping[str, Any]) -> 
     identities = {item[1] for item in items if Path(item[0]).name in held}
     if identities:
         return [item for item in items if item[1] in identities], HELD_OUT
-    sources = about.get("config", {}).get("data", {}).get("sources", [])
-    return items, TRAINED_ON if name in ([sources] if isinstance(sources, str) else sources) else None
+    sources = about.get("config", {}).get("data", {}).get("sources")
+    return items, TRAINED_ON if name in listed(sources) else None
 
 
 def test_transform(height: int, width: int) -> Callable[[Image.Image], torch.Tensor]:

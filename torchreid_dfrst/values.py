@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -39,6 +39,11 @@ def check(what: str, value: Any, expected: Any) -> None:
     """
     if not _fits(value, expected):
         raise ValueError(f"{what} is {value!r}, expected {_words(expected)}")
+
+
+def listed(words: str | Iterable[str] | None) -> list[str]:
+    """A setting that may be one name, several or none, as a list."""
+    return [words] if isinstance(words, str) else list(words or [])
 
 
 def _fits(value: Any, expected: Any) -> bool:

@@ -154,6 +154,15 @@ def test_queries_without_paths_are_still_one_each():
     assert found["queries"] == 11
 
 
+def test_of_several_trainings_a_query_counts_with_its_mean():
+    one, other = ([carded(extraction(noise=noise, seed=seed))[0] for seed in (0, 1)] for noise in (0.8, 1.2))
+    single = [paired(a, "appearance", b, "appearance") for a, b in zip(one, other, strict=True)]
+    both = paired(one, "appearance", other, "appearance")
+    assert single[0]["difference"] != single[1]["difference"]
+    assert both["difference"] == pytest.approx((single[0]["difference"] + single[1]["difference"]) / 2, abs=1e-3)
+    assert both["queries"] == 11
+
+
 def test_rows_of_one_card_are_tested_against_its_first():
     card, _ = carded(extraction(), rows=("appearance", "worse"), weight=2.0)
     (group,) = compare({"one": card})["groups"]

@@ -18,6 +18,7 @@ from torchreid_dfrst.data.options import share
 from torchreid_dfrst.data.sampling import EpochSampler
 from torchreid_dfrst.names import nearest
 from torchreid_dfrst.registry import require_datasets, with_options
+from torchreid_dfrst.values import listed
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class DataManager(torchreid.data.ImageDataManager):
         **torchreid_keywords: Any,
     ) -> None:
         _check_names(torchreid_keywords.get("transforms"), on_bad_image)
-        names = [*_listed(torchreid_keywords.get("sources")), *_listed(torchreid_keywords.get("targets"))]
+        names = [*listed(torchreid_keywords.get("sources")), *listed(torchreid_keywords.get("targets"))]
         require_datasets(names)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), with_options(share(options, names)), said_once():
@@ -137,12 +138,8 @@ class DataManager(torchreid.data.ImageDataManager):
         return sorted(set().union(*(loader.skipped for loader in loaders)))
 
 
-def _listed(words: str | Sequence[str] | None) -> list[str]:
-    return [words] if isinstance(words, str) else list(words or [])
-
-
 def _check_names(transforms: str | Sequence[str] | None, on_bad_image: str) -> None:
-    for name in _listed(transforms):
+    for name in listed(transforms):
         if name.lower() not in TRANSFORMS:
             raise KeyError(f"unknown name {name!r} in data.transforms{nearest(name, TRANSFORMS)}")
         if name.lower() == "random_patch":

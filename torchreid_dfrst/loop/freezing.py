@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torchreid
 from torch import nn
 
+from torchreid_dfrst.values import listed
+
 logger = logging.getLogger(__name__)
 
 
@@ -32,7 +34,7 @@ class FrozenStart:
         world_size: int = 1,
     ) -> None:
         self.model, self.epochs = model, fixbase_epoch
-        self.layers = [open_layers] if isinstance(open_layers, str) else list(open_layers or ())
+        self.layers = listed(open_layers)
         if not fixbase_epoch:
             return
         children = [name for name, _ in model.named_children()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ def ranked_lists(
     index: np.ndarray,
     distance: np.ndarray,
     title: str = "",
+    rows: Sequence[str] = (),
 ) -> Path:
     """Draw each query with its best matches; camera and time gap stand under each.
 
@@ -28,17 +30,20 @@ def ranked_lists(
         index: ``(R, K)`` gallery rows, best first, junk already removed; -1 leaves a place empty.
         distance: ``(R, K)`` distances of those rows, in whatever unit the ranking used.
         title: printed above.
+        rows: a word for each row, such as how it is ranked; printed at its left.
 
     Raises:
         ValueError: the shapes do not agree.
     """
     if index.shape != distance.shape or len(index) != len(query):
         raise ValueError(f"{len(query)} queries, but index {index.shape} and distance {distance.shape}: one row each")
-    rows, columns = index.shape
-    drawn = figure(1.15 * (columns + 1), 1.5 * rows + 0.4)
-    grid = drawn.subplots(rows, columns + 1, squeeze=False)
-    for row in range(rows):
+    count, columns = index.shape
+    drawn = figure(1.15 * (columns + 1), 1.5 * count + 0.4)
+    grid = drawn.subplots(count, columns + 1, squeeze=False)
+    for row in range(count):
         _cell(grid[row, 0], query.path[row], BLUE, f"query {query.identity[row]}\ncam {query.camera[row]}")
+        if rows:
+            grid[row, 0].set_ylabel(rows[row], fontsize=8)
         for rank in range(columns):
             place = index[row, rank]
             if place < 0:

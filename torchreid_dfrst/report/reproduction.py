@@ -1,22 +1,70 @@
-"""Curves of the paper's tables: ours, and the paper's on its own data beside them."""
+"""Pictures of the paper's tables: curves, ours with the paper's beside them, and what DFR-ST finds and looks at."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from PIL import Image
 
+from torchreid_dfrst import evaluation
 from torchreid_dfrst.report.canvas import BLUE, RED, figure, write
+from torchreid_dfrst.report.showcase import show_attention, show_fusion
+from torchreid_dfrst.reproduction import Harness
+from torchreid_dfrst.reproduction.preset import merge
+from torchreid_dfrst.reproduction.tables import LOGNORMAL
 
 MEASURES = ("mAP", "R1", "R5")
+ON_A_PAGE = {"VI": "robustness", "X": "lambda", "XI": "omega"}
 
 
 def pictures(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """The pictures that belong to a table: Fig. 8 to VI, a curve each to X and XI; returns the files."""
     draw = {"VI": _robustness, "X": _sweep, "XI": _sweep}.get(result["table"])
     return [] if draw is None else [write(draw(result), folder / f"{result['table']}.png")]
+
+
+def of_a_run(harness: Harness, folder: Path, count: int, seed: int = 0) -> list[Path]:
+    """Ranked lists without and with space and time (Fig. 6) and attention maps (Fig. 7) of DFR-ST; returns the files.
+
+    Args:
+        harness: trains DFR-ST with that seed if it is not there; the first of its test sets is shown.
+        folder: where the pictures go.
+        count: number of queries in each, drawn with the seed.
+        seed: of the training and of the draw.
+    """
+    network = harness.preset.network("dfrst")
+    run = harness.train(network, seed=seed)
+    extraction = harness.features(run, next(iter(harness.tests.values())))
+    result = evaluation.score(extraction, **merge(harness.preset.scoring, LOGNORMAL))
+    ranked = show_fusion(result, folder / "ranked.png", count, seed, f"{harness.preset.name}: {network}, seed {seed}")
+    return [ranked, *show_attention(run / "weights.safetensors", result, folder, count, seed)]
+
+
+def put_beside(page: Path, drawn: Sequence[Path]) -> list[Path]:
+    """Put pictures where a page shows them: curves as ``pictures/results_omega.png``, photographs as JPEG.
+
+    Args:
+        page: whose folder has, or gets, the folder ``pictures``.
+        drawn: what ``pictures`` or ``of_a_run`` returned.
+
+    Returns:
+        The new files.
+    """
+    folder, written = page.parent / "pictures", []
+    folder.mkdir(exist_ok=True)
+    for path in drawn:
+        if path.stem in ON_A_PAGE:
+            written.append(folder / f"results_{ON_A_PAGE[path.stem]}.png")
+            shutil.copyfile(path, written[-1])
+        else:
+            written.append(folder / f"results_{path.stem}.jpg")
+            with Image.open(path) as picture:
+                picture.convert("RGB").save(written[-1], quality=85)
+    return written
 
 
 def _robustness(result: Mapping[str, Any]) -> Figure:
@@ -44,15 +92,18 @@ def _robustness(result: Mapping[str, Any]) -> Figure:
 
 def _sweep(result: Mapping[str, Any]) -> Figure:
     drawn = figure(6.5, 4.2)
-    axes = drawn.subplots()
+    # lambda moves mAP by little beside what lies between the paper and us: a scale each
+    both = drawn.subplots(2, 1, sharex=True) if result["table"] == "X" else [drawn.subplots()] * 2
     name = result["rows"][0]["label"].split()[0]
     value = [float(row["label"].split()[1]) for row in result["rows"]]
-    axes.errorbar(value, _means(result["rows"], "mAP"), _deviations(result["rows"], "mAP"), color=BLUE, marker="o",
-                  label=f"here, {result['name']}")  # fmt: skip
+    both[1].errorbar(value, _means(result["rows"], "mAP"), _deviations(result["rows"], "mAP"), color=BLUE, marker="o",
+                     label=f"here, {result['name']}")  # fmt: skip
     known = [(x, row["paper"]["mAP"]) for x, row in zip(value, result["rows"], strict=True) if row["paper"]]
-    axes.plot(*zip(*known, strict=True), color=RED, ls=":", label=f"the paper on {result['paper_data']}")
-    axes.set(xlabel=name, ylabel="mAP, %")
-    axes.legend(frameon=False)
+    both[0].plot(*zip(*known, strict=True), color=RED, ls=":", label=f"the paper on {result['paper_data']}")
+    both[1].set_xlabel(name)
+    for axes in both:
+        axes.set_ylabel("mAP, %")
+        axes.legend(frameon=False)
     return drawn
 
 

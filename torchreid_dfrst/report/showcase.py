@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from torchreid_dfrst.evaluation import Result, best_matches
+from torchreid_dfrst.evaluation import APPEARANCE, FUSED, Result, best_matches
 from torchreid_dfrst.inference import open_network, test_transform
 from torchreid_dfrst.report.attention import activations, attention_maps
 from torchreid_dfrst.report.canvas import spread
@@ -49,7 +49,34 @@ def show_rankings(result: Result, folder: Path, count: int) -> list[Path]:
     return written
 
 
-def show_attention(weights: str | Path, result: Result, folder: Path, count: int) -> list[Path]:
+def show_fusion(result: Result, path: Path, count: int, seed: int, title: str) -> Path:
+    """Draw the ten best matches of some queries by appearance and, in the row below, with space and time (Fig. 6).
+
+    Args:
+        result: what ``evaluation.score`` gave, with space and time.
+        path: picture to write.
+        count: number of queries, drawn among those that count.
+        seed: of the draw.
+        title: what was ranked; how to read the picture is added.
+    """
+    extraction, chosen = result.ranked, _some_queries(result, count, seed)
+    top = min(TOP, len(extraction.gallery))
+    index, distance = zip(*(best_matches(result, row, top) for row in (APPEARANCE, FUSED)), strict=True)
+    return ranked_lists(
+        path,
+        extraction.query.sightings[np.repeat(chosen, 2)],
+        extraction.gallery.sightings,
+        np.stack([found[chosen] for found in index], axis=1).reshape(-1, top),
+        np.stack([found[chosen] for found in distance], axis=1).reshape(-1, top),
+        f"{title}; {len(chosen)} of {len(extraction.query)} queries drawn with seed {seed}; blue is the query, "
+        "green right, red wrong; junk removed",
+        [APPEARANCE, FUSED] * len(chosen),
+    )
+
+
+def show_attention(
+    weights: str | Path, result: Result, folder: Path, count: int, seed: int | None = None
+) -> list[Path]:
     """Draw where each branch looks on some queries and on the first right match of each (paper, Fig. 7).
 
     Args:
@@ -57,6 +84,7 @@ def show_attention(weights: str | Path, result: Result, folder: Path, count: int
         result: what ``evaluation.score`` gave.
         folder: where the picture goes.
         count: number of queries.
+        seed: of the draw of queries; None takes them at equal steps.
 
     Raises:
         ValueError: the features were made with other weights.
@@ -68,7 +96,7 @@ def show_attention(weights: str | Path, result: Result, folder: Path, count: int
     model, about = open_network(weights)
     if about["weights_sha256"] != extraction.source.get("weights_sha256"):
         raise ValueError(f"{weights} is not the network that made these features: pass the one that did")
-    chosen = _some_queries(result, count)
+    chosen = _some_queries(result, count, seed)
     last = list(result.metrics)[-1]
     index, _ = best_matches(result, last, len(extraction.gallery))
     query, gallery = extraction.query.sightings[chosen], extraction.gallery.sightings
@@ -98,7 +126,9 @@ def missing_images(result: Result) -> str:
     return f"there is no image at {lost}, where the features say it is" if lost else ""
 
 
-def _some_queries(result: Result, count: int) -> np.ndarray:
-    """``count`` of the queries that have a match, at equal steps, so that nobody picked them."""
+def _some_queries(result: Result, count: int, seed: int | None = None) -> np.ndarray:
+    """``count`` of the queries that have a match, at equal steps or drawn, so that nobody picked them."""
     valid = np.flatnonzero(next(iter(result.metrics.values())).first_match > 0)
-    return valid[spread(len(valid), count)]
+    if seed is None:
+        return valid[spread(len(valid), count)]
+    return np.sort(np.random.default_rng(seed).choice(valid, min(count, len(valid)), replace=False))

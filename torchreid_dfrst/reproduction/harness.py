@@ -18,11 +18,13 @@ from torchreid_dfrst import evaluation
 from torchreid_dfrst.config import Config, checked
 from torchreid_dfrst.data.city import make_city
 from torchreid_dfrst.data.contamination import MIXED, Contamination
+from torchreid_dfrst.data.options import share
 from torchreid_dfrst.inference import extract, open_dataset
 from torchreid_dfrst.reproduction.preset import Preset, merge
 from torchreid_dfrst.retrieval import Extraction
 from torchreid_dfrst.retrieval.card import Card, fingerprint
 from torchreid_dfrst.training import sections, train
+from torchreid_dfrst.values import listed
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +71,9 @@ class Harness:
         if root is None and preset.draw is None:
             raise ValueError("this preset reads data that is there already: give its folder with --root")
         self.root = Path(root) if root is not None else self._city("data", preset.draw or {})
-        sources = preset.training["data"]["sources"]
-        self.sources: list[str] = [sources] if isinstance(sources, str) else list(sources)
-        self.tests = dict(preset.tests) or {"": self._target()}
-        self._fingerprints: dict[tuple[str, ...], str] = {}
+        self.sources, targets = (listed(preset.training["data"].get(key)) for key in ("sources", "targets"))
+        self.tests = dict(preset.tests) or {"": (targets or self.sources)[0]}
+        self._fingerprints: dict[str, str] = {}
 
     def train(self, network: str, change: Mapping[str, Any] | None = None, seed: int = 0) -> Path:
         """Folder of a finished run; trains it if there is none.
@@ -98,16 +99,15 @@ class Harness:
             settings = merge(settings, {"model": {"weights": str(body / "weights.safetensors"), "pretrained": False}})
         return self._run(f"{network}-seed{seed}", settings, self.root, body)
 
-    def features(self, run: Path, test: str, level: float = 0, train: bool = False) -> Extraction:
-        """Features that a finished run gives a test set.
+    def features(self, run: Path, name: str, level: float = 0, train: bool = False) -> Extraction:
+        """Features that a finished run gives a data set.
 
         Args:
             run: its folder.
-            test: label of the test set, a key of ``tests``.
+            name: of the data set, with the options of ``training.data``.
             level: percent of damaged pixels.
-            train: with those of the training images.
+            train: with those of the training images that it held out, or of all where it held none out.
         """
-        name = self.tests[test]
         stem = f"features-{name}" + (f"-{MIXED}{level:g}" if level else "")
         files = [run / f"{stem}{suffix}.npz" for suffix in ("-train", "")]
         for file in files[:1] if train else files:
@@ -122,6 +122,7 @@ class Harness:
             workers=data.get("workers", 2),
             precision=self.preset.training["train"].get("precision", "fp32"),
             contaminate=Contamination(MIXED, level) if level else None,
+            options=_options(data, name).get(name),
             bar=self.bar,
         )
         extraction.save(files[0] if train else files[1])
@@ -137,11 +138,10 @@ class Harness:
             scoring: sections ``spacetime``, ``rerank`` and ``evaluate`` on top of the preset's.
         """
         choices = merge(self.preset.scoring, scoring or {})
-        path = run / f"card-{_digest([self.tests[test], level, choices])}.json"
+        path = run / f"card-{digest([self.tests[test], level, choices])}.json"
         if path.is_file():
             return Card.load(path)
-        chosen_in_training = isinstance(choices.get("spacetime", {}).get("weight"), str)
-        extraction = self.features(run, test, level, train=chosen_in_training)
+        extraction = self.features(run, self.tests[test], level)
         card = evaluation.card(evaluation.score(extraction, **choices), extraction, self.command)
         card.save(path)
         return card
@@ -155,10 +155,9 @@ class Harness:
         return self._run(f"body-{body_of(network)}", settings, root, None)
 
     def _run(self, label: str, settings: Config, root: Path, body: Path | None) -> Path:
-        sources = settings["data"]["sources"]
-        data = self._fingerprint(root, [sources] if isinstance(sources, str) else sources)
+        data = self._fingerprint(root, settings["data"])
         key = {name: {k: v for k, v in keys.items() if k not in FREE.get(name, ())} for name, keys in settings.items()}
-        folder = self.out / "runs" / f"{label}-{_digest([key, data, body and body.name])}"
+        folder = self.out / "runs" / f"{label}-{digest([key, data, body and body.name])}"
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             if (folder / "result.json").is_file():
@@ -170,10 +169,11 @@ class Harness:
             logger.info("trained %s in %.0f s", folder.name, time.monotonic() - began)
         return folder
 
-    def _fingerprint(self, root: Path, sources: list[str]) -> str:
-        key = (str(root), *sources)
+    def _fingerprint(self, root: Path, data: Mapping[str, Any]) -> str:
+        sources, options = listed(data["sources"]), _options(data)
+        key = digest([str(root), sources, options])
         if key not in self._fingerprints:
-            parts = [open_dataset(name, root)[1]["train"] for name in sources]
+            parts = [open_dataset(name, root, options.get(name))[1]["train"] for name in sources]
             self._fingerprints[key] = fingerprint(parts)
         return self._fingerprints[key]
 
@@ -184,10 +184,6 @@ class Harness:
             make_city(folder / "city", **settings)
         return folder
 
-    def _target(self) -> str:
-        targets = self.preset.training["data"].get("targets", self.sources)
-        return targets if isinstance(targets, str) else targets[0]
-
 
 def body_of(network: str) -> str:
     """Name of the network that is pre-trained for ``network``'s body: a plain ResNet wherever the body is one."""
@@ -196,7 +192,13 @@ def body_of(network: str) -> str:
     return network if network.startswith("osnet") else "baseline"
 
 
-def _digest(value: Any) -> str:
+def _options(data: Mapping[str, Any], *tests: str) -> dict[str, dict[str, Any]]:
+    """The options of each data set that a section names, and of test sets beside them."""
+    return share(data.get("options"), [*listed(data["sources"]), *listed(data.get("targets")), *tests])
+
+
+def digest(value: Any) -> str:
+    """Ten hexadecimal digits that name a value of JSON types."""
     text = json.dumps(value, sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 

@@ -14,6 +14,9 @@ from torchreid_dfrst.reproduction.paper import TABLE_X, TABLE_XI
 from torchreid_dfrst.values import check, expected_types
 
 BACKBONES = ("resnet50", "resnet18")
+# as YAML has them
+LISTS: dict[Any, Any] = {tuple[str, ...]: list[str], tuple[int, ...]: list[int], tuple[float, ...]: list[float]}
+PEERS = ("baseline", "prn", "osnet_x1_0", "pcb_p4", "bot")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Preset:
             pre-train on, and ``training``, sections; None where ``training`` says how the rows start.
         networks: name of a network to sections that it alone needs.
         seeds: number of trainings of each row, with seeds 0, 1, ...; ``--seeds`` asks for another number.
+        peers: networks of the ``peers`` table beside DFR-ST.
         triplet_weights: lambdas of Table X.
         weights: omegas of Table XI.
         levels: percent of damaged pixels of Tables VI and VII.
@@ -49,6 +53,7 @@ class Preset:
     body: Mapping[str, Any] | None = None
     networks: Mapping[str, Config] = field(default_factory=dict)
     seeds: int = 1
+    peers: tuple[str, ...] = PEERS
     triplet_weights: tuple[float, ...] = tuple(TABLE_X)
     weights: tuple[float, ...] = tuple(TABLE_XI)
     levels: tuple[int, ...] = (0, 5, 10, 20, 30, 40, 50)
@@ -69,8 +74,7 @@ class Preset:
         for name, value in content.items():
             if name not in known:
                 raise KeyError(f"{path}: unknown key {name!r}{nearest(str(name), known)}")
-            expected = {tuple[float, ...]: list[float], tuple[int, ...]: list[int]}.get(types[name], types[name])
-            check(f"{path}: {name}", value, expected)
+            check(f"{path}: {name}", value, LISTS.get(types[name], types[name]))
         for name in ("name", "title", "training"):
             if name not in content:
                 raise ValueError(f"{path} has no {name!r}: it is no preset of tools/reproduce.py")

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
-from torchreid_dfrst.engine import VALIDATION
+from torchreid_dfrst.evaluation import APPEARANCE
+from torchreid_dfrst.reproduction import held_out
 from torchreid_dfrst.reproduction.cost import costs
 from torchreid_dfrst.reproduction.harness import Harness
-from torchreid_dfrst.reproduction.tables import HELD_OUT, TABLES, Row
+from torchreid_dfrst.reproduction.preset import merge
+from torchreid_dfrst.reproduction.tables import BEST_PEER, TABLES, WITHOUT_ST, Row, Table, ours
 from torchreid_dfrst.retrieval.card import Card, versions
 from torchreid_dfrst.retrieval.compare import paired
 
@@ -32,46 +34,47 @@ def measure(harness: Harness, name: str, seeds: Sequence[int]) -> dict[str, Any]
 
     Returns:
         ``rows``: per row ``label``, ``ours`` (measure to ``mean``, ``deviation`` (of the sample; None for one seed) and
-        ``values``, percent), ``paper`` (measure to percent, or None), ``against`` (the paired test of the first seed)
-        and what made it; beside them what was scored, machine, versions and command.
+        ``values``, percent), ``paper`` (measure to percent, or None), ``against`` (the ``reference`` row's label and
+        the paired test over all seeds, see ``compare.paired``; or None), ``omega`` (per seed; None by appearance) and
+        what made it; beside them what was scored, machine, versions and command.
+
+    Raises:
+        ValueError, KeyError, OSError: as ``Harness`` raises them.
     """
     table, rows = TABLES[name], []
     made = table.rows(harness.preset)
-    runs = {row.label: [harness.train(row.network, row.change, seed) for seed in seeds] for row in made}
-    cards = {
-        row.label: [_cards(harness, row, run) for run in runs[row.label]] for row in made if row.ranking != HELD_OUT
+    # per row and seed the cards of its test sets
+    cards = {row.label: [_cards(harness, row, seed) for seed in seeds] for row in made}
+    scores = {row.label: [_mean(of_seed, row.ranking) for of_seed in cards[row.label]] for row in made}
+    summary = {
+        label: {key: _summary([score[key] for score in found]) for key in MEASURES} for label, found in scores.items()
     }
-    reference = next((row for row in made if row.label == table.against), None)
     for row in made:
-        if row.ranking == HELD_OUT:
-            scores = [_held_out(run) for run in runs[row.label]]
-        else:
-            scores = [_mean(of_seed, row.ranking) for of_seed in cards[row.label]]
-        values = {measure: [score[measure] for score in scores] for measure in MEASURES}
-        test = None
-        if reference is not None and row is not reference:
-            test = paired(cards[row.label][0][0], row.ranking, cards[reference.label][0][0], reference.ranking)
+        reference, test = _reference(table, row, made, summary), None
+        if reference is not None:
+            ends = [([found[0] for found in cards[one.label]], one.ranking) for one in (row, reference)]
+            test = paired(*ends[0], *ends[1])
         rows.append(
             {
                 "label": row.label,
-                "ours": {key: _summary(found) for key, found in values.items()},
+                "ours": summary[row.label],
                 "paper": None if row.paper is None else dict(zip(MEASURES, row.paper, strict=True)),
-                "against": test,
+                "against": None if reference is None or test is None else {"reference": reference.label, **test},
                 "network": row.network,
                 "change": row.change,
                 "ranking": row.ranking,
-                "omega": _omega(cards[row.label][0][0]) if row.label in cards else None,
+                "omega": [_omega(found[0]) for found in cards[row.label]],
                 "damaged_percent": row.level,
             }
         )
-    first = cards[made[0].label][0][0].content if cards else None
+    first = cards[made[0].label][0][0].content
     return {
         "table": name,
         "title": table.title,
-        "preset": harness.preset.title,
+        "preset": harness.preset.title + _on_top(getattr(harness.preset, table.on_top) if table.on_top else {}),
         "name": harness.preset.name,
-        "scored_on": _scored_on(first) if first else f"{HELD_OUT}: {harness.preset.selection['data']}",
-        "data": first and first["data"],
+        "scored_on": ("training identities that were held out, of " if made[0].held_out else "") + _scored_on(first),
+        "data": first["data"],
         "seeds": list(seeds),
         "paper_data": table.data,
         "tested_against": table.against,
@@ -95,17 +98,18 @@ def markdown(result: Mapping[str, Any]) -> str:
     if with_paper:
         head += [f"paper, {result['paper_data']}: {' / '.join(MEASURES)}"]
     if tested:
-        head += [f"mAP against {result['tested_against']} [95 %], p over vehicles"]
+        head += [f"mAP against {result['tested_against']} [95 %], p over queries, over vehicles"]
     lines = [_line(head), _line(["---"] * len(head))]
     for row in result["rows"]:
-        cells = [row["label"]]
+        chosen = ", ".join(f"{omega:.2f}" for omega in row["omega"]) if row["label"].endswith(" auto") else ""
+        cells = [row["label"] + (f" ({chosen})" if chosen else "")]
         for measure in MEASURES:
             ours = row["ours"][measure]
             cells.append(f"{ours['mean']:.2f}" + (f" ± {ours['deviation']:.2f}" if many else ""))
         if with_paper:
             cells.append(" / ".join(f"{v:.2f}" for v in row["paper"].values()) if row["paper"] else "")
         if tested:
-            cells.append(_test(row["against"]))
+            cells.append(_test(row["against"], result["tested_against"]))
         lines.append(_line(cells))
     if result["costs"]:
         lines += ["", *_costs(result["costs"])]
@@ -137,17 +141,31 @@ def put_into(page: Path, result: Mapping[str, Any]) -> None:
     page.write_text(f"{before}{start}{markdown(result)}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
 
 
-def _cards(harness: Harness, row: Row, run: Path) -> list[Card]:
-    return [harness.card(run, test, row.level, row.scoring) for test in row.tests or tuple(harness.tests)]
+def _cards(harness: Harness, row: Row, seed: int) -> list[Card]:
+    run, scoring = harness.train(row.network, row.change, seed), row.scoring
+    if row.held_out:
+        return [held_out.score(harness, run)]
+    if isinstance(scoring.get("spacetime", {}).get("weight"), str):
+        # a network knows the vehicles it was trained on too well to choose on them
+        chooser = harness.train(row.network, merge(harness.preset.selection, row.change), seed)
+        scoring = merge(scoring, {"spacetime": {"weight": held_out.omega(harness, chooser, scoring)}})
+    return [harness.card(run, test, row.level, scoring) for test in row.tests or tuple(harness.tests)]
+
+
+def _reference(table: Table, row: Row, made: Sequence[Row], summary: Mapping[str, Any]) -> Row | None:
+    """The row that ``row`` is tested against, if any."""
+    others = [other for other in made if other is not row]
+    if table.against == WITHOUT_ST:
+        alone = (other for other in others if other.network == row.network and other.ranking == APPEARANCE)
+        return next(alone, None)
+    if table.against != BEST_PEER:
+        return next((other for other in others if other.label == table.against), None)
+    rivals = [other for other in others if not ours(other.network) and other.ranking == row.ranking]
+    return max(rivals, key=lambda other: summary[other.label]["mAP"]["mean"]) if ours(row.network) and rivals else None
 
 
 def _mean(cards: Sequence[Card], ranking: str) -> dict[str, float]:
     return {key: statistics.fmean(card.content["rows"][ranking][key] for card in cards) for key in MEASURES}
-
-
-def _held_out(run: Path) -> dict[str, float]:
-    found = json.loads((run / "result.json").read_text(encoding="utf-8"))["metrics"][VALIDATION]
-    return {key: 100 * found[name] for key, name in zip(MEASURES, ("mAP", "rank1", "rank5"), strict=True)}
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
@@ -161,6 +179,11 @@ def _scored_on(card: Mapping[str, Any]) -> str:
     return f"{where}; {card['protocol']['in words']}"
 
 
+def _on_top(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    words = [f"{section}.{key} {value}" for section, keys in sections.items() for key, value in keys.items()]
+    return f"; here with {', '.join(words)}" if words else ""
+
+
 def _omega(card: Card) -> float | None:
     spacetime = card.content["choices"]["spacetime"]
     return None if spacetime is None else spacetime["weight"]
@@ -170,11 +193,13 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _test(test: Mapping[str, Any] | None) -> str:
+def _test(test: Mapping[str, Any] | None, against: str) -> str:
     if test is None:
         return ""
     low, high = test["interval"]
-    return f"{test['difference']:+.2f} [{low:+.2f}, {high:+.2f}], {test['p_vehicles']:.3f}"
+    name = f"{test['reference']}: " if against == BEST_PEER else ""
+    sure = f"{test['p_queries']:.3f}, {test['p_vehicles']:.3f}"
+    return f"{name}{test['difference']:+.2f} [{low:+.2f}, {high:+.2f}], {sure}"
 
 
 def _costs(found: Mapping[str, Any]) -> list[str]:

@@ -8,27 +8,15 @@ from typing import Any
 
 from torchreid_dfrst.evaluation import APPEARANCE, BOTH, FUSED, RERANKED
 from torchreid_dfrst.models.dfrst import DIVIDED
+from torchreid_dfrst.reproduction import changes as what_helps
 from torchreid_dfrst.reproduction import paper
 from torchreid_dfrst.reproduction.preset import Preset, merge
 
 LOGNORMAL = {"spacetime": {"model": "lognormal", "weight": 0.2}}
 WITHOUT = {"spacetime": {"model": None}}
 COARSE = {"model": {"fine": False, "divisions": [], "attention": "none"}}
-HELD_OUT = "held-out training identities"
-PEERS = ("baseline", "prn", "osnet_x1_0", "pcb_p4", "bot", "dfrst")
-# one change to DFR-ST at a time
-CHANGES: dict[str, Mapping[str, Any]] = {
-    "branches of length 1": {"model": {"normalise_branches": True}},
-    "GeM pooling": {"model": {"pool": "gem"}},
-    "max pooling": {"model": {"pool": "max"}},
-    "2 parts per division": {"model": {"parts": 2}},
-    "conv4 shared by the streams": {"model": {"shared_stages": 3}},
-    "body at a third of the rate of new layers": {
-        "optim": {"staged_lr": True, "new_layers": ["heads"], "base_lr_mult": 0.33},
-    },
-    "lambda 1": {"loss": {"triplet_weight": 1.0}},
-    "warm-up of 4 epochs": {"scheduler": {"warmup_epoch": 4}},
-}
+OURS = ("dfrst",)
+BEST_PEER, WITHOUT_ST = "the best peer", "the same network without space and time"
 SPACETIME = {
     "STR [16]": "provid",
     "ST (ours in the paper)": "lognormal",
@@ -46,10 +34,10 @@ class Row:
         label: what stands at its left.
         network: a name registered with torchreid.
         change: sections of training on top of the preset's.
-        ranking: a row of the result card; ``HELD_OUT`` for the run's own evaluation on training identities it was not
-            trained on.
+        ranking: a row of the result card.
         scoring: sections of scoring on top of the preset's.
         level: percent of damaged pixels.
+        held_out: scored on the training identities that ``change`` holds out, not on a test set.
         tests: labels of the test sets whose mean it is; empty for all.
         paper: mAP, Top-1 and Top-5 of the paper, None where it has none.
     """
@@ -60,6 +48,7 @@ class Row:
     ranking: str = APPEARANCE
     scoring: Mapping[str, Any] = field(default_factory=lambda: WITHOUT)
     level: float = 0
+    held_out: bool = False
     tests: tuple[str, ...] = ()
     paper: paper.Figures | None = None
 
@@ -74,6 +63,9 @@ class Table:
         data: where the paper's figures were measured; empty for a table that the paper does not have.
         cost: with the price of each network.
         against: label of the row that the others are tested against, query by query; empty for no test.
+            ``BEST_PEER``: our networks are, each against the best of the others in the same ranking. ``WITHOUT_ST``:
+            each against its own network's appearance.
+        on_top: attribute of the preset with the sections that every row has on top of ``training``, for the note.
     """
 
     title: str
@@ -81,6 +73,7 @@ class Table:
     data: str = paper.VERI
     cost: bool = False
     against: str = ""
+    on_top: str = ""
 
 
 def own_rows(preset: Preset) -> list[Row]:
@@ -213,15 +206,15 @@ def spacetime_weights(preset: Preset) -> list[Row]:
 
 def peers(preset: Preset) -> list[Row]:
     """Networks in one harness: same data, budget, augmentation and seeds."""
-    named = [name if name.startswith(("osnet", "pcb")) else preset.network(name) for name in PEERS]
-    return _two_rankings(named, {})
+    return _two_rankings([_with_body(name, preset) for name in (*preset.peers, *OURS)], {})
 
 
 def changes(preset: Preset) -> list[Row]:
     """One change to DFR-ST at a time, judged on training identities that are held out."""
-    named = {"bot": ("bot", {}), "dfrst": ("dfrst", {}), **{k: ("dfrst", change) for k, change in CHANGES.items()}}
+    named: dict[str, tuple[str, Mapping[str, Any]]] = {"bot": ("bot", {}), "dfrst": ("dfrst", {})}
+    named |= {label: ("dfrst", change) for label, change in what_helps.rows(what_helps.HELPED).items()}
     return [
-        Row(label, preset.network(network), merge(preset.selection, change), HELD_OUT)
+        Row(label, preset.network(network), merge(preset.selection, change), held_out=True)
         for label, (network, change) in named.items()
     ]
 
@@ -233,10 +226,26 @@ def larger(preset: Preset) -> list[Row]:
 
 def _two_rankings(networks: list[str], change: Mapping[str, Any]) -> list[Row]:
     return [
-        Row(f"{network}{words}", network, change, ranking, LOGNORMAL if ranking == FUSED else WITHOUT)
+        Row(
+            f"{network}{words}",
+            network,
+            merge(change, what_helps.training(what_helps.HELPED)) if network.startswith("dfrst_plus") else change,
+            ranking,
+            LOGNORMAL if ranking == FUSED else WITHOUT,
+        )
         for network in networks
         for words, ranking in (("", APPEARANCE), (" + ST", FUSED))
     ]
+
+
+def ours(network: str) -> bool:
+    """Whether a registered network is DFR-ST or made from it."""
+    return network.startswith("dfrst")
+
+
+def _with_body(network: str, preset: Preset) -> str:
+    """Registered name: networks of torchreid's bring their bodies, ours have the preset's."""
+    return network if network.startswith(("osnet", "pcb")) else preset.network(network)
 
 
 def _named(label: str, test: str) -> str:
@@ -255,15 +264,17 @@ def _of_size(key: str, test: str) -> paper.Figures | None:
 TABLES: dict[str, Table] = {
     "II": Table("Table II, the paper's own rows", own_rows),
     "III": Table("Table III, components", components, against="Baseline"),
-    "IV": Table("Table IV, models of space and time", spacetime_models, against="DFR-ST w/o ST"),
+    "IV": Table("Table IV, models of space and time", spacetime_models, against=WITHOUT_ST),
     "V": Table("Table V, the appearance module", appearance_alone, data=paper.VEHICLEID),
     "VI": Table("Tables VI and VII, Fig. 8: damaged images", contamination, data=paper.VEHICLEID),
     "VIII": Table("Table VIII, divisions", divisions, against="height + width + channel division"),
     "IX": Table("Table IX, attention", placements, against="channel-spatial attention"),
     "X": Table("Table X, lambda", triplet_weights),
     "XI": Table("Table XI, omega", spacetime_weights),
-    "peers": Table("Peers in one harness", peers, data="", cost=True),
-    "changes": Table("What would help DFR-ST", changes, data=""),
-    "resnet50": Table("ResNet-50 bodies, a shorter budget", larger, data="", cost=True),
+    "peers": Table("Peers in one harness", peers, data="", cost=True, against=BEST_PEER),
+    "changes": Table("What would help DFR-ST", changes, data="", against="dfrst", on_top="selection"),
+    "resnet50": Table(
+        "ResNet-50 bodies, a shorter budget", larger, data="", cost=True, against=BEST_PEER, on_top="short"
+    ),
 }
 ALIASES = {"VII": "VI", "8": "VI"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,22 +59,32 @@ def differences(a: Card, b: Card) -> list[str]:
     return found
 
 
-def paired(a: Card, row_a: str, b: Card, row_b: str) -> dict[str, Any] | None:
+def paired(a: Card | Sequence[Card], row_a: str, b: Card | Sequence[Card], row_b: str) -> dict[str, Any] | None:
     """Difference of average precision, ``a`` minus ``b``, over the queries that both used.
+
+    Args:
+        a: a card, or one per training: a query then counts with its mean over them.
+        row_a: its ranking.
+        b: the other side, likewise.
+        row_b: its ranking.
 
     Returns:
         percent: ``difference``, its 95 % ``interval`` (bootstrap over vehicles); ``p_queries``, ``p_vehicles``: sign
         flips of single queries and of whole vehicles; ``queries``: how many. None without the queries of both.
     """
-    columns = (f"{row_a}/mAP", f"{row_b}/mAP")
-    if columns[0] not in a.queries or columns[1] not in b.queries:
+    sides = [([side] if isinstance(side, Card) else list(side), f"{row}/mAP") for side, row in ((a, row_a), (b, row_b))]
+    if any(column not in card.queries for cards, column in sides for card in cards):
         return None
-    keys = [dict(zip(_keys(card), card.queries[c], strict=True)) for card, c in zip((a, b), columns, strict=True)]
-    identity = dict(zip(_keys(a), a.queries["identity"].tolist(), strict=True))
-    both = [key for key in keys[0] if key in keys[1]]
+    one, other = (_by_query(cards, column) for cards, column in sides)
+    identity = {
+        key: name
+        for card in sides[0][0]
+        for key, name in zip(_keys(card), card.queries["identity"].tolist(), strict=True)
+    }
+    both = [key for key in one if key in other]
     if not both:
         return None
-    difference = np.array([keys[0][key] - keys[1][key] for key in both])
+    difference = np.array([one[key] - other[key] for key in both])
     vehicle = np.array([identity[key] for key in both])
     low, high = bootstrap(difference, vehicle, np.random.default_rng(0))
     return {
@@ -127,6 +137,15 @@ def _group(group: Mapping[str, Card]) -> dict[str, Any]:
             names = {"a": f"{label}: {row}", "b": f"{other}: {other_row}"}
             tests.append({**names, "test": paired(card, row, other_card, other_row)})
     return {"cards": list(group), "ranking": sorted(ranking, key=lambda entry: -entry["mAP"]), "tests": tests}
+
+
+def _by_query(cards: Sequence[Card], column: str) -> dict[tuple[int, str], float]:
+    """Each query's mean over the cards that used it."""
+    found: dict[tuple[int, str], list[float]] = {}
+    for card in cards:
+        for key, value in zip(_keys(card), card.queries[column].tolist(), strict=True):
+            found.setdefault(key, []).append(value)
+    return {key: sum(values) / len(values) for key, values in found.items()}
 
 
 def _keys(card: Card) -> list[tuple[int, str]]:

@@ -1,0 +1,41 @@
+"""What might help DFR-ST, and what did: the rows of table ``changes``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torchreid_dfrst.config import Config
+from torchreid_dfrst.reproduction.preset import merge
+
+# one change each; sections of training on top of the paper's setting
+CHANGES: dict[str, Mapping[str, Any]] = {
+    "branches of length 1": {"model": {"normalise_branches": True}},
+    "GeM pooling": {"model": {"pool": "gem"}},
+    "max pooling": {"model": {"pool": "max"}},
+    "2 parts per division": {"model": {"parts": 2}},
+    "conv4 shared by the streams": {"model": {"shared_stages": 3}},
+    "body at a third of the rate of new layers": {
+        "optim": {"staged_lr": True, "new_layers": ["heads"], "base_lr_mult": 0.33},
+    },
+    "lambda 1": {"loss": {"triplet_weight": 1.0}},
+    "warm-up of 4 epochs": {"scheduler": {"warmup_epoch": 4}},
+}
+# those that helped, in the order in which they are added to one another
+HELPED: tuple[str, ...] = ()
+
+
+def together(labels: Sequence[str]) -> Config:
+    """The sections of several changes; of two that set the same key the later one counts."""
+    return merge(*(CHANGES[label] for label in labels))
+
+
+def training(labels: Sequence[str]) -> Config:
+    """What several changes set beside the network's own options, which ``dfrst_plus`` has as its defaults."""
+    return {section: values for section, values in together(labels).items() if section != "model"}
+
+
+def rows(helped: Sequence[str]) -> dict[str, Config]:
+    """Each change alone; then two, three, ... of those that helped, one more each time."""
+    alone = {label: together([label]) for label in CHANGES}
+    return alone | {" + ".join(helped[:count]): together(helped[:count]) for count in range(2, len(helped) + 1)}
