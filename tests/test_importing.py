@@ -165,7 +165,7 @@ MISTAKES = {
     "too few paths": (broken(e=VALUES, path=np.array(PATHS[:4])), "18 embeddings but 4 paths"),
     "a test image without": (
         broken(e=VALUES[:-1], path=np.array(PATHS[:-1])),
-        "1 query and gallery .*: gallery/17.jpg",
+        "1 query or gallery image of .* has no embedding in .*: gallery/17.jpg",
     ),
     "twice": (broken(e=VALUES, path=np.array([*PATHS[:-1], PATHS[0]])), "different embeddings: train/00.jpg"),
     "NaN": (broken(e=NAN, path=np.array(PATHS)), "NaN or infinity .*query/09.jpg"),

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from torchreid_dfrst.commands import command
 from torchreid_dfrst.data import DATASETS, options
 from torchreid_dfrst.data.doctor import check_dataset
+from torchreid_dfrst.data.findings import EXAMPLES
 
 
 @command
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--root", required=True, help="as for training")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="the data set's own")
     parser.add_argument("--no-images", action="store_true", help="look at names, cameras and times only")
+    parser.add_argument("--all", action="store_true", help="list everything concerned, not the first three of each")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     # the report says it all, in order
@@ -29,7 +31,8 @@ def main() -> int:
     bar = functools.partial(tqdm, desc="images", disable=None)
     given = options.parse(arguments.option, arguments.dataset)
     report = check_dataset(arguments.dataset, arguments.root, images=not arguments.no_images, bar=bar, **given)
-    print(json.dumps(report.to_json(), indent=2) if arguments.json else report.text())
+    shown = None if arguments.all else EXAMPLES
+    print(json.dumps(report.to_json(shown), indent=2) if arguments.json else report.text(shown))
     return report.exit_code
 
 

@@ -48,7 +48,7 @@ def main() -> None:
     )
     extraction.save(args.out)
     log = logging.getLogger(__name__)
-    log.info("%d queries, %d gallery images: %s", len(extraction.query), len(extraction.gallery), args.out)
+    log.info("%s: %s", extraction.summary, args.out)
     for path in skipped:
         log.warning("skipped, could not be read: %s", path)
 

@@ -28,7 +28,7 @@ def main() -> None:
     extraction = import_features(args.embeddings, args.table, args.data, args.model)
     extraction.save(args.out)
     log = logging.getLogger(__name__)
-    log.info("%d queries, %d gallery images: %s", len(extraction.query), len(extraction.gallery), args.out)
+    log.info("%s: %s", extraction.summary, args.out)
 
 
 if __name__ == "__main__":

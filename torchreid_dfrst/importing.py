@@ -15,7 +15,7 @@ import torch
 
 from torchreid_dfrst.data.table import read_distances, read_rows
 from torchreid_dfrst.data.text import read_text, sample
-from torchreid_dfrst.names import nearest
+from torchreid_dfrst.names import nearest, numbered
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.retrieval.features import DAMAGED
 from torchreid_dfrst.tensors import read_safely
@@ -209,7 +209,8 @@ def _matched(
     far = np.linalg.norm(values - first, axis=1) > 1e-3 * np.linalg.norm(first, axis=1)
     twice = sorted({names[number] for number in np.flatnonzero(far)})
     if twice:
-        raise ValueError(f"{len(twice)} images stand in {embeddings} with different embeddings: {sample(twice)}")
+        stand = numbered("{count} [image stands|images stand]", len(twice))
+        raise ValueError(f"{stand} in {embeddings} with different embeddings: {sample(twice)}")
     # a folder of .npy has bare names without endings
     stems = Counter(Path(word).stem for word in set(words))
     where = np.array(
@@ -218,8 +219,8 @@ def _matched(
     lost = [word for word, place, needed in zip(words, where, test, strict=True) if needed and place < 0]
     if lost:
         raise ValueError(
-            f"{len(lost)} query and gallery images of {table} have no embedding in {embeddings}: {sample(lost)}; it "
-            f"has {sample(names)}"
+            numbered(f"{{count}} query or gallery [image|images] of {table} [has|have] no embedding in ", len(lost))
+            + f"{embeddings}: {sample(lost)}; it has {sample(names)}"
         )
     unused = len(row) - len(set(where[where >= 0].tolist()))
     if unused:

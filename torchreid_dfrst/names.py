@@ -1,8 +1,9 @@
-"""A helping word for names nobody knows."""
+"""Helping words in messages: the name that was meant, the noun that fits its number."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -11,3 +12,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"
+
+
+def numbered(text: str, count: int) -> str:
+    """``"{count} [image is|images are] lost"`` as ``1 image is lost`` or ``1,200 images are lost``."""
+    chosen = re.sub(r"\[([^|\]]*)\|([^\]]*)\]", r"\1" if count == 1 else r"\2", text)
+    return chosen.replace("{count}", f"{count:,}")

@@ -210,7 +210,7 @@ def test_numbers_stay_as_they_are(tmp_path):
         ("", [], "is empty"),
         (HEADER + ",time", [], "more than one column of the name time"),
         (HEADER, [*ROWS, "f.jpg,x,y,1,test,"], "another split.*row 7: 'test'"),
-        (HEADER, [*ROWS, "f.jpg,,y,1,train,"], "1 rows .* have no identity: row 7"),
+        (HEADER, [*ROWS, "f.jpg,,y,1,train,"], "1 row .* has no identity: row 7"),
         (HEADER, [*ROWS, ROWS[0]], "more than once"),
         (HEADER, [*ROWS, "f.jpg,x"], "row 7"),
         (HEADER, [*ROWS, "f.jpg,x,y,noon,train,"], "row 7: 'noon'"),

@@ -161,7 +161,7 @@ def test_an_empty_query_list(tiny_veri):
 def test_a_camera_without_a_distance_row(tiny_veri):
     name = "0001_c007_00000100_0.jpg"
     Image.new("RGB", (4, 4)).save(tiny_veri / "veri776" / "image_train" / name)
-    with pytest.raises(ValueError, match=rf"c007 has 1 images.*{name}.*camera_Dist\.txt"):
+    with pytest.raises(ValueError, match=rf"c007 has 1 image .*{name}.*camera_Dist\.txt"):
         read_veri(tiny_veri / "veri776")
 
 
@@ -173,8 +173,8 @@ def test_differences_from_the_lists_are_counted(tiny_veri, caplog):
     assert len(read_veri(folder).train) == 32
     text = caplog.text
     assert "2 images are not in" in text and names[0] in text
-    assert "1 images are missing" in text and "0009_c001" in text
-    assert "1 names stand more than once" in text and names[-1] in text
+    assert "1 image is missing that stands in" in text and "0009_c001" in text
+    assert "1 name stands more than once" in text and names[-1] in text
     assert "Thumbs.db" in text
 
 
@@ -182,7 +182,7 @@ def test_a_name_listed_twice(tiny_veri):
     path = tiny_veri / "veri776" / "name_test.txt"
     names = path.read_text().split()
     path.write_text("\n".join(names + names[:1]))
-    with pytest.raises(ValueError, match=rf"1 names stand more than once .*{names[0]}"):
+    with pytest.raises(ValueError, match=rf"1 name stands more than once .*{names[0]}"):
         read_veri(tiny_veri / "veri776", images=False)
 
 
@@ -214,7 +214,7 @@ def test_an_image_twice_in_its_track_is_counted(tiny_veri, caplog):
     name = lines[0].split()[1]
     path.write_text("\n".join([f"{lines[0]} {name}", *lines[1:]]))
     read_veri(tiny_veri / "veri776")
-    assert "1 names stand more than once in a track of" in caplog.text and name in caplog.text
+    assert "1 name stands more than once in a track of" in caplog.text and name in caplog.text
 
 
 def test_an_image_in_two_tracks(tiny_veri):

@@ -11,8 +11,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from torchreid_dfrst.data.dataset import VehicleDataset, find_folder
+from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.text import count, once, read_lines, sample
 from torchreid_dfrst.data.xml_items import read_items
+from torchreid_dfrst.names import numbered
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 _log = logging.getLogger(__name__)
@@ -53,13 +55,23 @@ class CityFlow(VehicleDataset):
             raise ValueError(f"hold_out is {hold_out}: every second vehicle at most can be held out")
         folder = find_folder(root, self.folder_names, ("train_label.xml",), self.advice)
         self.root, self.dataset_dir = root, str(folder)
-        labels = read_labels(folder / "train_label.xml")
-        train = _with_tracks(_sightings(sorted(labels), folder / "image_train", labels), folder / "train_track.txt")
-        if (folder / "test_label.xml").is_file():
-            test = read_labels(folder / "test_label.xml")
-            query = _listed(folder / "name_query.txt", folder / "image_query", test)
-            gallery = _listed(folder / "name_test.txt", folder / "image_test", test)
-            gallery = _with_tracks(gallery, folder / "test_track.txt")
+        problems, parts, labelled = Problems(), {}, (folder / "test_label.xml").is_file()
+        with problems.noted():
+            labels = read_labels(folder / "train_label.xml")
+            train = _sightings(sorted(labels), folder / "image_train", labels)
+            parts["train"] = _with_tracks(train, folder / "train_track.txt")
+        with problems.noted():
+            test = read_labels(folder / "test_label.xml") if labelled else {}
+            for part in ("query", "test") if labelled else ():
+                with problems.noted():
+                    parts[part] = _listed(folder / f"name_{part}.txt", folder / f"image_{part}", test)
+        with problems.noted():
+            if "test" in parts:
+                parts["test"] = _with_tracks(parts["test"], folder / "test_track.txt")
+        problems.raise_all()
+        train = parts["train"]
+        if labelled:
+            query, gallery = parts["query"], parts["test"]
         else:
             vehicles = np.unique(train.identity)
             gallery = train[np.isin(train.identity, vehicles[hold_out - 1 :: hold_out])]
@@ -122,10 +134,10 @@ def _with_tracks(part: Sightings, path: Path) -> Sightings:
     of_name = once(((name, row) for row, line in lines for name in line.split()), path)
     names = [Path(image).name for image in part.path.tolist()]
     for what, found in (
-        ("images are in no track of", [name for name in names if name not in of_name]),
-        ("names that no list has stand in", sorted(set(of_name) - set(names))),
+        ("{count} [image is|images are] in no track of", [name for name in names if name not in of_name]),
+        ("{count} [name that no list has stands|names that no list has stand] in", sorted(set(of_name) - set(names))),
     ):
         if found:
-            _log.warning("%d %s %s: %s", len(found), what, path, sample(found))
+            _log.warning("%s %s: %s", numbered(what, len(found)), path, sample(found))
     track = np.array([of_name[name] - 1 if name in of_name else UNKNOWN for name in names], dtype=np.int64)
     return replace(part, track=track)

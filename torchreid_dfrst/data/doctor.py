@@ -12,15 +12,16 @@ import numpy as np
 
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.dataset import find_folder
-from torchreid_dfrst.data.doctor_images import check_images
+from torchreid_dfrst.data.doctor_images import check_images, unreadable
 from torchreid_dfrst.data.doctor_times import check_times
-from torchreid_dfrst.data.findings import ERROR, NOTE, WARNING, Finding, finding
+from torchreid_dfrst.data.findings import ERROR, EXAMPLES, NOTE, WARNING, Finding, finding
 from torchreid_dfrst.data.matches import lone_queries, one_camera_vehicles
 from torchreid_dfrst.data.options import share
+from torchreid_dfrst.data.problems import MISTAKES, apart, words
 from torchreid_dfrst.data.veri776 import VeRi776, VeRiFormat, report_counts
-from torchreid_dfrst.data.veri_format import LISTS, SPLITS, read_veri
+from torchreid_dfrst.data.veri_format import LISTS, SPLITS, image_files, read_veri
 from torchreid_dfrst.data.veri_labels import read_index, read_labels
-from torchreid_dfrst.names import nearest
+from torchreid_dfrst.names import nearest, numbered
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 
@@ -46,24 +47,29 @@ class Report:
         severities = {found.severity for found in self.findings}
         return 2 if ERROR in severities else 1 if WARNING in severities else 0
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON types only."""
-        return {**asdict(self), "exit_code": self.exit_code}
+    def to_json(self, examples: int | None = EXAMPLES) -> dict[str, Any]:
+        """JSON types only, with so many examples of each finding, None for all."""
+        listed = [{**asdict(found), "examples": found.examples[:examples]} for found in self.findings]
+        return {**asdict(self), "findings": listed, "exit_code": self.exit_code}
 
-    def text(self) -> str:
-        """The report for a person."""
+    def text(self, examples: int | None = EXAMPLES) -> str:
+        """The report for a person, with so many examples of each finding, None for all."""
         lines = [f"{self.dataset} in {self.root}"]
         for split, counts in self.counts.items():
-            lines.append(f"  {split:8}" + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
+            lines.append(
+                f"  {split:8}" + ", ".join(numbered(f"{{count}} [{what[:-1]}|{what}]", n) for what, n in counts.items())
+            )
         for found in self.findings:
             lines += ["", f"{found.severity.upper()}: {found.check}", f"  {found.message}"]
-            if found.examples:
-                lines.append(f"  for example: {', '.join(found.examples)}")
+            if examples is None:
+                lines += [f"    {example}" for example in found.examples]
+            elif found.examples:
+                lines.append(f"  for example: {', '.join(found.examples[:examples])}")
             if found.advice:
                 lines.append(f"  what to do: {found.advice}")
         number = {severity: sum(f.severity == severity for f in self.findings) for severity in (ERROR, WARNING)}
         verdict = {0: "clean", 1: "usable, with warnings", 2: "do not train on this before it is repaired"}
-        counted = ", ".join(f"{count} {word}{'s' * (count != 1)}" for word, count in number.items())
+        counted = ", ".join(numbered(f"{{count}} [{word}|{word}s]", count) for word, count in number.items())
         lines += ["", f"{counted}: {verdict[self.exit_code]}"]
         return "\n".join(lines)
 
@@ -111,9 +117,8 @@ def _examine(
 ) -> tuple[dict[str, dict[str, int]], list[Finding]]:
     try:
         sightings, network, folder, have_images, unlisted = _open(name, root, options)
-    except (ValueError, KeyError, OSError) as error:
-        text = str(error.args[0] if isinstance(error, KeyError) else error)
-        return {}, [Finding(ERROR, "loading", text, 1, [], "repair this first; nothing else could be checked")]
+    except MISTAKES as error:
+        return {}, _unloaded(name, root, apart(error), images, bar)
     findings = _check_labels(sightings)
     if folder is not None:
         findings += _check_label_files(folder) + _check_index(folder, sightings)
@@ -125,7 +130,7 @@ def _examine(
         findings += finding(
             WARNING,
             "images in no list",
-            "{count} images are in the folder but in no list: nothing uses them",
+            "{count} [image is|images are] in the folder but in no list: nothing uses [it|them]",
             unlisted(),
             "add them to a list if they belong to the data set; otherwise nothing",
         )
@@ -134,6 +139,24 @@ def _examine(
         for split, s in sightings.items()
     }
     return counts, findings
+
+
+def _unloaded(
+    name: str, root: str | Path, errors: list[Exception], images: bool, bar: Callable[[Iterable[Path]], Iterable[Path]]
+) -> list[Finding]:
+    """Everything that kept the data set from loading, and what can be looked at all the same."""
+    advice = "repair this; vehicles, cameras and times could not be checked yet"
+    found = [Finding(ERROR, "loading", words(error), 1, [], advice) for error in errors]
+    made = DATASETS[name]
+    if issubclass(made, VeRiFormat):
+        try:
+            folder = find_folder(root, made.folder_names, (*SPLITS.values(), *LISTS.values()), made.advice)
+        except FileNotFoundError:
+            return found
+        found += _check_label_files(folder)
+        if images:
+            found += unreadable([path for split in SPLITS.values() for path in image_files(folder / split)], bar)
+    return found
 
 
 class _Listener(logging.Handler):
@@ -180,14 +203,16 @@ def _check_labels(sightings: dict[str, Sightings]) -> list[Finding]:
         *finding(
             ERROR,
             "vehicles in training and test",
-            "{count} vehicles are in both: a result on them says nothing",
+            "{count} [vehicle is|vehicles are] in both: a result on [it|them] says nothing",
             both,
             "give the same vehicle to one side only; if the numbers merely start anew, relabel one side",
         ),
         *finding(
             ERROR if len(lone) == len(query) else WARNING,
             "queries without a match",
-            "{count} of " + str(len(query)) + " queries show a vehicle that no other camera saw in the gallery: every "
+            "{count} of "
+            + str(len(query))
+            + " queries [shows|show] a vehicle that no other camera saw in the gallery: every "
             "evaluator skips them, and some divide by all queries",
             query.path[lone],
             "leave them out, or know that the number of queries used is smaller",
@@ -195,23 +220,23 @@ def _check_labels(sightings: dict[str, Sightings]) -> list[Finding]:
         *finding(
             WARNING,
             "one-camera vehicles",
-            "{count} of " + str(len(np.unique(train.identity))) + " training vehicles were seen by a single camera: "
-            "they teach appearance, but nothing about other cameras or travel times",
+            "{count} of " + str(len(np.unique(train.identity))) + " training vehicles [was|were] seen by a single "
+            "camera: [it teaches|they teach] appearance, but nothing about other cameras or travel times",
             alone if many else [],
             "fine if they are few; otherwise look at how the vehicles were numbered",
         ),
         *finding(
             WARNING,
             "cameras never seen in training",
-            "{count} cameras of query and gallery have no training image",
+            "{count} [camera|cameras] of query and gallery [has|have] no training image",
             [f"camera {camera}" for camera in unseen] if many else [],
             "expect lower accuracy there; models per camera pair fall back to their mean",
         ),
         *finding(
             NOTE,
             "label gaps",
-            f"training vehicles are numbered {span[0]} to {span[-1]} with {{count}} numbers not used; torchreid needs "
-            "0, 1, 2, ..., and this package relabels them so when it loads them",
+            f"training vehicles are numbered {span[0]} to {span[-1]} with {{count}} [number|numbers] not used; "
+            "torchreid needs 0, 1, 2, ..., and this package relabels them so when it loads them",
             range(gaps),
             "nothing here; your own loader has to relabel too",
             show=False,
@@ -257,7 +282,7 @@ def _check_index(folder: Path, sightings: dict[str, Sightings]) -> list[Finding]
         found += finding(
             ERROR,
             "right answers and junk",
-            f"{file} differs from the rule 'same vehicle, {rule} camera' for {{count}} queries",
+            f"{file} differs from the rule 'same vehicle, {rule} camera' for {{count}} [query|queries]",
             wrong,
             "the gallery is not in the order of name_test.txt, or names were changed: take one release",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from torchreid_dfrst.data.findings import ERROR, WARNING, Finding, finding
@@ -45,35 +45,50 @@ def check_images(sightings: dict[str, Sightings], bar: Callable[[Iterable[Path]]
     twice = [group for group in owners.values() if any(_same_split(group, split) > 1 for split in sightings)]
     twice = [group for group in twice if len({identity for _, identity, _ in group}) == 1]
     return [
-        *finding(
-            ERROR,
-            "unreadable images",
-            "{count} of " + str(len(seen)) + " images cannot be read",
-            bad,
-            "copy them again, or take them out; training can go on without them with data.on_bad_image skip",
-        ),
+        *_bad(bad, len(seen)),
         *finding(
             ERROR,
             "the same image under two vehicles",
-            "{count} images carry two different vehicle numbers",
+            "{count} [image carries|images carry] two different vehicle numbers",
             map(_pair, clash),
             "one of the two labels is wrong: find out which and remove the other file",
         ),
         *finding(
             ERROR,
             "the same image in training and test",
-            "{count} images are in both",
+            "{count} [image is|images are] in both",
             map(_pair, leak),
             "remove them from training",
         ),
         *finding(
             WARNING,
             "repeated images",
-            "{count} images are in one split more than once",
+            "{count} [image is|images are] in one split more than once",
             map(_pair, twice),
             "remove the copies: they count double in training and in the metrics",
         ),
     ]
+
+
+def unreadable(paths: Sequence[Path], bar: Callable[[Iterable[Path]], Iterable[Path]]) -> list[Finding]:
+    """Open image files of which nothing else is known."""
+    bad = []
+    for path in bar(paths):
+        try:
+            read_image(path)
+        except (BadImageError, OSError) as error:
+            bad.append(str(error))
+    return _bad(bad, len(paths))
+
+
+def _bad(bad: list[str], images: int) -> list[Finding]:
+    return finding(
+        ERROR,
+        "unreadable images",
+        f"{{count}} of {images} images cannot be read",
+        bad,
+        "copy them again, or take them out; training can go on without them with data.on_bad_image skip",
+    )
 
 
 def _same_split(group: list[tuple[str, int, str]], split: str) -> int:

@@ -34,7 +34,7 @@ def check_times(sightings: dict[str, Sightings], network: CameraNetwork | None) 
     found = finding(
         WARNING,
         "missing times",
-        "{count} of " + str(len(everyone)) + " images have no time",
+        "{count} of " + str(len(everyone)) + " images [has|have] no time",
         everyone.path[missing],
         "space and time refuse to work on them: supply the times or leave the images out",
     )
@@ -46,7 +46,10 @@ def check_times(sightings: dict[str, Sightings], network: CameraNetwork | None) 
     unknown = np.setdiff1d(everyone.camera, network.cameras)
     if len(unknown):
         cameras = [f"camera {camera}" for camera in unknown]
-        return [*found, *finding(ERROR, "distances", "{count} cameras have no distances", cameras, "add their rows")]
+        return [
+            *found,
+            *finding(ERROR, "distances", "{count} [camera has|cameras have] no distances", cameras, "add their rows"),
+        ]
     known = everyone[~missing & (everyone.identity != UNKNOWN)]
     try:
         check_network(network)
@@ -60,7 +63,11 @@ def check_times(sightings: dict[str, Sightings], network: CameraNetwork | None) 
         found += _clocks(known, network)
     unused = np.setdiff1d(network.cameras, everyone.camera)
     return found + finding(
-        NOTE, "unused cameras", "{count} cameras with distances have no image", [f"camera {c}" for c in unused], ""
+        NOTE,
+        "unused cameras",
+        "{count} [camera|cameras] with distances [has|have] no image",
+        [f"camera {c}" for c in unused],
+        "",
     )
 
 
@@ -102,7 +109,7 @@ def _too_fast(known: Sightings, network: CameraNetwork) -> list[Finding]:
     return finding(
         WARNING,
         "distances too long",
-        "{count} pairs of cameras are passed at more than " + f"{FAST * 3.6:.0f} km/h",
+        "{count} [pair of cameras is|pairs of cameras are] passed at more than " + f"{FAST * 3.6:.0f} km/h",
         impossible,
         "correct these distances, or the clocks of these cameras (cameras are counted from 1 here)",
     )
@@ -124,7 +131,7 @@ def _clocks(known: Sightings, network: CameraNetwork) -> list[Finding]:
     return finding(
         WARNING,
         "clock offsets",
-        "{count} cameras have a clock that differs from the others', by traffic that goes both ways",
+        "{count} [camera has|cameras have] a clock that differs from the others', by traffic that goes both ways",
         wrong,
         "subtract the offset from the times of that camera (cameras are counted from 1 here)",
     )

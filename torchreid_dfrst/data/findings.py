@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from torchreid_dfrst.names import numbered
+
 ERROR, WARNING, NOTE = "error", "warning", "note"
 EXAMPLES = 3
 
@@ -18,7 +20,7 @@ class Finding:
         check: what was looked at.
         message: what is the matter, with counts.
         count: how many.
-        examples: up to three of them.
+        examples: which; reports show the first ``EXAMPLES`` unless asked for all.
         advice: what to do.
     """
 
@@ -33,9 +35,8 @@ class Finding:
 def finding(
     severity: str, check: str, message: str, where: Iterable[object], advice: str, show: bool = True
 ) -> list[Finding]:
-    """A finding about each of ``where``, whose number replaces ``{count}``; none if there is nothing there."""
+    """A finding about each of ``where``, none if there is nothing there; for the message see ``names.numbered``."""
     found = [str(item) for item in where]
     if not found:
         return []
-    text = message.format(count=len(found))
-    return [Finding(severity, check, text, len(found), found[:EXAMPLES] if show else [], advice)]
+    return [Finding(severity, check, numbered(message, len(found)), len(found), found if show else [], advice)]

@@ -16,7 +16,7 @@ from torchreid_dfrst.data.batches import Change, Images, Item, Loader
 from torchreid_dfrst.data.once import said_once
 from torchreid_dfrst.data.options import share
 from torchreid_dfrst.data.sampling import EpochSampler
-from torchreid_dfrst.names import nearest
+from torchreid_dfrst.names import nearest, numbered
 from torchreid_dfrst.registry import require_datasets, with_options
 from torchreid_dfrst.values import listed
 
@@ -119,8 +119,10 @@ class DataManager(torchreid.data.ImageDataManager):
         }
         self.validation = {part: self.loader(rows) for part, rows in held.items()} if held else None
         self.summary = (
-            f"{' + '.join(self.sources)}: {len(items)} images of {len(first)} identities by {self._num_train_cams} "
-            f"cameras to train on, {len(self.sampler)} steps an epoch"
+            f"{' + '.join(self.sources)}: {numbered('{count} [image|images]', len(items))} of "
+            f"{numbered('{count} [identity|identities]', len(first))} by "
+            f"{numbered('{count} [camera|cameras]', self._num_train_cams)} to train on, "
+            f"{numbered('{count} [step|steps]', len(self.sampler))} an epoch"
             + (f"; {validation_identities} identities held out for validation" if held else "")
         )
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from torchreid_dfrst.data.dataset import VehicleDataset
+from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.text import read_text, sample
 from torchreid_dfrst.data.veriwild import time_parser
 from torchreid_dfrst.names import nearest
@@ -53,8 +54,15 @@ class Table(VehicleDataset):
         if path is None:
             raise FileNotFoundError(f"no {' or '.join(map(str, choices))}. {self.advice}")
         self.root, self.dataset_dir = root, str(path.parent)
-        splits, cameras = read_table(path)
-        super().__init__(**splits, network=read_distances(path.parent, cameras), **kwargs)
+        problems, network = Problems(), None
+        splits: dict[str, Sightings] = {}
+        cameras: list[str] = []
+        with problems.noted():
+            splits, cameras = read_table(path)
+        with problems.noted():
+            network = read_distances(path.parent, cameras)
+        problems.raise_all()
+        super().__init__(**splits, network=network, **kwargs)
 
 
 def read_table(path: Path) -> tuple[dict[str, Sightings], list[str]]:
@@ -84,16 +92,18 @@ def read_rows(path: Path) -> tuple[Sightings, np.ndarray, list[str], list[str]]:
     columns = read_columns(path, COLUMNS)
     _warn_of_misspelt(columns, path)
     count = len(columns["path"])
-    bad = [f"row {row + 2}: {name!r}" for row, name in enumerate(columns["split"]) if name not in SPLITS]
-    if bad:
-        raise ValueError(f"{len(bad)} rows of {path} have another split than train, query, gallery: {sample(bad)}")
+    problems, rows = Problems(), f"{{count}} [row|rows] of {path} [has|have]"
+    bad = [f"row {row + 2}: {name!r}" for row, name in enumerate(columns["split"]) if name and name not in SPLITS]
+    problems.note(f"{rows} another split than train, query, gallery", bad)
     for column in COLUMNS:
         empty = [f"row {row + 2}" for row, value in enumerate(columns[column]) if not value]
-        if empty:
-            raise ValueError(f"{len(empty)} rows of {path} have no {column}: {sample(empty)}")
-    twice = [key for key, times in Counter(zip(columns["path"], columns["split"], strict=True)).items() if times > 1]
-    if twice:
-        raise ValueError(f"{len(twice)} images stand more than once in one split of {path}: {sample(twice)}")
+        problems.note(f"{rows} no {column}", empty)
+    named = [key for key in zip(columns["path"], columns["split"], strict=True) if all(key)]
+    twice = [str(key) for key, times in Counter(named).items() if times > 1]
+    problems.note(f"{{count}} [image stands|images stand] more than once in one split of {path}", twice)
+    seconds, unread = _times(columns.get("time", [""] * count))
+    problems.note(f"{{count}} [time of {path} is|times of {path} are] no seconds and no date and time", unread)
+    problems.raise_all()
     identity, camera = labels(columns["identity"])[0], labels(columns["camera"])
     track = np.full(count, UNKNOWN)
     if "track" in columns:
@@ -102,7 +112,7 @@ def read_rows(path: Path) -> tuple[Sightings, np.ndarray, list[str], list[str]]:
         keys = [f"{i} {c} {t}" for i, c, t in zip(identity, camera[0], columns["track"], strict=True)]
         track = np.where(known, labels(keys)[0], UNKNOWN)
     paths = np.array([str(path.parent / name) for name in columns["path"]])
-    everyone = Sightings(camera[0], _times(columns.get("time", [""] * count), path), identity, track, paths)
+    everyone = Sightings(camera[0], seconds, identity, track, paths)
     return everyone, np.array(columns["split"]), columns["path"], camera[1]
 
 
@@ -136,9 +146,9 @@ def read_columns(path: Path, needed: tuple[str, ...]) -> dict[str, list[str]]:
                 f"{len(wrong)} rows of {path} have not {len(header)} values as its header: {sample(wrong)}"
             )
         columns = {name: [row[k].strip() for row in rows[1:]] for k, name in enumerate(header)}
-    for name in needed:
-        if name not in columns:
-            raise ValueError(f"{path} has no column {name!r}{nearest(name, columns)}: {', '.join(needed)} are needed")
+    lost = [f"{name!r}{nearest(name, columns)}" for name in needed if name not in columns]
+    if lost:
+        raise ValueError(f"{path} has no column {' and none '.join(lost)}: {', '.join(needed)} are needed")
     if needed and not columns[needed[0]]:
         raise ValueError(f"{path} has a header but no row")
     return columns
@@ -209,7 +219,8 @@ def _is_label(word: str) -> bool:
     return word.isascii() and word.isdigit() and len(word) < 10
 
 
-def _times(words: list[str], path: Path) -> np.ndarray:
+def _times(words: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Seconds, NaN where there is no word, and the rows whose word cannot be read."""
     parse = time_parser(None)
     times = np.full(len(words), np.nan)
     bad = []
@@ -218,9 +229,7 @@ def _times(words: list[str], path: Path) -> np.ndarray:
             times[row] = _seconds(word, parse)
             if not np.isfinite(times[row]):
                 bad.append(f"row {row + 2}: {word!r}")
-    if bad:
-        raise ValueError(f"{len(bad)} times of {path} are no seconds and no date and time: {sample(bad)}")
-    return times
+    return times, bad
 
 
 def _seconds(word: str, parse: Callable[[str], float]) -> float:

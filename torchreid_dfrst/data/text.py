@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
+from torchreid_dfrst.names import numbered
+
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -95,8 +97,10 @@ def once(rows: Iterable[tuple[str, T]], where: object) -> dict[str, T]:
             other.append(f"{name} ({found[name]} and {said})")
     if other:
         raise ValueError(
-            f"{len(other)} rows of {where} contradict an earlier one: {sample(other)}; keep the right one of each"
+            numbered(f"{{count}} [row|rows] of {where} [contradicts|contradict] an earlier one: ", len(other))
+            + f"{sample(other)}; keep the right one of each"
         )
     if same:
-        _log.warning("%d rows of %s repeat an earlier one and are left out: %s", len(same), where, sample(same))
+        text = "{count} [row of %s repeats an earlier one and is|rows of %s repeat an earlier one and are] left out: %s"
+        _log.warning(numbered(text, len(same)), where, sample(same))
     return found

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from torchreid_dfrst.data.dataset import VehicleDataset, find_folder
+from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.text import count, first_words, once, read_lines, sample
 from torchreid_dfrst.retrieval.protocols import draw
 from torchreid_dfrst.sightings import Sightings
@@ -45,8 +46,12 @@ class VehicleID(VehicleDataset):
         folder = find_folder(root, self.folder_names, ("train_test_split",), self.advice)
         self.root, self.dataset_dir = root, str(folder)
         lists = folder / "train_test_split"
-        train = read_list(lists / "train_list.txt", folder / "image")
-        test = read_list(lists / f"test_list_{self.test_size}.txt", folder / "image")
+        problems, read = Problems(), {}
+        for part in ("train_list", f"test_list_{self.test_size}"):
+            with problems.noted():
+                read[part] = read_list(lists / f"{part}.txt", folder / "image")
+        problems.raise_all()
+        train, test = read.values()
         one = draw(test.identity, split_id)
         few, many = test[one], test[~one]
         query, gallery = (few, many) if reverse else (many, few)

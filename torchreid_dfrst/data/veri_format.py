@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.text import read_lines, sample
 from torchreid_dfrst.data.veri_network import read_network
+from torchreid_dfrst.names import numbered
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 
 FRAMES_PER_SECOND = 25  # measured on the official lists: neighbouring cameras are then passed at 20 to 40 km/h
@@ -20,6 +22,7 @@ TRACK_GAP_FRAMES = 250  # cutting here gives 2,021 test tracks, 1,998 of them th
 SPLITS = {"train": "image_train", "query": "image_query", "gallery": "image_test"}
 LISTS = {"train": "name_train.txt", "query": "name_query.txt", "gallery": "name_test.txt"}
 
+TWICE = "{count} [name stands|names stand] more than once"
 _NAME = re.compile(r"(\d{4})_c(\d{3})_(\d{8})_(\d+)\.jpg", re.ASCII)
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
 _log = logging.getLogger(__name__)
@@ -57,12 +60,25 @@ def read_veri(folder: str | Path, images: bool = True) -> VeRi:
 
     Raises:
         FileNotFoundError: a folder of images (or, without images, a list) is missing.
-        ValueError: a split is empty, a name does not parse or is listed twice, or a camera has no distance row.
+        ValueError: a split is empty, a name does not parse or is listed twice, a camera has no distance row, or
+            several things are wrong, which are named together.
     """
-    folder = Path(folder)
-    names = {split: (_from_folder if images else _from_list)(folder, split) for split in SPLITS}
-    parsed = {split: parse_names(names[split], f"{folder / SPLITS[split]}") for split in SPLITS}
-    track = _test_tracks(folder, names["gallery"], parsed["gallery"])
+    folder, problems = Path(folder), Problems()
+    names, parsed, track = {}, {}, np.empty(0, dtype=np.int64)
+    network: CameraNetwork | None = None
+    for split in SPLITS:
+        with problems.noted():
+            names[split] = (_from_folder if images else _from_list)(folder, split)
+            parsed[split] = parse_names(names[split], f"{folder / SPLITS[split]}")
+    with problems.noted():
+        network = read_network(folder)
+    for split in parsed:
+        with problems.noted():
+            _require_rows(folder, network, names[split], parsed[split][1])
+    with problems.noted():
+        if "gallery" in parsed:
+            track = _test_tracks(folder, names["gallery"], parsed["gallery"])
+    problems.raise_all()
     of_name = dict(zip(names["gallery"], track.tolist(), strict=True))
     lost = [name for name in names["query"] if name not in of_name]
     if lost:
@@ -83,9 +99,6 @@ def read_veri(folder: str | Path, images: bool = True) -> VeRi:
         identity, camera, frame = parsed[split]
         path = [str(folder / SPLITS[split] / name) for name in names[split]] if images else names[split]
         sightings[split] = Sightings(camera, frame / FRAMES_PER_SECOND, identity, tracks[split], np.array(path))
-    network = read_network(folder)
-    if network is not None:
-        _require_rows(folder, network, sightings)
     return VeRi(**sightings, network=network)
 
 
@@ -105,6 +118,12 @@ def parse_names(names: Sequence[str], where: str) -> tuple[np.ndarray, np.ndarra
     fields = np.array([(int(row[1]), int(row[2]) - 1, int(row[3])) for row in rows if row], dtype=np.int64)
     identity, camera, frame = fields.reshape(-1, 3).T
     return identity, camera, frame
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Images in a folder by their endings, in the order of their names; none where there is no folder."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in found if path.name.lower().endswith(_IMAGES) and not path.name.startswith(".")]
 
 
 def cut_tracks(identity: np.ndarray, camera: np.ndarray, frame: np.ndarray) -> np.ndarray:
@@ -147,7 +166,7 @@ def _from_list(folder: Path, split: str) -> list[str]:
         raise ValueError(f"{path} is empty: the {split} split needs at least one image")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ValueError(f"{len(twice)} names stand more than once in {path} ({sample(twice)}): keep one of each")
+        raise ValueError(f"{numbered(TWICE, len(twice))} in {path} ({sample(twice)}): keep one of each")
     return names
 
 
@@ -159,21 +178,25 @@ def _from_folder(folder: Path, split: str) -> list[str]:
             f"{folder} holds {sample(sorted(p.name for p in folder.iterdir()), 8) if folder.is_dir() else 'nothing'}"
         )
     files = sorted(entry.name for entry in directory.iterdir() if not entry.name.startswith("."))
-    names = [name for name in files if name.lower().endswith(_IMAGES)]
+    names = [path.name for path in image_files(directory)]
     if not names:
         raise ValueError(f"{directory} holds no image: the {split} split needs at least one .jpg")
     if len(names) < len(files):
         other = [name for name in files if not name.lower().endswith(_IMAGES)]
-        _log.warning("%d files of %s are no images and are left out: %s", len(other), directory, sample(other))
+        text = "{count} [file of %s is no image and is|files of %s are no images and are] left out: %s"
+        _log.warning(numbered(text, len(other)), directory, sample(other))
     if path.is_file():
         listed = read_lines(path, f"list of {split} images")
         extra, missing = sorted(set(names) - set(listed)), sorted(set(listed) - set(names))
-        for what, found in (("images are not in", extra), ("images are missing that stand in", missing)):
+        for what, found in (
+            ("{count} [image is|images are] not in", extra),
+            ("{count} [image is missing that stands|images are missing that stand] in", missing),
+        ):
             if found:
-                _log.warning("%d %s %s: %s; the folder counts", len(found), what, path, sample(found))
+                _log.warning("%s %s: %s; the folder counts", numbered(what, len(found)), path, sample(found))
         twice = [name for name, times in Counter(listed).items() if times > 1]
         if twice:
-            _log.warning("%d names stand more than once in %s: %s", len(twice), path, sample(twice))
+            _log.warning(numbered(f"{TWICE} in %s: %s", len(twice)), path, sample(twice))
     return names
 
 
@@ -191,23 +214,24 @@ def _test_tracks(folder: Path, names: list[str], parsed: tuple[np.ndarray, np.nd
             if of_name.setdefault(name, track) != track:
                 raise ValueError(f"{name} is in tracks {of_name[name] + 1} and {track + 1} of {path}: one track each")
     if twice:
-        _log.warning("%d names stand more than once in a track of %s: %s", len(twice), path, sample(twice))
+        _log.warning(numbered(f"{TWICE} in a track of %s: %s", len(twice)), path, sample(twice))
     for what, found in (
-        ("images are in no track of", [name for name in names if name not in of_name]),
-        ("images are not in the gallery but in", sorted(set(of_name) - set(names))),
+        ("{count} [image is|images are] in no track of", [name for name in names if name not in of_name]),
+        ("{count} [image is|images are] not in the gallery but in", sorted(set(of_name) - set(names))),
     ):
         if found:
-            _log.warning("%d %s %s: %s", len(found), what, path, sample(found))
+            _log.warning("%s %s: %s", numbered(what, len(found)), path, sample(found))
     return np.array([of_name.get(name, UNKNOWN) for name in names], dtype=np.int64)
 
 
-def _require_rows(folder: Path, network: CameraNetwork, sightings: dict[str, Sightings]) -> None:
-    camera = np.concatenate([part.camera for part in sightings.values()])
-    path = np.concatenate([part.path for part in sightings.values()])
-    lost = ~np.isin(camera, network.cameras)
-    if lost.any():
+def _require_rows(folder: Path, network: CameraNetwork | None, names: Sequence[str], camera: np.ndarray) -> None:
+    if network is None:
+        return
+    lost = np.flatnonzero(~np.isin(camera, network.cameras))
+    if len(lost):
+        images = numbered("{count} [image|images]", len(lost))
         raise ValueError(
-            f"camera {sample(f'c{c + 1:03d}' for c in np.unique(camera[lost]))} has {lost.sum()} images (such as "
-            f"{path[lost][0]}) but no row in {folder / 'camera_Dist.txt'}, whose rows camera_ID.txt names: "
+            f"camera {sample(f'c{c + 1:03d}' for c in np.unique(camera[lost]))} has {images} (such as "
+            f"{names[lost[0]]}) but no row in {folder / 'camera_Dist.txt'}, whose rows camera_ID.txt names: "
             "add the row, or remove camera_Dist.txt to go without distances"
         )

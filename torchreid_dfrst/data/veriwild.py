@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from torchreid_dfrst.data.dataset import VehicleDataset, find_folder
+from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.text import count, first_words, once, read_lines, sample
 from torchreid_dfrst.sightings import Sightings
 
@@ -59,9 +60,16 @@ class VeRiWild(VehicleDataset):
         lists = folder / "train_test_split"
         information = [lists / "vehicle_info.txt", folder / "vehicle_info.txt"]
         self.information = next(filter(Path.is_file, information), information[0])
-        seen = read_information(self.information, time_format)
-        names = ("train_list.txt", f"test_{self.test_size}_query.txt", f"test_{self.test_size}.txt")
-        train, query, gallery = (_split(lists / name, folder / "images", seen) for name in names)
+        problems, seen, splits = Problems(), None, []
+        with problems.noted():
+            seen = read_information(self.information, time_format)
+        for name in ("train_list.txt", f"test_{self.test_size}_query.txt", f"test_{self.test_size}.txt"):
+            with problems.noted():
+                names = _names(lists / name)
+                if seen is not None:
+                    splits.append(_split(lists / name, names, folder / "images", seen))
+        problems.raise_all()
+        train, query, gallery = splits
         super().__init__(train, query, gallery, **kwargs)
 
     @cached_property
@@ -153,7 +161,7 @@ def time_parser(time_format: str | None) -> Callable[[str], float]:
     return parse
 
 
-def _split(path: Path, images: Path, seen: dict[str, tuple[int, float]]) -> Sightings:
+def _names(path: Path) -> list[str]:
     # test_3000_id.txt and its like have vehicle and camera as numbers behind the name
     rows = [line.split() for line in read_lines(path, "list of images")]
     names = [row[0].removesuffix(".jpg") for row in rows]
@@ -167,7 +175,10 @@ def _split(path: Path, images: Path, seen: dict[str, tuple[int, float]]) -> Sigh
             f"{len(bad)} of {len(names)} lines of {path} are not of the form 20342/209528 (vehicle/image): "
             f"{sample(bad) or 'the list is empty'}"
         )
-    names = list(once(((name, None) for name in names), path))
+    return list(once(((name, None) for name in names), path))
+
+
+def _split(path: Path, names: list[str], images: Path, seen: dict[str, tuple[int, float]]) -> Sightings:
     lost = [name for name in names if name not in seen]
     if lost:
         raise ValueError(f"{len(lost)} images of {path} are not in vehicle_info.txt ({sample(lost)}): no camera known")

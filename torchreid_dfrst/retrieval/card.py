@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from torchreid_dfrst.names import numbered
 from torchreid_dfrst.retrieval.features import Extraction
 from torchreid_dfrst.retrieval.intervals import MEASURES, Queries, bootstrap
 from torchreid_dfrst.retrieval.metrics import Metrics
@@ -111,10 +112,11 @@ def make_card(
     columns = {"draw": one.draw, "path": path, "identity": one.identity}
     for name, found in queries.items():
         columns.update({f"{name}/{measure}": found.value[measure] for measure in MEASURES})
+    vehicles = numbered("{count} [vehicle|vehicles]", len(np.unique(one.identity)))
     content = {
         "format": FORMAT,
         "rows": {name: _numbers(found) for name, found in queries.items()},
-        "intervals": f"95 %, percentile bootstrap over {len(np.unique(one.identity))} vehicles, {SAMPLES} samples",
+        "intervals": f"95 %, percentile bootstrap over {vehicles}, {SAMPLES} samples",
         "protocol": {**protocol.parameters, "in words": protocol.describe()},
         "queries": _counts(next(iter(rows.values())), pairs),
         "gallery": len(pairs[0][1]),
@@ -199,8 +201,9 @@ def table(content: Mapping[str, Any]) -> str:
             lines.append(f"{'  over draws':<{width}}{spread}  (standard deviation)")
     lines += textwrap.wrap(f"{data['name'] or UNNAMED} ({data['fingerprint']}); {protocol['in words']}", 100)
     skipped = "".join(f"; {count} skipped: {why}" for why, count in queries["why"].items() if count)
-    lines.append(f"{queries['used']} queries used of {queries['used'] + queries['skipped']}{skipped}")
-    lines.append(f"gallery of {content['gallery']}; intervals: {content['intervals']}")
+    used = numbered("{count} [query|queries] used", queries["used"])
+    lines.append(f"{used} of {queries['used'] + queries['skipped']:,}{skipped}")
+    lines.append(f"gallery of {content['gallery']:,}; intervals: {content['intervals']}")
     lines += textwrap.wrap(_used(content["choices"], content["source"]), 100)
     return "\n".join(lines)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from torchreid_dfrst.names import numbered
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 FORMAT = "torchreid_dfrst features 1"
@@ -47,7 +48,9 @@ class Features:
                 f"embedding has shape {embedding.shape} and dtype {embedding.dtype}, expected (N, D) floating point"
             )
         if len(embedding) != len(self.sightings):
-            raise ValueError(f"{len(embedding)} embeddings but {len(self.sightings)} sightings: one of each per image")
+            rows = numbered("{count} [embedding|embeddings]", len(embedding))
+            seen = numbered("{count} [sighting|sightings]", len(self.sightings))
+            raise ValueError(f"{rows} but {seen}: one of each per image")
         embedding = np.ascontiguousarray(embedding, dtype=np.float32)
         # a sum is finite only where every term is, and costs no (N, D) mask
         bad = np.flatnonzero(~np.isfinite(embedding.sum(axis=1, dtype=np.float64)))
@@ -116,6 +119,12 @@ class Extraction:
         with open(temporary, "wb") as file:
             np.savez(file, **columns)  # type: ignore[arg-type]
         os.replace(temporary, path)
+
+    @property
+    def summary(self) -> str:
+        """How much there is to score, such as ``1,678 queries, 11,579 gallery images``."""
+        queries = numbered("{count} [query|queries]", len(self.query))
+        return f"{queries}, {numbered('{count} gallery [image|images]', len(self.gallery))}"
 
     @classmethod
     def load(cls, path: str | Path) -> Extraction:
