@@ -20,15 +20,21 @@ from torchreid_dfrst.spatiotemporal.transition import Transition
 def main() -> None:
     """Read, run the controls, write JSON and pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", help="folder in VeRi-776's format: space and time alone; the lists are enough")
-    parser.add_argument("--features", help="instead of --root: a features file, audited fused with its appearance")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--root", help="folder in VeRi-776's format: space and time alone; the lists are enough")
+    source.add_argument("--features", help="instead of --root: a features file, audited fused with its appearance")
     parser.add_argument("--model", nargs="*", default=list(MODELS), help=f"of {', '.join(MODELS)}")
-    parser.add_argument("--omega", type=float, default=0.2, help="weight of the fusion with --features")
+    parser.add_argument("--omega", type=float, help="weight of the fusion with --features (default 0.2)")
     parser.add_argument("--table", help="JSON written by tools/spacetime.py --table --out, for mAP against omega")
     parser.add_argument("--out", default="runs/spacetime", help="folder for audit.json and the pictures")
     args = parser.parse_args()
-    if not args.root and not args.features:
-        parser.error("give --root or --features")
+    if args.root and args.omega is not None:
+        parser.error("--omega weighs space and time against appearance: it needs --features")
+    omega = table.PAPER_OMEGA if args.omega is None else args.omega
+    models = [build(name) for name in args.model]
+    out, results = Path(args.out), {}
+    if args.table:
+        pictures.omegas(json.loads(Path(args.table).read_text(encoding="utf-8")), out)
 
     appearance = None
     if args.features:
@@ -42,10 +48,10 @@ def main() -> None:
             raise ValueError(f"{args.root} has no camera_Dist.txt: space and time need the distances between cameras")
         train, query, gallery, network = data.train, data.query, data.gallery, data.network
 
-    out, results = Path(args.out), {}
     out.mkdir(parents=True, exist_ok=True)
-    for name in args.model:
-        results[name] = controls.run(build(name), train, query, gallery, network, appearance, args.omega)
+    for model in models:
+        name = model.name
+        results[name] = controls.run(model, train, query, gallery, network, appearance, omega)
         kept = {key: results[name][key] for key in ("as it is", "shuffled")}
         print(name, json.dumps(kept), flush=True)
         (out / "audit.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
@@ -58,10 +64,6 @@ def main() -> None:
     pictures.densities(LogNormal().fit(train, network), train, network, out / "spacetime_densities.png")
     pictures.evidence(Likelihood().fit(train, network), train, network, out / "spacetime_evidence.png")
     camera_network(Transition().fit(train, network), network, out / "spacetime_network.png")
-    if args.table:
-        rows = json.loads(Path(args.table).read_text(encoding="utf-8"))
-        for run_name in [key for key in next(iter(rows.values())) if key not in ("parameters", "alone")]:
-            pictures.omega(rows, run_name, out / f"spacetime_omega_{run_name.replace(' ', '_')}.png")
     print(f"audit.json and pictures are in {out}")
 
 

@@ -1,5 +1,7 @@
 """Small worlds to fit on: vehicles that drive along a straight road past a few cameras."""
 
+from pathlib import Path
+
 import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
@@ -27,3 +29,15 @@ def traffic(
             rows += [(camera * 2 + 3, passed + k, vehicle + first) for k in range(2)]
     camera, time_s, identity = (np.array(column) for column in zip(*rows, strict=True))
     return Sightings(camera, np.rint(time_s / tick_s) * tick_s if tick_s else time_s, identity)
+
+
+def write_lists(folder: Path) -> Path:
+    """Lists of a data set in VeRi-776's format, without an image: training and test vehicles on one road."""
+    train, test, network = traffic(0, 40, first=1), traffic(3, 25, first=500), road()
+    for split, seen in (("train", train), ("test", test), ("query", test[::4])):
+        rows = zip(seen.identity, seen.camera, seen.time_s, strict=True)
+        names = [f"{i:04d}_c{c + 1:03d}_{round(t * 25):08d}_0.jpg" for i, c, t in rows]
+        (folder / f"name_{split}.txt").write_text("\n".join(names))
+    (folder / "camera_Dist.txt").write_text("\n".join(" ".join(map(str, row)) for row in network.distance_m))
+    (folder / "camera_ID.txt").write_text(" ".join(map(str, network.cameras + 1)))
+    return folder

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from torchreid_dfrst.report.canvas import write
@@ -19,14 +20,14 @@ def camera_network(model: Transition, network: CameraNetwork, path: str | Path) 
     """Median transit times along the shortest tree that joins all cameras by road.
 
     Cameras are placed by their road distances (two leading axes of classical scaling) and then pushed apart until their
-    numbers can be read. Dashed: seen too rarely for a law of its own, the time comes from the law of all trips.
+    numbers can be read. Dotted: seen too rarely for a law of its own, the time comes from the law of all trips.
     """
     at, median = _apart(_placed(network.distance_m)), np.exp(model.mu)
     tree = minimum_spanning_tree(np.maximum(network.distance_m, 1.0) * ~np.eye(len(network), dtype=bool))
     edges = list(zip(*tree.nonzero(), strict=True))
     # the quicker way of the two
     edges = [(a, b) if median[a, b] <= median[b, a] else (b, a) for a, b in edges]
-    figure = Figure((7.5, 5.6), layout="constrained")
+    figure = Figure((7.5, 5.9), layout="constrained")
     axes = figure.subplots()
     scale = LogNorm(min(median[e] for e in edges), max(median[e] for e in edges))
     colours = matplotlib.colormaps["viridis"]
@@ -44,7 +45,13 @@ def camera_network(model: Transition, network: CameraNetwork, path: str | Path) 
     axes.set_aspect("equal")
     axes.margins(0.08)
     axes.set_axis_off()
-    axes.set_title("median transit time along the shortest roads; near cameras drawn apart", fontsize=10)
+    figure.suptitle("median transit time along the shortest roads; near cameras drawn apart", fontsize=10)
+    kinds = {
+        "-": f"{model.min_trips} trips or more in training: their own law",
+        ":": f"fewer than {model.min_trips}: the law of all trips, carried over by distance",
+    }
+    lines = [Line2D([], [], color="#444444", lw=2.5, ls=style, label=kind) for style, kind in kinds.items()]
+    figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     write(figure, path)
 
 

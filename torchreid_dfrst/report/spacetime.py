@@ -69,8 +69,35 @@ def evidence(model: Likelihood, train: Sightings, network: CameraNetwork, path: 
     write(figure, path)
 
 
+def omegas(table: dict[str, Any], folder: str | Path) -> None:
+    """``omega`` for every appearance of a table that ``spatiotemporal.table.make`` made.
+
+    Raises:
+        ValueError: it is no such table, or as ``omega``.
+    """
+    rows = list(table.values()) if isinstance(table, dict) else []
+    if not rows or not all(isinstance(row, dict) and "alone" in row for row in rows):
+        raise ValueError(
+            "this is not a table of space-time models: make one with tools/spacetime.py --table --out FILE"
+        )
+    for run in [key for key in rows[0] if key not in ("parameters", "alone")]:
+        omega(table, run, Path(folder) / f"spacetime_omega_{run.replace(' ', '_')}.png")
+
+
 def omega(table: dict[str, Any], run: str, path: str | Path) -> None:
-    """MAP against omega for every model (the shape of Table XI), with the omega chosen on training vehicles."""
+    """MAP against omega for every model (the shape of Table XI), with the omega chosen on training vehicles.
+
+    Raises:
+        ValueError: the models were not tried with the same omegas.
+    """
+    grids = {name: list(row[run]["sweep"]) for name, row in table.items()}
+    first = next(iter(grids))
+    for name, grid in grids.items():
+        if grid != grids[first]:
+            raise ValueError(
+                f"{name} was tried with {len(grid)} omegas up to {grid[-1]} beside {run}, {first} with "
+                f"{len(grids[first])} up to {grids[first][-1]}: make the whole table in one run"
+            )
     figure = Figure((7.5, 4.6), layout="constrained")
     axes = figure.subplots()
     for name, row in table.items():

@@ -22,6 +22,29 @@ IDENTITY, CAMERA, VIEWPOINT, PASS, IMAGE = 0.7, 0.5, 0.6, 0.7, 0.4
 DIFFICULTY = {84.5: 0.66797, 65.0: 0.91797, 40.0: 1.32422}
 
 
+def level(text: str) -> tuple[str, float]:
+    """Name and difficulty of an appearance.
+
+    Args:
+        text: a wanted mAP in percent that ``DIFFICULTY`` has, as ``"84.5"``, or any with its difficulty, as
+            ``"50=1.17"``.
+
+    Raises:
+        ValueError: no such level, or not numbers.
+    """
+    wanted, sign, own = text.partition("=")
+    try:
+        name, difficulty = f"{float(wanted):g}", float(own) if sign else DIFFICULTY.get(float(wanted))
+    except ValueError:
+        raise ValueError(f"simulated appearance {text!r}: give a mAP in percent, or MAP=DIFFICULTY") from None
+    if difficulty is None or not 0 <= difficulty < np.inf:
+        raise ValueError(
+            f"simulated appearance {text}: there are {', '.join(f'{known:g}' for known in DIFFICULTY)}; for another "
+            f"`tools/simulate_appearance.py --root DIR --mAP {name}` finds its difficulty: give {name}=DIFFICULTY"
+        )
+    return name, difficulty
+
+
 def embed(sightings: Sightings, difficulty: float, seed: int = SEED, stream: int = 0) -> np.ndarray:
     """``(N, 128)`` float32, L2-normalised; rows of one path are equal.
 

@@ -15,6 +15,11 @@ from torchreid_dfrst.spatiotemporal.model import GapModel
 from torchreid_dfrst.spatiotemporal.weight import OMEGAS, choose_weight
 
 PAPER_OMEGA = 0.2
+NOTE = (
+    "In brackets: mAP by appearance alone on these lists, and omega. simulated N: drawn embeddings, at the difficulty "
+    "that gives mAP N on VeRi-776's test lists or was given as N=DIFFICULTY; features: those of the file. omega 0.2: "
+    "the paper's; auto and calibrated: chosen on held-out training vehicles; best on test: to judge these two by."
+)
 _log = logging.getLogger(__name__)
 
 
@@ -96,7 +101,7 @@ def make(
 
 
 def markdown(table: dict[str, Any]) -> str:
-    """The table for a page: one line for each model."""
+    """The table for a page: one line for each model, and below it what the columns are."""
     runs = [name for name in next(iter(table.values())) if name not in ("parameters", "alone")]
     head = ["model", "alone mAP / R1 / R5"]
     for name in runs:
@@ -110,4 +115,4 @@ def markdown(table: dict[str, Any]) -> str:
             for kind in ("auto", "calibrated", "best_on_test"):
                 cells.append(f"{row[name][kind]['mAP']:.2f} ({row[name][kind]['omega']:.3g})")
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", NOTE] if runs else lines)
