@@ -63,7 +63,8 @@ def import_features(
     }
     train = sightings[split == "train"]
     if len(features["train"]) < len(train):
-        logger.info("%d of %d training images have no embedding", len(train) - len(features["train"]), len(train))
+        text = numbered("{count} of %d training images [has|have] no embedding", len(train) - len(features["train"]))
+        logger.info(text, len(train))
     return Extraction(
         features["query"],
         features["gallery"],
@@ -224,5 +225,5 @@ def _matched(
         )
     unused = len(row) - len(set(where[where >= 0].tolist()))
     if unused:
-        logger.warning("%d of %d embeddings belong to no row of %s", unused, len(row), table)
+        logger.warning(numbered("{count} of %d embeddings [belongs|belong] to no row of %s", unused), len(row), table)
     return where

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 
 from torchreid_dfrst.data.text import sample
+from torchreid_dfrst.names import numbered
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 _log = logging.getLogger(__name__)
@@ -39,8 +40,11 @@ def report_matches(name: str, train: Sightings, query: Sightings, gallery: Sight
     alone = one_camera_vehicles(train)
     if len(alone) and len(np.unique(train.camera)) > 1:
         _log.warning(
-            "%d of %d training vehicles of %s are seen by one camera only (%s): they teach nothing about travel times",
-            len(alone),
+            numbered(
+                "{count} of %d training vehicles of %s [is|are] seen by one camera only (%s): [it teaches|they teach] "
+                "nothing about travel times",
+                len(alone),
+            ),
             len(np.unique(train.identity)),
             name,
             sample(alone),
@@ -53,8 +57,11 @@ def report_matches(name: str, train: Sightings, query: Sightings, gallery: Sight
         )
     if len(lone):
         _log.warning(
-            "%d of %d queries of %s show a vehicle that no other camera saw (%s): they cannot be scored",
-            len(lone),
+            numbered(
+                "{count} of %d queries of %s [shows|show] a vehicle that no other camera saw (%s): [it|they] cannot be "
+                "scored",
+                len(lone),
+            ),
             len(query),
             name,
             sample(query.path[lone]),

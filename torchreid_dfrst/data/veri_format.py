@@ -83,8 +83,8 @@ def read_veri(folder: str | Path, images: bool = True) -> VeRi:
     lost = [name for name in names["query"] if name not in of_name]
     if lost:
         _log.warning(
-            "%d of %d query images of %s are not in the gallery (%s), where VeRi-776 keeps them: track unknown",
-            len(lost),
+            numbered("{count} of %d query images of %s [is|are] not in the gallery (%s)", len(lost))
+            + ", where VeRi-776 keeps them: track unknown",
             len(names["query"]),
             folder,
             sample(lost),
