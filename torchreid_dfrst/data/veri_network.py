@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from torchreid_dfrst.data.text import count, read_lines, sample
+from torchreid_dfrst.names import numbered
 from torchreid_dfrst.sightings import CameraNetwork
 
 # Camera number of each row of VeRi-776's matrix (its camera_ID.txt). Rank correlation of distance and travel time on
@@ -65,7 +66,8 @@ def _matrix(path: Path) -> np.ndarray:
     rows = [line.replace(",", " ").split() for line in read_lines(path, "camera distances")]
     if not rows or any(len(row) != len(rows) for row in rows):
         raise ValueError(
-            f"{path} has {len(rows)} rows of {sample(sorted({len(row) for row in rows}))} numbers: "
+            f"{path} has {numbered('{count} [row|rows]', len(rows))} of "
+            f"{sample(sorted({len(row) for row in rows})) or 'no'} numbers: "
             "a square matrix is expected"
         )
     try:
