@@ -145,7 +145,7 @@ def controls(results: dict[str, dict[str, Any]], path: str | Path) -> None:
     if all("appearance" in r for r in results.values()):
         level = next(iter(results.values()))["appearance"]["mAP"]
         for axes in (shuffle, skew, wrong, unseen):
-            axes.axhline(level, color="#444444", lw=0.9, ls="--")
+            axes.axhline(level, color="#444444", lw=0.9, ls="--", label="appearance alone")
     shuffle.set_xticks(range(4), ["as it is", "times\nshuffled", "cameras\nshuffled", "both\nshuffled"])
     skew.set_xlabel("clock error per camera, up to ± s")
     wrong.set_xlabel("share of tracks with a wrong time")
