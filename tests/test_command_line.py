@@ -118,7 +118,7 @@ MISTAKES = {
     "training's keys in scoring": (["evaluate", "{f}", "data.root", "x"], "unknown section 'data'"),
     "fewer than no lists": (["evaluate", "{f}", "--lists", "-3", "--out", "{t}"], "--lists is -3"),
     "a number for a yes or no": (["evaluate", "{f}", "evaluate.rerank", "0"], "evaluate.rerank is 0, expected true or"),
-    "arrays of another toolbox": (["evaluate", "{t}/yours.npz"], "tools/import_features.py"),
+    "arrays of another toolbox": (["evaluate", "{t}/yours.npz"], "(its arrays: query_embedding): make it"),
     "no features": (["evaluate", "{d}/none.npz"], "no features at"),
     "other weights": (
         ["evaluate", "{f}", "--out", "{t}", "--weights", "{t}/other.safetensors", *SCORING],

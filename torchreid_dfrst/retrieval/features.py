@@ -142,8 +142,9 @@ class Extraction:
         try:
             with np.load(path, allow_pickle=False) as file:
                 columns = {name: file[name] for name in file.files}
-            if str(columns.pop("format")) != FORMAT:
-                raise KeyError("format")
+            if str(columns.get("format")) != FORMAT:
+                raise ValueError(f"its arrays: {', '.join(sorted(columns)[:5]) or 'none'}")
+            del columns["format"]
             source = json.loads(str(columns["source"]))
         except DAMAGED as error:
             raise ValueError(
