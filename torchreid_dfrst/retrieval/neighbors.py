@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from torchreid_dfrst.retrieval import checks
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.lists import Neighbors
+from torchreid_dfrst.retrieval.memory import SPAN, STEP
+from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.search import search
-from torchreid_dfrst.retrieval.stack import Stack
+from torchreid_dfrst.retrieval.stack import Stack, consecutive
 from torchreid_dfrst.spatiotemporal.transit import Transit
 from torchreid_dfrst.values import check
 
@@ -109,8 +112,13 @@ def distance(
     checks.same_width(rows, columns)
     checks.fusion(transit, weight, (len(rows), len(columns)))
     result = np.empty((len(rows), len(columns)), dtype=np.float32)
-    for part in blocks(len(rows), len(columns)):
-        result[part] = _distance(rows, columns, part, transit, weight)
+    products = Products(Stack(rows), Stack(columns), "fp32", torch.device("cpu"))
+    for part in consecutive(0, len(rows), STEP):
+        for span in consecutive(0, len(columns), SPAN * STEP):
+            tile = products.tile(part, span).mul_(-2).add_(2).clamp_(min=0).sqrt_()
+            if transit is not None and weight:
+                tile += weight * torch.from_numpy(np.ascontiguousarray(transit.block(part, span)))
+            torch.from_numpy(result[part, span]).copy_(tile)
     return result
 
 
@@ -118,14 +126,3 @@ def blocks(count: int, width: int) -> list[slice]:
     """Consecutive slices of ``count`` rows of which one, ``width`` float32 values wide, takes at most 64 MB."""
     step = max(1, BLOCK_BYTES // (4 * width))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
-
-
-def _distance(rows: np.ndarray, columns: np.ndarray, part: slice, transit: Transit | None, weight: float) -> np.ndarray:
-    block = rows[part] @ columns.T
-    np.multiply(block, -2, out=block)
-    np.add(block, 2, out=block)
-    np.maximum(block, 0, out=block)
-    np.sqrt(block, out=block)
-    if transit is not None and weight:
-        block += np.float32(weight) * transit.block(part, slice(0, len(columns)))
-    return block

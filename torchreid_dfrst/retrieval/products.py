@@ -27,15 +27,12 @@ def _onednn(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.linear(a.to_mkldnn(), b).to_dense()
 
 
-def _openblas(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(a.numpy() @ b.numpy().T)
-
-
 def _torch(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.mm(a, b.t())
 
 
-FLOAT32: dict[str, Tile] = {"torch": _torch, "numpy": _openblas, "onednn": _onednn}
+# not NumPy's: the threads of its OpenBLAS spin for a tenth of a second after each product and halve what comes next
+FLOAT32: dict[str, Tile] = {"torch": _torch, "onednn": _onednn}
 
 
 @lru_cache(maxsize=8)
