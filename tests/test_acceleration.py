@@ -73,3 +73,22 @@ def test_no_match_is_a_clear_error():
         torchreid.metrics.evaluate_rank(
             np.zeros((1, 2)), np.array([1]), np.array([1, 1]), np.array([3]), np.array([3, 3])
         )
+
+
+@pytest.mark.parametrize("kind", [float, str, list])
+def test_labels_of_any_kind_are_compared_as_torchreid_compares_them(kind):
+    generator = np.random.default_rng(0)
+    distance = generator.random((6, 30)).astype(np.float32)
+    columns = [generator.integers(0, 3, size) for size in (6, 30, 6, 30)]
+    labels = [c.tolist() if kind is list else c.astype(kind) for c in columns]
+    expected = torchreid.metrics.evaluate_rank(distance, *columns, max_rank=10, use_cython=False)
+    with accelerated():
+        found = torchreid.metrics.evaluate_rank(distance, *labels, max_rank=10)
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
+    assert found[1] == pytest.approx(expected[1], abs=1e-6) and type(found[1]) is type(expected[1])
+
+
+@pytest.mark.parametrize("max_rank", ["5", 2.5])
+def test_a_length_of_the_curve_that_is_no_whole_number_is_refused(max_rank):
+    with accelerated(), pytest.raises(ValueError, match=r"max_rank is .*, expected a whole number"):
+        torchreid.metrics.evaluate_rank(np.zeros((1, 1)), *(np.array([i]) for i in (1, 1, 0, 1)), max_rank=max_rank)

@@ -50,6 +50,27 @@ def test_your_features_become_a_file_and_ten_lines_score_it(yours, capsys):
     assert "+ ST + re-ranking" in capsys.readouterr().out
 
 
+def test_re_ranking_alone(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    arrays = {"query": rng.normal(size=(20, 8)), "gallery": rng.normal(size=(120, 8))}
+    for part, size in (("query", 20), ("gallery", 120)):
+        arrays[f"{part}_identity"], arrays[f"{part}_camera"] = np.arange(size) % 10, rng.integers(0, 4, size)
+    np.savez(tmp_path / "embeddings.npz", **arrays)
+    monkeypatch.chdir(tmp_path)
+    exec(block_with("retrieval.Reranking"), {})
+    assert 0 < float(capsys.readouterr().out) < 1
+
+
+def test_the_one_line_for_torchreid():
+    before, names = torchreid.utils.re_ranking, {}
+    exec(block_with("accelerate()"), names)
+    try:
+        assert torchreid.utils.re_ranking is not before
+    finally:
+        names["undo"]()
+    assert torchreid.utils.re_ranking is before
+
+
 @pytest.fixture
 def table(tmp_path, monkeypatch):
     """A table of three images, in the current folder."""

@@ -20,7 +20,8 @@ def accelerate() -> Callable[[], None]:
     """Replace ``torchreid.utils.re_ranking`` and ``torchreid.metrics.evaluate_rank`` wherever torchreid holds them.
 
     Arguments and results stay those of torchreid (the CUHK03 protocol still runs torchreid's own code); what it raises
-    on bad input is a ``ValueError`` that says why. Calling it again changes nothing.
+    on bad input is a ``ValueError`` that says why. That includes k1 of as many images as there are or more, and
+    k2 > k1, with which torchreid's re-ranking goes on. Calling it again changes nothing.
 
     Returns:
         A function that puts torchreid's own back.
@@ -81,14 +82,25 @@ def _evaluation(original: Callable[..., Any]) -> Callable[..., Any]:
         max_rank: int = 50,
         use_metric_cuhk03: bool = False,
         use_cython: bool = True,
-    ) -> tuple[np.ndarray, float]:
+    ) -> tuple[np.ndarray, np.floating[Any]]:
         if use_metric_cuhk03:
             return original(distmat, q_pids, g_pids, q_camids, g_camids, max_rank, use_metric_cuhk03, use_cython)
-        found = evaluate(np.asarray(distmat), q_pids, g_pids, q_camids, g_camids, max_rank=max_rank)
-        return found.cmc.astype(np.float32), found.mAP
+        identities, cameras = _whole_numbers(q_pids, g_pids), _whole_numbers(q_camids, g_camids)
+        columns = *identities, *cameras
+        found = evaluate(np.asarray(distmat), *columns, max_rank=max_rank)
+        return found.cmc.astype(np.float32), np.float64(found.mAP)
 
     evaluate_rank.accelerated = True  # type: ignore[attr-defined]
     return evaluate_rank
+
+
+def _whole_numbers(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of queries and gallery as integers; others than integers (text, say) become their place in order."""
+    parts = np.asarray(query), np.asarray(gallery)
+    if all(np.issubdtype(part.dtype, np.integer) for part in parts):
+        return parts
+    code = np.unique(np.concatenate(parts), return_inverse=True)[1].reshape(-1)
+    return code[: len(parts[0])], code[len(parts[0]) :]
 
 
 def _torchreid_modules() -> list[ModuleType]:

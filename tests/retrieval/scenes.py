@@ -12,6 +12,7 @@ class TableTransit:
     table: np.ndarray
     low: float = 0.0
     high: float = 2.0
+    symmetric: bool = False
 
     @property
     def shape(self):
@@ -35,7 +36,7 @@ def clusters(count, width=16, identities=10, noise=0.7, seed=0):
 
 def symmetric_transit(count, seed=0):
     table = np.random.default_rng(seed).uniform(0, 2, (count, count))
-    return TableTransit(np.triu(table) + np.triu(table, 1).T)
+    return TableTransit(np.triu(table) + np.triu(table, 1).T, symmetric=True)
 
 
 def slow_distance(rows, columns, table=None, weight=0.0):

@@ -9,7 +9,7 @@ from scipy import sparse
 from tests.retrieval.scenes import TableTransit, clusters, slow_distance, symmetric_transit, unit
 from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_distance, neighbors, pairs, rerank
 from torchreid_dfrst.retrieval.jaccard import Shared
-from torchreid_dfrst.retrieval.mirrored import Mirrored, is_symmetric
+from torchreid_dfrst.retrieval.mirrored import Mirrored, is_symmetric, mirrored
 
 JACCARD, MEMORY, RERANK = (sys.modules[f"torchreid_dfrst.retrieval.{name}"] for name in ("jaccard", "memory", "rerank"))
 
@@ -49,13 +49,23 @@ def test_bfloat16_gives_the_distances_of_the_definition_without_measuring_every_
     np.testing.assert_allclose(found.farthest, slow.max(axis=1), atol=2e-5)
 
 
-@pytest.mark.parametrize(("row", "column"), [(3, 5), (3, 160), (3, 290), (160, 290), (290, 291)])
-def test_a_difference_there_and_back_is_seen_between_any_two_halves(row, column):
+@pytest.mark.parametrize("part", [(slice(100, 160), slice(200, 300)), (slice(3, 4), slice(290, 291))])
+def test_two_directions_count_wherever_they_differ(part):
+    x, _ = clusters(300, seed=3)
     table = symmetric_transit(300).table
-    assert is_symmetric(TableTransit(table))
-    other = table.copy()
-    other[row, column] += 0.5
-    assert not is_symmetric(TableTransit(other))
+    table[part] = 2 - table[part]
+    assert not is_symmetric(TableTransit(table)), "who does not say that it is symmetric is not believed to be"
+    slow = slow_distance(x, x, table, 0.5)
+    for limit in (None, 1_000_000):
+        found = neighbors(x, x, 5, transit=TableTransit(table), weight=0.5, memory_limit=limit)
+        np.testing.assert_array_equal(found.index, slow.argsort(axis=1)[:, :5])
+
+
+def test_a_transit_that_says_so_is_symmetric_and_so_is_a_mirrored_one():
+    transit = symmetric_transit(20)
+    assert is_symmetric(transit) and mirrored(transit, 5) is transit
+    other = mirrored(TableTransit(transit.table), 5)
+    assert isinstance(other, Mirrored) and is_symmetric(other)
 
 
 @pytest.mark.parametrize("queries", [0, 7, 20])

@@ -62,6 +62,49 @@ def test_bad_input_is_named(change, message):
         neighbors(given.pop("rows"), given.pop("columns"), given.pop("count"), **given)
 
 
+@pytest.mark.parametrize(("value", "dtype"), [(1e20, np.float32), (1e-30, np.float32), (1e30, np.float64)])
+def test_very_long_and_very_short_vectors_have_a_direction(value, dtype):
+    np.testing.assert_allclose(normalise(np.array([[value, 0.0], [value, value]], dtype)), [[1, 0], [0.5**0.5] * 2])
+
+
+def test_what_float32_cannot_hold_is_refused():
+    with pytest.raises(ValueError, match=r"1 of 2 rows .* \(first rows: 1\); float32 holds nothing above 3.4e38"):
+        normalise(np.array([[1.0, 0], [1e300, 1]]))
+
+
+@pytest.mark.parametrize("options", [dict(precision="fp32"), dict(precision="bf16"), dict(method="faiss")])
+def test_lengths_that_are_a_little_off_do_not_change_the_lists(options):
+    x, _ = clusters(600, 32, seed=1)
+    longer = (x * (1 + np.random.default_rng(0).uniform(-9e-5, 9e-5, (600, 1)))).astype(np.float32)
+    before = longer.copy()
+    found = neighbors(longer[:60], longer, 21, device="cpu", **options)
+    slow = slow_distance(normalise(longer[:60]), normalise(longer))
+    np.testing.assert_array_equal(found.index, slow.argsort(axis=1, kind="stable")[:, :21])
+    np.testing.assert_array_equal(longer, before)
+
+
+def test_arrays_that_are_read_only_are_read(recwarn):
+    x, _ = clusters(60, seed=2)
+    table = np.random.default_rng(0).uniform(0, 2, (60, 60)).astype(np.float32)
+    for array in (x, table):
+        array.setflags(write=False)
+    for precision in ("fp32", "bf16"):
+        neighbors(x[:9], x, 3, precision=precision)
+    distance(x, x, transit=TableTransit(table), weight=0.1)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("options", [dict(precision="fp32"), dict(precision="bf16"), dict(method="faiss")])
+def test_a_transit_without_a_number_for_every_pair_is_refused(value, options):
+    x, _ = clusters(60, seed=2)
+    for pair in ((3, 7), (59, 0), (3,)):
+        table = np.zeros((60, 60))
+        table[pair] = value
+        with pytest.raises(ValueError, match="distances of 1 rows are NaN or infinite: the transit has to give"):
+            neighbors(x, x, 3, transit=TableTransit(table), weight=0.2, device="cpu", **options)
+
+
 def test_zero_vectors_have_no_direction():
     with pytest.raises(ValueError, match=r"1 of 3 embeddings are zero .* \(first rows: 1\)"):
         normalise(np.array([[1.0, 0], [0, 0], [0, 1]]))

@@ -58,6 +58,13 @@ def test_one_query():
     np.testing.assert_allclose(rerank(x[:1], x[1:], k1=7), reference(x[:1], x[1:], k1=7), atol=1e-5)
 
 
+def test_one_gallery_image():
+    x, _ = clusters(40, seed=6)
+    found = rerank(x[1:], x[:1], k1=7)
+    assert found.shape == (39, 1) and found.std() > 0.01
+    np.testing.assert_allclose(found, reference(x[1:], x[:1], k1=7), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

@@ -1,5 +1,7 @@
 """The other ways to a re-ranked distance: blocks, nearest only, matrices, clustering, query expansion."""
 
+import sys
+
 import numpy as np
 import pytest
 import torchreid
@@ -73,7 +75,40 @@ def test_rerank_of_any_small_data_with_ties(seed, count, k1, k2, fused):
     original = np.round(slow_distance(x, x, table, weight), 12) ** 4
     original /= np.maximum(original.max(axis=1, keepdims=True), 1e-30)
     expected = slow_rerank(original, 2, k1 + 1, round(k1 / 2) + 1, k2, 0.3, np.exp(-original))
-    found = rerank(x[:2], x[2:], transit=TableTransit(table), weight=weight, k1=k1, k2=k2)
+    transit = TableTransit(table, symmetric=seed % 2 == 0)
+    found = rerank(x[:2], x[2:], transit=transit, weight=weight, k1=k1, k2=k2)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+PATHS = {
+    "bf16": lambda x, k: rerank(x[:2], x[2:], **k, precision="bf16"),
+    "transreid": lambda x, k: rerank(x[:2], x[2:], **k, definition="transreid"),
+    "matrices": lambda x, k: rerank_distances(*cut_in_four(np.round(slow_distance(x, x), 12) ** 2), **k),
+    "clustering": lambda x, k: jaccard_distance(x, **k),
+}
+
+
+def cut_in_four(whole, queries=2):
+    return whole[:queries, queries:], whole[:queries, :queries], whole[queries:, queries:]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@given(st.integers(0, 10**6), st.integers(9, 40), st.integers(2, 7), st.integers(1, 7), st.sampled_from([5, 16, 1024]))
+@settings(max_examples=30, deadline=None)
+def test_every_other_way_of_any_small_data_with_ties(path, seed, count, k1, k2, step):
+    x = unit(np.random.default_rng(seed).integers(1, 3, (count, 3)).astype(float))
+    k2 = min(k1, k2)
+    original = np.round(slow_distance(x, x), 12)
+    if path == "clustering":
+        expected = slow_rerank(original, None, k1, round(k1 / 2) + 1, k2, 0.0, np.exp(-(original**2)))
+    else:
+        original **= 2 if path == "transreid" else 4
+        original /= np.maximum(original.max(axis=1, keepdims=True), 1e-30)
+        expected = slow_rerank(original, 2, k1 + 1, round(k1 / 2) + 1, k2, 0.3, np.exp(-original))
+    with pytest.MonkeyPatch.context() as small:
+        for module in ("matrices", "memory", "rerank", "clustering"):
+            small.setattr(sys.modules[f"torchreid_dfrst.retrieval.{module}"], "STEP", step)
+        found = PATHS[path](x, dict(k1=k1, k2=k2))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -146,14 +181,14 @@ def test_a_transit_with_two_directions_is_mirrored(k1):
     table = np.random.default_rng(0).uniform(0, 2, (90, 90))
     both = (table + table.T) / 2
     both[:20, 20:], both[20:, :20] = table[:20, 20:], table[:20, 20:].T
-    lopsided, straight = TableTransit(table), TableTransit(both)
+    lopsided, straight = TableTransit(table), TableTransit(both, symmetric=True)
     options = dict(weight=0.3, k1=k1, k2=3)
     np.testing.assert_allclose(
         rerank(x[:20], x[20:], transit=lopsided, **options),
         rerank(x[:20], x[20:], transit=straight, **options),
         atol=1e-5,
     )
-    mean = TableTransit((table + table.T) / 2)
+    mean = TableTransit((table + table.T) / 2, symmetric=True)
     np.testing.assert_allclose(
         jaccard_distance(x, transit=lopsided, **options), jaccard_distance(x, transit=mean, **options), atol=1e-5
     )
@@ -173,6 +208,10 @@ def test_query_expansion_is_the_weighted_mean():
         expand(q, g, near, 6)
     with pytest.raises(ValueError, match="alpha is -1"):
         expand(q, g, near, 2, -1)
+    with pytest.raises(ValueError, match="alpha is 'a', expected a number"):
+        expand(q, g, near, 2, "a")
+    with pytest.raises(ValueError, match=r"count is 2.0, expected a whole number"):
+        expand(q, g, near, 2.0)
 
 
 def test_cuts_are_the_near_ties_that_can_matter():

@@ -257,3 +257,31 @@ def test_single_pairs_are_the_same_as_in_their_block(pairwise, tick_s):
     rows, columns = generator.integers(0, len(query), 200), generator.integers(0, len(gallery), 200)
     whole = transit.block(slice(0, len(query)), slice(0, len(gallery)))
     np.testing.assert_array_equal(transit.pairs(rows, columns), whole[rows, columns])
+
+
+@pytest.mark.parametrize("tick_s", [0.2, 0.0])
+def test_who_says_that_both_directions_are_one_is_right_to_the_last_bit(model, tick_s):
+    images = traffic(3, 40, tick_s=tick_s)
+    time_s = images.time_s.copy()
+    time_s[::9] = np.nan
+    images = Sightings(images.camera, time_s)
+    transit = model.transit(images, images)
+    said = getattr(transit, "symmetric", False)
+    assert said == (model.name in ("lognormal", "provid", "transition"))
+    if said:
+        whole = transit.block(slice(0, len(images)), slice(0, len(images)))
+        np.testing.assert_array_equal(whole, whole.T)
+        np.testing.assert_array_equal(transit.block(slice(3, 17), slice(11, 40)), whole[11:40, 3:17].T)
+    assert not getattr(model.transit(images, traffic(4, 12)), "symmetric", False)
+
+
+def test_transition_has_two_directions_at_one_instant_where_one_takes_a_second():
+    start = np.arange(24) * 500.0
+    quick = np.where(np.arange(24) % 2, 60.0, 1.2) * np.random.default_rng(0).lognormal(0, 0.1, 24)
+    camera = np.stack([np.where(np.arange(24) % 2, 5, 3), np.where(np.arange(24) % 2, 3, 5)], axis=1)
+    train = Sightings(camera.ravel(), np.stack([start, start + quick], axis=1).ravel(), np.repeat(np.arange(24), 2))
+    model = build("transition", check_units=False).fit(train, road())
+    images = Sightings(np.array([3, 5]), np.array([7.0, 7.0]))
+    transit = model.transit(images, images)
+    there, back = transit.block(slice(0, 2), slice(0, 2))[[0, 1], [1, 0]]
+    assert there != back and not transit.symmetric

@@ -9,13 +9,18 @@ from torchreid_dfrst.values import check
 
 TOLERANCE = 1e-4
 """How far the length of an embedding may be from 1."""
+EXACT = 2.0**-22
+"""How far it may be before it is mended; the bounds on errors of products (``products.float32_error``) allow for it."""
+ROWS = 64
+"""Rows measured at once, so that they stay in the processor's cache."""
 
 
-def embeddings(name: str, values: np.ndarray) -> np.ndarray:
-    """The embeddings as C-ordered float32; copies only where dtype or layout ask for it.
+def embeddings(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The embeddings as C-ordered float32, and their lengths, float64; copies only where dtype or layout ask for it.
 
     Raises:
-        ValueError: not ``(N, D)`` floating point, no row, or NaN or infinite values (the rows are named).
+        ValueError: not ``(N, D)`` floating point, no row, or values that are NaN or infinite in float32 (the rows are
+            named).
     """
     array = np.asarray(values)
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
@@ -24,29 +29,43 @@ def embeddings(name: str, values: np.ndarray) -> np.ndarray:
         )
     if 0 in array.shape:
         raise ValueError(f"{name} has shape {array.shape}: there is no image or no feature to compare")
-    # a sum is finite only where every term is, and costs no (N, D) mask
-    bad = np.flatnonzero(~np.isfinite(array.sum(axis=1, dtype=np.float64)))
+    with np.errstate(over="ignore"):
+        result = np.ascontiguousarray(array, dtype=np.float32)
+    length = np.empty(len(result))
+    for start in range(0, len(result), ROWS):
+        part = result[start : start + ROWS].astype(np.float64)
+        length[start : start + ROWS] = np.sqrt(np.einsum("nd,nd->n", part, part))
+    # finite only where every value is: squares of float32 fit into float64
+    bad = np.flatnonzero(~np.isfinite(length))
     if len(bad):
         rows = ", ".join(map(str, bad[:5]))
-        raise ValueError(f"{len(bad)} of {len(array)} rows of {name} hold NaN or infinity (first rows: {rows})")
-    return np.ascontiguousarray(array, dtype=np.float32)
+        raise ValueError(
+            f"{len(bad)} of {len(array)} rows of {name} hold NaN or infinity (first rows: {rows})"
+            + ("" if array.dtype == np.float32 else "; float32 holds nothing above 3.4e38")
+        )
+    return result, length
+
+
+def scaled(array: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Rows divided by ``(N,)`` float64 lengths, each quotient rounded once: a new float32 array."""
+    return np.divide(array, length[:, None], out=np.empty_like(array), casting="same_kind")
 
 
 def unit(name: str, values: np.ndarray) -> np.ndarray:
-    """Embeddings of unit length, as C-ordered float32.
+    """Embeddings of unit length, as C-ordered float32; a copy where a length is off by more than rounding.
 
     Raises:
         ValueError: as ``embeddings``, or a length that is not 1.
     """
-    array = embeddings(name, values)
-    length = np.sqrt(np.einsum("nd,nd->n", array, array))
-    bad = np.flatnonzero(np.abs(length - 1) > TOLERANCE)
+    array, length = embeddings(name, values)
+    off = np.abs(length - 1)
+    bad = np.flatnonzero(off > TOLERANCE)
     if len(bad):
         raise ValueError(
             f"{len(bad)} of {len(array)} rows of {name} are not of length 1 (row {bad[0]}: {length[bad[0]]:.6g}, at "
             f"most {TOLERANCE:g} off is accepted): pass them through normalise first"
         )
-    return array
+    return scaled(array, np.where(off > EXACT, length, 1)) if (off > EXACT).any() else array
 
 
 def same_width(first: np.ndarray, second: np.ndarray) -> None:
@@ -71,6 +90,15 @@ def fusion(transit: Transit | None, weight: float, shape: tuple[int, int]) -> bo
             f"transit has shape {tuple(transit.shape)}, the embeddings make {shape}: same images, same order"
         )
     return weight > 0
+
+
+def all_numbers(rows: np.ndarray) -> None:
+    """Refuse rows of distances (``(N,)`` bool, whether each is all right) that a transit made NaN or infinite."""
+    bad = np.flatnonzero(~rows)
+    if len(bad):
+        raise ValueError(
+            f"distances of {len(bad)} rows are NaN or infinite: the transit has to give a number for every pair"
+        )
 
 
 def labels(name: str, values: np.ndarray, count: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 from torchreid_dfrst.retrieval import checks
 from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.neighbors import normalise
+from torchreid_dfrst.values import check
 
 
 def expand(query: np.ndarray, gallery: np.ndarray, near: Neighbors, count: int, alpha: float = 0.0) -> np.ndarray:
@@ -29,6 +30,8 @@ def expand(query: np.ndarray, gallery: np.ndarray, near: Neighbors, count: int, 
     """
     query, gallery = checks.unit("query", query), checks.unit("gallery", gallery)
     checks.same_width(query, gallery)
+    check("count", count, int)
+    check("alpha", alpha, float)
     if len(near) != len(query) or not 1 <= count <= near.index.shape[1] or near.index.max() >= len(gallery):
         raise ValueError(
             f"{count} of {near.index.shape[1]} neighbours for {len(near)} rows, but {len(query)} queries and "

@@ -16,6 +16,8 @@ from torchreid_dfrst.retrieval.tiles import Progress, Search, no_progress
 
 MOST = 2048
 """Neighbours that FAISS gives at most on a GPU."""
+SPARE = 8
+"""Neighbours more than asked for, among which float32 may have mixed up the last ones."""
 
 
 def gpus(device: str) -> int:
@@ -23,15 +25,21 @@ def gpus(device: str) -> int:
     return 0 if device == "cpu" or not hasattr(faiss, "get_num_gpus") else int(faiss.get_num_gpus())
 
 
+def has_room(count: int, columns: int, gpus: int) -> bool:
+    """Whether FAISS can give so many neighbours and the spare ones."""
+    return not gpus or min(count + SPARE, columns) <= MOST
+
+
 def flat_index(columns: Stack, gpus: int) -> Any:
-    """An index of inner products that holds the columns as they are; its parts are spread over the GPUs."""
+    """An index of inner products that holds the columns as they are, spread over the GPUs if there are any."""
     index: Any = faiss.IndexFlatIP(columns.shape[1])
+    for part in columns.parts:
+        index.add(part)
     if gpus:
+        # filled before it is spread: an index in shards numbers what it is given in one call only
         options = faiss.GpuMultipleClonerOptions()
         options.shard = True
         index = faiss.index_cpu_to_all_gpus(index, options, gpus)
-    for part in columns.parts:
-        index.add(part)
     return index
 
 
@@ -59,7 +67,7 @@ class FaissSearch(Search):
         self.name = f"faiss on {gpus} GPUs" if gpus else "faiss on cpu"
         self.flat = flat_index(columns, gpus)
         most = min(len(columns), MOST) if gpus else len(columns)
-        self.wide = min(most, max(count, 8 * count + 64 if fusion else count + 8))
+        self.wide = min(most, max(count, 8 * count + 64 if fusion else count + SPARE))
         self.deep = min(most, 64 if fusion else 1)
 
     def run(self, progress: Progress = no_progress) -> None:

@@ -16,8 +16,8 @@ class Neighbors:
         distance: ``(N, k)`` float32 distances, not squared.
         farthest: ``(N,)`` float32 distance of the farthest column of all, not squared.
         near_ties: ``(T, 3)`` int64: a row and two columns that follow each other in its list (or the last one and the
-            first that was left out) though their distances differ by less than ``settle.RESOLUTION``: code that works
-            in float32 throughout may order them differently.
+            first that was left out) though their distances are closer than ``settle.resolution``: code that works in
+            float32 throughout may order them differently.
         fallbacks: number of rows with so many candidates that they were measured whole.
         method: what made the products, for a report.
     """

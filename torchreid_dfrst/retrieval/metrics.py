@@ -10,6 +10,7 @@ import numpy as np
 from torchreid_dfrst.retrieval import checks
 from torchreid_dfrst.retrieval.neighbors import blocks
 from torchreid_dfrst.retrieval.places import places, running
+from torchreid_dfrst.values import check
 
 PRECISION, TRAPEZOID = "precision", "trapezoid"
 
@@ -165,6 +166,7 @@ def check_choices(max_rank: int, average_precision: str) -> None:
     """Refuse a form of average precision or a length of the curve that do not exist."""
     if average_precision not in (PRECISION, TRAPEZOID):
         raise KeyError(f"no average precision {average_precision!r}: {PRECISION!r} or {TRAPEZOID!r}")
+    check("max_rank", max_rank, int)
     if max_rank < 1:
         raise ValueError(f"max_rank is {max_rank}: 1 or more")
 

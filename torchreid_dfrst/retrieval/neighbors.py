@@ -11,7 +11,7 @@ from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.memory import SPAN, STEP
 from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.search import search
-from torchreid_dfrst.retrieval.stack import Stack, consecutive
+from torchreid_dfrst.retrieval.stack import Stack, consecutive, tensor
 from torchreid_dfrst.spatiotemporal.transit import Transit
 from torchreid_dfrst.values import check
 
@@ -22,10 +22,10 @@ def normalise(embedding: np.ndarray) -> np.ndarray:
     """Rows divided by their Euclidean length: a new ``(N, D)`` float32 array.
 
     Raises:
-        ValueError: not ``(N, D)`` floating point, NaN, infinity, or a row of zeros (the rows are named).
+        ValueError: not ``(N, D)`` floating point, NaN, infinity, or a row of zeros (the rows are named), all as
+            float32 sees them.
     """
-    embedding = checks.embeddings("embedding", embedding)
-    length = np.linalg.norm(embedding, axis=1)
+    embedding, length = checks.embeddings("embedding", embedding)
     zero = np.flatnonzero(length == 0)
     if len(zero):
         rows = ", ".join(map(str, zero[:5]))
@@ -33,7 +33,7 @@ def normalise(embedding: np.ndarray) -> np.ndarray:
             f"{len(zero)} of {len(embedding)} embeddings are zero and have no direction (first rows: {rows}): "
             "leave those images out"
         )
-    return (embedding / length[:, None]).astype(np.float32)
+    return checks.scaled(embedding, length)
 
 
 def neighbors(
@@ -66,11 +66,13 @@ def neighbors(
             counted); None for some 100 MB and what the lists take.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU if there is one.
         method: ``"product"``: blocks of the matrix product; ``"faiss"``: a flat index, sharded over all GPUs if there
-            are any; ``"auto"``: FAISS on a GPU, products on a processor, where they are faster.
+            are any, appearance in float32; ``"auto"``: FAISS on a GPU for appearance alone, else products, which are
+            faster there.
 
     Raises:
-        ValueError: bad embeddings, ``count`` out of range, a transit of another shape, a negative weight, or a memory
-            limit too small to work in, or ``"cuda"`` where there is no GPU.
+        ValueError: bad embeddings, ``count`` out of range, a transit of another shape or with NaN, a negative weight, a
+            memory limit too small to work in, ``"cuda"`` where there is no GPU, or FAISS with bfloat16 or with more
+            neighbours than it gives on a GPU.
         KeyError: an unknown precision, method or device.
     """
     same = rows is columns
@@ -117,7 +119,7 @@ def distance(
         for span in consecutive(0, len(columns), SPAN * STEP):
             tile = products.tile(part, span).mul_(-2).add_(2).clamp_(min=0).sqrt_()
             if transit is not None and weight:
-                tile += weight * torch.from_numpy(np.ascontiguousarray(transit.block(part, span)))
+                tile += weight * tensor(np.ascontiguousarray(transit.block(part, span)))
             torch.from_numpy(result[part, span]).copy_(tile)
     return result
 

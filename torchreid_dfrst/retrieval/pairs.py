@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import torch
 
-from torchreid_dfrst.retrieval.stack import Stack
+from torchreid_dfrst.retrieval.stack import Stack, tensor
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
 CHUNK = 512
@@ -40,7 +40,7 @@ def products(rows: Stack, columns: Stack, block: slice, row: np.ndarray, column:
         column: ``(P,)`` columns.
     """
     result = np.empty(len(row), dtype=np.float32)
-    left = torch.from_numpy(rows.rows(block))
+    left = tensor(rows.rows(block))
     for part, begin, end in zip(columns.parts, columns.edges[:-1], columns.edges[1:], strict=True):
         here = np.flatnonzero((column >= begin) & (column < end))
         if not len(here):
@@ -56,7 +56,7 @@ def products(rows: Stack, columns: Stack, block: slice, row: np.ndarray, column:
                 size=(len(left), len(part)),
                 check_invariants=False,
             )
-            found = torch.sparse.sampled_addmm(pattern, left, torch.from_numpy(part).t(), beta=0.0)
+            found = torch.sparse.sampled_addmm(pattern, left, tensor(part).t(), beta=0.0)
         result[here] = found.values().numpy()
     return result
 

@@ -10,7 +10,8 @@ from functools import lru_cache, partial
 import numpy as np
 import torch
 
-from torchreid_dfrst.retrieval.stack import Stack
+from torchreid_dfrst.retrieval.full_precision import full_precision
+from torchreid_dfrst.retrieval.stack import Stack, tensor
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ def rates(threads: int) -> dict[str, float]:
             for _ in range(6):
                 start = time.perf_counter()
                 try:
-                    run()
+                    with full_precision():
+                        run()
                 except RuntimeError as error:
                     logger.info("%s cannot multiply here (%s)", name, error)
                     del candidates[name]
@@ -69,9 +71,9 @@ def float32_error(width: int) -> float:
     """Bound on the error of one float32 product of unit vectors.
 
     Four standard deviations of rounding errors that add up at random would be ``2.3 sqrt(D) u``; we take
-    ``4 sqrt(D) u``, u = 2**-24.
+    ``4 sqrt(D) u``, u = 2**-24, and ``8 u`` for lengths that are off by up to ``checks.EXACT = 4 u``.
     """
-    return float(4 * np.sqrt(width) * UNIT)
+    return float((4 * np.sqrt(width) + 8) * UNIT)
 
 
 class Products:
@@ -93,8 +95,6 @@ class Products:
         routine, self.routine, self.reduced = choose(rows, columns, precision, device)
         self.name = f"{routine}, {'bf16' if self.reduced else 'fp32'}"
         self.error = float32_error(rows.shape[1])
-        if device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
-            self.error += 2.0**-9
         self._rows = self._place(rows)
         self._columns = self._rows if columns is rows else self._place(columns)
         if self.reduced:
@@ -103,7 +103,7 @@ class Products:
         self._stacks = rows, columns
 
     def _place(self, stack: Stack) -> list[torch.Tensor]:
-        parts = [torch.from_numpy(part) for part in stack.parts]
+        parts = [tensor(part) for part in stack.parts]
         if self.reduced:
             return [part.to(self.device, torch.bfloat16) for part in parts]
         return [part.to(self.device) for part in parts]
@@ -113,7 +113,7 @@ class Products:
         length = lost = 0.0
         for part, rounded in zip(stack.parts, placed, strict=True):
             for start in range(0, len(part), 1024):
-                exact, near = torch.from_numpy(part[start : start + 1024]), rounded[start : start + 1024].float().cpu()
+                exact, near = tensor(part[start : start + 1024]), rounded[start : start + 1024].float().cpu()
                 length = max(length, float(near.norm(dim=1).max()), float(exact.norm(dim=1).max()))
                 lost = max(lost, float((exact - near).norm(dim=1).max()))
         return length * (1 + 1e-5), lost * (1 + 1e-5)
@@ -121,7 +121,8 @@ class Products:
     def tile(self, rows: slice, columns: slice) -> torch.Tensor:
         """Products of a block of rows and a block of columns: a new float32 tensor."""
         a = self._cut(self._stacks[0], self._rows, rows)
-        return self.routine(a, self._cut(self._stacks[1], self._columns, columns)).float()
+        with full_precision():
+            return self.routine(a, self._cut(self._stacks[1], self._columns, columns)).float()
 
     @staticmethod
     def _cut(stack: Stack, placed: list[torch.Tensor], block: slice) -> torch.Tensor:

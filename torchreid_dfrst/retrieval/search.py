@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from torchreid_dfrst.retrieval import faiss_search
+from torchreid_dfrst.retrieval import checks, faiss_search
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.memory import rounded, search_plan
@@ -35,12 +35,14 @@ def search(
 ) -> Neighbors:
     """Run one ``Search`` within a limit of memory, by matrix products or by FAISS.
 
-    ``method="auto"`` takes FAISS where it finds a GPU, unless somebody wants the tiles, and products elsewhere: on a
-    processor they are faster, and they make half of a symmetric matrix only.
+    ``method="auto"`` takes FAISS where it finds a GPU and can do the whole job: float32, appearance alone, and nobody
+    wants the tiles. Products elsewhere: on a processor they are faster, they make half of a symmetric matrix only, and
+    for the fused distance FAISS leaves most rows uncertain.
 
     Raises:
         KeyError: an unknown precision, method or device.
-        ValueError: the memory limit is too small to work in, or there is no GPU though one is asked for.
+        ValueError: the memory limit is too small to work in, there is no GPU though one is asked for, FAISS is asked
+            for what it cannot do, or the transit gives NaN or infinity.
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise KeyError(f"no precision {precision!r}: 'auto', 'fp32' or 'bf16'")
@@ -52,7 +54,16 @@ def search(
         raise ValueError("device is 'cuda', but torch finds no GPU: take 'auto' or 'cpu'")
     place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     gpus = faiss_search.gpus(device)
-    flat = method == "faiss" or (method == "auto" and gpus > 0 and sink is None)
+    room = faiss_search.has_room(count, len(columns), gpus)
+    if method == "faiss" and precision == "bf16":
+        raise ValueError("FAISS searches in float32: take method 'product' for precision 'bf16'")
+    if method == "faiss" and not room:
+        raise ValueError(
+            f"{count} neighbours: FAISS gives at most {faiss_search.MOST - faiss_search.SPARE} on a GPU, take method "
+            "'product' or device 'cpu'"
+        )
+    able = room and fusion is None and sink is None and precision != "bf16"
+    flat = method == "faiss" or (method == "auto" and gpus > 0 and able)
     reduced = not flat and choose(rows, columns, precision, place)[2]
     embeddings = len(rows) + (len(columns) if columns is not rows else 0)
     held = 4 * columns.shape[1] * len(columns) if flat else 0
@@ -83,7 +94,14 @@ def search(
             sink=sink,
         )
     job.run(progress)
-    if job.fallbacks:
-        logger.info("%d of %d rows had too many candidates and were measured whole", job.fallbacks, len(rows))
+    checks.all_numbers(np.isfinite(job.farthest) & np.isfinite(job.distance).all(axis=1))
     ties = np.concatenate(job.near_ties)
+    logger.info(
+        "%d neighbours of %d rows (%s): %d near-ties, %d rows measured whole for too many candidates",
+        count,
+        len(rows),
+        job.name,
+        len(ties),
+        job.fallbacks,
+    )
     return Neighbors(job.index, job.distance, job.farthest, ties, job.fallbacks, job.name)

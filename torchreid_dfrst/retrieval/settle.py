@@ -6,10 +6,28 @@ from collections.abc import Callable
 
 import numpy as np
 
+from torchreid_dfrst.retrieval import checks
+
 RESOLUTION = 2.0**-20
 """Distances closer than this (four float32 roundings of a squared distance) may be ordered differently elsewhere."""
 
 Judge = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Blur = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def resolution(appearance: np.ndarray, rounding: float) -> np.ndarray:
+    """How much farther an image may be than one at this appearance distance and still come first in float32 code.
+
+    Such code orders squared distances ``2 - 2 s``, and a product s is off by up to ``rounding``: two squares that
+    differ by less than ``4 rounding`` may change places. The smaller the distance, the larger a gap that is.
+    """
+    least = np.maximum(appearance, 0)
+    return np.maximum(RESOLUTION, np.sqrt(least**2 + 4 * rounding) - least)
+
+
+def blurred(distance: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """Which distances are so close to the next one that float32 code may order the two differently."""
+    return np.diff(distance) < np.maximum(blur[:-1], blur[1:])
 
 
 def settle(
@@ -20,6 +38,7 @@ def settle(
     count: int,
     rows: int,
     judge: Judge,
+    blur: Blur,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The ``count`` nearest candidates of each row.
 
@@ -34,13 +53,19 @@ def settle(
         count: length of the lists.
         rows: number of rows.
         judge: true distances of the pairs ``(row, column)``.
+        blur: ``resolution`` of the pairs ``(row, column)``, whose true distances come third.
 
     Returns:
         Columns ``(rows, count)`` int64, distances ``(rows, count)`` float64, and near-ties ``(T, 3)`` int64: a row and
         two columns, one after the other in its list (or the last and the first that is left out), whose distances
-        differ by less than ``RESOLUTION``.
+        float32 cannot tell apart.
+
+    Raises:
+        ValueError: distances are not finite, or so few of a row are there that others must have been NaN.
     """
     start = np.searchsorted(row, np.arange(rows))
+    sound = np.bincount(row[np.isfinite(distance)], minlength=rows)
+    checks.all_numbers((sound >= count) & (sound == np.diff(start, append=len(row))))
     rank = np.arange(len(row)) - start[row]
     far = 2.0 * (distance.max(initial=0.0) + error.max(initial=0.0)) + 1.0
     latest = np.maximum.accumulate(distance + error + far * row)
@@ -57,7 +82,8 @@ def settle(
         column, distance = column.copy(), distance.copy()
         column[member], distance[member] = column[member][order], truth[order]
         left, right = member[:-1], member[1:]
-        close = (run[left] == run[right]) & (rank[left] < count) & (distance[right] - distance[left] < RESOLUTION)
+        close = blurred(distance[member], blur(row[member], column[member], distance[member]))
+        close &= (run[left] == run[right]) & (rank[left] < count)
         near_ties = np.stack([row[left], column[left], column[right]], axis=1)[close]
     place = start[:, None] + np.arange(count)
     return column[place].astype(np.int64), distance[place], near_ties

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
+import torch
 
 
 class Stack:
@@ -69,3 +72,10 @@ def alike(rows: Stack) -> np.ndarray:
         if np.array_equal(rows.take(np.array([one]))[0], rows.take(np.array([other]))[0]):
             first[other] = one
     return first
+
+
+def tensor(values: np.ndarray) -> torch.Tensor:
+    """The array itself as a tensor that nobody writes to, without torch's warning if it is read-only (a memory map)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(values)

@@ -13,7 +13,7 @@ from torchreid_dfrst.retrieval.memory import SPAN, STEP
 from torchreid_dfrst.retrieval.mirrored import is_symmetric
 from torchreid_dfrst.retrieval.products import Products, float32_error
 from torchreid_dfrst.retrieval.selection import Selection
-from torchreid_dfrst.retrieval.settle import RESOLUTION, settle
+from torchreid_dfrst.retrieval.settle import blurred, resolution, settle
 from torchreid_dfrst.retrieval.stack import Stack, alike
 
 CLOSE = 0.05
@@ -179,7 +179,10 @@ class Search:
         def judge(local: np.ndarray, other: np.ndarray) -> np.ndarray:
             return self._measure(local + block.start, other)
 
-        found = settle(row, column, distance, self._error(distance), self.count, block.stop - block.start, judge)
+        def blur(local: np.ndarray, other: np.ndarray, distance: np.ndarray) -> np.ndarray:
+            return self._blur(local + block.start, other, distance)
+
+        found = settle(row, column, distance, self._error(distance), self.count, block.stop - block.start, judge, blur)
         self.index[block], self.distance[block] = found[0], found[1]
         self.near_ties.append(found[2] + np.array([block.start, 0, 0]))
         self._whole_rows(lost + block.start)
@@ -211,6 +214,12 @@ class Search:
         if self.fusion is not None:
             distance += self.fusion.weight * pairs.transits(self.fusion.transit, row, column)
         return distance
+
+    def _blur(self, row: np.ndarray, column: np.ndarray, distance: np.ndarray) -> np.ndarray:
+        """``settle.resolution`` of pairs."""
+        if self.fusion is not None:
+            distance = distance - self.fusion.weight * pairs.transits(self.fusion.transit, row, column)
+        return resolution(distance, self.rounding)
 
     def _again(self, block: slice, row: np.ndarray, column: np.ndarray) -> np.ndarray:
         """Float32 distances of candidates that bfloat16 found."""
@@ -252,6 +261,7 @@ class Search:
             for line, i in zip(distance, batch, strict=True):
                 order = np.argsort(line, kind="stable")[: self.count + 1]
                 self.index[i], self.distance[i] = order[: self.count], line[order[: self.count]]
-                close = np.flatnonzero(np.diff(line[order]) < RESOLUTION)
+                blur = self._blur(np.full(len(order), i), order, line[order])
+                close = np.flatnonzero(blurred(line[order], blur))
                 self.near_ties.append(np.stack([np.full(len(close), i), order[close], order[close + 1]], axis=1))
         self.fallbacks += len(rows)

@@ -32,6 +32,8 @@ class GapTransit:
         curve: ``(number, gap_s) -> value`` elementwise on two arrays that broadcast; gaps are finite.
         unknown: value of every curve where one of the two times is not known.
         bounds: smallest and largest possible distance.
+        symmetric: whether curve and offset of a camera pair are those of the pair turned round at minus the gap, to the
+            last bit.
 
     Raises:
         KeyError: a camera has no row in the network.
@@ -48,6 +50,7 @@ class GapTransit:
         curve: Curve,
         unknown: float,
         bounds: tuple[float, float],
+        symmetric: bool = False,
     ):
         for name, part in (("query", query), ("gallery", gallery)):
             if len(part) and np.isnan(part.time_s).all():
@@ -56,6 +59,8 @@ class GapTransit:
         self.low, self.high = bounds
         self._camera = network.rows(query.camera), network.rows(gallery.camera)
         self._time = query.time_s, gallery.time_s
+        same = np.array_equal(*self._camera) and np.array_equal(*self._time, equal_nan=True)
+        self.symmetric = symmetric and same
         self._number, self._offset = number, np.asarray(offset, dtype=np.float32)
         self._curve, self._unknown = curve, np.float32(unknown)
         self._missing = np.isnan(gallery.time_s)

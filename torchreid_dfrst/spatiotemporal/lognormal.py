@@ -116,6 +116,11 @@ class LogNormal(GapModel):
         return np.exp(-((log - mu) ** 2) / (2 * sigma**2) - (log - unit)) / (sigma * np.sqrt(2 * np.pi))
 
     @property
+    def symmetric(self) -> bool:
+        """The gap counts without its sign."""
+        return bool(np.array_equal(self._offsets, self._offsets.T))
+
+    @property
     def unknown(self) -> float:
         """``D_t`` where a time is not known."""
         return 0.5

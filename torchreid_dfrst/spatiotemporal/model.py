@@ -101,6 +101,11 @@ class GapModel(ABC):
     def bounds(self) -> tuple[float, float]:
         """Smallest and largest possible distance."""
 
+    @property
+    def symmetric(self) -> bool:
+        """Whether two sightings are as far from each other whichever of them is the query, to the last bit."""
+        return False
+
     def transit(self, query: Sightings, gallery: Sightings) -> Transit:
         """Distances between two lists, to be taken in blocks.
 
@@ -111,7 +116,15 @@ class GapModel(ABC):
         if self.network is None:
             raise ValueError(f"the {self.name} model is not fitted: call fit(train, network) or load it")
         return GapTransit(
-            query, gallery, self.network, self.numbers, self.offsets, self.curve, self.unknown, self.bounds
+            query,
+            gallery,
+            self.network,
+            self.numbers,
+            self.offsets,
+            self.curve,
+            self.unknown,
+            self.bounds,
+            self.symmetric,
         )
 
     def distance(self, query: Sightings, gallery: Sightings) -> np.ndarray:

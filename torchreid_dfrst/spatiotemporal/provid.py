@@ -74,6 +74,11 @@ class Provid(GapModel):
         return np.where(share < 0, 1.0, np.minimum(np.abs(gap_s) / self.longest_s, 1.0) * share)
 
     @property
+    def symmetric(self) -> bool:
+        """The gap counts without its sign."""
+        return bool(np.array_equal(self._numbers, self._numbers.T))
+
+    @property
     def unknown(self) -> float:
         """STR of half the longest gap at the mean distance."""
         return self._unknown

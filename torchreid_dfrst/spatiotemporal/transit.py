@@ -15,7 +15,9 @@ class Transit(Protocol):
 
     ``low`` and ``high`` bound every value, so that a search may stop where no transit term can change the order.
     A transit may also have ``pairs(rows, columns)``, the distances of single pairs of two equally long integer arrays,
-    the same to the last bit as in their blocks; retrieval is faster with it.
+    the same to the last bit as in their blocks; retrieval is faster with it. And it may have ``symmetric``, true where
+    the distances of a list to itself are the same there and back to the last bit: a search then makes half of them.
+    Whoever says nothing is taken to have two directions.
     """
 
     shape: tuple[int, int]

@@ -125,6 +125,13 @@ class Transition(GapModel):
         return distance_of(evidence, self._top, bottom)
 
     @property
+    def symmetric(self) -> bool:
+        """Every trip has one direction, whoever asks; only two sightings at one instant have none."""
+        count = len(self.mu)
+        now = self.curve(np.arange(count**2), np.zeros(count**2)).astype(np.float32).reshape(count, count)
+        return bool(np.array_equal(now, now.T))
+
+    @property
     def unknown(self) -> float:
         """The distance of a trip of the median length, mean over all pairs of two cameras."""
         return self._unknown
