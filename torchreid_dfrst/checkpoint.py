@@ -6,24 +6,28 @@ import errno
 import json
 import logging
 import os
-import random
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save as tensors_as_bytes
 from torch import nn
 
+from torchreid_dfrst import durable
+from torchreid_dfrst.durable import sync_folder
+from torchreid_dfrst.retrieval.features import DAMAGED
 from torchreid_dfrst.tensors import read_dict, read_weights
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "torchreid_dfrst checkpoint 1"
 SUFFIX = ".pt"
+
+
+class UnreadableError(ValueError):
+    """What was to be saved holds objects that ``load`` would refuse."""
 
 
 def save(path: str | Path, state: Mapping[str, Any]) -> Path:
@@ -37,6 +41,7 @@ def save(path: str | Path, state: Mapping[str, Any]) -> Path:
 
     Raises:
         OSError: the disk is full or the folder cannot be written; nothing is left behind.
+        UnreadableError: the file is whole and could not be loaded again, because of what ``state`` holds.
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".part")
@@ -47,13 +52,26 @@ def save(path: str | Path, state: Mapping[str, Any]) -> Path:
             file.flush()
             os.fsync(file.fileno())
         verify(temporary)
+        _read_back(temporary)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except (OSError, RuntimeError, ValueError) as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, UnreadableError):
+            raise
         # torch's writer reports a failed write as a RuntimeError
         raise OSError(f"cannot save {path}: {error}") from error
     return path
+
+
+def _read_back(path: Path) -> None:
+    try:
+        read_dict(path)
+    except ValueError as error:
+        raise UnreadableError(
+            f"a checkpoint of this run could not be loaded again, so none is saved: {error}. Everything in it has to "
+            "be tensors, numbers, text, or lists and dicts of them; most often it is in the engine's describe"
+        ) from error
 
 
 def verify(path: str | Path) -> None:
@@ -68,7 +86,7 @@ def verify(path: str | Path) -> None:
     try:
         with zipfile.ZipFile(path) as file:
             torn = file.testzip()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED as error:
         raise ValueError(f"{path} is torn or not a checkpoint ({error})") from error
     if torn is not None:
         raise ValueError(f"{path} is torn: the part {torn} does not match its checksum")
@@ -96,7 +114,7 @@ def newest(folder: str | Path) -> Path | None:
     for path in reversed(all_steps(folder)):
         try:
             load(path)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             logger.warning("skipping a checkpoint: %s", error)
         else:
             return path
@@ -113,13 +131,28 @@ def all_steps(folder: str | Path) -> list[Path]:
     return sorted(Path(folder).glob(f"step-{'[0-9]' * 10}{SUFFIX}"))
 
 
+def discard_after(folder: str | Path, step: int) -> None:
+    """Delete the step checkpoints of later steps: torn ones, or those of a course that a resumed run has left.
+
+    Left alone, they would count as the last ones, and be what the run goes on from the next time.
+    """
+    for path in all_steps(folder):
+        if _step_of(path) > step:
+            logger.warning("deleting %s: the run has gone on from an earlier checkpoint than this one", path)
+            path.unlink(missing_ok=True)
+
+
 def prune(folder: str | Path, keep: set[int], last: int = 2) -> None:
     """Delete all step checkpoints but the ``last`` ones and those of the steps in ``keep``; leftovers go as well."""
     for path in all_steps(folder)[:-last]:
-        if int(path.stem.removeprefix("step-")) not in keep:
+        if _step_of(path) not in keep:
             path.unlink(missing_ok=True)
     for path in Path(folder).glob("*.part"):
         path.unlink(missing_ok=True)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def copy(source: Path, target: Path) -> None:
@@ -131,32 +164,10 @@ def copy(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.EACCES):
             raise
-        temporary.write_bytes(source.read_bytes())
+        durable.write({target: source.read_bytes()})
+        return
     os.replace(temporary, target)
-    _sync_folder(target.parent)
-
-
-def random_state() -> dict[str, Any]:
-    """The state of every random generator of this process, as numbers and tensors."""
-    version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  user code may draw from it
-    return {
-        "python": [version, list(words), gauss],
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Put back what ``random_state`` gave."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    sync_folder(target.parent)
 
 
 def export(path: str | Path, model: nn.Module, source: Mapping[str, Any]) -> Path:
@@ -171,17 +182,11 @@ def export(path: str | Path, model: nn.Module, source: Mapping[str, Any]) -> Pat
         OSError: the disk is full or the folder cannot be written; earlier files of these names stay.
     """
     path = Path(path)
-    description = path.with_suffix(".json")
-    temporary, part = (name.with_name(name.name + ".part") for name in (path, description))
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    about = json.dumps(source, indent=2) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, temporary)
-        part.write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-        os.replace(part, description)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        part.unlink(missing_ok=True)
+        durable.write({path: tensors_as_bytes(weights), path.with_suffix(".json"): about.encode()})
+    except OSError as error:
         raise OSError(f"cannot save {path}: {error}") from error
     return path
 
@@ -225,14 +230,3 @@ def set_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str)
             f"{'; '.join(wrong)}. Use the model name, options and number of identities that it was trained with"
         )
     model.load_state_dict(dict(state))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut; Windows cannot open folders and needs no such call."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

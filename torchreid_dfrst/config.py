@@ -23,11 +23,12 @@ class Keywords(list[str]):
 
     Attributes:
         expected: key to annotation; a key that is not here takes anything.
+        defaults: key to the value it has where nothing is said, as far as known.
     """
 
-    def __init__(self, expected: Mapping[str, Any]) -> None:
+    def __init__(self, expected: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
         super().__init__(expected)
-        self.expected = dict(expected)
+        self.expected, self.defaults = dict(expected), dict(defaults or {})
 
 
 def load(path: str | Path | None, overrides: Sequence[str], sections: Mapping[str, Iterable[str]]) -> Config:
@@ -85,12 +86,14 @@ def keywords(*callables: Callable[..., Any], leave_out: Iterable[str] = (), **ty
         types: annotations for parameters whose own signature says nothing, or too little.
     """
     expected: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for function in callables:
         annotations = expected_types(function)
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.default is not parameter.empty and name not in (*expected, *leave_out):
                 expected[name] = types.get(name, annotations[name])
-    return Keywords(expected)
+                defaults[name] = parameter.default
+    return Keywords(expected, defaults)
 
 
 def listing(sections: Mapping[str, Iterable[str]]) -> str:

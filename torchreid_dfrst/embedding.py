@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 
+from torchreid_dfrst.loop.distributed import of_all
 from torchreid_dfrst.loop.step import PRECISIONS
 
 
@@ -69,21 +69,13 @@ def embed(
     mine = None
     if rows:
         mine = (torch.cat(rows).cpu(), torch.cat(identity), torch.cat(camera), path)
-    parts = [part for part in _exchange(mine) if part is not None]
+    parts = [part for part in of_all(mine) if part is not None]
     if not parts:
         raise ValueError("there is no image to embed: the loader is empty or no file could be read")
     place = _interleaved([len(part[3]) for part in parts])
     embedding, identity_, camera_ = (torch.cat([part[k] for part in parts])[place].numpy() for k in range(3))
     names = np.array([name for part in parts for name in part[3]], dtype=np.str_)[place.numpy()]
     return Embedded(embedding, identity_, camera_, names)
-
-
-def _exchange(mine: Any) -> list[Any]:
-    if not (dist.is_initialized() and dist.get_world_size() > 1):
-        return [mine]
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, mine)
-    return parts
 
 
 def _interleaved(lengths: list[int]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from torchreid_dfrst.loop.journal import Journal
 from torchreid_dfrst.loop.keeper import Keeper
 from torchreid_dfrst.loop.memory import explained
 from torchreid_dfrst.loop.progress import Progress
+from torchreid_dfrst.loop.randomness import random_state, set_random_state
 from torchreid_dfrst.loop.step import NonFiniteError, StepResult, TrainStep
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.names import nearest
@@ -40,7 +42,7 @@ class DFRSTEngine(torchreid.engine.Engine):
     """Trains and evaluates like ``torchreid.engine.ImageTripletEngine``, from which it differs in the inside.
 
     With ``torchreid_dfrst.data.loading.DataManager`` a run can stop and resume at any step, bit for bit; with
-    torchreid's own ``ImageDataManager`` it resumes, and draws its batches anew.
+    torchreid's own ``ImageDataManager`` it resumes, and draws its batches anew; that one is for a single process.
 
     Args:
         datamanager: torchreid's or ours.
@@ -50,6 +52,10 @@ class DFRSTEngine(torchreid.engine.Engine):
         loss: the criterion; None for the paper's.
         use_gpu: train on the GPU if there is one.
         describe: what is stored with checkpoints and exported weights, JSON types.
+
+    Raises:
+        ValueError: the data manager does not share its images among the processes there are, or ``describe`` holds
+            other than JSON types.
     """
 
     def __init__(
@@ -66,13 +72,28 @@ class DFRSTEngine(torchreid.engine.Engine):
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.register_model("model", model, optimizer, scheduler)
         self.loss = loss or DFRSTLoss()
-        self.describe = dict(describe or {})
+        try:
+            # what only looks like a number or a list, as NumPy's do, becomes one
+            self.describe = json.loads(json.dumps(dict(describe or {})))
+        except TypeError as error:
+            raise ValueError(f"describe takes JSON types alone: {error}") from error
         self.group = distributed.current()
         self.device = torch.device(f"cuda:{self.group.local_rank}" if self.use_gpu else "cpu")
         self.sampler = getattr(datamanager, "sampler", None)
+        shared = getattr(datamanager, "world_size", 1)
+        if shared != self.group.world_size:
+            raise ValueError(
+                f"{type(datamanager).__name__} makes batches for {shared} process(es) and there are "
+                f"{self.group.world_size}, of which each would train on and count the same images: use "
+                "torchreid_dfrst.data.loading.DataManager with this rank and world_size"
+            )
+        self.images = snapshot.digest(datamanager)
         self.steps_per_epoch = len(self.train_loader)
         self.batch, self.evaluated = 0, True
         self.best: dict[str, Any] = {}
+        # of the steps since the last line of numbers, and the files in each
+        self.results: list[StepResult] = []
+        self.names: list[list[str]] = []
         self.precision, self.channels_last = "fp32", True
         self.draw = False
         self.bar: Callable[..., Any] | None = None
@@ -113,6 +134,7 @@ class DFRSTEngine(torchreid.engine.Engine):
         best_on: str = VALIDATION,
         pictures: bool = True,
         bar: Callable[..., Any] | None = None,
+        started: Callable[[], None] | None = None,
     ) -> dict[str, dict[str, float]]:
         """Train, evaluate, save; torchreid's keywords come first, in its order, and mean the same here.
 
@@ -153,6 +175,7 @@ class DFRSTEngine(torchreid.engine.Engine):
             pictures: at each evaluation while training, draw ranked lists and attention maps of the first target,
                 into ``pictures/`` and TensorBoard.
             bar: progress bar, such as ``tqdm.tqdm``; None logs a line instead.
+            started: called in process 0 once nothing can be refused any more and ``save_dir`` is this run's.
 
         Returns:
             The last evaluation: data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1].
@@ -168,6 +191,9 @@ class DFRSTEngine(torchreid.engine.Engine):
         for setting, value in {"print_freq": print_freq, "save_freq": save_freq}.items():
             if value < 1:
                 raise ValueError(f"train.{setting} is {value}: 1 or more")
+        for setting, value in {"save_steps": save_steps, "keep_freq": keep_freq}.items():
+            if value < 0:
+                raise ValueError(f"train.{setting} is {value}: 0 for none, or 1 or more")
         self.precision, self.channels_last, self.bar = precision, channels_last, bar
         self.save_dir = Path(save_dir)
         if test_only:
@@ -188,14 +214,15 @@ class DFRSTEngine(torchreid.engine.Engine):
         self.step = TrainStep(
             self.model, self.optimizer, self.loss, self.device, precision, channels_last, compile, self.group
         )
-        found = self.keeper.find(resume)
-        restored = None if found is None else snapshot.restore(self, found)
+        restored = snapshot.resume(self, resume)
         if best_on == VALIDATION and self.group.main and not getattr(self.datamanager, VALIDATION, None):
             logger.info(
                 "the weights of the last epoch will be the result; to keep the best ones as well, hold out training "
                 "identities to choose on (data.validation_identities)"
             )
         self.journal = Journal(self.save_dir, self.global_step, active=self.group.main)
+        if started is not None and self.group.main:
+            started()
         metrics: dict[str, dict[str, float]] = {}
         with explained(), StopRequest() as self.stop:
             try:
@@ -209,7 +236,8 @@ class DFRSTEngine(torchreid.engine.Engine):
                         break
                     self._train_epoch(restored)
                     restored = None
-                    if self.epoch % save_freq == 0 or self.epoch == max_epoch:
+                    kept = keep_freq and self.epoch % keep_freq == 0
+                    if kept or self.epoch % save_freq == 0 or self.epoch == max_epoch:
                         self._save(final=self.epoch == max_epoch)
                 if not metrics:
                     metrics = self._evaluate_all()
@@ -218,20 +246,20 @@ class DFRSTEngine(torchreid.engine.Engine):
                 self.journal.close()
         return metrics
 
-    def _train_epoch(self, random_state: Mapping[str, Any] | None) -> None:
+    def _train_epoch(self, restored: Mapping[str, Any] | None) -> None:
         """Train to the end of the current epoch, from the current batch on."""
         self.model.train()
         self.frozen.apply(self.epoch)
         if self.sampler is not None:
             self.sampler.seek(self.epoch, self.batch)
         batches = iter(self.train_loader)
-        if random_state is not None:
+        if restored is not None:
             # after the loader's start, which may draw from the generators
-            checkpoint.set_random_state(random_state)
+            set_random_state(restored)
         label = f"epoch {self.epoch + 1}/{self.max_epoch}"
         progress = Progress(self.journal, label, self.steps_per_epoch, self.batch, self.bar, self.group.main)
-        results: list[StepResult] = []
-        names: list[list[str]] = []
+        self.results, self.names = [], []
+        results, names = self.results, self.names
         every_step = getattr(self.scheduler, "every_step", False)
         for data in self._until_stopped(batches):
             self.stop.ask()
@@ -248,7 +276,8 @@ class DFRSTEngine(torchreid.engine.Engine):
                 self._check(results, names)
                 left = (self.max_epoch * self.steps_per_epoch - self.global_step) * self.train_batch
                 progress.note(results, self.global_step, rate, self.epoch + 1, left)
-                results, names = [], []
+                results.clear()
+                names.clear()
             if every_step:
                 self.scheduler.step()
             stopping = self.stop.agreed()
@@ -293,9 +322,10 @@ class DFRSTEngine(torchreid.engine.Engine):
                 continue
             self.batch -= len(results) - place
             step, saved = self.global_step, None
+            self.results, self.names = [], []
             if self.device.type == "cpu":
                 self.step.undo()
-                saved = self._save()
+                saved = self._save(alone=True)
             good = saved or self.keeper.newest() or "none (no checkpoint had been made)"
             raise NonFiniteError(
                 f"step {step + 1} (epoch {self.epoch + 1}) is not finite: loss {result.loss.item()}, gradient norm "
@@ -380,23 +410,36 @@ class DFRSTEngine(torchreid.engine.Engine):
 
     def _keep_best(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
         name = next(iter(self.test_loader), "") if self.best_on == "test" else self.best_on
-        if name not in metrics or metrics[name]["mAP"] <= self.best.get("mAP", -1.0):
+        if name not in metrics:
             return
-        self.best = {"mAP": metrics[name]["mAP"], "step": self.global_step, "epoch": self.epoch, "chosen_on": name}
+        before, mean = self.best, metrics[name]["mAP"]
+        if before.get("step") == self.global_step:
+            before = {}  # of this very moment: the run was killed before the files were there
+        if mean <= before.get("mAP", -1.0):
+            return
+        self.best = {"mAP": mean, "step": self.global_step, "epoch": self.epoch, "chosen_on": name}
         path = self._save()
-        if path is None:
-            return
+        kept = path is not None
         try:
-            checkpoint.copy(path, self.keeper.folder / "best.pt")
-            self._export("best.safetensors")
+            if path is not None:
+                checkpoint.copy(path, self.keeper.folder / "best.pt")
+                self._export("best.safetensors")
         except OSError as error:
+            kept = False
             logger.error("the best weights so far could not be kept (%s): training goes on", error)
+        # process 0 wrote: all of them remember what is there
+        if not distributed.of_all(kept)[0]:
+            self.best = before
 
     def _export(self, name: str) -> None:
         if self.group.main:
             about = {**self.describe, "step": self.global_step, "epoch": self.epoch}
             checkpoint.export(self.save_dir / name, self.model, about)
 
-    def _save(self, final: bool = False) -> Path | None:
+    def _save(self, final: bool = False, alone: bool = False) -> Path | None:
+        """Save in process 0; called by all processes together, unless ``alone``, which leaves out the others' state."""
+        # on a GPU perhaps the first look at these steps
+        self._check(self.results, self.names)
+        states = [random_state()] if alone else distributed.of_all(random_state())
         each = self.keep_freq * self.steps_per_epoch
-        return self.keeper.save(self.global_step, snapshot.take(self), each, final) if self.group.main else None
+        return self.keeper.save(self.global_step, snapshot.take(self, states), each, final) if self.group.main else None

@@ -27,7 +27,7 @@ ROWS = (APPEARANCE, FUSED, RERANKED, BOTH)
 _log = logging.getLogger(__name__)
 
 
-def sections() -> dict[str, list[str]]:
+def sections() -> dict[str, Keywords]:
     """The configuration of scoring: section to valid keys."""
     return {
         "spacetime": keywords(fit_transit, transit_weight),

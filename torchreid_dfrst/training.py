@@ -16,8 +16,8 @@ import torchreid
 from torch import nn
 from torch.optim import Optimizer
 
-from torchreid_dfrst import evaluation
-from torchreid_dfrst.config import Config, dump, keywords
+from torchreid_dfrst import durable, evaluation
+from torchreid_dfrst.config import Config, Keywords, dump, keywords
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.engine import DFRSTEngine
 from torchreid_dfrst.loop import distributed
@@ -31,8 +31,20 @@ from torchreid_dfrst.names import nearest
 
 logger = logging.getLogger(__name__)
 
-NOT_FOR_TRAINING = ("bar", "test_only", "rerank", "start_epoch", "visrank", "visrank_topk", "use_metric_cuhk03")
+NOT_FOR_TRAINING = (
+    "bar",
+    "started",
+    "test_only",
+    "rerank",
+    "start_epoch",
+    "visrank",
+    "visrank_topk",
+    "use_metric_cuhk03",
+)
 """Keywords of ``DFRSTEngine.run`` that a configuration has no use for."""
+
+SECTIONS = ("data", "loss", "optim", "scheduler", "train")
+"""What training reads beside the network's section; the rest is for tools/evaluate.py."""
 
 
 def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, **options: Any) -> nn.Module:
@@ -86,7 +98,7 @@ def build_optimizer(model: nn.Module, adam_beta2: float = 0.999, **options: Any)
     return type(made)(groups, **{**settings, "fused": True})
 
 
-def sections() -> dict[str, list[str]]:
+def sections() -> dict[str, Keywords]:
     """The configuration of training: section to valid keys, each the keyword arguments of what reads it."""
     names = str | Sequence[str]
     manager = keywords(
@@ -171,9 +183,7 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
         "config": {name: dict(section) for name, section in config.items()},
     }
     engine = DFRSTEngine(data, model, optimizer, scheduler, DFRSTLoss(**config["loss"]), use_gpu, describe)
-    if group.main:
-        _write_settings(engine, Path(run.get("save_dir", "log")), config, command)
-    metrics = engine.run(**run, bar=bar)
+    metrics = engine.run(**run, bar=bar, started=lambda: _write_settings(engine.save_dir, config, command))
     result = {
         "metrics": metrics,
         "best": engine.best,
@@ -183,17 +193,27 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
         "skipped_images": data.skipped,
     }
     if group.main:
-        (engine.save_dir / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        durable.write({engine.save_dir / "result.json": (json.dumps(result, indent=2) + "\n").encode()})
         for path in data.skipped:
             logger.warning("skipped, could not be read: %s", path)
     distributed.stop()
     return result
 
 
-def _write_settings(engine: DFRSTEngine, folder: Path, config: Config, command: Sequence[str]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(dump(config), encoding="utf-8")
-        (folder / "command.txt").write_text(" ".join(command or sys.argv) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OSError(f"train.save_dir {folder} cannot be written ({error}): choose another one") from error
+def resolved(config: Config) -> Config:
+    """The configuration with the defaults of whatever it leaves out, as far as training reads it.
+
+    The options of a network stay as they are given: their defaults go by its name, see ``models.FACTORIES``.
+    """
+    read = sections()
+    own = {"model": keywords(build_model).defaults, **{name: read[name].defaults for name in SECTIONS}}
+    return {name: {**own.get(name, {}), **section} for name, section in config.items()}
+
+
+def _write_settings(folder: Path, config: Config, command: Sequence[str]) -> None:
+    durable.write(
+        {
+            folder / "config.yaml": dump(resolved(config)).encode(),
+            folder / "command.txt": (" ".join(command or sys.argv) + "\n").encode(),
+        }
+    )

@@ -119,7 +119,9 @@ def test_time_left_in_words():
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains(precision, tiny_veri, tmp_path):
     made = engine(tiny_veri, network=TinyNet)
+    before = {name: value.clone() for name, value in made.model.named_parameters()}
     made.run(save_dir=str(tmp_path), max_epoch=2, precision=precision, print_freq=4, pictures=False)
+    assert not any(torch.equal(value, before[name]) for name, value in made.model.named_parameters())
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     assert all(np.isfinite(line["loss"]) for line in lines if line["kind"] == "train")
     assert {value.dtype for value in made.model.parameters()} == {torch.float32}
@@ -163,8 +165,12 @@ def test_best_is_kept_on_validation_or_when_asked_on_test(tiny_veri, tmp_path, c
     assert made.best["chosen_on"] == "veri776"
 
 
-@pytest.mark.parametrize("setting", ["print_freq", "save_freq"])
-def test_a_frequency_of_zero_is_refused_before_anything_is_written(setting, tiny_veri, tmp_path):
-    with pytest.raises(ValueError, match=rf"train\.{setting} is 0: 1 or more"):
-        engine(tiny_veri, network=TinyNet).run(save_dir=str(tmp_path / "run"), max_epoch=1, **{setting: 0})
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [("print_freq", 0, "1 or more"), ("save_freq", 0, "1 or more"), ("save_steps", -1, "0 for none"),
+     ("keep_freq", -1, "0 for none")],
+)  # fmt: skip
+def test_an_unusable_frequency_is_refused_before_anything_is_written(setting, value, expected, tiny_veri, tmp_path):
+    with pytest.raises(ValueError, match=rf"train\.{setting} is {value}: {expected}"):
+        engine(tiny_veri, network=TinyNet).run(save_dir=str(tmp_path / "run"), max_epoch=1, **{setting: value})
     assert not (tmp_path / "run").exists()

@@ -1,5 +1,8 @@
 """Bad luck in training: each ends, or goes on, with one clear message."""
 
+import contextlib
+import errno
+import io
 import json
 import os
 import pickle
@@ -7,15 +10,16 @@ import resource
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from networks import TinyNet
 from processes import quick
 from runs import engine
-from safetensors import SafetensorError
 
-from torchreid_dfrst import checkpoint
+from torchreid_dfrst import checkpoint, durable
 from torchreid_dfrst.data.loading import DataManager
+from torchreid_dfrst.engine import DFRSTEngine
 from torchreid_dfrst.loop.journal import Journal
 from torchreid_dfrst.loop.memory import keep_freed
 from torchreid_dfrst.loop.step import NonFiniteError
@@ -46,6 +50,53 @@ def test_a_loss_that_is_not_finite_stops_with_the_files_and_the_last_good_state(
     saved = checkpoint.load(good)["state_dict"]
     assert all(torch.isfinite(value).all() for value in saved.values())
     assert saved["body.1.num_batches_tracked"] == 5
+
+
+class Cuda(str):
+    """Calls itself a GPU, and is the CPU."""
+
+    type = "cuda"
+
+
+def test_on_a_gpu_no_checkpoint_holds_numbers_that_are_not_finite(tiny_veri, tmp_path):
+    made = engine(tiny_veri, network=Exploding)
+    made.device = Cuda("cpu")
+    with pytest.raises(NonFiniteError, match=r"step 6 .* Last good state: \S*step-0000000004\.pt"):
+        made.run(save_dir=str(tmp_path), max_epoch=4, print_freq=100, save_steps=2, pictures=False)
+    for path in checkpoint.all_steps(tmp_path / "checkpoints"):
+        assert all(torch.isfinite(value).all() for value in checkpoint.load(path)["state_dict"].values()), path
+
+
+def test_asked_to_stop_a_gpu_run_that_has_failed_meanwhile_says_so(tiny_veri, tmp_path):
+    class Stopped(Exploding):
+        def forward(self, x):
+            if self.training and self.batches == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().forward(x)
+
+    made = engine(tiny_veri, network=Stopped)
+    made.device = Cuda("cpu")
+    with pytest.raises(NonFiniteError, match=r"step 6 .* Last good state: \S*step-0000000004\.pt"):
+        made.run(save_dir=str(tmp_path), max_epoch=4, print_freq=100, pictures=False)
+    assert len(checkpoint.all_steps(tmp_path / "checkpoints")) == 1
+
+
+class NoGradient(TinyNet):
+    """Finite losses whose gradients are NaN."""
+
+    def forward(self, x):
+        out = super().forward(x)
+        if self.training:
+            for logits in out[0]:
+                logits.register_hook(lambda gradient: gradient * float("nan"))
+        return out
+
+
+def test_half_precision_without_a_finite_gradient_is_not_trained_to_the_end(tiny_veri, tmp_path):
+    made = engine(tiny_veri, network=NoGradient)
+    # the scale is halved from 65536 to below 1 in 17 steps
+    with pytest.raises(NonFiniteError, match=r"step 17 .* gradient norm nan.* train\.precision fp32"):
+        made.run(save_dir=str(tmp_path), max_epoch=5, precision="fp16", pictures=False)
 
 
 def _paths(made, epoch, batch):
@@ -102,11 +153,10 @@ def test_a_failed_export_leaves_the_earlier_one(tmp_path, monkeypatch):
     path = checkpoint.export(tmp_path / "weights.safetensors", TinyNet(4), {"epoch": 1})
     before = path.read_bytes()
 
-    def full(state, file):
-        Path(file).write_bytes(b"half")
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
+    def full(handle):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"cannot save .*weights\.safetensors: .*No space left"):
         checkpoint.export(path, TinyNet(4), {"epoch": 2})
     assert path.read_bytes() == before and json.loads(path.with_suffix(".json").read_text()) == {"epoch": 1}
@@ -200,6 +250,74 @@ def test_a_malicious_pickle_is_refused_and_not_run(form, where, tiny_veri, tmp_p
     if form == "torch":
         torch.load(path, weights_only=False)
         assert mark.exists(), "the weapon works where it is not refused"
+
+
+def test_a_checkpoint_that_could_not_be_loaded_again_is_refused_when_it_is_saved(tmp_path):
+    path = checkpoint.save(tmp_path / "a.pt", {"value": 1})
+    with pytest.raises(checkpoint.UnreadableError, match=r"could not be loaded again.*most often it is in the engine"):
+        checkpoint.save(path, {"value": np.float64(2)})
+    assert checkpoint.load(path)["value"] == 1 and not list(tmp_path.glob("*.part"))
+
+
+def test_a_description_becomes_json_or_is_refused(tiny_veri):
+    made = engine(tiny_veri)
+    parts = made.datamanager, made.model, made.optimizer
+    about = DFRSTEngine(*parts, use_gpu=False, describe={"a": np.float64(1), "b": (1, 2)}).describe
+    assert about == {"a": 1.0, "b": [1, 2]} and type(about["a"]) is float
+    with pytest.raises(ValueError, match="JSON types alone"):
+        DFRSTEngine(*parts, use_gpu=False, describe={"a": Path("here")})
+
+
+def test_a_file_torn_as_it_is_written_takes_no_place(tmp_path, monkeypatch):
+    path = checkpoint.save(tmp_path / "a.pt", {"value": torch.ones(100)})
+    whole = torch.save
+
+    def flips_a_bit(state, file):
+        memory = io.BytesIO()
+        whole(state, memory)
+        content = bytearray(memory.getvalue())
+        content[content.index(np.ones(100, np.float32).tobytes()) + 9] ^= 1
+        file.write(content)
+
+    monkeypatch.setattr(torch, "save", flips_a_bit)
+    with pytest.raises(OSError, match=r"cannot save .*a\.pt.*does not match its checksum"):
+        checkpoint.save(path, {"value": torch.ones(100)})
+    assert checkpoint.load(path)["value"].sum() == 100 and not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "export", "result"])
+def test_what_is_saved_is_on_the_disk_before_it_has_its_name_and_so_is_the_name(what, tmp_path, monkeypatch):
+    seen = []
+
+    def fsync(handle):
+        seen.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+
+    def replace(source, target, whole=os.replace):
+        seen.append(f"-> {Path(target).name}")
+        whole(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    folder = tmp_path.name
+    if what == "checkpoint":
+        checkpoint.save(tmp_path / "a.pt", {})
+        assert seen == ["a.pt.part", "-> a.pt", folder]
+    elif what == "export":
+        checkpoint.export(tmp_path / "a.safetensors", TinyNet(4), {})
+        assert seen == ["a.safetensors.part", "a.json.part", "-> a.safetensors", folder, "-> a.json", folder]
+    else:
+        durable.write({tmp_path / "a.json": b"{}"})
+        assert seen == ["a.json.part", "-> a.json", folder]
+
+
+@pytest.mark.parametrize(("number", "fails"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_a_file_system_that_cannot_sync_folders_is_no_failure(number, fails, tmp_path, monkeypatch):
+    def refuses(handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuses)
+    with pytest.raises(OSError, match="Input/output") if fails else contextlib.nullcontext():
+        durable.sync_folder(tmp_path)
 
 
 def test_weights_of_another_architecture_are_refused_with_names(tmp_path):

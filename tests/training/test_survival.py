@@ -161,6 +161,24 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path, caplog):
     assert checkpoint.newest(tmp_path / "nowhere") is None
 
 
+def test_no_flipped_bit_or_cut_is_more_than_a_warning(tmp_path):
+    path = checkpoint.save(checkpoint.step_path(tmp_path, 1), {"value": torch.arange(5)})
+    whole = path.read_bytes()
+    directory = whole.rindex(b"PK\x01\x02", 0, len(whole) - 60)
+    places = [*range(0, 60, 5), *range(directory, len(whole))]
+    logging.disable(logging.WARNING)
+    try:
+        for place in places:
+            for bit in (1, 8, 128):
+                path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+                checkpoint.newest(tmp_path)
+        for length in range(0, len(whole), 23):
+            path.write_bytes(whole[:length])
+            assert checkpoint.newest(tmp_path) is None
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def test_pruning_keeps_the_last_two_and_the_chosen(tmp_path):
     for step in range(8):
         checkpoint.save(checkpoint.step_path(tmp_path, step), {})

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 import torchreid
-import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import write_tiny_veri
 
 from tools.train import main
 from torchreid_dfrst import checkpoint, config
+from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.inference import extract
-from torchreid_dfrst.training import build_model, build_optimizer, sections, train
+from torchreid_dfrst.training import build_model, build_optimizer, resolved, sections, train
 
 SMALL = {
     "model": {"name": "dfrst_resnet18", "pretrained": False, "parts": 2},
@@ -65,7 +65,10 @@ def test_a_run_leaves_everything_needed_to_use_and_repeat_it(once):
     assert result["step"] == 8 and set(result["metrics"]) == {"validation", "veri776"}
     assert 0 < result["metrics"]["veri776"]["mAP"] <= 1
     assert not result["best_chosen_on_test_identities"]
-    assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["height"] == 32
+    written = config.load(folder / "config.yaml", [], sections())
+    assert written["data"]["height"] == 32, "as it was given"
+    assert (written["optim"]["lr"], written["data"]["width"], written["train"]["seed"]) == (0.0003, 32, 0), "defaults"
+    assert written["model"] == SMALL["model"]
     assert (folder / "command.txt").read_text() == "train.py\n"
     kinds = [json.loads(line)["kind"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert kinds == ["train", "train", "validation", "veri776"] * 2
@@ -117,12 +120,30 @@ def test_choices_are_made_on_identities_that_were_not_trained_on(once, tiny_veri
 def test_a_finished_run_is_not_overwritten_and_can_be_extended(tiny_veri, trained):
     folder, _ = trained
     data = {"validation_identities": 2, "batch_size_train": 4}
+    before = [(folder / name).read_bytes() for name in ("config.yaml", "command.txt", "result.json")]
     with pytest.raises(ValueError, match="earlier run: go on with it"):
-        train(small(tiny_veri, folder, data=data))
+        train(small(tiny_veri, folder, data=data, optim={"lr": 0.5}))
+    other = {**data, "validation_identities": 0}
+    with pytest.raises(ValueError, match="other data, batch size or seed"):
+        train(small(tiny_veri, folder, data=other, train={"resume": "auto"}))
+    assert [(folder / name).read_bytes() for name in ("config.yaml", "command.txt", "result.json")] == before
     longer = train(small(tiny_veri, folder, data=data, train={"max_epoch": 3, "resume": "auto", "pictures": False}))
     assert (longer["epoch"], longer["step"]) == (3, 12)
-    with pytest.raises(ValueError, match="other data, batch size or seed"):
-        train(small(tiny_veri, folder, data={**data, "validation_identities": 0}, train={"resume": "auto"}))
+    assert config.load(folder / "config.yaml", [], sections())["train"]["max_epoch"] == 3
+
+
+@pytest.mark.parametrize("name", ["dfrst_resnet18", "resnet18"])
+def test_a_resolved_configuration_is_a_configuration(name, tiny_veri, tmp_path):
+    given = small(tiny_veri, tmp_path)
+    given["model"] = {"name": name, "pretrained": False}
+    whole = resolved(given)
+    assert resolved(whole) == whole
+    assert all(whole[section].items() >= given[section].items() for section in given)
+    (tmp_path / "c.yaml").write_text(config.dump(whole))
+    read = config.load(tmp_path / "c.yaml", [], sections())
+    model = build_model(4, **read["model"])
+    assert type(build_optimizer(model, **read["optim"])) is torch.optim.Adam
+    DataManager(**read["data"])
 
 
 def test_the_optimiser_is_torchreids_with_fused_kernels():

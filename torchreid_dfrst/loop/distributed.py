@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,36 @@ def current() -> Group:
     if not dist.is_initialized():
         return Group()
     return Group(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def of_all(value: Any) -> list[Any]:
+    """What each process gave, by rank; ``[value]`` without a group."""
+    values = [value]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        values = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value)
+    return values
+
+
+def together(make: Callable[[], T]) -> list[T]:
+    """Call ``make`` in every process; what each gave, by rank.
+
+    Where it fails in one process it fails in all of them, with the same message, instead of leaving the others to
+    wait for the one that is gone.
+
+    Raises:
+        ValueError, KeyError, OSError: the first process's that failed.
+    """
+    value, error = None, None
+    try:
+        value = make()
+    except (ValueError, KeyError, OSError) as caught:
+        error = caught
+    outcomes = of_all((value, error))
+    for failed in [error, *(other for _, other in outcomes)]:
+        if failed is not None:
+            raise failed
+    return [made for made, _ in outcomes]
 
 
 class _Gather(torch.autograd.Function):

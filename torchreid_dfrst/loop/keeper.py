@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 class Keeper:
     """Writes checkpoints and deletes those no longer wanted; the last two always stay.
 
+    A run that goes on from an earlier checkpoint than the newest replaces what came after it: with its first own one
+    those are deleted.
+
     Args:
         folder: where they go, made if needed.
         rank: this process; all of them read, only rank 0 writes.
@@ -49,6 +52,7 @@ class Keeper:
 
         Raises:
             OSError: a ``final`` one could not be written.
+            UnreadableError: see ``checkpoint.save``.
         """
         if not self.active:
             return None
@@ -60,6 +64,7 @@ class Keeper:
                 raise
             logger.error("%s; the checkpoint before it stays, training goes on and tries again at the next one", error)
             return None
+        checkpoint.discard_after(self.folder, step)
         checkpoint.prune(self.folder, set(range(0, step + 1, keep_each)) if keep_each else set())
         return path
 

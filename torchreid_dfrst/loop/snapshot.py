@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch.optim.lr_scheduler import LambdaLR
+
 from torchreid_dfrst import checkpoint
+from torchreid_dfrst.loop import distributed
 
 if TYPE_CHECKING:
     from torchreid_dfrst.engine import DFRSTEngine
@@ -15,8 +20,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def take(engine: DFRSTEngine) -> dict[str, Any]:
-    """Everything from which training goes on bit for bit, and what the weights are good for."""
+SETTINGS = ("weight_decay", "betas", "momentum", "eps")
+"""Of an optimiser's groups, beside the learning rate: what a resumed run may change."""
+
+
+def take(engine: DFRSTEngine, random: list[dict[str, Any]]) -> dict[str, Any]:
+    """Everything from which training goes on bit for bit, and what the weights are good for.
+
+    Args:
+        engine: in the middle of a run.
+        random: the state of each process's random generators, by rank.
+    """
     sampler = engine.sampler
     return {
         # the names torchreid's resume_from_checkpoint reads
@@ -31,11 +45,54 @@ def take(engine: DFRSTEngine) -> dict[str, Any]:
         "evaluated": engine.evaluated,
         "best": dict(engine.best),
         "scaler": engine.step.scaler.state_dict(),
-        "random": checkpoint.random_state(),
+        "random": random,
         "seed": sampler.seed if sampler is not None else None,
         "identities": list(getattr(engine.datamanager, "identities", [])),
+        "images": engine.images,
         "describe": engine.describe,
     }
+
+
+def digest(datamanager: Any) -> str | None:
+    """SHA-256 of the training images' names, identities and cameras in order; None for a data manager of torchreid."""
+    items = getattr(datamanager.train_loader.dataset, "items", None)
+    if items is None:
+        return None
+    lines = "".join(f"{os.path.basename(path)} {identity} {camera}\n" for path, identity, camera, *_ in items)
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def resume(engine: DFRSTEngine, asked: str | None) -> Mapping[str, Any] | None:
+    """Put all processes of a run into the state of the checkpoint that process 0 finds.
+
+    Args:
+        engine: before its first step.
+        asked: see ``Keeper.find``.
+
+    Returns:
+        As ``restore``; None to start anew.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``Keeper.find`` and ``restore``, in all processes alike; or not all processes
+            see the same file.
+    """
+    found = distributed.together(lambda: engine.keeper.find(asked) if engine.group.main else None)[0]
+    if found is None:
+        return None
+    seen = distributed.of_all(found.is_file())
+    if any(seen) and not all(seen):
+        raise ValueError(
+            f"{found} is there for process {seen.index(True)} and not for process {seen.index(False)}: train.save_dir "
+            "must be seen by all machines"
+        )
+    random = distributed.together(lambda: restore(engine, found))
+    steps = distributed.of_all(engine.global_step)
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"the processes read different checkpoints in {found}, of steps {', '.join(map(str, steps))}: "
+            "train.save_dir must be seen by all machines"
+        )
+    return random[engine.group.rank]
 
 
 def restore(engine: DFRSTEngine, path: Path) -> Mapping[str, Any]:
@@ -53,10 +110,17 @@ def restore(engine: DFRSTEngine, path: Path) -> Mapping[str, Any]:
         "steps_per_epoch": engine.steps_per_epoch,
         "identities": list(getattr(engine.datamanager, "identities", [])),
         "seed": getattr(engine.sampler, "seed", None),
+        "images": engine.images,
     }
     # torchreid's own data manager knows neither identities nor a seed
     compared = ("steps_per_epoch",) if engine.sampler is None else tuple(now)
-    if any(state[name] != now[name] for name in compared):
+    differing = [name for name in compared if state.get(name, now[name]) != now[name]]
+    if differing == ["images"]:
+        raise ValueError(
+            f"{path} was made with other training images (or in another order) than the {engine.datamanager.summary}: "
+            "a resumed run needs the same"
+        )
+    if differing:
         raise ValueError(
             f"{path} was made with other data, batch size or seed ({state['steps_per_epoch']} steps an epoch of "
             f"{len(state['identities'])} identities, seed {state['seed']}; now {now['steps_per_epoch']}, "
@@ -64,14 +128,48 @@ def restore(engine: DFRSTEngine, path: Path) -> Mapping[str, Any]:
         )
     _warn_of_changes(state["describe"].get("config", {}), engine.describe.get("config", {}))
     checkpoint.set_weights(engine.model, state["state_dict"], str(path))
+    fresh = [{**group, "params": None} for group in engine.optimizer.param_groups]
     engine.optimizer.load_state_dict(state["optimizer"])
     if engine.scheduler is not None and state["scheduler"] is not None:
         engine.scheduler.load_state_dict(state["scheduler"])
-    engine.step.scaler.load_state_dict(state["scaler"])
+    _apply_settings(engine, fresh)
+    if state["scaler"]:  # empty unless the run was in fp16
+        engine.step.scaler.load_state_dict(state["scaler"])
     engine.epoch, engine.batch = state["epoch"], state["batch"]
     engine.evaluated, engine.best = state["evaluated"], state["best"]
     logger.info("resumed from %s: epoch %d, step %d", path, engine.epoch + 1, engine.global_step)
-    return state["random"]
+    states = state["random"]
+    # a single state was the first process's
+    return states if isinstance(states, dict) else states[min(engine.group.rank, len(states) - 1)]
+
+
+def _apply_settings(engine: DFRSTEngine, fresh: list[dict[str, Any]]) -> None:
+    """Go on with the optimiser's settings of this run, which loading replaced by those of the checkpoint.
+
+    Args:
+        engine: its optimiser and scheduler as loaded.
+        fresh: settings of each parameter group before that.
+    """
+    scheduler, changes = engine.scheduler, {}
+    for place, (group, now) in enumerate(zip(engine.optimizer.param_groups, fresh, strict=True)):
+        for name in SETTINGS:
+            if name in now and group.get(name) != now[name]:
+                changes[name] = (now[name], group.get(name))
+                group[name] = now[name]
+        before, top = group.get("initial_lr", group["lr"]), now.get("initial_lr", now["lr"])
+        if before != top:
+            changes["lr"] = (top, before)
+        if scheduler is None:
+            group["lr"] = now["lr"]
+            continue
+        group["initial_lr"] = scheduler.base_lrs[place] = top
+        if isinstance(scheduler, LambdaLR):
+            group["lr"] = top * scheduler.lr_lambdas[place](scheduler.last_epoch)
+        elif before != top:
+            # torchreid's schedulers multiply the current rate
+            group["lr"] *= top / before
+    for name, (new, old) in changes.items():
+        logger.warning("the optimiser goes on with %s %r, it had %r", name, new, old)
 
 
 def _warn_of_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

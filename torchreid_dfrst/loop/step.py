@@ -124,9 +124,14 @@ class TrainStep:
         return StepResult(*(x.detach() for x in (*parts, accuracy, norm)))
 
     def failed(self, result: StepResult) -> bool:
-        """Was the step not finite? Reading it waits for the device. Under fp16 gradients are the scaler's business."""
-        value = result.loss if self.precision == "fp16" else result.loss + result.gradient_norm
-        return not bool(torch.isfinite(value))
+        """Was the step not finite? Reading it waits for the device.
+
+        Under fp16 the scaler leaves out a step whose gradients are not finite and halves its scale, which is no
+        failure until the scale is below 1: then it was not the scale that made them so.
+        """
+        if self.precision == "fp16" and bool(torch.isfinite(result.loss)):
+            return not bool(torch.isfinite(result.gradient_norm)) and self.scaler.get_scale() < 1
+        return not bool(torch.isfinite(result.loss + result.gradient_norm))
 
     def undo(self) -> None:
         """After a failed step on a CPU: put the running statistics back, so that the state is that before the step."""

@@ -1,0 +1,247 @@
+"""What a run that goes on takes from a checkpoint, and what of its own."""
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+import torchreid
+from networks import TinyNet
+from processes import together
+from runs import DroppingNet, engine
+from test_survival import equal, state
+from tiny import write_tiny_veri
+
+from torchreid_dfrst import checkpoint
+from torchreid_dfrst.engine import DFRSTEngine
+from torchreid_dfrst.loop import distributed
+from torchreid_dfrst.loop.interrupt import StoppedError
+from torchreid_dfrst.loop.keeper import Keeper
+from torchreid_dfrst.loop.schedule import build_scheduler
+from torchreid_dfrst.training import build_optimizer
+
+
+def steps(folder):
+    return [int(path.stem[5:]) for path in checkpoint.all_steps(folder)]
+
+
+def go(root, folder, **options):
+    made = engine(root, network=TinyNet)
+    made.run(save_dir=str(folder), **{"max_epoch": 1, "pictures": False, "resume": "auto", **options})
+    return made
+
+
+def test_torn_checkpoints_of_later_steps_do_not_push_out_the_whole_ones(tmp_path, caplog):
+    for step in (11, 12):
+        checkpoint.save(checkpoint.step_path(tmp_path, step), {})
+    for step in (15, 16):
+        checkpoint.step_path(tmp_path, step).write_bytes(b"torn")
+    keeper = Keeper(tmp_path)
+    assert keeper.find("auto") == checkpoint.step_path(tmp_path, 12)
+    assert keeper.save(13, {}) == checkpoint.step_path(tmp_path, 13) == keeper.find("auto")
+    assert steps(tmp_path) == [12, 13]
+    assert "gone on from an earlier checkpoint" in caplog.text
+
+
+def test_a_run_that_goes_on_from_an_earlier_checkpoint_leaves_the_later_ones(tiny_veri, tmp_path):
+    go(tiny_veri, tmp_path, max_epoch=4, keep_freq=1)
+    folder = tmp_path / "checkpoints"
+    assert steps(folder) == [4, 8, 12, 16]
+    made = engine(tiny_veri, network=TinyNet)
+    forward = made.model.forward
+
+    def stop_in_the_second_step(x):
+        if made.batch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(x)
+
+    made.model.forward = stop_in_the_second_step
+    with pytest.raises(StoppedError, match="after step 6"):
+        made.run(str(tmp_path), max_epoch=4, pictures=False, resume=str(checkpoint.step_path(folder, 4)))
+    assert checkpoint.newest(folder) == checkpoint.step_path(folder, 6)
+    assert steps(folder) == [4, 6]
+
+
+def test_every_kth_epoch_is_kept_whatever_the_others_are(tiny_veri, tmp_path):
+    go(tiny_veri, tmp_path, max_epoch=7, save_freq=2, keep_freq=3)
+    assert steps(tmp_path / "checkpoints") == [4 * epoch for epoch in (3, 6, 7)]
+
+
+def with_optimiser(root, schedule, **options):
+    made = engine(root, network=TinyNet)
+    optimizer = build_optimizer(made.model, **options)
+    return DFRSTEngine(made.datamanager, made.model, optimizer, schedule(optimizer), use_gpu=False)
+
+
+def ours(optimizer):
+    return build_scheduler(optimizer, 4, stepsize=[2, 3], warmup_epoch=1.5)
+
+
+def torchreids(optimizer):
+    return torchreid.optim.build_lr_scheduler(optimizer, lr_scheduler="single_step", stepsize=1)
+
+
+@pytest.mark.parametrize("schedule", [ours, torchreids, lambda optimizer: None], ids=["ours", "torchreid's", "none"])
+def test_the_optimiser_goes_on_with_the_settings_of_the_new_run(schedule, tiny_veri, tmp_path, caplog):
+    options = {"save_dir": str(tmp_path / "a"), "pictures": False, "resume": "auto"}
+    with_optimiser(tiny_veri, schedule, lr=1e-3).run(max_epoch=1, **options)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    before = state(tmp_path / "a")["state_dict"]
+    with_optimiser(tiny_veri, schedule, lr=1e-3).run(max_epoch=2, **options)
+    assert "optimiser goes on" not in caplog.text
+    options["save_dir"] = str(tmp_path / "b")
+    new = {"lr": 1e-6, "weight_decay": 0.5, "adam_beta1": 0.5}
+    with_optimiser(tiny_veri, schedule, **new).run(max_epoch=2, **options)
+    for words in (
+        "lr 1e-06, it had 0.001",
+        "weight_decay 0.5, it had 0.0005",
+        "betas (0.5, 0.999), it had (0.9, 0.999)",
+    ):
+        assert f"goes on with {words}" in caplog.text
+    same, other = state(tmp_path / "a"), state(tmp_path / "b")
+    [one], [two] = (found["optimizer"]["param_groups"] for found in (same, other))
+    assert (two["weight_decay"], two["betas"]) == (0.5, (0.5, 0.999))
+    # our warm-up starts at a rate of its own, so that the two differ by a little less than their tops
+    assert two["lr"] == pytest.approx(one["lr"] / 1000, rel=0.01)
+    name = "body.0.weight"
+    far, near = ((found["state_dict"][name] - before[name]).abs().max() for found in (same, other))
+    assert 0 < near < 2e-5 < 2e-4 < far, "from the first step on"
+
+
+def test_half_precision_goes_on_from_single_precision_and_back(tiny_veri, tmp_path):
+    for epoch, precision in enumerate(["fp32", "fp16", "bf16"], start=1):
+        assert go(tiny_veri, tmp_path, max_epoch=epoch, precision=precision).global_step == 4 * epoch
+        assert bool(state(tmp_path)["scaler"]) is (precision == "fp16")
+
+
+def test_one_training_image_less_is_other_data(tmp_path):
+    root = tmp_path / "data"
+    write_tiny_veri(root / "veri776")
+    few = {"batch_size_train": 6, "num_instances": 2}
+    made = engine(root, network=TinyNet, **few)
+    made.run(save_dir=str(tmp_path / "run"), max_epoch=1, pictures=False)
+    path = sorted((root / "veri776" / "image_train").iterdir())[5]
+    path.unlink()
+    names = root / "veri776" / "name_train.txt"
+    names.write_text("".join(f"{line}\n" for line in names.read_text().splitlines() if line != path.name))
+    less = engine(root, network=TinyNet, **few)
+    assert less.steps_per_epoch == made.steps_per_epoch, "which the number of steps alone does not tell"
+    with pytest.raises(ValueError, match="made with other training images"):
+        less.run(save_dir=str(tmp_path / "run"), max_epoch=2, pictures=False, resume="auto")
+
+
+def test_a_checkpoint_with_the_random_state_of_one_process_is_read(tiny_veri, tmp_path):
+    """As they were written before each process's own was kept, and without the digest of the training images."""
+    go(tiny_veri, tmp_path / "new")
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
+    path = checkpoint.newest(tmp_path / "old" / "checkpoints")
+    content = checkpoint.load(path)
+    [content["random"]] = content["random"]
+    content.pop("images")
+    checkpoint.save(path, content)
+    for name in ("new", "old"):
+        go(tiny_veri, tmp_path / name, max_epoch=2)
+    assert equal(state(tmp_path / "new"), state(tmp_path / "old"))
+
+
+class Unlike(DroppingNet):
+    """Draws more in the second process than in the first."""
+
+    def forward(self, x):
+        if self.training:
+            torch.rand(1 + distributed.current().rank)
+        return super().forward(x)
+
+
+def _with_and_without_a_rest(root, folder):
+    distributed.start()
+    for name, epoch in [("whole", 2), ("rested", 1), ("rested", 2)]:
+        made = engine(root, network=Unlike)
+        made.run(save_dir=str(folder / name), max_epoch=epoch, pictures=False, resume="auto")
+    distributed.stop()
+
+
+def test_each_process_goes_on_with_its_own_random_state(tiny_veri, tmp_path):
+    together(_with_and_without_a_rest, 2, tiny_veri, tmp_path, folder=tmp_path)
+    whole, rested = state(tmp_path / "whole"), state(tmp_path / "rested")
+    first, second = whole["random"]
+    assert not equal(first["torch"], second["torch"])
+    assert equal(whole["random"], rested["random"]) and equal(whole["state_dict"], rested["state_dict"])
+
+
+def _on_a_machine_of_its_own(root, folder):
+    group = distributed.start()
+    os.chdir(folder / f"machine-{group.rank}")
+    for name in ("alone", "other"):
+        with pytest.raises(ValueError, match=r"train\.save_dir must be seen by all machines") as error:
+            engine(root, network=TinyNet).run(save_dir=name, max_epoch=2, pictures=False, resume="auto")
+        print(f"{name}: {error.value}")
+    distributed.stop()
+
+
+def test_processes_that_do_not_see_the_same_checkpoint_refuse_to_go_on(tiny_veri, tmp_path):
+    for name in ("alone", "other"):
+        go(tiny_veri, tmp_path / "machine-0" / name)
+    # a file of that name, of another moment
+    go(tiny_veri, tmp_path / "machine-1" / "other", max_epoch=2)
+    folder = tmp_path / "machine-1" / "other" / "checkpoints"
+    checkpoint.step_path(folder, 8).replace(checkpoint.step_path(folder, 4))
+    together(_on_a_machine_of_its_own, 2, tiny_veri, tmp_path, folder=tmp_path)
+    for rank in range(2):
+        said = (tmp_path / f"process-{rank}.log").read_text()
+        assert "alone: alone/checkpoints/step-0000000004.pt is there for process 0 and not for process 1" in said
+        assert "different checkpoints in other/checkpoints/step-0000000004.pt, of steps 4, 8" in said
+
+
+def _with_torchreids_manager(root):
+    distributed.start()
+    data = torchreid.data.ImageDataManager(
+        root=str(root), sources="veri776", height=32, width=32, batch_size_train=8, workers=0, use_gpu=False
+    )
+    model = TinyNet(data.num_train_pids)
+    with pytest.raises(ValueError, match=r"ImageDataManager makes batches for 1 process\(es\) and there are 2"):
+        DFRSTEngine(data, model, build_optimizer(model), use_gpu=False)
+    distributed.stop()
+
+
+def test_a_data_manager_that_does_not_share_is_refused_in_several_processes(tiny_veri, tmp_path):
+    together(_with_torchreids_manager, 2, tiny_veri, folder=tmp_path)
+
+
+def kept_best(folder, made):
+    """Does what is called the best exist, in both files?"""
+    about = json.loads((folder / "best.json").read_text())
+    saved = checkpoint.load(folder / "checkpoints" / "best.pt")
+    return about["step"] == made.best["step"] == saved["best"]["step"]
+
+
+ON_TEST = {"eval_freq": 1, "best_on": "test", "max_epoch": 1}
+
+
+def test_killed_before_the_best_weights_are_there_they_are_written_later(tiny_veri, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(checkpoint, "copy", killed)
+        go(tiny_veri, tmp_path, **ON_TEST)
+    assert not (tmp_path / "best.json").exists()
+    assert kept_best(tmp_path, go(tiny_veri, tmp_path, **ON_TEST))
+
+
+def test_best_weights_that_did_not_fit_on_the_disk_are_not_called_the_best(tiny_veri, tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "copy", full)
+        assert go(tiny_veri, tmp_path / "copy", **ON_TEST).best == {}
+        assert "best weights so far could not be kept" in caplog.text
+    assert kept_best(tmp_path / "copy", go(tiny_veri, tmp_path / "copy", **{**ON_TEST, "max_epoch": 2}))
+    save = Keeper.save
+    with monkeypatch.context() as patched:
+        # the save for the best alone, after that of the epoch's end
+        patched.setattr(Keeper, "save", lambda self, *rest: save(self, *rest) if rest[3] else None)
+        assert go(tiny_veri, tmp_path / "save", **ON_TEST).best == {}
