@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 TABLE_LIMIT = 1 << 25  # float32 values: 128 MiB
-TOGETHER = 16  # rows looked up in one call
+TOGETHER = 32  # rows looked up in one call
+THREADS = 2  # that evaluate curves pair by pair; a look-up is too short for more than one
+SHARED = 1 << 16  # values of a camera's rows from which they are worth it
 TICKS_PER_SECOND = 1000
 TOLERANCE_S = 1e-6
 
@@ -122,7 +125,10 @@ class GapTransit:
     def _look_up(
         self, out: np.ndarray, group: np.ndarray, rows: slice | np.ndarray, base: np.ndarray, offset: np.ndarray
     ) -> None:
-        """One camera's rows, some at a time: enough to be worth a call, few enough for the processor's cache."""
+        """One camera's rows, some at a time: enough to be worth a call, few enough for the processor's cache.
+
+        Every index lies in the table; of NumPy's ways to check that, ``"wrap"`` is the fastest.
+        """
         assert self._table is not None
         table, tick = self._table.reshape(-1), self._tick[0][rows]
         size = min(TOGETHER, len(group)), len(base)
@@ -131,7 +137,7 @@ class GapTransit:
             part = group[start : start + TOGETHER]
             here, found = index[: len(part)], value[: len(part)]
             np.subtract(base, tick[part, None], out=here)
-            np.take(table, here, out=found, mode="clip")
+            np.take(table, here, out=found, mode="wrap")
             found += offset
             out[part] = found
 
@@ -144,8 +150,15 @@ class GapTransit:
         number: np.ndarray,
     ) -> None:
         query, gallery = self._time[0][rows], np.where(self._missing[columns], 0.0, self._time[1][columns])
-        for row in group:
+
+        def fill(row: int) -> None:
             out[row] = self._curve(number, gallery - (0.0 if np.isnan(query[row]) else query[row]))
+
+        if len(group) * len(number) < SHARED:
+            list(map(fill, group))
+            return
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(fill, group))
 
 
 def on_a_grid(query_s: np.ndarray, gallery_s: np.ndarray) -> tuple[int, np.ndarray, np.ndarray] | None:
