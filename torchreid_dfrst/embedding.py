@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from torchreid_dfrst.loop.distributed import of_all
+from torchreid_dfrst.loop.distributed import of_all, raise_together
 from torchreid_dfrst.loop.step import PRECISIONS
 
 
@@ -34,6 +34,7 @@ def embed(
     precision: str = "fp32",
     channels_last: bool = True,
     bar: Callable[..., Any] | None = None,
+    check: Callable[[], object] | None = None,
 ) -> Embedded:
     """Run a network over test images.
 
@@ -47,25 +48,34 @@ def embed(
         precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
         channels_last: memory layout of the images; numbers may differ in the last bits.
         bar: wraps the loader, such as ``tqdm.tqdm``.
+        check: called before each batch; what it raises ends the pass.
 
     Raises:
         ValueError: the loader has no image.
+        OtherProcessError: another process could not embed its part.
     """
     device = torch.device(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     rows, identity, camera, path = [], [], [], []
     mode = model.training
+    failure: Exception | None = None
     model.eval()
     try:
         for batch in bar(loader, unit="batch", leave=False) if bar else loader:
+            if check is not None:
+                check()
             images = batch["img"].to(device, memory_format=layout, non_blocking=True)
             with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
                 rows.append(model(images).float())
             identity.append(batch["pid"])
             camera.append(batch["camid"])
             path.extend(batch["impath"])
+    except Exception as error:
+        failure = error
     finally:
         model.train(mode)
+    # nobody may wait for rows that will never come
+    raise_together(failure)
     mine = None
     if rows:
         mine = (torch.cat(rows).cpu(), torch.cat(identity), torch.cat(camera), path)

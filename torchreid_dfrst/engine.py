@@ -20,7 +20,7 @@ from torchreid_dfrst.embedding import Embedded, embed
 from torchreid_dfrst.loop import distributed, snapshot
 from torchreid_dfrst.loop.appearance import Appearance
 from torchreid_dfrst.loop.freezing import FrozenStart
-from torchreid_dfrst.loop.interrupt import StoppedError, StopRequest
+from torchreid_dfrst.loop.interrupt import MARKER, StoppedError, StopRequest
 from torchreid_dfrst.loop.journal import Journal
 from torchreid_dfrst.loop.keeper import Keeper
 from torchreid_dfrst.loop.memory import explained
@@ -89,13 +89,14 @@ class DFRSTEngine(torchreid.engine.Engine):
             )
         self.images = snapshot.digest(datamanager)
         self.steps_per_epoch = len(self.train_loader)
-        self.batch, self.evaluated = 0, True
+        self.batch, self.evaluated, self.first_step = 0, True, 0
         self.best: dict[str, Any] = {}
         # of the steps since the last line of numbers, and the files in each
         self.results: list[StepResult] = []
         self.names: list[list[str]] = []
         self.precision, self.channels_last = "fp32", True
         self.draw = False
+        self.stop = StopRequest()
         self.bar: Callable[..., Any] | None = None
         self.appearance = Appearance()
         self.ranks: Sequence[int] = (1, 5, 10, 20)
@@ -168,7 +169,7 @@ class DFRSTEngine(torchreid.engine.Engine):
             channels_last: memory layout of images and convolutions.
             compile: run the model through ``torch.compile``.
             resume: a checkpoint, or ``auto`` for the newest whole one in ``save_dir`` (none: start anew).
-            save_freq: epochs between checkpoints; the last epoch always makes one.
+            save_freq: epochs between checkpoints; the last epoch and those with an evaluation always make one.
             save_steps: steps between further checkpoints within an epoch; 0 for none.
             keep_freq: every checkpoint after this many epochs stays; 0 keeps the last two alone.
             best_on: ``validation``, ``test`` or ``none``.
@@ -181,10 +182,11 @@ class DFRSTEngine(torchreid.engine.Engine):
             The last evaluation: data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1].
 
         Raises:
-            StoppedError: SIGTERM or Ctrl-C came; the state is saved.
+            StoppedError: SIGTERM or Ctrl-C came; the state is saved, and ``save_dir/stopped`` says so.
             NonFiniteError: the loss or a gradient is not finite.
             ValueError: unusable settings, or a checkpoint that does not belong to this run.
-            OSError: ``save_dir`` cannot be written, memory ran out, or a loading process died.
+            OSError: ``save_dir`` cannot be written, memory ran out, a loading process died, or another process of the
+                run could not go on.
         """
         if best_on not in BEST_ON:
             raise KeyError(f"unknown train.best_on {best_on!r}{nearest(best_on, BEST_ON)}")
@@ -220,24 +222,33 @@ class DFRSTEngine(torchreid.engine.Engine):
                 "the weights of the last epoch will be the result; to keep the best ones as well, hold out training "
                 "identities to choose on (data.validation_identities)"
             )
+        self.first_step = self.global_step
+        if self.group.main:
+            (self.save_dir / MARKER).unlink(missing_ok=True)
         self.journal = Journal(self.save_dir, self.global_step, active=self.group.main)
         if started is not None and self.group.main:
             started()
+
+        def evaluation_due() -> bool:
+            last = self.epoch == max_epoch
+            return last or (eval_freq > 0 and self.epoch >= start_eval and self.epoch % eval_freq == 0)
+
         metrics: dict[str, dict[str, float]] = {}
         with explained(), StopRequest() as self.stop:
             try:
                 while True:
                     if not self.evaluated:
-                        last = self.epoch == max_epoch
-                        if last or (eval_freq > 0 and self.epoch >= start_eval and self.epoch % eval_freq == 0):
+                        if evaluation_due():
                             metrics = self._evaluate_all(best=True)
                         self.evaluated = True
                     if self.epoch >= max_epoch:
                         break
                     self._train_epoch(restored)
                     restored = None
+                    if self.stop.agree()[0]:
+                        self._leave()
                     kept = keep_freq and self.epoch % keep_freq == 0
-                    if kept or self.epoch % save_freq == 0 or self.epoch == max_epoch:
+                    if kept or self.epoch % save_freq == 0 or evaluation_due():
                         self._save(final=self.epoch == max_epoch)
                 if not metrics:
                     metrics = self._evaluate_all()
@@ -262,7 +273,6 @@ class DFRSTEngine(torchreid.engine.Engine):
         results, names = self.results, self.names
         every_step = getattr(self.scheduler, "every_step", False)
         for data in self._until_stopped(batches):
-            self.stop.ask()
             rate = self.get_current_lr()
             result = self.step(data["img"], data["pid"])
             results.append(result)
@@ -280,13 +290,10 @@ class DFRSTEngine(torchreid.engine.Engine):
                 names.clear()
             if every_step:
                 self.scheduler.step()
-            stopping = self.stop.agreed()
             if last:
                 self.epoch, self.batch, self.evaluated = self.epoch + 1, 0, False
                 if self.scheduler is not None and not every_step:
                     self.scheduler.step()
-            if stopping:
-                self._leave()
             if self.save_steps and self.global_step % self.save_steps == 0 and not last:
                 self._save()
             if last:
@@ -294,17 +301,43 @@ class DFRSTEngine(torchreid.engine.Engine):
         progress.close()
 
     def _until_stopped(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The batches; where a signal to the whole job ended the loading processes too, leave as asked."""
-        try:
-            yield from batches
-        except ChildProcessError:
-            time.sleep(0.2)  # the signal that ended them may reach this process a moment later
+        """The batches, as long as every process has one and none is asked to stop: all leave before the same step."""
+        while True:
+            data, failure = None, None
             if not self.stop.requested:
-                raise
+                try:
+                    data = next(batches)
+                except StopIteration:
+                    return
+                except Exception as error:
+                    failure = error
+            self._leave_together(failure, unsaved=self.global_step > self.first_step)
+            if data is not None:
+                yield data
+
+    def _leave_together(self, failure: Exception | None, unsaved: bool) -> None:
+        """Called by all processes at once, each with what happened to it: return if all can go on."""
+        if isinstance(failure, ChildProcessError):
+            time.sleep(0.2)  # the signal that ended loading processes too may reach this one a moment later
+        asked, failed = self.stop.agree(failure is not None)
+        if asked:
             self._leave()
+        if failed:
+            if unsaved:
+                self._save()
+            distributed.raise_together(failure)
 
     def _leave(self) -> NoReturn:
-        self._save(final=True)
+        """Save and end the run; rank 0 may still be writing when the others are here."""
+        failure = None
+        try:
+            self._save(final=True)
+            if self.group.main:
+                (self.save_dir / MARKER).write_text(f"after step {self.global_step}\n", encoding="utf-8")
+        except OSError as error:
+            failure = error
+        # torchrun ends the others soon after the first has left
+        distributed.raise_together(failure)
         raise StoppedError(
             f"stopped as asked after step {self.global_step} (epoch {self.epoch + 1}); go on with train.resume auto "
             f"from {self.keeper.folder}"
@@ -366,7 +399,7 @@ class DFRSTEngine(torchreid.engine.Engine):
         validation = getattr(self.datamanager, VALIDATION, None)
         metrics = {}
         for name, parts in {**({VALIDATION: validation} if validation else {}), **self.test_loader}.items():
-            query, gallery = (self.embed(parts[part]) for part in ("query", "gallery"))
+            query, gallery = self._both(parts)
             far = self.appearance(query.embedding, gallery.embedding)
             scores = evaluate(far, query.identity, gallery.identity, query.camera, gallery.camera)
             values = {"mAP": scores.mAP, "mINP": scores.mINP, **{f"rank{r}": scores.rank(r) for r in self.ranks}}
@@ -385,6 +418,14 @@ class DFRSTEngine(torchreid.engine.Engine):
         if best:
             self._keep_best(metrics)
         return metrics
+
+    def _both(self, parts: Mapping[str, Any]) -> tuple[Embedded, Embedded]:
+        try:
+            return self.embed(parts["query"]), self.embed(parts["gallery"])
+        except Exception as error:
+            # raised in all processes, see embed; in a run it may be the wish to stop, or come with it
+            self._leave_together(error, unsaved=False)
+            raise
 
     def _show(self, name: str, query: Embedded, gallery: Embedded, far: np.ndarray) -> None:
         try:
@@ -406,7 +447,7 @@ class DFRSTEngine(torchreid.engine.Engine):
     def embed(self, loader: Any) -> Embedded:
         """Embeddings of a test loader's images, with this run's precision; see ``embedding.embed``."""
         bar = self.bar if self.group.main else None
-        return embed(self.model, loader, self.device, self.precision, self.channels_last, bar)
+        return embed(self.model, loader, self.device, self.precision, self.channels_last, bar, self.stop.check)
 
     def _keep_best(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
         name = next(iter(self.test_loader), "") if self.best_on == "test" else self.best_on

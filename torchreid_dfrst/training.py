@@ -183,21 +183,34 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
         "config": {name: dict(section) for name, section in config.items()},
     }
     engine = DFRSTEngine(data, model, optimizer, scheduler, DFRSTLoss(**config["loss"]), use_gpu, describe)
-    metrics = engine.run(**run, bar=bar, started=lambda: _write_settings(engine.save_dir, config, command))
+    try:
+        metrics = engine.run(**run, bar=bar, started=lambda: _write_settings(engine.save_dir, config, command))
+    except BaseException:
+        _list_skipped(data.skipped, engine.first_step)
+        raise
+    skipped = sorted(set().union(*distributed.of_all(data.skipped)))
     result = {
         "metrics": metrics,
         "best": engine.best,
         "best_chosen_on_test_identities": engine.best.get("chosen_on", "validation") != "validation",
         "epoch": engine.epoch,
         "step": engine.global_step,
-        "skipped_images": data.skipped,
+        "skipped_images": skipped,
+        "skipped_since_step": engine.first_step,
     }
     if group.main:
         durable.write({engine.save_dir / "result.json": (json.dumps(result, indent=2) + "\n").encode()})
-        for path in data.skipped:
-            logger.warning("skipped, could not be read: %s", path)
+        _list_skipped(skipped, engine.first_step)
     distributed.stop()
     return result
+
+
+def _list_skipped(paths: Sequence[str], first_step: int) -> None:
+    for path in paths:
+        logger.warning("skipped, could not be read: %s", path)
+    if paths:
+        since = f" since this run was resumed at step {first_step}" if first_step else ""
+        logger.warning("%d image files were skipped%s", len(paths), since)
 
 
 def resolved(config: Config) -> Config:

@@ -17,8 +17,8 @@ def quick(target, *args, log: Path):
     return process
 
 
-def together(target, count: int, *args, folder: Path):
-    """Run ``target(*args)`` in ``count`` processes as torchrun would, and wait; a failure shows its output."""
+def launch(target, count: int, *args, folder: Path):
+    """Start ``target(*args)`` in ``count`` processes as torchrun would; gives them and the files of what they say."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -28,6 +28,12 @@ def together(target, count: int, *args, folder: Path):
         names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         processes.append(CONTEXT.Process(target=_alone, args=(target, args, log, names)))
         processes[-1].start()
+    return processes, logs
+
+
+def together(target, count: int, *args, folder: Path):
+    """Run ``target(*args)`` in ``count`` processes as torchrun would, and wait; a failure shows its output."""
+    processes, logs = launch(target, count, *args, folder=folder)
     for process in processes:
         process.join(120)
     codes = [process.exitcode for process in processes]

@@ -11,9 +11,12 @@ import torchreid
 from networks import TinyNet
 from runs import engine
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from torchreid_dfrst.engine import DFRSTEngine
-from torchreid_dfrst.loop.progress import Progress, duration
+from torchreid_dfrst.loop.journal import Journal
+from torchreid_dfrst.loop.progress import duration
+from torchreid_dfrst.loop.step import StepResult, TrainStep
 
 
 def test_it_takes_torchreids_data_manager_and_run_keywords(tiny_veri, tmp_path):
@@ -141,12 +144,64 @@ def test_a_compiled_run_trains_to_the_same_weights_under_the_same_names(tiny_ver
         torch.testing.assert_close(weights[1][name], weights[0][name], rtol=1e-4, atol=1e-6)
 
 
+class LikeAGpu(str):
+    """A device on which reading a number would wait, as far as the engine can tell."""
+
+    type = "cuda"
+
+
+class Watched(torch.Tensor):
+    """The numbers of a step."""
+
+
 def test_numbers_are_read_from_the_device_only_for_the_progress_line(tiny_veri, tmp_path, monkeypatch):
     made = engine(tiny_veri, network=TinyNet)
-    reads = []
-    monkeypatch.setattr(Progress, "note", lambda self, results, *_: reads.append(len(results)))
+    made.device = LikeAGpu("cpu")
+    reads, inside = [], []
+
+    def watch(name):
+        read = getattr(torch.Tensor, name)
+
+        def watched(self, *args, **options):
+            # the loss looks at labels too where they are on a CPU
+            if (inside and self.dtype != torch.int64) or isinstance(self, Watched):
+                reads.append((made.epoch, made.batch))
+            return read(self, *args, **options)
+
+        monkeypatch.setattr(torch.Tensor, name, watched)
+
+    for name in ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__"):
+        watch(name)
+    step = TrainStep.__call__
+
+    def watched_step(self, *args):
+        inside.append(True)
+        result = step(self, *args)
+        inside.clear()
+        return StepResult(*(value.as_subclass(Watched) for value in result))
+
+    monkeypatch.setattr(TrainStep, "__call__", watched_step)
     made.run(save_dir=str(tmp_path), max_epoch=2, print_freq=3, pictures=False)
-    assert reads == [3, 1, 3, 1]
+    assert list(dict.fromkeys(reads)) == [(0, 3), (0, 4), (1, 3), (1, 4)]
+
+
+def test_what_is_journalled_is_json_and_lasts_over_a_resume(tiny_veri, tmp_path):
+    def strict(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    for epochs in (1, 2):
+        made = engine(tiny_veri, network=TinyNet)
+        made.run(save_dir=str(tmp_path), max_epoch=epochs, print_freq=3, pictures=False, resume="auto")
+    journal = Journal(tmp_path, made.global_step)
+    journal.write("train", 9, {"loss": float("inf"), "gradient_norm": float("nan"), "lr": 0.1})
+    journal.close()
+    lines = [json.loads(line, parse_constant=strict) for line in (tmp_path / "metrics.jsonl").open()]
+    assert (lines[-1]["loss"], lines[-1]["gradient_norm"], lines[-1]["lr"]) == (None, None, 0.1)
+    trained = [line for line in lines if line["kind"] == "train"]
+    assert [(line["step"], line.get("steps")) for line in trained] == [(3, 3), (4, 1), (7, 3), (8, 1), (9, None)]
+    shown = EventAccumulator(str(tmp_path)).Reload().Scalars("train/loss")
+    # files of one second are read in any order
+    assert sorted({event.step for event in shown} - {9}) == [3, 4, 7, 8]
 
 
 def test_best_is_kept_on_validation_or_when_asked_on_test(tiny_veri, tmp_path, caplog):

@@ -102,7 +102,7 @@ def test_half_precision_without_a_finite_gradient_is_not_trained_to_the_end(tiny
 def _paths(made, epoch, batch):
     made.sampler.seek(epoch, batch)
     keys = next(iter(made.sampler))
-    return [made.train_loader.dataset.items[index][0] for index, _ in keys]
+    return [made.train_loader.dataset.items[index][0] for index, *_ in keys]
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_training_goes_on_and_says_so(tiny_veri, tmp_path):

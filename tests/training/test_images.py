@@ -1,13 +1,18 @@
 """Every kind of image file becomes upright RGB, or one line that names it."""
 
+import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from PIL import Image
+from networks import TinyNet
+from PIL import Image, features
+from processes import together
 from runs import manager
 from torch.utils.data import get_worker_info
 
+from torchreid_dfrst import training
 from torchreid_dfrst.data.batches import Images
 from torchreid_dfrst.data.images import BadImageError, read_image
 
@@ -18,9 +23,12 @@ def picture(size=(8, 6)):
     return Image.fromarray(values)
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "1", "LA"])
-def test_modes_become_rgb(mode, tmp_path):
-    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [*((mode, "png") for mode in ("L", "P", "RGB", "RGBA", "1", "LA")), ("CMYK", "tif"), ("CMYK", "jpg")],
+)
+def test_modes_become_rgb(mode, form, tmp_path):
+    path = tmp_path / f"image.{form}"
     picture().convert(mode).save(path)
     found = read_image(path)
     assert (found.mode, found.size) == ("RGB", (8, 6))
@@ -83,6 +91,25 @@ def test_a_bad_file_is_named_with_its_reason(how, tmp_path):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_a_damaged_avif_file_is_a_bad_image(tmp_path):
+    path = tmp_path / "image.avif"
+    picture((64, 64)).save(path)
+    whole = path.read_bytes()
+    start = whole.index(b"mdat") + 4
+    path.write_bytes(whole[:start] + bytes(len(whole) - start))
+    with pytest.raises(BadImageError, match="cannot be read as an image"):
+        read_image(path)
+
+
+def test_errors_of_decoders_are_bad_images_but_memory_is_not(tmp_path, monkeypatch):
+    picture().save(tmp_path / "image.png")
+    for error in (RuntimeError("Failed to decode frame 0"), MemoryError()):
+        monkeypatch.setattr(Image.Image, "load", Mock(side_effect=error))
+        with pytest.raises(BadImageError if isinstance(error, RuntimeError) else MemoryError):
+            read_image(tmp_path / "image.png")
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_by_default_training_stops_at_a_bad_file_in_one_line(workers, tiny_veri):
     data = manager(tiny_veri, workers=workers)
@@ -111,6 +138,59 @@ def test_skipping_keeps_p_identities_with_k_images(workers, tiny_veri):
     assert set(data.skipped) == bad
 
 
+def test_what_replaces_a_bad_image_is_not_in_the_batch_already_for_any_number_of_processes(tiny_veri):
+    options = {"on_bad_image": "skip", "num_instances": 4}
+    whole, *parts = [manager(tiny_veri, **options)] + [
+        manager(tiny_veri, **options, rank=rank, world_size=4) for rank in range(4)
+    ]
+    files = sorted((tiny_veri / "veri776" / "image_train").iterdir())
+    for k in (3, 4, 12):  # two of the 8 images of an identity, one of another
+        spoil(files[k], "empty")
+    replaced = 0
+    for epoch in range(8):
+        for data in (whole, *parts):
+            data.sampler.seek(epoch)
+        for batch, *shares in zip(whole.train_loader, *(part.train_loader for part in parts), strict=True):
+            assert len(set(batch["impath"])) == 8
+            assert batch["impath"] == [path for share in shares for path in share["impath"]]
+            replaced += sum(map(bool, batch["bad"]))
+    assert replaced >= 8
+
+
+def test_with_too_few_readable_images_one_is_repeated(tiny_veri):
+    data = manager(tiny_veri, on_bad_image="skip", num_instances=4)
+    for path in sorted((tiny_veri / "veri776" / "image_train").glob("0003_*"))[3:]:
+        spoil(path, "empty")
+    for batch in data.train_loader:
+        mine = [path for path in batch["impath"] if "/0003_" in path]
+        assert not mine or (len(mine) == 4 and len(set(mine)) == 3)
+
+
+def skip_in_training(root, folder):
+    # what is tested is what is listed, not the network
+    training.build_model = lambda classes, **_: TinyNet(classes)
+    sets = {"root": str(root), "sources": "veri776", "height": 32, "width": 32, "batch_size_train": 8}
+    training.train(
+        {
+            "model": {},
+            "data": {**sets, "num_instances": 2, "workers": 0, "on_bad_image": "skip"},
+            "loss": {},
+            "optim": {},
+            "scheduler": {},
+            "train": {"save_dir": str(folder), "max_epoch": 1, "pictures": False},
+        }
+    )
+
+
+def test_what_any_process_skipped_is_listed(tiny_veri, tmp_path):
+    files = sorted((tiny_veri / "veri776" / "image_test").iterdir())
+    bad = [str(spoil(files[k], "empty")) for k in (4, 5)]  # each is embedded by another process
+    together(skip_in_training, 2, tiny_veri, tmp_path / "run", folder=tmp_path)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["skipped_images"] == bad
+    said = (tmp_path / "process-0.log").read_text()
+    assert all(f"skipped, could not be read: {path}" in said for path in bad) and "2 image files were skipped" in said
+
+
 def test_skipped_test_images_are_left_out_and_listed(tiny_veri):
     bad = str(spoil(sorted((tiny_veri / "veri776" / "image_test").iterdir())[5], "empty"))
     data = manager(tiny_veri, on_bad_image="skip")
@@ -131,8 +211,9 @@ def test_an_identity_without_a_readable_image_is_an_error(tiny_veri):
     data = manager(tiny_veri, on_bad_image="skip")
     for path in (tiny_veri / "veri776" / "image_train").glob("0003_*"):
         spoil(path, "empty")
-    with pytest.raises(BadImageError, match="has no readable image"):
+    with pytest.raises(BadImageError, match="has no readable image") as error:
         list(data.train_loader)
+    assert "skip" not in str(error.value), "that is what was asked for already"
 
 
 def test_augmentation_depends_on_the_seed_alone(tiny_veri):

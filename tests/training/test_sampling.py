@@ -57,7 +57,7 @@ def test_seeking_skips_and_changes_nothing_else():
     sampler = EpochSampler(np.repeat(np.arange(10), 9), 16, 4, seed=5)
     sampler.seek(1)
     whole = list(sampler)
-    assert len({seed for batch in whole for _, seed in batch}) == len(whole) * 16, "each place has its own seed"
+    assert len({seed for batch in whole for _, seed, _ in batch}) == len(whole) * 16, "each place has its own seed"
     sampler.seek(1, 3)
     assert list(sampler) == whole[3:]
 

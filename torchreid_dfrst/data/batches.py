@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,15 +16,18 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchreid_dfrst.data.images import BadImageError, read_image
 
 Item = tuple[str, int, int, int]
+Key = int | tuple[int, int] | tuple[int, int, tuple[int, ...]]
 Change = Callable[[Image.Image, str], Image.Image]
 
 
 class Images(Dataset):
     """Images on disk as torchreid's items: a dict of ``img``, ``pid``, ``camid``, ``impath``, ``dsetid``, ``bad``.
 
-    An index is an image number, or ``(image number, seed)`` for a random transform that depends on nothing else. A
-    file that cannot be read comes back as a ``BadImageError``, or, with ``substitute``, as the next readable image of
-    the same identity, so that a batch keeps its P identities with K images; ``bad`` then holds the file left out.
+    An index is an image number, ``(image number, seed)`` for a random transform that depends on nothing else, or
+    ``(image number, seed, batch)`` with the numbers of the whole batch. A file that cannot be read comes back as a
+    ``BadImageError``, or, with ``substitute``, as the next readable image of the same identity that the batch does
+    not hold yet (if there is one), so that a batch keeps its P identities with K images; ``bad`` then holds the file
+    left out.
 
     Args:
         items: ``(path, identity, camera, data set)`` per image.
@@ -52,9 +56,9 @@ class Images(Dataset):
         """Number of images."""
         return len(self.items)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any] | BadImageError:
+    def __getitem__(self, key: Key) -> dict[str, Any] | BadImageError:
         """The item, or the error that says why there is none."""
-        index, seed = key if isinstance(key, tuple) else (key, None)
+        index, seed, *batch = key if isinstance(key, tuple) else (key, None)
         path, identity, camera, source = self.items[index]
         bad = ""
         try:
@@ -62,12 +66,14 @@ class Images(Dataset):
         except BadImageError as error:
             if not self.substitute:
                 return error
-            found = self._sibling(index)
-            if found is None:
+            other = self._sibling(index, *batch)
+            if other is None:
                 return BadImageError(
-                    path, f"cannot be replaced, for identity {identity} has no readable image ({error})"
+                    path,
+                    f"cannot be replaced, for its identity has no readable image in training ({error.args[1]}); "
+                    "repair one of them, or take the identity out of the list of training images",
                 )
-            bad, (path, image) = path, found
+            bad, path, image = path, self.items[other][0], self._read(other)
         with _seeded(seed):
             tensor = self._transform(image)
         return {"img": tensor, "pid": identity, "camid": camera, "impath": path, "dsetid": source, "bad": bad}
@@ -91,15 +97,30 @@ class Images(Dataset):
             image = step(image)
         return image
 
-    def _sibling(self, index: int) -> tuple[str, Any] | None:
+    def _sibling(self, index: int, batch: Sequence[int] = ()) -> int | None:
+        """What replaces an unreadable image: a function of the batch alone, whichever process asks."""
         family = self.siblings[self.items[index][1]]
-        place = family.index(index)
-        for other in family[place + 1 :] + family[:place]:
-            try:
-                return self.items[other][0], self._read(other)
-            except BadImageError:
+        mates = list(dict.fromkeys(mate for mate in batch if mate in family)) or [index]
+        taken = set(mates)
+        chosen = None
+        # unreadable ones earlier in the batch choose first
+        for bad in mates[: mates.index(index) + 1]:
+            if bad != index and self._readable(bad):
                 continue
-        return None
+            place = family.index(bad)
+            others = family[place + 1 :] + family[:place]
+            # one that the batch holds already is better than none
+            chosen = next(filter(self._readable, sorted(others, key=taken.__contains__)), None)
+            if chosen is not None:
+                taken.add(chosen)
+        return chosen
+
+    def _readable(self, index: int) -> bool:
+        try:
+            self._read(index)
+        except BadImageError:
+            return False
+        return True
 
 
 class Loader(DataLoader):
@@ -112,7 +133,8 @@ class Loader(DataLoader):
 
     Raises:
         BadImageError: while iterating, an image cannot be read and ``skip`` is not set.
-        ChildProcessError: while iterating, a worker process died.
+        ChildProcessError: while iterating, a worker process died. PyTorch's handler of SIGCHLD, which would raise this
+            anywhere in the main process, in the middle of a step or of a save, is taken out.
     """
 
     def __init__(self, images: Images, skip: bool = False, **options: Any) -> None:
@@ -120,14 +142,19 @@ class Loader(DataLoader):
         super().__init__(
             images, collate_fn=_collate, generator=torch.Generator(), worker_init_fn=_ignore_interrupts, **options
         )
-        self.skip = skip
+        self.images, self.skip = images, skip
         self.skipped: set[str] = set()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         """Batches as torchreid's loaders give them."""
-        batches = super().__iter__()
+        batches: Iterator[Any] | None = None
         while True:
             try:
+                if batches is None:
+                    batches = super().__iter__()
+                    if self.num_workers and threading.current_thread() is threading.main_thread():
+                        # next() finds the dead by itself
+                        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 batch, errors = next(batches)
             except StopIteration:
                 return
@@ -140,6 +167,8 @@ class Loader(DataLoader):
                     "(0 loads in the main process) or the batch size"
                 ) from error
             for bad in errors:
+                if self.images.substitute:
+                    raise bad
                 if not self.skip:
                     raise BadImageError(
                         bad.path,

@@ -56,7 +56,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise BadImageError(path, f"has more than {max_pixels:,} pixels: crop it") from error
-    except (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, RuntimeError) as error:
         # Pillow's decoders raise all of these on broken files
         raise BadImageError(path, f"cannot be read as an image ({_reason(path, error)})") from error
 

@@ -74,7 +74,9 @@ def shuffled_epoch(count: int, batch: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class EpochSampler:
-    """Batches for a ``DataLoader``: lists of ``(image, seed)``, where the seed fixes the image's augmentation.
+    """Batches for a ``DataLoader``: lists of ``(image, seed, batch)``.
+
+    The seed fixes the image's augmentation; the batch is the whole one, over all processes.
 
     All of it is a pure function of seed, epoch and place in the epoch: neither the number of worker processes nor
     where a run was interrupted changes what the model sees. With several processes (ranks), each takes its slice of
@@ -136,14 +138,15 @@ class EpochSampler:
         """Batches of a whole epoch."""
         return self.steps
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int, tuple[int, ...]]]]:
         """This process's part of each batch from ``start`` on."""
         rows = self.epoch_rows(self.epoch)
         seeds = np.random.SeedSequence([self.seed, self.epoch, 1]).generate_state(rows.size).reshape(rows.shape)
         share = self.batch // self.world_size
         part = slice(self.rank * share, (self.rank + 1) * share)
-        for images, keys in zip(rows[self.start :, part].tolist(), seeds[self.start :, part].tolist(), strict=True):
-            yield list(zip(images, keys, strict=True))
+        for images, keys in zip(rows[self.start :].tolist(), seeds[self.start :, part].tolist(), strict=True):
+            batch = tuple(images)
+            yield [(image, key, batch) for image, key in zip(images[part], keys, strict=True)]
 
 
 def _deck(images: np.ndarray, instances: int, rng: np.random.Generator) -> list[np.ndarray]:

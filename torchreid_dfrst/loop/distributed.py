@@ -64,6 +64,10 @@ def current() -> Group:
     return Group(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
 
 
+class OtherProcessError(OSError):
+    """Another process of the run cannot go on; the message is what it said."""
+
+
 def of_all(value: Any) -> list[Any]:
     """What each process gave, by rank; ``[value]`` without a group."""
     values = [value]
@@ -92,6 +96,29 @@ def together(make: Callable[[], T]) -> list[T]:
         if failed is not None:
             raise failed
     return [made for made, _ in outcomes]
+
+
+def raise_together(error: Exception | None) -> None:
+    """Raise in all processes, or in none: called by each with what happened to it, waits for all of them.
+
+    Raises:
+        Exception: ``error`` itself.
+        OtherProcessError: there was none here, but in another process.
+    """
+    said = of_all(None if error is None else str(error))
+    if error is not None:
+        raise error
+    for rank, text in enumerate(said):
+        if text is not None:
+            raise OtherProcessError(f"process {rank}: {text}")
+
+
+def mean_over_group(values: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over all processes, the same in each."""
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return values
+    dist.all_reduce(values)
+    return values / dist.get_world_size()
 
 
 class _Gather(torch.autograd.Function):

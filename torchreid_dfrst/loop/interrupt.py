@@ -17,6 +17,14 @@ EXIT_CODE = 75
 """Exit code of a run that was stopped by a signal and can be resumed (EX_TEMPFAIL: try again later)."""
 
 
+MARKER = "stopped"
+"""File that a stopped run leaves in its folder until it is resumed: torchrun passes no exit code on."""
+
+
+class AskedToStop(Exception):
+    """A stop was asked for in the middle of something that can be done again; never leaves a run."""
+
+
 class StoppedError(RuntimeError):
     """Training was asked to stop; its state is saved and the message says where."""
 
@@ -31,7 +39,6 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
         self._before: dict[signal.Signals, Any] = {}
-        self._pending: tuple[Any, torch.Tensor] | None = None
 
     def __enter__(self) -> StopRequest:
         """Take over the signals."""
@@ -43,23 +50,31 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the signals back."""
+        """Give the signals back; what was asked for has been done, or is too late."""
+        self.requested = False
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def ask(self) -> None:
-        """Start to compare notes with the other processes; the exchange runs beside the step."""
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            flag = torch.tensor(float(self.requested))
-            self._pending = (dist.all_reduce(flag, async_op=True), flag)
+    def agree(self, failed: bool = False) -> tuple[bool, bool]:
+        """Compare notes with all processes, which wait for each other here.
 
-    def agreed(self) -> bool:
-        """Has any process been asked to stop? The same answer in all processes at the same step."""
-        if self._pending is None:
-            return self.requested
-        (work, flag), self._pending = self._pending, None
-        work.wait()
-        return bool(flag.item())
+        Args:
+            failed: this process cannot take part in the next step.
+
+        Returns:
+            Has any process been asked to stop? Has any failed? The same answers in all processes.
+        """
+        if not (dist.is_initialized() and dist.get_world_size() > 1):
+            return self.requested, failed
+        flags = torch.tensor([float(self.requested), float(failed)])
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        asked, any_failed = (flags > 0).tolist()
+        return asked, any_failed
+
+    def check(self) -> None:
+        """Raise ``AskedToStop`` if this process has been asked to."""
+        if self.requested:
+            raise AskedToStop
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -37,7 +38,7 @@ class Journal:
         path = Path(folder) / NAME
         _rewind(path, step)
         self._file = open(path, "a", encoding="utf-8")
-        self.writer = SummaryWriter(log_dir=str(folder), purge_step=step if step else None)
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Add one line to ``metrics.jsonl`` and its numbers to TensorBoard under ``kind/``.
@@ -45,13 +46,14 @@ class Journal:
         Args:
             kind: ``train``, or what was evaluated.
             step: optimiser steps taken so far.
-            values: JSON types.
+            values: JSON types; a number that is not finite, for which JSON has no word, becomes null in the file.
         """
         if self._file is None:
             return
-        line = {"kind": kind, "step": step, **values, "time": round(time.time(), 3)}
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        line = {"kind": kind, "step": step, **finite, "time": round(time.time(), 3)}
         try:
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
         except OSError as error:
             # what could not be written waits in the file object for the next line

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from torchreid_dfrst.loop.distributed import mean_over_group
 from torchreid_dfrst.loop.journal import Journal
 from torchreid_dfrst.loop.step import StepResult
 
@@ -43,19 +44,20 @@ class Progress:
     def note(self, results: list[StepResult], step: int, rate: float, epoch: int, images_left: int) -> None:
         """Read the numbers of the last steps from the device, all at once, and pass their means on.
 
+        Called in all processes: the means are over the rows of all of them.
+
         Args:
-            results: of the steps since the last note.
+            results: of the steps since the last note, or since the run was resumed; the journal says how many.
             step: optimiser steps taken so far in the run.
             rate: learning rate of the last step.
             epoch: number of the epoch, from 1.
             images_left: of the whole run, for the time left.
         """
         images_per_s = self.images / (time.perf_counter() - self.began)
-        means = torch.stack([torch.stack(result) for result in results]).mean(0).tolist()
+        means = mean_over_group(torch.stack([torch.stack(result) for result in results]).mean(0)).tolist()
         values = dict(zip(StepResult._fields, means, strict=True))
-        self.journal.write(
-            "train", step, {**values, "lr": rate, "images_per_s": round(images_per_s, 2), "epoch": epoch}
-        )
+        pace = {"lr": rate, "images_per_s": round(images_per_s, 2), "epoch": epoch, "steps": len(results)}
+        self.journal.write("train", step, {**values, **pace})
         line = f"loss {values['loss']:.3f} acc {values['accuracy']:.0%} {images_per_s:.0f} images/s"
         if self.bar is not None:
             self.bar.set_postfix_str(f"{line}, {duration(images_left / images_per_s)} left in all")

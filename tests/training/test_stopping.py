@@ -1,0 +1,176 @@
+"""Stopped with all its processes, in an evaluation, by a dead loader or a bad file: saved, together, with one line."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+from networks import TinyNet
+from processes import launch, quick
+from runs import engine, run
+from torch.utils.data import _utils
+
+from torchreid_dfrst import checkpoint
+from torchreid_dfrst.data.images import BadImageError
+from torchreid_dfrst.loop import distributed
+from torchreid_dfrst.loop.distributed import OtherProcessError
+from torchreid_dfrst.loop.interrupt import EXIT_CODE, MARKER, StoppedError
+
+SEVERAL = {"save_freq": 100, "save_steps": 0, "eval_freq": -1, "print_freq": 1, "pictures": False}
+
+
+class SlowNet(TinyNet):
+    """Most of a step is spent here, so that this is where signals arrive."""
+
+    def forward(self, x):
+        if self.training:
+            time.sleep(0.1)
+        return super().forward(x)
+
+
+def a_job_of_its_own(root, folder):
+    """Training with loading processes, in a group of processes that can be signalled as a whole, on a slow disk."""
+    os.setsid()
+    save = checkpoint.save
+
+    def slow(path, state):
+        time.sleep(1)
+        return save(path, state)
+
+    checkpoint.save = slow
+    try:
+        run(root, folder, data={"workers": 2, "network": SlowNet}, **SEVERAL)
+    except SystemExit:
+        # whoever leaves first ends the others, under torchrun
+        print("saved" if checkpoint.all_steps(folder / "checkpoints") else "left before the checkpoint was there")
+        raise
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_sigterm_to_the_whole_job_loading_processes_included_saves_and_leaves(count, tiny_veri, tmp_path):
+    folder = tmp_path / "run"
+    processes, logs = launch(a_job_of_its_own, count, tiny_veri, folder, folder=tmp_path)
+    _until(lambda: _lines(folder / "metrics.jsonl") > 1, processes)
+    for process in processes:
+        os.killpg(process.pid, signal.SIGTERM)
+    said = _finished(processes, logs)
+    assert [process.exitcode for process in processes] == [EXIT_CODE] * count, said
+    assert said.count("saved\n") == count and "Traceback" not in said, said
+    [path] = checkpoint.all_steps(folder / "checkpoints")
+    assert (folder / MARKER).read_text() == f"after step {int(path.stem[5:])}\n"
+    process = quick(run, tiny_veri, folder, log=tmp_path / "again")
+    process.join()
+    assert process.exitcode == 0 and not (folder / MARKER).exists()
+
+
+def _lines(path):
+    return len(path.read_text().splitlines()) if path.is_file() else 0
+
+
+def _until(condition, processes, timeout=120):
+    end = time.monotonic() + timeout
+    while not condition() and all(process.is_alive() for process in processes) and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def _finished(processes, logs):
+    for process in processes:
+        process.join(120)
+    return "\n".join(log.read_text() for log in logs)
+
+
+def test_a_worker_that_dies_while_the_main_process_computes_is_one_message(tiny_veri, tmp_path, monkeypatch):
+    class Murderous(SlowNet):
+        steps = 0
+
+        def forward(self, x):
+            if self.training:
+                self.steps += 1
+                if self.steps == 2:
+                    os.kill(made.train_loader._iterator._workers[0].pid, signal.SIGKILL)
+            return super().forward(x)
+
+    monkeypatch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
+    made = engine(tiny_veri, network=Murderous, workers=1)
+    with pytest.raises(ChildProcessError, match=r"a data loading process died .* lower data\.workers"):
+        made.run(save_dir=str(tmp_path), max_epoch=3, **SEVERAL)
+    [path] = checkpoint.all_steps(tmp_path / "checkpoints")
+    assert int(path.stem[5:]) == made.global_step >= 2, "what had been trained is there"
+
+
+def test_sigterm_in_an_evaluation_ends_it_and_the_epoch_is_on_disk_before(tiny_veri, tmp_path):
+    class Stopped(TinyNet):
+        def forward(self, x):
+            seen.append("train" if self.training else "test")
+            if seen.count("test") == 3:
+                assert [path.stem[-2:] for path in checkpoint.all_steps(tmp_path / "checkpoints")] == ["04"]
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().forward(x)
+
+    seen = []
+    options = {**SEVERAL, "save_dir": str(tmp_path), "max_epoch": 2, "eval_freq": 1}
+    with pytest.raises(StoppedError, match="after step 4"):
+        engine(tiny_veri, network=Stopped, batch_size_test=4).run(**options)
+    assert seen == ["train"] * 4 + ["test"] * 3
+    made = engine(tiny_veri, network=TinyNet)
+    metrics = made.run(**options, resume="auto")
+    assert made.epoch == 2 and metrics["veri776"]["mAP"] > 0
+    assert (tmp_path / "metrics.jsonl").read_text().count('"kind": "veri776"') == 2
+
+
+def test_a_signal_before_the_first_step_of_an_epoch_is_heeded_at_once(tiny_veri, tmp_path):
+    made = engine(tiny_veri, network=TinyNet)
+    count = made.sampler.seek
+
+    def seek(epoch, start=0):
+        if epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        count(epoch, start)
+
+    made.sampler.seek = seek
+    with pytest.raises(StoppedError, match="after step 4"):
+        made.run(save_dir=str(tmp_path), max_epoch=2, **SEVERAL)
+
+
+def a_bad_image_for_one(root, folder):
+    try:
+        run(root, folder, **SEVERAL)
+    except BadImageError as error:
+        print(error)
+        sys.exit(3)
+    except OtherProcessError as error:
+        print(error)
+        sys.exit(4)
+
+
+def test_a_bad_image_in_one_process_is_one_line_in_each(tiny_veri, tmp_path):
+    bad = sorted((tiny_veri / "veri776" / "image_train").iterdir())[3]
+    bad.write_bytes(b"")
+    processes, logs = launch(a_bad_image_for_one, 2, tiny_veri, tmp_path / "run", folder=tmp_path)
+    said = _finished(processes, logs)
+    codes = [process.exitcode for process in processes]
+    assert sorted(codes) == [3, 4], said
+    told = logs[codes.index(4)].read_text()
+    assert f"process {codes.index(3)}: {bad} cannot be read" in told and "Traceback" not in told
+
+
+def embed_with_one_part_missing(root):
+    group = distributed.start()
+    made = engine(root, network=TinyNet)
+    if group.rank == 1:
+        path = made.test_loader["veri776"]["query"].dataset.items[2][0]
+        made.test_loader["veri776"]["query"].dataset.items[2] = (path + ".gone", 0, 0, 0)
+    try:
+        made.test()
+    except (BadImageError, OtherProcessError) as error:
+        print(type(error).__name__, error)
+    distributed.stop()
+
+
+def test_an_evaluation_that_fails_in_one_process_ends_in_all(tiny_veri, tmp_path):
+    processes, logs = launch(embed_with_one_part_missing, 2, tiny_veri, folder=tmp_path)
+    said = _finished(processes, logs)
+    assert [process.exitcode for process in processes] == [0, 0], said
+    assert "OtherProcessError process 1: " in logs[0].read_text() and "BadImageError" not in logs[0].read_text()
+    assert "BadImageError " in logs[1].read_text() and said.count("no such file") == 2
