@@ -454,8 +454,6 @@ class DFRSTEngine(torchreid.engine.Engine):
         if name not in metrics:
             return
         before, mean = self.best, metrics[name]["mAP"]
-        if before.get("step") == self.global_step:
-            before = {}  # of this very moment: the run was killed before the files were there
         if mean <= before.get("mAP", -1.0):
             return
         self.best = {"mAP": mean, "step": self.global_step, "epoch": self.epoch, "chosen_on": name}
@@ -464,7 +462,7 @@ class DFRSTEngine(torchreid.engine.Engine):
         try:
             if path is not None:
                 checkpoint.copy(path, self.keeper.folder / "best.pt")
-                self._export("best.safetensors")
+                self._export("best.safetensors", best=self.best)
         except OSError as error:
             kept = False
             logger.error("the best weights so far could not be kept (%s): training goes on", error)
@@ -472,9 +470,9 @@ class DFRSTEngine(torchreid.engine.Engine):
         if not distributed.of_all(kept)[0]:
             self.best = before
 
-    def _export(self, name: str) -> None:
+    def _export(self, name: str, **more: Any) -> None:
         if self.group.main:
-            about = {**self.describe, "step": self.global_step, "epoch": self.epoch}
+            about = {**self.describe, "step": self.global_step, "epoch": self.epoch, **more}
             checkpoint.export(self.save_dir / name, self.model, about)
 
     def _save(self, final: bool = False, alone: bool = False) -> Path | None:

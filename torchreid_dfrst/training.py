@@ -24,7 +24,7 @@ from torchreid_dfrst.loop import distributed
 from torchreid_dfrst.loop.memory import keep_freed
 from torchreid_dfrst.loop.schedule import build_scheduler
 from torchreid_dfrst.losses import DFRSTLoss
-from torchreid_dfrst.models import FACTORIES, build
+from torchreid_dfrst.models import FACTORIES, build, default_options
 from torchreid_dfrst.models.dfrst import DFRST
 from torchreid_dfrst.models.weights import load_shared
 from torchreid_dfrst.names import nearest
@@ -214,13 +214,15 @@ def _list_skipped(paths: Sequence[str], first_step: int) -> None:
 
 
 def resolved(config: Config) -> Config:
-    """The configuration with the defaults of whatever it leaves out, as far as training reads it.
-
-    The options of a network stay as they are given: their defaults go by its name, see ``models.FACTORIES``.
-    """
+    """The configuration with the defaults of whatever it leaves out, as far as training reads it."""
     read = sections()
-    own = {"model": keywords(build_model).defaults, **{name: read[name].defaults for name in SECTIONS}}
-    return {name: {**own.get(name, {}), **section} for name, section in config.items()}
+    defaults = {name: read[name].defaults for name in SECTIONS}
+    defaults["model"] = keywords(build_model).defaults
+    network = {**defaults["model"], **config["model"]}["name"]
+    if network in FACTORIES:
+        options = {"weights": None, **default_options(network)}
+        defaults["model"].update({name: value for name, value in options.items() if name in read["model"]})
+    return {name: {**defaults.get(name, {}), **section} for name, section in config.items()}
 
 
 def _write_settings(folder: Path, config: Config, command: Sequence[str]) -> None:

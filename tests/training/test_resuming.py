@@ -245,3 +245,23 @@ def test_best_weights_that_did_not_fit_on_the_disk_are_not_called_the_best(tiny_
         # the save for the best alone, after that of the epoch's end
         patched.setattr(Keeper, "save", lambda self, *rest: save(self, *rest) if rest[3] else None)
         assert go(tiny_veri, tmp_path / "save", **ON_TEST).best == {}
+
+
+def test_the_best_of_a_course_that_was_left_is_not_the_best_of_the_new_one(tiny_veri, tmp_path, monkeypatch):
+    # the evaluation after step 8 is repeated by each run that goes on from there
+    scores = iter([0.5, 0.4, 0.7, 0.45, 0.45, 0.46])
+
+    def scored(self, best=False, **_):
+        metrics = {"veri776": {"mAP": next(scores)}}
+        self._keep_best(metrics)
+        return metrics
+
+    monkeypatch.setattr(DFRSTEngine, "_evaluate_all", scored)
+    made = go(tiny_veri, tmp_path, **{**ON_TEST, "max_epoch": 3, "keep_freq": 1})
+    assert (made.best["mAP"], made.best["step"]) == (0.7, 12) and kept_best(tmp_path, made)
+    second = str(checkpoint.step_path(tmp_path / "checkpoints", 8))
+    assert checkpoint.load(second)["best"]["step"] == 4, "whose weights those of step 12 have replaced"
+    made = go(tiny_veri, tmp_path, **{**ON_TEST, "max_epoch": 2, "resume": second})
+    assert (made.best["mAP"], made.best["step"]) == (0.45, 8) and kept_best(tmp_path, made)
+    made = go(tiny_veri, tmp_path, **{**ON_TEST, "max_epoch": 3})
+    assert (made.best["mAP"], made.best["step"]) == (0.46, 12) and kept_best(tmp_path, made)

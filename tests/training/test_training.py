@@ -68,7 +68,7 @@ def test_a_run_leaves_everything_needed_to_use_and_repeat_it(once):
     written = config.load(folder / "config.yaml", [], sections())
     assert written["data"]["height"] == 32, "as it was given"
     assert (written["optim"]["lr"], written["data"]["width"], written["train"]["seed"]) == (0.0003, 32, 0), "defaults"
-    assert written["model"] == SMALL["model"]
+    assert written["model"].items() > SMALL["model"].items() and written["model"]["attention"] == "channel-spatial"
     assert (folder / "command.txt").read_text() == "train.py\n"
     kinds = [json.loads(line)["kind"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert kinds == ["train", "train", "validation", "veri776"] * 2
@@ -132,7 +132,7 @@ def test_a_finished_run_is_not_overwritten_and_can_be_extended(tiny_veri, traine
     assert config.load(folder / "config.yaml", [], sections())["train"]["max_epoch"] == 3
 
 
-@pytest.mark.parametrize("name", ["dfrst_resnet18", "resnet18"])
+@pytest.mark.parametrize("name", ["dfrst_resnet18", "prn_resnet18", "baseline_resnet18", "resnet18"])
 def test_a_resolved_configuration_is_a_configuration(name, tiny_veri, tmp_path):
     given = small(tiny_veri, tmp_path)
     given["model"] = {"name": name, "pretrained": False}
@@ -142,6 +142,8 @@ def test_a_resolved_configuration_is_a_configuration(name, tiny_veri, tmp_path):
     (tmp_path / "c.yaml").write_text(config.dump(whole))
     read = config.load(tmp_path / "c.yaml", [], sections())
     model = build_model(4, **read["model"])
+    again = build_model(4, **given["model"])
+    assert str(model) == str(again), "saying the defaults changes nothing"
     assert type(build_optimizer(model, **read["optim"])) is torch.optim.Adam
     DataManager(**read["data"])
 

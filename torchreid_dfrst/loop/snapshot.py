@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -92,7 +93,24 @@ def resume(engine: DFRSTEngine, asked: str | None) -> Mapping[str, Any] | None:
             f"the processes read different checkpoints in {found}, of steps {', '.join(map(str, steps))}: "
             "train.save_dir must be seen by all machines"
         )
+    engine.best = distributed.of_all(_best_kept(engine))[0]
     return random[engine.group.rank]
+
+
+def _best_kept(engine: DFRSTEngine) -> dict[str, Any]:
+    """The best so far as the file of its weights tells it, which may be older or younger than the checkpoint."""
+    path = engine.save_dir / "best.json"
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        if engine.best:
+            logger.warning("the best weights (%s) are not there (%s): the next evaluation's are", engine.best, error)
+        return {}
+    best: dict[str, Any] = about.get("best", {})
+    if best.get("step", 0) <= engine.global_step:
+        return best
+    logger.warning("%s is of step %d, after this one: the next evaluation's weights replace it", path, best["step"])
+    return {}
 
 
 def restore(engine: DFRSTEngine, path: Path) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,78 +13,89 @@ from torchreid_dfrst.models.peers import PRN, GlobalNetwork
 from torchreid_dfrst.models.weights import load_body, load_imagenet
 from torchreid_dfrst.names import nearest
 
+NETWORKS: dict[str, tuple[Callable[..., BranchNetwork], dict[str, Any]]] = {
+    "dfrst": (DFRST, {}),
+    "dfrst_resnet18": (DFRST, {"backbone": "resnet18"}),
+    "dfrst_coarse": (DFRST, {"fine": False, "divisions": (), "attention": "none"}),
+    "dfrst_attention": (DFRST, {"divisions": ()}),
+    "prn": (PRN, {}),
+    "prn_resnet18": (PRN, {"backbone": "resnet18"}),
+    "bot": (GlobalNetwork, {}),
+    "bot_resnet18": (GlobalNetwork, {"backbone": "resnet18"}),
+    "baseline": (GlobalNetwork, {"neck": False, "last_stride": 2}),
+    "baseline_resnet18": (GlobalNetwork, {"backbone": "resnet18", "neck": False, "last_stride": 2}),
+}
+"""Name to class, and the options that the name stands for where the class has others."""
+
 
 def dfrst(
     num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
 ) -> BranchNetwork:
     """DFR-ST with ResNet-50, the paper's network."""
-    return _build(DFRST, {}, num_classes, loss, pretrained, options)
+    return _build("dfrst", num_classes, loss, pretrained, options)
 
 
 def dfrst_resnet18(
     num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
 ) -> BranchNetwork:
     """DFR-ST with ResNet-18, to try on a CPU."""
-    return _build(DFRST, {"backbone": "resnet18"}, num_classes, loss, pretrained, options)
+    return _build("dfrst_resnet18", num_classes, loss, pretrained, options)
 
 
 def dfrst_coarse(
     num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
 ) -> BranchNetwork:
     """The coarse stream alone: Table III's xc."""
-    preset = {"fine": False, "divisions": (), "attention": "none"}
-    return _build(DFRST, preset, num_classes, loss, pretrained, options)
+    return _build("dfrst_coarse", num_classes, loss, pretrained, options)
 
 
 def dfrst_attention(
     num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
 ) -> BranchNetwork:
     """Both streams without divisions: Table III's xc + xf1, Table VIII's first row."""
-    return _build(DFRST, {"divisions": ()}, num_classes, loss, pretrained, options)
+    return _build("dfrst_attention", num_classes, loss, pretrained, options)
 
 
 def prn(
     num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
 ) -> BranchNetwork:
     """PRN's single height-channel branch with ResNet-50."""
-    return _build(PRN, {}, num_classes, loss, pretrained, options)
+    return _build("prn", num_classes, loss, pretrained, options)
 
 
 def prn_resnet18(
     num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
 ) -> BranchNetwork:
     """PRN's single height-channel branch with ResNet-18."""
-    return _build(PRN, {"backbone": "resnet18"}, num_classes, loss, pretrained, options)
+    return _build("prn_resnet18", num_classes, loss, pretrained, options)
 
 
 def bot(
     num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
 ) -> BranchNetwork:
     """The strong baseline: ResNet-50, last stride 1, BNNeck."""
-    return _build(GlobalNetwork, {}, num_classes, loss, pretrained, options)
+    return _build("bot", num_classes, loss, pretrained, options)
 
 
 def bot_resnet18(
     num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
 ) -> BranchNetwork:
     """The strong baseline with ResNet-18."""
-    return _build(GlobalNetwork, {"backbone": "resnet18"}, num_classes, loss, pretrained, options)
+    return _build("bot_resnet18", num_classes, loss, pretrained, options)
 
 
 def baseline(
     num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
 ) -> BranchNetwork:
     """ResNet-50 as it is, for cross entropy alone: Table III's baseline."""
-    return _build(GlobalNetwork, {"neck": False, "last_stride": 2}, num_classes, loss, pretrained, options)
+    return _build("baseline", num_classes, loss, pretrained, options)
 
 
 def baseline_resnet18(
     num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
 ) -> BranchNetwork:
     """ResNet-18 as it is, for cross entropy alone."""
-    return _build(
-        GlobalNetwork, {"backbone": "resnet18", "neck": False, "last_stride": 2}, num_classes, loss, pretrained, options
-    )
+    return _build("baseline_resnet18", num_classes, loss, pretrained, options)
 
 
 FACTORIES: dict[str, Callable[..., BranchNetwork]] = {
@@ -128,19 +139,20 @@ def build(
     return FACTORIES[name](num_classes, loss=loss, pretrained=pretrained, weights=weights, **options)
 
 
-def _build(
-    network: Callable[..., BranchNetwork],
-    preset: Mapping[str, Any],
-    num_classes: int,
-    loss: str,
-    pretrained: bool,
-    options: dict[str, Any],
-) -> BranchNetwork:
+def default_options(name: str) -> dict[str, Any]:
+    """The options of a name of ``FACTORIES``, with the values they have where nothing is said."""
+    network, preset = NETWORKS[name]
+    parameters = inspect.signature(network).parameters.values()
+    return {**{p.name: p.default for p in parameters if p.name not in ("num_classes", "loss")}, **preset}
+
+
+def _build(name: str, num_classes: int, loss: str, pretrained: bool, options: dict[str, Any]) -> BranchNetwork:
     weights = options.pop("weights", None)
-    known = [name for name in inspect.signature(network).parameters if name not in ("num_classes", "loss")]
-    for name in options:
-        if name not in known:
-            raise KeyError(f"unknown model option {name!r}{nearest(name, known)}")
+    known = default_options(name)
+    for option in options:
+        if option not in known:
+            raise KeyError(f"unknown model option {option!r}{nearest(option, known)}")
+    network, preset = NETWORKS[name]
     model = network(num_classes=num_classes, loss=loss, **{**preset, **options})
     if weights is not None:
         load_body(model, weights)
