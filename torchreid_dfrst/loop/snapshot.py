@@ -101,12 +101,11 @@ def _best_kept(engine: DFRSTEngine) -> dict[str, Any]:
     """The best so far as the file of its weights tells it, which may be older or younger than the checkpoint."""
     path = engine.save_dir / "best.json"
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        best: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["best"]
+    except (OSError, ValueError, KeyError) as error:
         if engine.best:
-            logger.warning("the best weights (%s) are not there (%s): the next evaluation's are", engine.best, error)
+            logger.warning("the best weights so far are not there (%r): the next evaluation's will be", error)
         return {}
-    best: dict[str, Any] = about.get("best", {})
     if best.get("step", 0) <= engine.global_step:
         return best
     logger.warning("%s is of step %d, after this one: the next evaluation's weights replace it", path, best["step"])
