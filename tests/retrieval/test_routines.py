@@ -53,13 +53,12 @@ def test_products_are_full_and_what_torch_is_allowed_is_put_back(allowed, fails,
     seen = []
 
     def look(a, b):
-        seen.append((torch.get_float32_matmul_precision() if old else current(), reductions()))
+        seen.append((current(), reductions()))
         if fails:
             raise RuntimeError("no product")
         return torch.mm(a, b.t())
 
-    old = not hasattr(torch.backends.cuda.matmul, "fp32_precision")
-    before = torch.get_float32_matmul_precision(), reductions()
+    before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(allowed)
     try:
         outside = current(), reductions()
@@ -73,14 +72,14 @@ def test_products_are_full_and_what_torch_is_allowed_is_put_back(allowed, fails,
         assert (current(), reductions()) == outside
         assert torch.get_float32_matmul_precision() == allowed
     finally:
-        torch.set_float32_matmul_precision(before[0])
+        torch.set_float32_matmul_precision(before)
     assert seen and all(not reduced for _, reduced in seen)
-    assert all(mode == "highest" if old else set(mode) <= {"ieee", "none"} for mode, _ in seen)
+    assert all(set(mode) <= {"ieee", "none"} for mode, _ in seen)
 
 
 def current():
     places = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
-    return tuple(getattr(place, "fp32_precision", None) for place in places)
+    return tuple(place.fp32_precision for place in places)
 
 
 def reductions():
@@ -109,8 +108,6 @@ def test_the_last_thread_that_leaves_puts_back():
 
 def test_a_choice_by_torchs_newer_names_is_no_obstacle():
     place = torch.backends.cuda.matmul
-    if not hasattr(place, "fp32_precision"):
-        pytest.skip("this torch has only the older names")
     before, x = place.fp32_precision, clusters(30, seed=1)[0]
     place.fp32_precision = "tf32"
     try:

@@ -39,12 +39,9 @@ def full_precision() -> Iterator[None]:
 
 def _set() -> Iterator[Callable[[], None]]:
     cuda, mkldnn = torch.backends.cuda.matmul, cast(Any, torch.backends.mkldnn)
-    if hasattr(cuda, "fp32_precision"):
-        for place in (cuda, mkldnn.matmul):
-            if place.fp32_precision not in FULL:
-                yield _change(place, "fp32_precision", place.fp32_precision, "ieee")
-    elif torch.get_float32_matmul_precision() != "highest":  # torch before 2.9
-        yield _restored_precision(torch.get_float32_matmul_precision())
+    for place in (cuda, mkldnn.matmul):
+        if place.fp32_precision not in FULL:
+            yield _change(place, "fp32_precision", place.fp32_precision, "ieee")
     name = "allow_bf16_reduced_precision_reduction"
     if getattr(cuda, name):
         split = getattr(cuda, f"{name}_split_k", None)
@@ -54,8 +51,3 @@ def _set() -> Iterator[Callable[[], None]]:
 def _change(place: object, name: str, old: object, new: object) -> Callable[[], None]:
     setattr(place, name, new)
     return lambda: setattr(place, name, old)
-
-
-def _restored_precision(old: str) -> Callable[[], None]:
-    torch.set_float32_matmul_precision("highest")
-    return lambda: torch.set_float32_matmul_precision(old)
