@@ -57,6 +57,7 @@ def test_sigterm_to_the_whole_job_loading_processes_included_saves_and_leaves(co
     said = _finished(processes, logs)
     assert [process.exitcode for process in processes] == [EXIT_CODE] * count, said
     assert said.count("saved\n") == count and "Traceback" not in said, said
+    assert "FutureWarning" not in said
     [path] = checkpoint.all_steps(folder / "checkpoints")
     assert (folder / MARKER).read_text() == f"after step {int(path.stem[5:])}\n"
     process = quick(run, tiny_veri, folder, log=tmp_path / "again")
@@ -76,7 +77,8 @@ def _until(condition, processes, timeout=120):
 
 def _finished(processes, logs):
     for process in processes:
-        process.join(120)
+        process.join(60)
+        process.kill()
     return "\n".join(log.read_text() for log in logs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -75,9 +76,12 @@ class TrainStep:
         if self.group.world_size > 1:
             synchronize_batch_norm(self.model, device)
             devices = [device] if device.type == "cuda" else None
-            self.run = DistributedDataParallel(
-                self.model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            with warnings.catch_warnings():
+                # its new name is unknown to the oldest PyTorch that will do
+                warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+                self.run = DistributedDataParallel(
+                    self.model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+                )
         if compile:
             self.run = torch.compile(self.run)  # type: ignore[assignment]
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
