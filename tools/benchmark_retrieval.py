@@ -20,7 +20,7 @@ from torchreid_dfrst.benchmark_retrieval import (
 from torchreid_dfrst.commands import command
 
 JOBS = {
-    "rerank": "re-ranking, evaluation and floor in turns; in blocks and fresh processes beyond 20,000 images",
+    "rerank": "re-ranking, evaluation and floor in turns; in blocks and fresh processes beyond 21,000 images",
     "streamed": "re-ranking in blocks and fresh processes, at any size",
     "cold": "the whole job with both mAPs in fresh processes",
     "transit": "fused distances of all pairs against NumPy's, and the bound against the block",

@@ -45,11 +45,41 @@ def test_one_command_fills_the_page_and_draws_the_picture(results, monkeypatch, 
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "LAST YEAR" not in text
     for job in ("rerank", "cold", "transit", "clustering", "streamed"):
         assert f"--job {job}" in text
-    for words in ("SpCL", "cold process", "all x all", "peak memory", "of the floor", "240 x 16", "within the bound"):
+    for words in (
+        "SpCL",
+        "cold process",
+        "all x all",
+        "peak memory",
+        "of the floor",
+        "240 x 16",
+        "within the bound",
+        "≥ 14x",
+        "near-ties",
+        "rows measured whole",
+        "straight line",
+    ):
         assert words in text, words
     speedup = json.loads((results / "rerank2.json").read_text())["rerank_speedup"]
     assert f"{speedup:.1f}x" in text and "--spcl DIR" in text and str(results) not in text
     assert Image.open(picture).size[0] > 500 and np.asarray(Image.open(picture).convert("L")).std() > 10
+
+
+def test_the_page_is_filled_though_there_is_too_little_for_a_picture(results, monkeypatch, capsys):
+    page, picture = results / "page.md", results / "scaling.png"
+    page.write_text(f"{performance.BEGIN}\n{performance.END}\n")
+    (results / "streamed0.json").unlink()
+    monkeypatch.setattr(sys, "argv", ["x", str(results), "--page", str(page), "--picture", str(picture)])
+    report_retrieval.main()
+    assert "240 x 16" in page.read_text() and "straight line" not in page.read_text() and not picture.exists()
+    assert "scaling.png: left as it is: fewer than three sizes" in capsys.readouterr().out
+
+
+def test_targets_say_when_they_are_missed():
+    assert performance.at_least(14, 14) == "≥ 14x" and performance.at_least(13.9, 14) == "≥ 14x, **missed**"
+    assert performance.at_most(0.4, 0.4, " GB") == "≤ 0.4 GB" and "missed" in performance.at_most(0.41, 0.4)
+    run = {"scale": "100k", "floor_ratio": 1.36, "bf16_floor_ratio": 0.7, "memory_bytes": {"fp32": 1, "bf16": 5e8}}
+    assert performance._streamed_targets(run) == "fp32 ≤ 1.35, **missed**; bf16 ≤ 0.75; ≤ 0.4 GB, **missed**"
+    assert performance._streamed_targets(run | {"scale": "25k"}) == ""
 
 
 def test_the_slope_is_that_of_a_straight_line():
@@ -63,8 +93,6 @@ def test_bad_input_is_named(tmp_path):
     (tmp_path / "broken.json").write_text('{"job": ')
     with pytest.raises(ValueError, match=r"broken\.json is not JSON"):
         performance.read_runs(tmp_path)
-    with pytest.raises(ValueError, match="a line through 0 sizes"):
-        performance.draw([], tmp_path / "x.png")
     (tmp_path / "page.md").write_text("no marks")
     with pytest.raises(ValueError, match="needs one line"):
         performance.fill(tmp_path / "page.md", "text")

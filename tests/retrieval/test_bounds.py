@@ -147,13 +147,30 @@ def test_a_tighter_limit_of_memory_gives_smaller_tiles_until_none_fits(size):
             assert f"of {limit} bytes is too small for {count} neighbours of {rows} rows" in str(error)
             cells.append(0)
             continue
-        needed = memory.lists(rows, count) + memory.tile(min(step, rows), min(step * span, columns), width)
-        assert needed <= limit
+        held = memory.lists(rows, count) + memory.settling(min(step, rows), count)
+        assert held + memory.tile(min(step, rows), min(step * span, columns), width) <= limit
         cells.append(step * span)
     assert cells == sorted(cells, reverse=True) and cells[0] == memory.STEP * memory.SPAN and cells[-1] == 0
-    limits = [1 << 40, 1 << 30, 1 << 26, 1 << 20]
-    made = [memory.block_rows(rows, columns, width, count, limit) for limit in limits]
-    assert made == sorted(made, reverse=True) and made[-1] >= 1 and 4 * made[0] * columns <= memory.BLOCK_BYTES
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_tighter_limit_of_memory_gives_smaller_blocks_until_none_fits(size):
+    _, columns, width, _ = size
+    held, crowd, most, made = 1_100_000, 60, 1 << 21, []
+    free = memory.block_plan(held, columns, width, crowd, most, None)
+    assert free.events == most and 16 * columns * free.rows <= memory.BLOCK_BYTES
+    for limit in np.geomspace(1 << 40, 1 << 20, 60).astype(int):
+        try:
+            plan = memory.block_plan(held, columns, width, crowd, most, int(limit))
+        except ValueError as error:
+            assert f"of {limit} bytes is too small" in str(error) and "1100000 of them for neighbours" in str(error)
+            made.append((0, 0))
+            continue
+        blocks = plan.rows * columns * 12  # two blocks, and half of one in sums
+        assert held + blocks + memory.tile(1, plan.columns, width) + memory.EVENT * plan.events <= limit
+        assert plan.events >= crowd and plan.rows >= 1
+        made.append((plan.rows, plan.events))
+    assert made == sorted(made, reverse=True) and made[0] == (free.rows, free.events) and made[-1] == (0, 0)
 
 
 def test_copies_of_the_embeddings_count():

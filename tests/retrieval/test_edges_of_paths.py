@@ -10,8 +10,9 @@ from tests.retrieval.scenes import TableTransit, clusters, slow_distance, symmet
 from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_distance, neighbors, pairs, rerank
 from torchreid_dfrst.retrieval.jaccard import Shared
 from torchreid_dfrst.retrieval.mirrored import Mirrored, is_symmetric, mirrored
+from torchreid_dfrst.retrieval.stack import consecutive
 
-JACCARD, MEMORY, RERANK = (sys.modules[f"torchreid_dfrst.retrieval.{name}"] for name in ("jaccard", "memory", "rerank"))
+JACCARD, MEMORY, ENCODING = (sys.modules[f"torchreid_dfrst.retrieval.{k}"] for k in ("jaccard", "memory", "encoding"))
 
 
 @pytest.mark.parametrize("method", ["faiss", "product"])
@@ -100,20 +101,17 @@ def test_single_pairs_are_taken_from_blocks_of_a_bounded_size(cells, monkeypatch
 
 @pytest.mark.parametrize("events", [1, 40, 500, 1 << 21])
 @pytest.mark.parametrize("step", [1, 6, 64])
-def test_blocks_of_jaccard_hold_every_row_once_and_a_bounded_amount_of_work(events, step, monkeypatch):
-    monkeypatch.setattr(JACCARD, "EVENTS", events)
+def test_jaccard_is_the_same_to_the_last_bit_however_little_is_held_at_once(events, step):
     generator = np.random.default_rng(4)
     dense = generator.random((30, 50)) * (generator.random((30, 50)) < 0.3)
     dense = (dense / dense.sum(axis=1, keepdims=True)).astype(np.float32)
     shared = Shared(sparse.csr_matrix(dense[:13]), sparse.csr_matrix(dense[13:]))
-    parts = list(shared.blocks(step))
-    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(13))
-    for part in parts:
-        size = part.stop - part.start
-        assert 1 <= size <= step and (size == 1 or shared.work[part.stop] - shared.work[part.start] <= events)
+    whole = shared.distance(slice(0, 13))
+    shared.events = events
+    np.testing.assert_array_equal(np.concatenate([shared.distance(p) for p in consecutive(0, 13, step)]), whole)
     least = np.minimum(dense[:13, None], dense[None, 13:]).sum(axis=2)
     most = np.maximum(dense[:13, None], dense[None, 13:]).sum(axis=2)
-    np.testing.assert_allclose(np.concatenate([shared.distance(p) for p in parts]), 1 - least / most, atol=1e-6)
+    np.testing.assert_allclose(whole, 1 - least / most, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", [{}, dict(on="fused"), dict(on="appearance")])
@@ -123,8 +121,9 @@ def test_small_blocks_of_rows_and_columns_give_the_whole_matrix(options, monkeyp
     fused = dict(transit=symmetric_transit(260), weight=0.3) if options else {}
     whole = rerank(q, g, k1=9, k2=3, **fused, **options)
     alone = jaccard_distance(x, k1=9, k2=3)
-    monkeypatch.setattr(RERANK, "STEP", 16)
-    monkeypatch.setattr(MEMORY, "BLOCK_BYTES", 4 * 200 * 13)
+    monkeypatch.setattr(ENCODING, "PAIRS", 700)
+    monkeypatch.setattr(MEMORY, "STEP", 16)
+    monkeypatch.setattr(MEMORY, "BLOCK_BYTES", 16 * 200 * 13)
     monkeypatch.setattr(JACCARD, "EVENTS", 2_000)
     parts = list(Reranking(q, g, Parameters(k1=9, k2=3, **options), **fused).blocks())
     assert len(parts) > 3

@@ -106,8 +106,9 @@ def test_every_other_way_of_any_small_data_with_ties(path, seed, count, k1, k2, 
         original /= np.maximum(original.max(axis=1, keepdims=True), 1e-30)
         expected = slow_rerank(original, 2, k1 + 1, round(k1 / 2) + 1, k2, 0.3, np.exp(-original))
     with pytest.MonkeyPatch.context() as small:
-        for module in ("matrices", "memory", "rerank", "clustering"):
+        for module in ("matrices", "memory"):
             small.setattr(sys.modules[f"torchreid_dfrst.retrieval.{module}"], "STEP", step)
+        small.setattr(sys.modules["torchreid_dfrst.retrieval.encoding"], "PAIRS", 20 * step)
         found = PATHS[path](x, dict(k1=k1, k2=k2))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
+from scipy import sparse
 
-from torchreid_dfrst.retrieval import checks, reciprocal
+from torchreid_dfrst.retrieval import checks, jaccard, memory
+from torchreid_dfrst.retrieval.encoding import encodings, step
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.jaccard import Shared
-from torchreid_dfrst.retrieval.memory import STEP
 from torchreid_dfrst.retrieval.mirrored import mirrored
 from torchreid_dfrst.retrieval.parameters import Parameters
+from torchreid_dfrst.retrieval.reciprocal import support_distances
 from torchreid_dfrst.retrieval.search import search
-from torchreid_dfrst.retrieval.stack import Stack
+from torchreid_dfrst.retrieval.stack import Stack, consecutive
 from torchreid_dfrst.spatiotemporal.transit import Transit
+
+logger = logging.getLogger(__name__)
 
 
 def jaccard_distance(
@@ -27,7 +32,7 @@ def jaccard_distance(
     precision: str = "auto",
     memory_limit: int | None = None,
 ) -> np.ndarray:
-    """Jaccard distances of k-reciprocal encodings, all images against all.
+    """Jaccard distances of k-reciprocal encodings, all images against all: the definition "SpCL".
 
     Not ``rerank`` without its original distance: lists hold k1 images, not k1 + 1 (those of the neighbours'
     neighbours ``round(k1 / 2) + 1``, as there), and weights are ``exp(-D**2)`` without division by a maximum, as
@@ -46,13 +51,15 @@ def jaccard_distance(
         ``(N, N)`` float32 in [0, 1].
 
     Raises:
-        ValueError: bad embeddings, transit or weight, or k1, k2 out of range.
+        ValueError: bad embeddings, transit or weight, k1, k2 out of range, or a memory limit too small to work in; what
+            the encodings take is known only when the neighbours are found.
+        KeyError: an unknown ``precision``.
     """
-    count = len(embedding)
-    result = np.empty((count, count), dtype=np.float32)
-    for rows, block in jaccard_blocks(
+    blocks = jaccard_blocks(
         embedding, transit=transit, weight=weight, k1=k1, k2=k2, precision=precision, memory_limit=memory_limit
-    ):
+    )
+    result = np.empty((len(embedding), len(embedding)), dtype=np.float32)
+    for rows, block in blocks:
         result[rows] = block
     return result
 
@@ -67,20 +74,41 @@ def jaccard_blocks(
     precision: str = "auto",
     memory_limit: int | None = None,
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """The rows of ``jaccard_distance`` in blocks as they are made, for data whose ``(N, N)`` would not fit."""
+    """The rows of ``jaccard_distance`` in blocks as they are made, for data whose ``(N, N)`` would not fit.
+
+    Arguments are checked at once, the search starts with the first block.
+    """
     embedding = checks.unit("embedding", embedding)
     Parameters(k1, k2)
     if len(embedding) < 2:
         raise ValueError("one image has nobody to be like: at least two are needed")
     if not 2 <= k1 <= len(embedding):
         raise ValueError(f"k1 is {k1} with {len(embedding)} images: between 2 and {len(embedding)}")
+    if precision not in ("auto", "fp32", "bf16"):
+        raise KeyError(f"no precision {precision!r}: 'auto', 'fp32' or 'bf16'")
+    count, width = embedding.shape
+    memory.search_plan(count, count, width, k1, memory_limit)
     fused = checks.fusion(transit, weight, (len(embedding), len(embedding)))
     fusion = Fusion(mirrored(transit, 0), weight) if fused and transit is not None else None
-    stack = Stack(embedding)
-    near = search(stack, stack, k1, fusion=fusion, precision=precision, memory_limit=memory_limit)
-    support = reciprocal.expanded(near.index, k1, round(k1 / 2) + 1)
-    distance = reciprocal.support_distances(support, near.index, near.distance, stack, fusion, STEP)
-    encoding = reciprocal.averaged(reciprocal.weigh(support, distance**2), near.index[:, :k2])
-    shared = Shared(encoding, encoding)
-    for rows in shared.blocks(64):
+    return _blocks(Stack(embedding), fusion, k1, k2, precision, memory_limit)
+
+
+def _blocks(
+    images: Stack, fusion: Fusion | None, k1: int, k2: int, precision: str, memory_limit: int | None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    count, half = len(images), round(k1 / 2) + 1
+    near = search(images, images, k1, fusion=fusion, precision=precision, memory_limit=memory_limit)
+    logger.info("Jaccard distances by the definition of SpCL, %s", near.method)
+
+    def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
+        return np.asarray(support_distances(support, rows, near, images, fusion) ** 2)
+
+    blocks = images.blocks(step(k1, half))
+    (every,) = encodings(near.index, k1, half, k2, blocks, exponent, [slice(0, count)], memory_limit)
+    shared = Shared(every, every)
+    memory.give_back(memory_limit)
+    held = memory.encoded(count, k1, [every.nnz, every.nnz])
+    plan = memory.block_plan(held, count, 0, shared.crowd, jaccard.EVENTS, memory_limit)
+    shared.events = plan.events
+    for rows in consecutive(0, count, min(64, plan.rows)):
         yield rows, shared.distance(rows)

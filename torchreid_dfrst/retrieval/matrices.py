@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from scipy import sparse
 
-from torchreid_dfrst.retrieval import reciprocal
+from torchreid_dfrst.retrieval import encoding, reciprocal
 from torchreid_dfrst.retrieval.jaccard import Shared, jaccard
 from torchreid_dfrst.retrieval.parameters import Parameters
 from torchreid_dfrst.retrieval.selection import Selection
+from torchreid_dfrst.retrieval.stack import consecutive
 
 STEP = 512
 
@@ -68,14 +70,17 @@ def rerank_distances(
         index[block], value[block] = entry["column"][place], -entry["value"][place]
     top[top == 0] = 1
 
-    support = reciprocal.expanded(index, k1 + 1, parameters.half)
-    exponent, missing = reciprocal.looked_up(support, index, value)
-    row = np.searchsorted(support.indptr, missing, side="right") - 1
-    exponent[missing] = _lookup(*matrices, row, support.indices[missing]) / top[row]
-    encoding = reciprocal.averaged(reciprocal.weigh(support, exponent), index[:, :k2])
-    shared = Shared(encoding[:queries], encoding[queries:])
+    def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
+        found, missing = reciprocal.looked_up(support, index[rows], value[rows])
+        row = np.searchsorted(support.indptr, missing, side="right") - 1 + rows.start
+        found[missing] = _lookup(*matrices, row, support.indices[missing]) / top[row]
+        return found
+
+    blocks = consecutive(0, count, encoding.step(k1 + 1, parameters.half))
+    parts = [slice(0, queries), slice(queries, count)]
+    shared = Shared(*encoding.encodings(index, k1 + 1, parameters.half, k2, blocks, exponent, parts))
     result = np.empty((queries, images), dtype=np.float32)
-    for part in shared.blocks(64):
+    for part in consecutive(0, queries, 64):
         np.power(matrices[0][part], 2, out=result[part], casting="same_kind")
         result[part] *= (np.float32(lambda_value) / top[part])[:, None]
         total = np.zeros_like(result[part])

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from torchreid_dfrst.values import check
 
 STEP, SPAN = 1024, 4
@@ -10,7 +15,10 @@ STEP, SPAN = 1024, 4
 LADDER = ((STEP, SPAN), (512, 4), (256, 4), (128, 4), (64, 4), (64, 1), (16, 1))
 
 BLOCK_BYTES = 32 << 20
-"""Re-ranked distances made at once where memory does not matter."""
+"""Four times the re-ranked distances made at once where memory does not matter."""
+
+ENTRY, EVENT = 8, 40
+"""Bytes of an entry of an encoding, and of a product of one entry with one entry (see ``Shared``)."""
 
 
 def lists(rows: int, count: int) -> int:
@@ -23,9 +31,19 @@ def rounded(images: int, width: int, rows: int, count: int) -> int:
     return 2 * width * images + 80 * rows * count
 
 
+def settling(rows: int, count: int) -> int:
+    """Bytes in which the lists of one block of rows are settled from their candidates."""
+    return 80 * rows * (2 * count + 16)
+
+
 def tile(rows: int, columns: int, width: int) -> int:
     """Bytes of one tile: its values twice, maxima and candidates of them, and its factors as the routine packs them."""
     return 4 * (5 * rows * columns // 2 + width * (rows + columns))
+
+
+def with_gaps(size: int) -> int:
+    """Bytes, and an eighth more for what the C library leaves unused between arrays that come and go."""
+    return size * 9 // 8
 
 
 def search_plan(
@@ -49,7 +67,8 @@ def search_plan(
         return STEP, SPAN
     least, always = 0, held + lists(rows, count)
     for step, span in LADDER:
-        least = always + tile(min(step, rows), min(step * span, columns), width)
+        block = min(step, rows)
+        least = with_gaps(always + settling(block, count) + tile(block, min(step * span, columns), width))
         if least <= memory_limit:
             return step, span
     copies = f" ({held} of them for other forms of the embeddings)" if held else ""
@@ -59,10 +78,75 @@ def search_plan(
     )
 
 
-def block_rows(images: int, columns: int, width: int, count: int, memory_limit: int | None) -> int:
-    """Rows of re-ranked distances to make at once: a quarter of what lists and encodings leave, at most 256 rows."""
-    free = BLOCK_BYTES
-    check("memory_limit", memory_limit, int | None)
-    if memory_limit is not None:
-        free = min(free, (memory_limit - images * 52 * count - tile(16, STEP * SPAN, width)) // 4)
-    return max(1, min(256, free // (4 * columns)))
+def give_back(memory_limit: int | None) -> None:
+    """Hand freed memory back to the system if there is a limit and the C library can (glibc): else it stays in use."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if memory_limit is not None and trim is not None:
+        trim(0)
+
+
+def found(rows: int, count: int) -> int:
+    """Bytes of the result of a search, and of what it leaves behind until Python collects cycles."""
+    return rows * (16 * count + 48)
+
+
+def encodings(rows: int, count: int, support: int, entries: Sequence[int]) -> int:
+    """Bytes that are held at most while encodings are made and one of them is inverted, with the neighbours.
+
+    Args:
+        rows: number of images.
+        count: neighbours per image.
+        support: entries before the local query expansion.
+        entries: entries of each matrix after it, the last of which is inverted.
+    """
+    return found(rows, count) + ENTRY * max(2 * support, support + sum(entries) + entries[-1]) + 12 * rows
+
+
+def encoded(rows: int, count: int, entries: Sequence[int]) -> int:
+    """Bytes that are held afterwards."""
+    return found(rows, count) + ENTRY * sum(entries) + 8 * rows
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """How re-ranked distances are made: rows at once, columns multiplied at once, and ``Shared.events``."""
+
+    rows: int
+    columns: int
+    events: int
+
+
+def block_plan(held: int, columns: int, width: int, crowd: int, most: int, memory_limit: int | None) -> BlockPlan:
+    """Blocks of re-ranked distances that keep within a limit of memory.
+
+    Args:
+        held: bytes that are held meanwhile.
+        columns: width of a block.
+        width: dimensions of an embedding; 0 where nothing is multiplied.
+        crowd: see ``Shared``.
+        most: events where memory does not matter.
+        memory_limit: bytes; None for no limit.
+
+    Raises:
+        ValueError: not even single rows do.
+    """
+    rows = max(1, min(256, BLOCK_BYTES // (16 * columns)))
+    if memory_limit is None:
+        return BlockPlan(rows, STEP * SPAN, most)
+    # the other half is left to the C library, which does not put a block where the last one was
+    free, span = (memory_limit - held) // 2, STEP * SPAN
+    for step, blocks in LADDER:
+        span = min(step * blocks, columns)
+        if tile(1, span, width) <= free // 4:
+            break
+    # a block that is made, the one before in the hands of whoever asked for it, and half of one in sums of minima
+    single, fixed = 12 * columns + 10 * span, tile(1, span, width)
+    least = fixed + single + EVENT * crowd
+    if free < least:
+        raise ValueError(
+            f"a memory limit of {memory_limit} bytes is too small for the distances of single images to {columns}: "
+            f"{held + 2 * least} are needed, {held} of them for neighbours and encodings"
+        )
+    free -= fixed
+    events = max(crowd, min(most, free // (4 * EVENT), (free - single) // EVENT))
+    return BlockPlan(max(1, min(rows, (free - EVENT * events) // single)), span, events)

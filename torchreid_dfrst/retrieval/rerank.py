@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from scipy import sparse
 
-from torchreid_dfrst.retrieval import checks, reciprocal
+from torchreid_dfrst.retrieval import checks, jaccard, memory
+from torchreid_dfrst.retrieval.encoding import encodings, step
 from torchreid_dfrst.retrieval.fused import Fusion
-from torchreid_dfrst.retrieval.jaccard import Shared, jaccard
+from torchreid_dfrst.retrieval.jaccard import Shared
 from torchreid_dfrst.retrieval.lists import Neighbors
-from torchreid_dfrst.retrieval.memory import SPAN, STEP, block_rows
 from torchreid_dfrst.retrieval.mirrored import mirrored
 from torchreid_dfrst.retrieval.parameters import POWER, Parameters
 from torchreid_dfrst.retrieval.products import Products
+from torchreid_dfrst.retrieval.reciprocal import support_distances
 from torchreid_dfrst.retrieval.search import search
 from torchreid_dfrst.retrieval.stack import Stack, consecutive
 from torchreid_dfrst.retrieval.tiles import Progress, no_progress
 from torchreid_dfrst.spatiotemporal.transit import Transit
+
+logger = logging.getLogger(__name__)
 
 
 def rerank(
@@ -67,7 +72,8 @@ def rerank(
         ``(Q, G)`` float32; a distance of rank only, in [0, 1] (plus ``weight * transit`` for ``on="appearance"``).
 
     Raises:
-        ValueError: bad embeddings, transit or weight, or k1, k2, lambda_value out of range.
+        ValueError: bad embeddings, transit or weight, k1, k2, lambda_value out of range, or a memory limit too small to
+            work in; what the encodings take is known only when the neighbours are found.
         KeyError: an unknown ``definition``, ``on`` or ``precision``.
     """
     parameters = Parameters(k1, k2, lambda_value, definition, on)
@@ -116,12 +122,11 @@ class Reranking:
         parameters.fit(self.images)
         fused = checks.fusion(transit, weight, (self.images, self.images))
         self.fusion = Fusion(transit, weight) if fused and transit is not None else None
-        self.parameters, self.inside = parameters, None
+        self.parameters, self.inside, self.memory_limit = parameters, None, memory_limit
         if self.fusion is not None and parameters.on == "fused":
             self.inside = Fusion(mirrored(self.fusion.transit, self.queries), weight)
         self.stack = Stack(query, gallery)
-        size = self.images, len(gallery), query.shape[1], parameters.k1 + 1
-        self.block_rows = block_rows(*size, memory_limit)
+        self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
         self.original = np.empty((self.queries, len(gallery)), dtype=np.float32) if keep else None
         start = time.perf_counter()
         self.near = search(
@@ -137,18 +142,35 @@ class Reranking:
             progress=progress,
         )
         self.seconds = {"neighbours": time.perf_counter() - start}
-        support = reciprocal.expanded(self.near.index, parameters.k1 + 1, parameters.half)
-        distance = reciprocal.support_distances(
-            support, self.near.index, self.near.distance, self.stack, self.inside, STEP
-        )
+        logger.info("re-ranking by the definition of %s, %s", parameters.definition, self.near.method)
         top = self.near.farthest ** POWER[parameters.definition]
         # where all images are one, every distance is 0 whatever it is divided by
         self.scale = np.where(top > 0, top, np.float32(1))
-        distance **= POWER[parameters.definition]
-        encoding = reciprocal.weigh(support, distance / np.repeat(self.scale, np.diff(support.indptr)))
-        encoding = reciprocal.averaged(encoding, self.near.index[:, : parameters.k2])
-        self.shared = Shared(encoding[: self.queries], encoding[self.queries :])
+        full, half = parameters.k1 + 1, parameters.half
+        parts = [slice(0, self.queries), slice(self.queries, self.images)]
+        left, right = encodings(
+            self.near.index,
+            full,
+            half,
+            parameters.k2,
+            self.stack.blocks(step(full, half)),
+            self._exponent,
+            parts,
+            memory_limit,
+        )
+        self.shared = Shared(left, right)
+        memory.give_back(memory_limit)
+        held = memory.encoded(self.images, full, [left.nnz, right.nnz])
+        self.plan = memory.block_plan(
+            held, len(gallery), query.shape[1], self.shared.crowd, jaccard.EVENTS, memory_limit
+        )
+        self.shared.events = self.plan.events
         self.seconds["encoding"] = time.perf_counter() - start - self.seconds["neighbours"]
+
+    def _exponent(self, rows: slice, support: sparse.csr_matrix) -> np.ndarray:
+        distance = support_distances(support, rows, self.near, self.stack, self.inside)
+        distance **= POWER[self.parameters.definition]
+        return np.asarray(distance / np.repeat(self.scale[rows], np.diff(support.indptr)))
 
     def _keep(self, rows: slice, columns: slice, tile: torch.Tensor) -> None:
         assert self.original is not None
@@ -168,7 +190,7 @@ class Reranking:
             return np.concatenate(list(self.blocks()))
         result, self.original = self.original, None
         start = time.perf_counter()
-        for part in self.shared.blocks(64):
+        for part in consecutive(0, self.queries, min(64, self.plan.rows)):
             self._finish(part, result[part])
         self.seconds["distances"] = time.perf_counter() - start
         return result
@@ -176,19 +198,20 @@ class Reranking:
     def blocks(self) -> Iterator[np.ndarray]:
         """Re-ranked distances of consecutive queries, ``(rows, G)`` float32, made as they are asked for."""
         gallery = Stack(*self.stack.parts[1:])
-        products = Products(Stack(self.stack.parts[0]), gallery, "fp32", torch.device("cpu"))
-        for part in consecutive(0, self.queries, self.block_rows):
+        products = Products(Stack(self.stack.parts[0]), gallery, "fp32", self.device)
+        for part in consecutive(0, self.queries, self.plan.rows):
             block = np.empty((part.stop - part.start, len(gallery)), dtype=np.float32)
-            for columns in gallery.blocks(SPAN * STEP):
+            for columns in gallery.blocks(self.plan.columns):
                 tile = products.tile(part, columns)
                 if self.inside is not None:
                     shifted = slice(columns.start + self.queries, columns.stop + self.queries)
                     tile = self.inside.scores(tile, part, shifted)
                 torch.from_numpy(block[:, columns]).copy_(tile)
-            for rows in self.shared.blocks(max(1, self.block_rows // 2), part):
+            for rows in consecutive(part.start, part.stop, max(1, self.plan.rows // 2)):
                 self._finish(rows, block[rows.start - part.start : rows.stop - part.start])
             yield block
             del block  # or there would be two while the next one is made
+            memory.give_back(self.memory_limit)
 
     def top(self, count: int) -> Neighbors:
         """The ``count`` nearest gallery images of each query by re-ranked distance, without the whole matrix.
@@ -228,7 +251,7 @@ class Reranking:
         tensor.mul_(torch.from_numpy(np.float32(share) / self.scale[part])[:, None])
         total = np.zeros_like(block)
         self.shared.add(part, total)
-        tensor.add_(torch.from_numpy(jaccard(total, 1 - share)))
+        tensor.add_(torch.from_numpy(jaccard.jaccard(total, 1 - share)))
         if self.fusion is not None and self.inside is None:
             columns = slice(self.queries, self.images)
             tensor.add_(torch.from_numpy(self.fusion.transit.block(part, columns)), alpha=self.fusion.weight)

@@ -1,0 +1,100 @@
+"""The limit of memory holds for everything after the search too: measured in a process of its own."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.retrieval.scenes import clusters
+from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_blocks, jaccard_distance, neighbors, rerank
+
+MEASURE = """
+import ctypes, gc, sys
+from collections import deque
+from tests.retrieval.scenes import clusters
+from torchreid_dfrst.benchmark_parts import status
+from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_blocks, neighbors
+
+x, _ = clusters(7000, 64, 280, seed=1, noise=0.5)
+options = dict(precision="fp32", memory_limit=int(sys.argv[1]))
+
+def last(blocks):
+    deque(blocks, maxlen=1)
+
+jobs = dict(
+    neighbors=lambda: neighbors(x, x, 21, device="cpu", **options),
+    rerank=lambda: last(Reranking(x[:1400], x[1400:], Parameters(k2=12), device="cpu", **options).blocks()),
+    jaccard=lambda: last(jaccard_blocks(x, k2=12, **options)),
+)
+for name, job in jobs.items():
+    for _ in range(2):  # the second time, all code is loaded
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        base = status("VmRSS")
+        job()
+    print(name, status("VmHWM") - base)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux records of a process's memory")
+def test_the_peak_stays_below_the_limit():
+    limit = 16_000_000
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(limit)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    peaks = {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines()}
+    assert set(peaks) == {"neighbors", "rerank", "jaccard"}
+    assert max(peaks.values()) <= limit and min(peaks.values()) > limit / 8, peaks
+
+
+JOBS = {
+    "neighbors": lambda x, **options: neighbors(x, x, 9, **options),
+    "rerank": lambda x, **options: rerank(x[:40], x[40:], k1=8, k2=3, **options),
+    "Reranking": lambda x, **options: Reranking(x[:40], x[40:], Parameters(8, 3), **options),
+    "jaccard_distance": lambda x, **options: jaccard_distance(x, k1=8, k2=3, **options),
+    "jaccard_blocks": lambda x, **options: jaccard_blocks(x, k1=8, k2=3, **options),
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_limit_too_small_to_search_in_is_named_at_the_call(job):
+    x, _ = clusters(300)
+    with pytest.raises(ValueError, match=r"a memory limit of 1000 bytes is too small .*: \d+ are needed"):
+        JOBS[job](x, memory_limit=1000)
+
+
+@pytest.mark.parametrize("job", ["rerank", "Reranking", "jaccard_distance"])
+def test_encodings_that_do_not_fit_are_named_with_what_they_need(job, monkeypatch):
+    monkeypatch.setattr("torchreid_dfrst.retrieval.memory.ENTRY", 800)
+    x, _ = clusters(300)
+    with pytest.raises(ValueError, match=r"too small for the encodings of these 300 images .*: \d+ are needed"):
+        JOBS[job](x, memory_limit=1_500_000)
+
+
+def test_arguments_of_blocks_are_checked_before_the_first_is_asked_for():
+    x, _ = clusters(30)
+    for words, options in (("k1 is 31", dict(k1=31)), ("k2 is 9", dict(k1=8, k2=9))):
+        with pytest.raises(ValueError, match=words):
+            jaccard_blocks(x, **options)
+    with pytest.raises(KeyError, match="no precision 'half'"):
+        jaccard_blocks(x, precision="half")
+    with pytest.raises(ValueError, match="k1 is 8"):
+        jaccard_distance(np.zeros((7, 4), np.float32) + 0.5, k1=8, k2=2)
+
+
+def test_blocks_are_multiplied_on_the_device_that_was_asked_for(monkeypatch):
+    x, _ = clusters(60)
+    places = []
+
+    class Watched:
+        def __init__(self, rows, columns, precision, device):
+            places.append(device)
+
+    job = Reranking(x[:10], x[10:], Parameters(8, 3), device="cpu")
+    job.device = "the GPU"
+    monkeypatch.setattr(sys.modules["torchreid_dfrst.retrieval.rerank"], "Products", Watched)
+    with pytest.raises(AttributeError, match="tile"):
+        next(job.blocks())
+    assert places == ["the GPU"]
