@@ -6,12 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 TABLE_LIMIT = 1 << 25  # float32 values: 128 MiB
-TOGETHER = 32  # rows looked up in one call
-THREADS = 2  # that evaluate curves pair by pair; a look-up is too short for more than one
+TOGETHER = 64  # rows looked up in one call
+THREADS = 2  # that evaluate curves pair by pair
 SHARED = 1 << 16  # values of a camera's rows from which they are worth it
 TICKS_PER_SECOND = 1000
 TOLERANCE_S = 1e-6
@@ -127,19 +128,20 @@ class GapTransit:
     ) -> None:
         """One camera's rows, some at a time: enough to be worth a call, few enough for the processor's cache.
 
-        Every index lies in the table; of NumPy's ways to check that, ``"wrap"`` is the fastest.
+        torch's ``gather`` in two threads takes half as long as NumPy's ``take`` at its best.
         """
         assert self._table is not None
-        table, tick = self._table.reshape(-1), self._tick[0][rows]
+        table, tick = torch.from_numpy(self._table.reshape(1, -1)), torch.from_numpy(self._tick[0][rows])
+        at, more = torch.from_numpy(base), torch.from_numpy(offset)
         size = min(TOGETHER, len(group)), len(base)
-        index, value = np.empty(size, dtype=base.dtype), np.empty(size, dtype=np.float32)
+        index, value = torch.empty(size, dtype=at.dtype), torch.empty(size)
         for start in range(0, len(group), TOGETHER):
             part = group[start : start + TOGETHER]
             here, found = index[: len(part)], value[: len(part)]
-            np.subtract(base, tick[part, None], out=here)
-            np.take(table, here, out=found, mode="wrap")
-            found += offset
-            out[part] = found
+            torch.sub(at, tick[part, None], out=here)
+            torch.gather(table.expand(len(part), -1), 1, here, out=found)
+            found += more
+            out[part] = found.numpy()
 
     def _evaluate(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -18,7 +17,7 @@ from torchreid_dfrst.spatiotemporal.saved import FORMAT, FORMAT_VERSION, Expecte
 from torchreid_dfrst.spatiotemporal.training import check_network, check_speed
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
-ROWS = 64
+ROWS = 1024
 
 Self = TypeVar("Self", bound="GapModel")
 
@@ -131,12 +130,8 @@ class GapModel(ABC):
         """All ``(Q, G)`` float32 distances at once; small means plausible. Raises as ``transit`` does."""
         transit = self.transit(query, gallery)
         out = np.empty(transit.shape, dtype=np.float32)
-
-        def fill(start: int) -> None:
+        for start in range(0, len(query), ROWS):
             out[start : start + ROWS] = transit.block(slice(start, start + ROWS), slice(None))
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(fill, range(0, len(query), ROWS)))
         return out
 
     @abstractmethod
