@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from worlds import road, traffic
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal import MODELS, build, fuse, gaps, load
+from torchreid_dfrst.spatiotemporal import MODELS, build, fuse, load
 
 NAMES = sorted(MODELS)
 
@@ -51,17 +51,6 @@ def test_table_and_direct_evaluation_agree(pairwise):
     assert tables._table is not None and direct._table is None
     rows = slice(0, len(query))
     np.testing.assert_allclose(tables.block(rows, slice(None)), direct.block(rows, slice(None)), rtol=1e-5, atol=1e-6)
-
-
-def test_threads_and_one_thread_evaluate_the_same_curves(pairwise, monkeypatch):
-    query, gallery = traffic(1, 20), traffic(2, 30)
-    off = Sightings(np.append(query.camera, 3), np.append(query.time_s, np.pi))
-    transit, found = pairwise.transit(off, gallery), []
-    assert transit._table is None and np.ptp(transit.block(slice(None), slice(None))) > 0
-    for least in (1, 10**9):
-        monkeypatch.setattr(gaps, "SHARED", least)
-        found.append(transit.block(slice(None), slice(None)))
-    np.testing.assert_array_equal(*found)
 
 
 def test_one_curve_evaluated_alone_is_the_distance(pairwise):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -12,8 +11,6 @@ from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 TABLE_LIMIT = 1 << 25  # float32 values: 128 MiB
 TOGETHER = 64  # rows looked up in one call
-THREADS = 2  # that evaluate curves pair by pair
-SHARED = 1 << 16  # values of a camera's rows from which they are worth it
 TICKS_PER_SECOND = 1000
 TOLERANCE_S = 1e-6
 
@@ -152,15 +149,8 @@ class GapTransit:
         number: np.ndarray,
     ) -> None:
         query, gallery = self._time[0][rows], np.where(self._missing[columns], 0.0, self._time[1][columns])
-
-        def fill(row: int) -> None:
+        for row in group:
             out[row] = self._curve(number, gallery - (0.0 if np.isnan(query[row]) else query[row]))
-
-        if len(group) * len(number) < SHARED:
-            list(map(fill, group))
-            return
-        with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(fill, group))
 
 
 def on_a_grid(query_s: np.ndarray, gallery_s: np.ndarray) -> tuple[int, np.ndarray, np.ndarray] | None:
