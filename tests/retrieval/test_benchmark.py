@@ -92,6 +92,7 @@ def test_fused_distances_are_those_that_numpy_gives(monkeypatch, capsys):
     found = json.loads(run("--scale tiny --rounds 1 --json --job transit", monkeypatch, capsys))
     for name in ("qg", "nn"):
         assert found[f"transit_{name}_max_abs_diff"] < 1e-5 and found[f"transit_{name}_speedup"] > 0
+        assert found[f"transit_{name}_speedup_float64"] > 0
     # the bound that knows the fused thresholds, farthest included, against that of the nearest alone
     assert 0 < found["bound_share_of_pairs"] < 1 and 0 < found["bound_share_of_pairs_da_k"] < 1
     assert found["bound_over_block"] > 0

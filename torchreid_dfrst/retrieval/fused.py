@@ -29,6 +29,5 @@ class Fusion:
         No threads of Python's: torch's own, which made the tile, still wait for work on the other cores.
         """
         block = tensor(np.ascontiguousarray(self.transit.block(rows, columns))).to(tile.device)
-        torch.sub(torch.tensor(2.0, device=tile.device), tile, alpha=2, out=tile)
-        tile.clamp_(min=0).sqrt_()
+        tile.mul_(-2).add_(2).clamp_(min=0).sqrt_()
         return tile.add_(block, alpha=self.weight).neg_()
