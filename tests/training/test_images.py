@@ -172,7 +172,7 @@ def skip_in_training(root, folder):
     sets = {"root": str(root), "sources": "veri776", "height": 32, "width": 32, "batch_size_train": 8}
     training.train(
         {
-            "model": {},
+            "model": {"name": "tiny"},
             "data": {**sets, "num_instances": 2, "workers": 0, "on_bad_image": "skip"},
             "loss": {},
             "optim": {},
