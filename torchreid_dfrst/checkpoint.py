@@ -138,7 +138,7 @@ def discard_after(folder: str | Path, step: int) -> None:
     """
     for path in all_steps(folder):
         if _step_of(path) > step:
-            logger.warning("deleting %s: the run has gone on from an earlier checkpoint than this one", path)
+            logger.warning("deleting %s: the run went on without it and has saved step %d", path, step)
             path.unlink(missing_ok=True)
 
 

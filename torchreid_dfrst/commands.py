@@ -7,6 +7,8 @@ import logging
 import sys
 from collections.abc import Callable
 
+from tqdm import tqdm
+
 USER_ERROR = 2
 
 
@@ -25,6 +27,8 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
         except (ValueError, KeyError, OSError) as error:
             logging.getLogger(__name__).debug("traceback of the error below", exc_info=True)
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
+            for bar in list(getattr(tqdm, "_instances", ())):
+                bar.close()  # or the message would stand at the end of the bar's line
             print(f"error: {text}", file=sys.stderr)
             sys.exit(USER_ERROR)
         if code:

@@ -57,7 +57,8 @@ def load(path: str | Path | None, overrides: Sequence[str], sections: Mapping[st
     for dotted, text in zip(overrides[::2], overrides[1::2], strict=True):
         name, dot, key = dotted.partition(".")
         if not dot:
-            raise ValueError(f"override {dotted!r} has no section: write section.key, e.g. optim.lr 1e-4")
+            where = "options stand before the first section.key" if dotted.startswith("-") else "write section.key"
+            raise ValueError(f"override {dotted!r} has no section: {where}, e.g. optim.lr 1e-4")
         _set(config, sections, name, key, _value(text, dotted), where="the command line")
     return config
 

@@ -82,7 +82,10 @@ class Keeper:
             ValueError: ``resume`` is None and an earlier run's checkpoints are in the way.
         """
         if resume == "auto":
-            return self.newest()
+            found = self.newest()
+            if found is None:
+                logger.info("%s holds no checkpoint that can be read: starting from the beginning", self.folder)
+            return found
         if resume:
             return Path(resume)
         if checkpoint.all_steps(self.folder):
