@@ -42,7 +42,14 @@ def test_torn_checkpoints_of_later_steps_do_not_push_out_the_whole_ones(tmp_path
     assert keeper.find("auto") == checkpoint.step_path(tmp_path, 12)
     assert keeper.save(13, {}) == checkpoint.step_path(tmp_path, 13) == keeper.find("auto")
     assert steps(tmp_path) == [12, 13]
-    assert "gone on from an earlier checkpoint" in caplog.text
+    assert "step-0000000016.pt: the run went on without it and has saved step 13" in caplog.text
+
+
+def test_a_start_from_the_beginning_is_said(tmp_path, caplog):
+    checkpoint.step_path(tmp_path, 5).write_bytes(b"torn")
+    caplog.set_level("INFO")
+    assert Keeper(tmp_path).find("auto") is None
+    assert f"{tmp_path} holds no checkpoint that can be read: starting from the beginning" in caplog.text
 
 
 def test_a_run_that_goes_on_from_an_earlier_checkpoint_leaves_the_later_ones(tiny_veri, tmp_path):
