@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import multiprocessing
@@ -28,6 +27,7 @@ from torchreid_dfrst.retrieval import (
     distance,
     evaluate,
     jaccard_distance,
+    memory,
     pairs,
     rerank,
 )
@@ -106,7 +106,7 @@ def cold(size: Size, seed: int, who: str, keep: bool, progress: bool = False) ->
         options |= dict(transit=paper_model(seed).transit(every, every), weight=OMEGA)
     labels = columns(query, gallery)
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # pages that were freed already would be used again and count for nobody
+    memory.trim()  # pages that were freed already would be used again and count for nobody
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the peak starts again from here
     base, start, cpu = status("VmRSS"), time.perf_counter(), time.process_time()

@@ -64,6 +64,11 @@ def current() -> Group:
     return Group(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
 
 
+def several() -> bool:
+    """Whether there are other processes to exchange something with."""
+    return dist.is_initialized() and dist.get_world_size() > 1
+
+
 class OtherProcessError(OSError):
     """Another process of the run cannot go on; the message is what it said."""
 
@@ -71,7 +76,7 @@ class OtherProcessError(OSError):
 def of_all(value: Any) -> list[Any]:
     """What each process gave, by rank; ``[value]`` without a group."""
     values = [value]
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    if several():
         values = [None] * dist.get_world_size()
         dist.all_gather_object(values, value)
     return values
@@ -115,7 +120,7 @@ def raise_together(error: Exception | None) -> None:
 
 def mean_over_group(values: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over all processes, the same in each."""
-    if not (dist.is_initialized() and dist.get_world_size() > 1):
+    if not several():
         return values
     dist.all_reduce(values)
     return values / dist.get_world_size()
@@ -147,7 +152,7 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     For a loss that every process computes alike from the result and that DDP then averages. Without a group, ``rows``
     itself.
     """
-    return _Gather.apply(rows) if dist.is_initialized() and dist.get_world_size() > 1 else rows
+    return _Gather.apply(rows) if several() else rows
 
 
 class _NormalizeOverGroup(torch.autograd.Function):
@@ -206,7 +211,7 @@ class GroupBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """``(B, C, ...)`` to the same shape."""
         self._check_input_dim(input)
-        if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
+        if not (self.training and several()):
             return super().forward(input)
         # statistics of half precision numbers need single precision, and gloo carries nothing less
         wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from torchreid_dfrst.loop.distributed import several
+
 logger = logging.getLogger(__name__)
 
 EXIT_CODE = 75
@@ -64,7 +66,7 @@ class StopRequest:
         Returns:
             Has any process been asked to stop? Has any failed? The same answers in all processes.
         """
-        if not (dist.is_initialized() and dist.get_world_size() > 1):
+        if not several():
             return self.requested, failed
         flags = torch.tensor([float(self.requested), float(failed)])
         dist.all_reduce(flags, dist.ReduceOp.MAX)

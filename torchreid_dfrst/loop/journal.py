@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
+
+from torchreid_dfrst import durable
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,4 @@ def _rewind(path: Path, step: int) -> None:
         # what was written at this very step by an evaluation is written again by the one that is due
         if entry["step"] < step or (entry["step"] == step and entry["kind"] == "train"):
             kept.append(line)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    durable.write({path: "".join(line + "\n" for line in kept).encode()})

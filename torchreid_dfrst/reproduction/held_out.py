@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst import evaluation
+from torchreid_dfrst import durable, evaluation
 from torchreid_dfrst.reproduction.harness import Harness, digest
 from torchreid_dfrst.reproduction.preset import merge
 from torchreid_dfrst.retrieval import Extraction
@@ -58,7 +58,7 @@ def omega(harness: Harness, run: Path, scoring: Mapping[str, Any]) -> float:
         model = evaluation.fit_transit(extraction, **choices)
         assert model is not None
         value, reason = evaluation.transit_weight(extraction, model, method)
-        path.write_text(json.dumps({"value": value, "from": reason}, indent=2) + "\n", encoding="utf-8")
+        durable.write({path: (json.dumps({"value": value, "from": reason}, indent=2) + "\n").encode()})
     return float(json.loads(path.read_text(encoding="utf-8"))["value"])
 
 

@@ -92,6 +92,12 @@ def fusion(transit: Transit | None, weight: float, shape: tuple[int, int]) -> bo
     return weight > 0
 
 
+def precision(name: str) -> None:
+    """Refuse a precision that no search has."""
+    if name not in ("auto", "fp32", "bf16"):
+        raise KeyError(f"no precision {name!r}: 'auto', 'fp32' or 'bf16'")
+
+
 def all_numbers(rows: np.ndarray) -> None:
     """Refuse rows of distances (``(N,)`` bool, whether each is all right) that a transit made NaN or infinite."""
     bad = np.flatnonzero(~rows)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import sparse
 
-from torchreid_dfrst.retrieval import checks, jaccard, memory
+from torchreid_dfrst.retrieval import checks, memory
 from torchreid_dfrst.retrieval.encoding import encodings, step
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.jaccard import Shared
@@ -84,8 +84,7 @@ def jaccard_blocks(
         raise ValueError("one image has nobody to be like: at least two are needed")
     if not 2 <= k1 <= len(embedding):
         raise ValueError(f"k1 is {k1} with {len(embedding)} images: between 2 and {len(embedding)}")
-    if precision not in ("auto", "fp32", "bf16"):
-        raise KeyError(f"no precision {precision!r}: 'auto', 'fp32' or 'bf16'")
+    checks.precision(precision)
     count, width = embedding.shape
     memory.search_plan(count, count, width, k1, memory_limit)
     fused = checks.fusion(transit, weight, (len(embedding), len(embedding)))
@@ -106,9 +105,6 @@ def _blocks(
     blocks = images.blocks(step(k1, half))
     (every,) = encodings(near.index, k1, half, k2, blocks, exponent, [slice(0, count)], memory_limit)
     shared = Shared(every, every)
-    memory.give_back(memory_limit)
-    held = memory.encoded(count, k1, [every.nnz, every.nnz])
-    plan = memory.block_plan(held, count, 0, shared.crowd, jaccard.EVENTS, memory_limit)
-    shared.events = plan.events
+    plan = shared.plan(k1, 0, memory_limit)
     for rows in consecutive(0, count, min(64, plan.rows)):
         yield rows, shared.distance(rows)

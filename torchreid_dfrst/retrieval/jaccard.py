@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from torchreid_dfrst.retrieval import memory
+
 EVENTS = 1 << 21
 """Products of one entry with one entry that are held at once where memory does not matter."""
 
@@ -25,6 +27,24 @@ class Shared:
     def __init__(self, left: sparse.csr_matrix, right: sparse.csr_matrix):
         self.left, self.inverted = left, right.tocsc()
         self.events, self.crowd = EVENTS, int(np.diff(self.inverted.indptr).max())
+
+    def plan(self, full: int, width: int, memory_limit: int | None) -> memory.BlockPlan:
+        """Blocks of distances that keep within a limit of memory; ``events`` is set to theirs.
+
+        Args:
+            full: neighbours per image, held meanwhile.
+            width: dimensions of the embeddings that are multiplied again; 0 for none.
+            memory_limit: bytes; None for no limit.
+
+        Raises:
+            ValueError: not even single rows keep within it.
+        """
+        memory.give_back(memory_limit)
+        columns, images = self.inverted.shape
+        held = memory.encoded(images, full, [self.left.nnz, self.inverted.nnz])
+        plan = memory.block_plan(held, columns, width, self.crowd, EVENTS, memory_limit)
+        self.events = plan.events
+        return plan
 
     def add(self, rows: slice, total: np.ndarray) -> None:
         """Add the sums of minima of some rows of ``left`` to ``total``, ``(rows, G)`` float32 and contiguous."""

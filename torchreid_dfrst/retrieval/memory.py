@@ -78,11 +78,17 @@ def search_plan(
     )
 
 
+def trim() -> None:
+    """Hand freed memory back to the system if the C library can (glibc): else it stays in use."""
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if release is not None:
+        release(0)
+
+
 def give_back(memory_limit: int | None) -> None:
-    """Hand freed memory back to the system if there is a limit and the C library can (glibc): else it stays in use."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if memory_limit is not None and trim is not None:
-        trim(0)
+    """``trim`` if there is a limit."""
+    if memory_limit is not None:
+        trim()
 
 
 def found(rows: int, count: int) -> int:

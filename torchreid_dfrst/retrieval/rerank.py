@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from torchreid_dfrst.retrieval import checks, jaccard, memory
+from torchreid_dfrst.retrieval import checks, memory
 from torchreid_dfrst.retrieval.encoding import encodings, step
 from torchreid_dfrst.retrieval.fused import Fusion
-from torchreid_dfrst.retrieval.jaccard import Shared
+from torchreid_dfrst.retrieval.jaccard import Shared, jaccard
 from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.mirrored import mirrored
 from torchreid_dfrst.retrieval.parameters import POWER, Parameters
@@ -159,12 +159,7 @@ class Reranking:
             memory_limit,
         )
         self.shared = Shared(left, right)
-        memory.give_back(memory_limit)
-        held = memory.encoded(self.images, full, [left.nnz, right.nnz])
-        self.plan = memory.block_plan(
-            held, len(gallery), query.shape[1], self.shared.crowd, jaccard.EVENTS, memory_limit
-        )
-        self.shared.events = self.plan.events
+        self.plan = self.shared.plan(full, query.shape[1], memory_limit)
         self.seconds["encoding"] = time.perf_counter() - start - self.seconds["neighbours"]
 
     def _exponent(self, rows: slice, support: sparse.csr_matrix) -> np.ndarray:
@@ -251,7 +246,7 @@ class Reranking:
         tensor.mul_(torch.from_numpy(np.float32(share) / self.scale[part])[:, None])
         total = np.zeros_like(block)
         self.shared.add(part, total)
-        tensor.add_(torch.from_numpy(jaccard.jaccard(total, 1 - share)))
+        tensor.add_(torch.from_numpy(jaccard(total, 1 - share)))
         if self.fusion is not None and self.inside is None:
             columns = slice(self.queries, self.images)
             tensor.add_(torch.from_numpy(self.fusion.transit.block(part, columns)), alpha=self.fusion.weight)

@@ -44,8 +44,7 @@ def search(
         ValueError: the memory limit is too small to work in, there is no GPU though one is asked for, FAISS is asked
             for what it cannot do, or the transit gives NaN or infinity.
     """
-    if precision not in ("auto", "fp32", "bf16"):
-        raise KeyError(f"no precision {precision!r}: 'auto', 'fp32' or 'bf16'")
+    checks.precision(precision)
     if method not in ("auto", "faiss", "product"):
         raise KeyError(f"no method {method!r}: 'auto', 'faiss' or 'product'")
     if device not in ("auto", "cpu", "cuda"):
