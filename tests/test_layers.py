@@ -1,12 +1,13 @@
 """Imports point down only: arrays, then torch, then torchreid."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "torchreid_dfrst"
-ARRAYS = {"version", "names", "values", "sightings", "spatiotemporal", "retrieval"}
+ARRAYS = {"version", "names", "values", "durable", "sightings", "spatiotemporal", "retrieval"}
 TORCH = ARRAYS | {"tensors", "models", "losses"}
 
 
@@ -39,6 +40,10 @@ def test_models_and_losses_know_torch_but_not_torchreid(path):
     found = imports(path)
     assert "torchreid" not in found
     assert {name[1:] for name in found if name.startswith(".")} <= TORCH
+
+
+def test_files_are_written_with_the_standard_library_alone():
+    assert imports(PACKAGE / "durable.py") <= {*sys.stdlib_module_names}
 
 
 def test_the_reader_of_imports_sees_them():

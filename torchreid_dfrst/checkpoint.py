@@ -9,7 +9,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import save as tensors_as_bytes
@@ -18,7 +18,7 @@ from torch import nn
 from torchreid_dfrst import durable
 from torchreid_dfrst.durable import sync_folder
 from torchreid_dfrst.retrieval.features import DAMAGED
-from torchreid_dfrst.tensors import read_dict, read_weights
+from torchreid_dfrst.tensors import read_dict
 
 logger = logging.getLogger(__name__)
 
@@ -43,28 +43,35 @@ def save(path: str | Path, state: Mapping[str, Any]) -> Path:
         OSError: the disk is full or the folder cannot be written; nothing is left behind.
         UnreadableError: the file is whole and could not be loaded again, because of what ``state`` holds.
     """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
+    content = {"format": FORMAT, **state}
+    durable.write({Path(path): lambda file: _write(content, file)}, _read_back, _size(content))
+    return Path(path)
+
+
+def _write(content: Mapping[str, Any], file: IO[bytes]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        verify(temporary)
-        _read_back(temporary)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except (OSError, RuntimeError, ValueError) as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, UnreadableError):
-            raise
-        # torch's writer reports a failed write as a RuntimeError
-        raise OSError(f"cannot save {path}: {error}") from error
-    return path
+        torch.save(content, file)
+    except RuntimeError as error:
+        # torch's writer covers what the system said with an error of its own
+        system = error.__context__
+        if isinstance(system, OSError) and system.errno is not None:
+            raise OSError(system.errno, system.strerror) from error
+        raise OSError(str(error)) from error
+
+
+def _size(value: Any) -> int:
+    """Bytes of all tensors in a state, nearly all of its file."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return sum(map(_size, values))
 
 
 def _read_back(path: Path) -> None:
+    try:
+        verify(path)
+    except ValueError as error:
+        raise OSError(str(error)) from error
     try:
         read_dict(path)
     except ValueError as error:
@@ -184,25 +191,8 @@ def export(path: str | Path, model: nn.Module, source: Mapping[str, Any]) -> Pat
     path = Path(path)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     about = json.dumps(source, indent=2) + "\n"
-    try:
-        durable.write({path: tensors_as_bytes(weights), path.with_suffix(".json"): about.encode()})
-    except OSError as error:
-        raise OSError(f"cannot save {path}: {error}") from error
+    durable.write({path: tensors_as_bytes(weights), path.with_suffix(".json"): about.encode()})
     return path
-
-
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Set all weights of a network from a file of a network of the same architecture.
-
-    Args:
-        model: changed in place.
-        path: what ``tensors.read_weights`` reads.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read, holds pickled code, or its weights belong to another architecture.
-    """
-    set_weights(model, read_weights(path), str(path))
 
 
 def set_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:

@@ -2,39 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO
+
+Content = bytes | Callable[[IO[bytes]], object]
+"""The bytes of a file, or what writes them into it."""
 
 
-def write(files: Mapping[Path, bytes]) -> None:
-    """Write files side by side: each to a temporary one, synced and read back; then all of them are renamed.
+def write(files: Mapping[Path, Content], check: Callable[[Path], object] | None = None, size: int = 0) -> None:
+    """Write files side by side: each to a temporary one, synced and checked; then all of them are renamed.
 
     Args:
         files: path to content; the paths share a folder, which is made if needed.
+        check: called with each temporary file, raises if it will not do; bytes are read back and compared anyway.
+        size: bytes that are going to be written, as far as they are not in ``files``.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; earlier files of these names stay, nothing is left
-            behind.
+        OSError: the disk is full or the folder cannot be written; the message names the file. Whatever is raised,
+            also by ``check`` or what writes, earlier files of these names stay and nothing is left behind.
     """
-    parts = {path.with_name(path.name + ".part"): content for path, content in files.items()}
+    parts = {path: path.with_name(path.name + ".part") for path in files}
+    path = next(iter(files))
     try:
-        for part, content in parts.items():
-            part.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            if part.read_bytes() != content:
-                raise OSError(f"{part} does not hold what was written to it")
-        for path, part in zip(files, parts, strict=True):
+        for path, content in files.items():
+            _write_part(parts[path], content)
+            if check is not None:
+                check(parts[path])
+        for path, part in parts.items():
             os.replace(part, path)
             sync_folder(path.parent)
-    except OSError:
-        for part in parts:
-            part.unlink(missing_ok=True)
+    except BaseException as error:
+        for part in parts.values():
+            # where there is no folder there is nothing to take away, and the first error is the one to tell
+            with contextlib.suppress(OSError):
+                part.unlink()
+        if isinstance(error, OSError):
+            size += sum(len(content) for content in files.values() if isinstance(content, bytes))
+            raise OSError(f"cannot save {path}: {_words(error, path.parent, size)}") from error
         raise
+
+
+def _write_part(part: Path, content: Content) -> None:
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with open(part, "wb") as file:
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            content(file)
+        file.flush()
+        os.fsync(file.fileno())
+    if isinstance(content, bytes) and part.read_bytes() != content:
+        raise OSError(f"{part} does not hold what was written to it")
+
+
+def _words(error: OSError, folder: Path, size: int) -> str:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return str(error)
+    needed = f"{size / 1e6:,.1f} MB are needed and " if size else ""
+    free = shutil.disk_usage(folder).free / 1e6
+    return f"{error.strerror}: {needed}{free:,.1f} MB are free. Make room there, or choose another folder"
 
 
 def sync_folder(folder: Path) -> None:

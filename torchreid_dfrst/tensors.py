@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,11 @@ def read_safely(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        # torch's own words go on to say how to load it all the same
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(
-            f"{path} holds pickled Python objects beside tensors and numbers; it was refused and nothing in it was run "
-            f"({str(error).splitlines()[0]}). Files of torchreid 1.4.0 can be converted by whoever trusts them: "
+            f"{path} holds pickled Python objects beside tensors and numbers{f' ({wanted[1]})' if wanted else ''}; it "
+            "was refused and nothing in it was run. Files of torchreid 1.4.0 can be converted by whoever trusts them: "
             "save their state_dict alone"
         ) from error
     except (*DAMAGED, AssertionError) as error:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import resource
 import signal
 from pathlib import Path
@@ -21,6 +22,7 @@ from torchreid_dfrst import checkpoint, durable
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.engine import DFRSTEngine
 from torchreid_dfrst.loop.journal import Journal
+from torchreid_dfrst.loop.keeper import Keeper
 from torchreid_dfrst.loop.memory import keep_freed
 from torchreid_dfrst.loop.step import NonFiniteError
 from torchreid_dfrst.tensors import read_weights
@@ -112,6 +114,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_training_goes_on_and_says_so
     text = log.read_text()
     assert process.exitcode == 0, text[-3000:]
     assert "cannot save" in text and "the checkpoint before it stays, training goes on" in text
+    assert "File too large" in text and "enforce fail" not in text, "the system's words, not torch's"
     steps = [int(path.stem[5:]) for path in checkpoint.all_steps(tmp_path / "run" / "checkpoints")]
     assert steps == [4, 16], "after the second and third epoch there was no room"
     assert not list((tmp_path / "run" / "checkpoints").glob("*.part"))
@@ -168,8 +171,24 @@ def test_a_full_disk_at_the_end_is_an_error(tiny_veri, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left on device; there is no checkpoint before it$"):
         engine(tiny_veri).run(save_dir=str(tmp_path), max_epoch=1)
+
+
+def test_room_that_a_checkpoint_needs_is_said_and_the_one_before_it_stays(tmp_path, monkeypatch, caplog):
+    keeper = Keeper(tmp_path)
+    keeper.save(1, {})
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    state = {"state_dict": {"a": torch.zeros(1000, 1000)}, "random": [{"b": [torch.zeros(250_000)]}]}
+    said = r"cannot save .*0002\.pt: No space left on device: 5\.0 MB are needed and [\d,.]+ MB are free\. Make room"
+    with pytest.raises(OSError, match=said + r".*; the checkpoint before it stays$"):
+        keeper.save(2, state, final=True)
+    assert keeper.save(2, state) is None and re.search(said, caplog.text)
+    assert keeper.newest() == checkpoint.step_path(tmp_path, 1)
 
 
 def test_a_dead_loading_process_is_named(tiny_veri):
@@ -180,6 +199,34 @@ def test_a_dead_loading_process_is_named(tiny_veri):
     with pytest.raises(ChildProcessError, match=r"lower data\.workers"):
         for _ in range(10):
             next(batches)
+
+
+@pytest.mark.parametrize(
+    ("error", "dead"),
+    [
+        (RuntimeError("DataLoader worker (pid(s) 4) exited unexpectedly"), True),
+        (RuntimeError("DataLoader worker (pid 4) is killed by signal: Killed. "), True),
+        (RuntimeError("Pin memory thread exited unexpectedly"), True),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), True),
+        (EOFError(), True),
+        (RuntimeError("CUDA error: out of memory"), False),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), False),
+        (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback ..."), False),
+        (EOFError("Caught EOFError in DataLoader worker process 0.\nOriginal Traceback ..."), False),
+        (OSError(errno.EMFILE, "Too many open files"), False),
+    ],
+    ids=repr,
+)
+def test_only_a_dead_loading_process_is_called_dead(error, dead, tiny_veri, monkeypatch):
+    def fails(self):
+        raise error
+        yield
+
+    loader = engine(tiny_veri, workers=1).train_loader
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", fails)
+    with pytest.raises(ChildProcessError if dead else type(error)) as raised:
+        next(iter(loader))
+    assert dead or raised.value is error
 
 
 def test_running_out_of_memory_says_what_to_lower(tiny_veri, tmp_path):
@@ -239,14 +286,15 @@ def test_a_malicious_pickle_is_refused_and_not_run(form, where, tiny_veri, tmp_p
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path)
-    with pytest.raises(ValueError, match=r"refused|not a checkpoint"):
+    with pytest.raises(ValueError, match=r"refused|not a checkpoint") as refusal:
         if where == "checkpoint":
             checkpoint.load(path)
         elif where == "weights":
-            checkpoint.load_weights(TinyNet(4), path)
+            read_weights(path)
         else:
             engine(tiny_veri).run(save_dir=str(tmp_path / "run"), max_epoch=1, resume=str(path))
     assert not mark.exists()
+    assert "weights_only" not in str(refusal.value) and "two options" not in str(refusal.value), "advice to run it"
     if form == "torch":
         torch.load(path, weights_only=False)
         assert mark.exists(), "the weapon works where it is not refused"
@@ -323,7 +371,7 @@ def test_a_file_system_that_cannot_sync_folders_is_no_failure(number, fails, tmp
 def test_weights_of_another_architecture_are_refused_with_names(tmp_path):
     checkpoint.export(tmp_path / "weights.safetensors", TinyNet(5), {})
     with pytest.raises(ValueError, match=r"another architecture than TinyNet: .* of another shape \(classifiers\.0"):
-        checkpoint.load_weights(TinyNet(4), tmp_path / "weights.safetensors")
+        checkpoint.set_weights(TinyNet(4), read_weights(tmp_path / "weights.safetensors"), "a file")
     with pytest.raises(ValueError, match="1 missing"):
         state = TinyNet(4).state_dict()
         state.pop("body.0.weight")

@@ -238,6 +238,19 @@ def test_killed_before_the_best_weights_are_there_they_are_written_later(tiny_ve
     assert kept_best(tmp_path, go(tiny_veri, tmp_path, **ON_TEST))
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"best"', "[]", "3", "{}", '{"best": 0.5}', '{"best": []}', '{"best": {"mAP": 0.5}}',
+     '{"best": {"mAP": "0.5", "step": 1}}', '{"best": {"mAP": 0.5, "step": "1"}}'],
+)  # fmt: skip
+def test_a_description_of_the_best_weights_that_is_none_is_passed_over(text, tiny_veri, tmp_path, caplog):
+    go(tiny_veri, tmp_path, **ON_TEST)
+    (tmp_path / "best.json").write_text(text)
+    again = go(tiny_veri, tmp_path, **ON_TEST)
+    assert "the best weights so far are not there" in caplog.text
+    assert kept_best(tmp_path, again)
+
+
 def test_best_weights_that_did_not_fit_on_the_disk_are_not_called_the_best(tiny_veri, tmp_path, monkeypatch, caplog):
     def full(*_):
         raise OSError(28, "No space left on device")

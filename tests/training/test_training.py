@@ -18,6 +18,7 @@ from tools.train import main
 from torchreid_dfrst import checkpoint, config
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.inference import extract
+from torchreid_dfrst.tensors import read_weights
 from torchreid_dfrst.training import build_model, build_optimizer, resolved, sections, train
 
 SMALL = {
@@ -98,7 +99,7 @@ def test_checkpoints_load_again_also_with_torchreid(once):
     # and the exported weights are the same, with what is needed to build the network beside them
     about = json.loads((folder / "weights.json").read_text())
     again = build_model(about["num_classes"], **about["model"])
-    checkpoint.load_weights(again, folder / "weights.safetensors")
+    checkpoint.set_weights(again, read_weights(folder / "weights.safetensors"), "weights.safetensors")
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
 
 

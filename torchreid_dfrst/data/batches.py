@@ -158,9 +158,8 @@ class Loader(DataLoader):
                 batch, errors = next(batches)
             except StopIteration:
                 return
-            except (RuntimeError, OSError, EOFError) as error:
-                # an error inside a loading process comes with its traceback; without one the process itself is gone
-                if not self.num_workers or str(error).startswith("Caught "):
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                if not (self.num_workers and _of_a_dead_process(error)):
                     raise
                 raise ChildProcessError(
                     f"a data loading process died ({error}): often memory ran out; lower data.workers "
@@ -179,6 +178,17 @@ class Loader(DataLoader):
             if batch is not None:
                 self.skipped.update(path for path in batch["bad"] if path)
                 yield batch
+
+
+def _of_a_dead_process(error: Exception) -> bool:
+    """Does the error say that a loading process is gone, unlike one raised inside of it or beside it?
+
+    PyTorch's words, those of its pinning thread, which ends with its source, or a connection that broke.
+    """
+    if isinstance(error, RuntimeError):
+        return str(error).startswith(("DataLoader worker", "Pin memory thread exited"))
+    # what a loading process reports itself is of the same type, and quotes its traceback
+    return not str(error).startswith("Caught ")
 
 
 def _collate(items: list[dict[str, Any] | BadImageError]) -> tuple[dict[str, Any] | None, list[BadImageError]]:

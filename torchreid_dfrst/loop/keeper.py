@@ -60,9 +60,11 @@ class Keeper:
         try:
             checkpoint.save(path, state)
         except OSError as error:
+            before = any(other != path for other in checkpoint.all_steps(self.folder))
+            stays = "the checkpoint before it stays" if before else "there is no checkpoint before it"
             if final:
-                raise
-            logger.error("%s; the checkpoint before it stays, training goes on and tries again at the next one", error)
+                raise OSError(f"{error}; {stays}") from error
+            logger.error("%s; %s, training goes on and tries again at the next one", error, stays)
             return None
         checkpoint.discard_after(self.folder, step)
         checkpoint.prune(self.folder, set(range(0, step + 1, keep_each)) if keep_each else set())

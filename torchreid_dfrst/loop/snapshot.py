@@ -101,15 +101,22 @@ def _best_kept(engine: DFRSTEngine) -> dict[str, Any]:
     """The best so far as the file of its weights tells it, which may be older or younger than the checkpoint."""
     path = engine.save_dir / "best.json"
     try:
-        best: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["best"]
-    except (OSError, ValueError, KeyError) as error:
+        best = _best_in(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
         if engine.best:
             logger.warning("the best weights so far are not there (%r): the next evaluation's will be", error)
         return {}
-    if best.get("step", 0) <= engine.global_step:
+    if best["step"] <= engine.global_step:
         return best
     logger.warning("%s is of step %d, after this one: the next evaluation's weights replace it", path, best["step"])
     return {}
+
+
+def _best_in(content: Any) -> dict[str, Any]:
+    best = content.get("best") if isinstance(content, dict) else None
+    if not (isinstance(best, dict) and isinstance(best.get("step"), int) and isinstance(best.get("mAP"), (int, float))):
+        raise ValueError("best.json does not say of which step and mAP they are")
+    return best
 
 
 def restore(engine: DFRSTEngine, path: Path) -> Mapping[str, Any]:

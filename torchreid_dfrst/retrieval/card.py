@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 import hashlib
 import importlib.metadata
+import io
 import itertools
 import json
-import os
 import platform
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from torchreid_dfrst import durable
 from torchreid_dfrst.names import numbered
 from torchreid_dfrst.retrieval.features import Extraction
 from torchreid_dfrst.retrieval.intervals import MEASURES, Queries, bootstrap
@@ -46,15 +47,17 @@ class Card:
     queries: dict[str, np.ndarray] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
-        """Write ``card.json``, and ``card.queries.npz`` beside it for paired tests."""
+        """Write ``card.json``, and ``card.queries.npz`` beside it for paired tests.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; earlier files of these names stay.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(_beside(path), "wb") as file:
-            np.savez_compressed(file, **self.queries)  # type: ignore[arg-type]
-        content = {**self.content, "queries_sha256": file_digest(_beside(path))}
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        queries = io.BytesIO()
+        np.savez_compressed(queries, **self.queries)  # type: ignore[arg-type]
+        content = {**self.content, "queries_sha256": hashlib.sha256(queries.getvalue()).hexdigest()}
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        durable.write({_beside(path): queries.getvalue(), path: text.encode()})
 
     @classmethod
     def load(cls, path: str | Path) -> Card:

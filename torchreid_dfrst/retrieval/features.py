@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import tokenize
 import zipfile
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from torchreid_dfrst import durable
 from torchreid_dfrst.names import numbered
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
@@ -102,7 +102,11 @@ class Extraction:
             raise ValueError(f"query embeddings have {wide} dimensions, gallery {other}: extract both with one model")
 
     def save(self, path: str | Path) -> None:
-        """Write one ``.npz`` without pickle; the file appears whole or not at all."""
+        """Write one ``.npz`` without pickle; the file appears whole or not at all.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; an earlier file stays.
+        """
         columns: dict[str, np.ndarray] = {"format": np.array(FORMAT), "source": np.array(json.dumps(self.source))}
         for name in ("query", "gallery", "train_features"):
             part = getattr(self, name)
@@ -113,12 +117,8 @@ class Extraction:
             columns.update(_columns("train", self.train))
         if self.network is not None:
             columns["network/cameras"], columns["network/distance_m"] = self.network.cameras, self.network.distance_m
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        with open(temporary, "wb") as file:
-            np.savez(file, **columns)  # type: ignore[arg-type]
-        os.replace(temporary, path)
+        size = sum(column.nbytes for column in columns.values())
+        durable.write({Path(path): lambda file: np.savez(file, **columns)}, size=size)  # type: ignore[arg-type]
 
     @property
     def summary(self) -> str:

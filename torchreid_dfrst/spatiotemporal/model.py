@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from torchreid_dfrst import durable
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.gaps import GapTransit
 from torchreid_dfrst.spatiotemporal.saved import FORMAT, FORMAT_VERSION, Expected, check_fitted
@@ -161,6 +161,7 @@ class GapModel(ABC):
 
         Raises:
             ValueError: the model is not fitted.
+            OSError: the disk is full or the folder cannot be written; an earlier file stays.
         """
         if self.network is None:
             raise ValueError(f"the {self.name} model is not fitted: there is nothing to save")
@@ -173,11 +174,7 @@ class GapModel(ABC):
             "options": self.options,
             "fitted": self.fitted,
         }
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(temporary, path)
+        durable.write({Path(path): json.dumps(content).encode()})
 
     def restore(self: Self, fitted: dict[str, Any], network: CameraNetwork) -> Self:
         """Take over what another fit of this class learned on this network, its rows in this order.
