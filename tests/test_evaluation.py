@@ -81,6 +81,28 @@ def test_space_and_time_without_what_they_need_is_an_error(extraction, lost):
         evaluation.score(Extraction(**given, source={"data": "toy"}))
 
 
+def test_a_model_that_was_fitted_before_needs_no_training_sightings(extraction, tmp_path):
+    file = str(tmp_path / "provid.json")
+    spatiotemporal.build("provid").fit(extraction.train, NETWORK).save(file)
+    alone = replace(extraction, train=None)
+    there = evaluation.score(alone, {"fitted": file})
+    again = evaluation.score(extraction, {"model": "provid"})
+    assert there.transit.name == "provid" and there.choices["spacetime"]["fitted"] == file
+    assert np.array_equal(there.distance["+ ST"], again.distance["+ ST"])
+    assert evaluation.score(alone, {"model": None, "fitted": file}).transit is None
+    for wrong, message in (
+        ({"model": "likelihood", "fitted": file}, "'likelihood', but .*provid.json holds a fitted provid"),
+        ({"options": {"scale": 2}, "fitted": file}, r"options go with .*provid\.json has its own"),
+        ({"weight": "auto", "fitted": file}, "no features of training images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluation.score(alone, wrong)
+    with pytest.raises(FileNotFoundError, match="no space-time model at"):
+        evaluation.score(alone, {"fitted": file + "x"})
+    with pytest.raises(ValueError, match="without road distances"):
+        evaluation.score(replace(alone, network=None), {"fitted": file})
+
+
 def test_the_card_has_every_choice_and_is_json(extraction):
     result = evaluation.score(extraction, {"weight": 0.3}, {"k1": 6, "k2": 3}, {"average_precision": "trapezoid"})
     made = evaluation.card(result, extraction, "evaluate.py x.npz")

@@ -21,6 +21,7 @@ from torchreid_dfrst.spatiotemporal.weight import choose_weight
 
 APPEARANCE, FUSED, RERANKED, BOTH = "appearance", "+ ST", "+ re-ranking", "+ ST + re-ranking"
 PAPER_WEIGHT = 0.2
+USUAL_MODEL = "lognormal"
 HELD_OUT, TRAINED_ON = "held out", "trained on"  # the vehicles of ``Extraction.train_features``
 CHOSEN_BY = {"auto": "map", "calibrated": "calibrated"}
 ROWS = (APPEARANCE, FUSED, RERANKED, BOTH)
@@ -65,36 +66,52 @@ class Result:
 
 
 def fit_transit(
-    extraction: Extraction, model: str | None = "lognormal", options: Mapping[str, Any] | None = None
+    extraction: Extraction,
+    model: str | None = USUAL_MODEL,
+    options: Mapping[str, Any] | None = None,
+    fitted: str | None = None,
 ) -> GapModel | None:
-    """Fit a space-time model on the training sightings that came with the features.
+    """Fit a space-time model on the training sightings that came with the features, or load one.
 
     Args:
         extraction: features, training sightings and road distances.
         model: a name in ``spatiotemporal.MODELS``; None for appearance alone.
         options: the model's own keyword arguments.
+        fitted: file of a model that was fitted before (``tools/spacetime.py --save``), with its options; training
+            sightings are not needed then.
 
     Raises:
-        ValueError: times or road distances are missing; the message says how to go on by appearance alone.
+        FileNotFoundError: there is no such file.
+        ValueError: times or road distances are missing, and the message says how to go on by appearance alone; the
+            file holds another model, or options are given beside it.
         KeyError: an unknown model or option.
     """
     if model is None:
         return None
     what = str(extraction.source.get("data", "these features"))
     advice = "; `spacetime.model null` scores by appearance alone"
-    if extraction.train is None or extraction.network is None:
-        missing = "training sightings" if extraction.train is None else "road distances between its cameras"
-        raise ValueError(f"space and time were asked for, but {what} came without {missing}{advice}")
-    for name, part in (
-        ("training", extraction.train),
-        ("query", extraction.query.sightings),
-        ("gallery", extraction.gallery.sightings),
-    ):
+    parts = {"query": extraction.query.sightings, "gallery": extraction.gallery.sightings}
+    if fitted is None:
+        if extraction.train is None:
+            raise ValueError(f"space and time were asked for, but {what} came without training sightings{advice}")
+        parts = {"training": extraction.train, **parts}
+    if extraction.network is None:
+        raise ValueError(
+            f"space and time were asked for, but {what} came without road distances between its cameras{advice}"
+        )
+    for name, part in parts.items():
         try:
             part.require_times(f"the {name} split of {what}")
         except ValueError as error:
             raise ValueError(f"{error} (`spacetime.model null`)") from None
-    return spatiotemporal.build(model, **(options or {})).fit(extraction.train, extraction.network)
+    if fitted is None:
+        return spatiotemporal.build(model, **(options or {})).fit(parts["training"], extraction.network)
+    if options:
+        raise ValueError(f"spacetime.options go with a model that is to be fitted; {fitted} has its own: leave one out")
+    loaded = spatiotemporal.load(fitted, extraction.network)
+    if model not in (USUAL_MODEL, loaded.name):
+        raise ValueError(f"spacetime.model is {model!r}, but {fitted} holds a fitted {loaded.name}: leave one out")
+    return loaded
 
 
 def transit_weight(
@@ -149,7 +166,7 @@ def score(
 
     Args:
         extraction: query and gallery features, and what space and time are fitted on.
-        spacetime: ``model``, ``options`` (see ``fit_transit``) and ``weight`` (see ``transit_weight``).
+        spacetime: ``model``, ``options``, ``fitted`` (see ``fit_transit``) and ``weight`` (see ``transit_weight``).
         rerank: keyword arguments of ``retrieval.rerank``.
         evaluate: keyword arguments of ``retrieval.protocols.build``; without a ``protocol``, the data set's own. And
             ``rerank``, as torchreid's: False leaves the two re-ranked rows out.
@@ -174,9 +191,10 @@ def score(
         pairs.append((query.sightings, gallery.sightings))
         for row, values in distance.items():
             draws.setdefault(row, []).append(protocol.score(values, query.sightings, gallery.sightings))
+    fitted = {"fitted": spacetime["fitted"]} if spacetime.get("fitted") else {}
     choices = {
         "distance": "Euclidean, not squared, of L2-normalised embeddings",
-        "spacetime": None if model is None else {"weight": weight, "weight_from": reason, **model.parameters},
+        "spacetime": None if model is None else {"weight": weight, "weight_from": reason, **fitted, **model.parameters},
         "rerank": None
         if parameters is None
         else {**_defaults(retrieval.rerank, leave_out=("transit", "weight")), **parameters},
