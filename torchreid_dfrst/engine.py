@@ -91,6 +91,8 @@ class DFRSTEngine(torchreid.engine.Engine):
         self.steps_per_epoch = len(self.train_loader)
         self.batch, self.evaluated, self.first_step = 0, True, 0
         self.best: dict[str, Any] = {}
+        # what result.json says, where run found nothing left to do
+        self.finished: dict[str, Any] | None = None
         # of the steps since the last line of numbers, and the files in each
         self.results: list[StepResult] = []
         self.names: list[list[str]] = []
@@ -217,26 +219,36 @@ class DFRSTEngine(torchreid.engine.Engine):
             self.model, self.optimizer, self.loss, self.device, precision, channels_last, compile, self.group
         )
         restored = snapshot.resume(self, resume)
+        self.finished = snapshot.finished(self) if restored is not None else None
+        if self.finished is not None:
+            self._say_finished(self.finished)
+            return dict(self.finished["metrics"])
         if best_on == VALIDATION and self.group.main and not getattr(self.datamanager, VALIDATION, None):
             logger.info(
                 "the weights of the last epoch will be the result; to keep the best ones as well, hold out training "
                 "identities to choose on (data.validation_identities)"
             )
         self.first_step = self.global_step
-        if self.group.main:
-            (self.save_dir / MARKER).unlink(missing_ok=True)
-        self.journal = Journal(self.save_dir, self.global_step, active=self.group.main)
-        if started is not None and self.group.main:
-            started()
+
+        def begin() -> None:
+            if self.group.main:
+                (self.save_dir / MARKER).unlink(missing_ok=True)
+            self.journal = Journal(self.save_dir, self.global_step, active=self.group.main)
+            if started is not None and self.group.main:
+                started()
+
+        distributed.together(begin)
 
         def evaluation_due() -> bool:
             last = self.epoch == max_epoch
             return last or (eval_freq > 0 and self.epoch >= start_eval and self.epoch % eval_freq == 0)
 
         metrics: dict[str, dict[str, float]] = {}
-        with explained(), StopRequest() as self.stop:
+        with distributed.ended_together(), explained(), StopRequest() as self.stop:
             try:
                 while True:
+                    if self.epoch >= max_epoch:
+                        self.step.refuse_untrained(self.global_step)
                     if not self.evaluated:
                         if evaluation_due():
                             metrics = self._evaluate_all(best=True)
@@ -252,10 +264,21 @@ class DFRSTEngine(torchreid.engine.Engine):
                         self._save(final=self.epoch == max_epoch)
                 if not metrics:
                     metrics = self._evaluate_all()
-                self._export("weights.safetensors")
+                distributed.together(lambda: self._export(snapshot.WEIGHTS))
             finally:
                 self.journal.close()
         return metrics
+
+    def _say_finished(self, result: Mapping[str, Any]) -> None:
+        if not self.group.main:
+            return
+        logger.info(
+            "%s is finished (epoch %d, step %d): nothing is trained, evaluated or written again. Raise train.max_epoch "
+            "to train longer, or evaluate %s with tools/extract.py and tools/evaluate.py",
+            self.save_dir, self.epoch, self.global_step, self.save_dir / snapshot.WEIGHTS,
+        )  # fmt: skip
+        for name, values in result["metrics"].items():
+            logger.info("%s after epoch %d: %s", name, self.epoch, _words(values))
 
     def _train_epoch(self, restored: Mapping[str, Any] | None) -> None:
         """Train to the end of the current epoch, from the current batch on."""
@@ -329,19 +352,17 @@ class DFRSTEngine(torchreid.engine.Engine):
 
     def _leave(self) -> NoReturn:
         """Save and end the run; rank 0 may still be writing when the others are here."""
-        failure = None
-        try:
-            self._save(final=True)
-            if self.group.main:
-                (self.save_dir / MARKER).write_text(f"after step {self.global_step}\n", encoding="utf-8")
-        except OSError as error:
-            failure = error
-        # torchrun ends the others soon after the first has left
-        distributed.raise_together(failure)
+        self._save(final=True)
+        # all wait for process 0: torchrun ends the others soon after the first has left
+        distributed.together(self._mark)
         raise StoppedError(
             f"stopped as asked after step {self.global_step} (epoch {self.epoch + 1}); go on with train.resume auto "
             f"from {self.keeper.folder}"
         )
+
+    def _mark(self) -> None:
+        if self.group.main:
+            (self.save_dir / MARKER).write_text(f"after step {self.global_step}\n", encoding="utf-8")
 
     @property
     def train_batch(self) -> int:
@@ -406,8 +427,7 @@ class DFRSTEngine(torchreid.engine.Engine):
             metrics[name] = values
             if not self.group.main:
                 continue
-            words = ", ".join(f"{key} {value:.1%}" for key, value in values.items())
-            logger.info("%s after epoch %d: %s", name, self.epoch, words)
+            logger.info("%s after epoch %d: %s", name, self.epoch, _words(values))
             if best:
                 self.journal.write(name, self.global_step, {**values, "epoch": self.epoch})
                 if self.draw and name == next(iter(self.test_loader)):
@@ -479,6 +499,19 @@ class DFRSTEngine(torchreid.engine.Engine):
         """Save in process 0; called by all processes together, unless ``alone``, which leaves out the others' state."""
         # on a GPU perhaps the first look at these steps
         self._check(self.results, self.names)
-        states = [random_state()] if alone else distributed.of_all(random_state())
         each = self.keep_freq * self.steps_per_epoch
-        return self.keeper.save(self.global_step, snapshot.take(self, states), each, final) if self.group.main else None
+
+        def write(states: list[dict[str, Any]]) -> Path | None:
+            if not self.group.main:
+                return None
+            return self.keeper.save(self.global_step, snapshot.take(self, states), each, final)
+
+        if alone:
+            return write([random_state()])
+        states = distributed.of_all(random_state())
+        # what process 0 cannot save ends all of them
+        return distributed.together(lambda: write(states))[self.group.rank]
+
+
+def _words(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {value:.1%}" for key, value in values.items())

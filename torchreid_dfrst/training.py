@@ -23,6 +23,7 @@ from torchreid_dfrst.engine import DFRSTEngine
 from torchreid_dfrst.loop import distributed
 from torchreid_dfrst.loop.memory import keep_freed
 from torchreid_dfrst.loop.schedule import build_scheduler
+from torchreid_dfrst.loop.snapshot import RESULT
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import FACTORIES, build, default_options
 from torchreid_dfrst.models.dfrst import DFRST
@@ -145,6 +146,7 @@ def settings(seed: int = 0, use_gpu: bool = True, threads: int = 0, keep_memory:
     return seed, use_gpu
 
 
+@distributed.ended_together()
 def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequence[str] = ()) -> dict[str, Any]:
     """Train as configured; writes everything into ``train.save_dir``.
 
@@ -154,7 +156,8 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
         command: the command line, to be stored beside the result.
 
     Returns:
-        What ``result.json`` holds: metrics of the last evaluation, the best one, what was skipped.
+        What ``result.json`` holds: metrics of the last evaluation, the best one, what was skipped. A run that was
+        finished before is left as it is.
 
     Raises:
         ValueError: ``train.max_epoch`` is below 1, which would leave untrained weights.
@@ -188,6 +191,9 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
     except BaseException:
         _list_skipped(data.skipped, engine.first_step)
         raise
+    if engine.finished is not None:
+        distributed.stop()
+        return engine.finished
     skipped = sorted(set().union(*distributed.of_all(data.skipped)))
     result = {
         "metrics": metrics,
@@ -199,7 +205,7 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
         "skipped_since_step": engine.first_step,
     }
     if group.main:
-        durable.write({engine.save_dir / "result.json": (json.dumps(result, indent=2) + "\n").encode()})
+        durable.write({engine.save_dir / RESULT: (json.dumps(result, indent=2) + "\n").encode()})
         _list_skipped(skipped, engine.first_step)
     distributed.stop()
     return result

@@ -101,6 +101,36 @@ def test_half_precision_without_a_finite_gradient_is_not_trained_to_the_end(tiny
         made.run(save_dir=str(tmp_path), max_epoch=5, precision="fp16", pictures=False)
 
 
+@pytest.mark.parametrize("saved_after", [None, 1])
+def test_half_precision_in_which_no_step_was_taken_is_not_called_trained(saved_after, tiny_veri, tmp_path):
+    options = {"save_dir": str(tmp_path), "precision": "fp16", "pictures": False, "resume": "auto"}
+    if saved_after:
+        # the end of another run: resumed, it has not been trained either
+        with pytest.raises(NonFiniteError):
+            engine(tiny_veri, network=NoGradient).run(max_epoch=saved_after, **options)
+    made = engine(tiny_veri, network=NoGradient)
+    with pytest.raises(NonFiniteError, match=r"no update was made: .* of the 8 steps .* 65536 down to 256.* bf16"):
+        made.run(max_epoch=2, **options)
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
+def test_half_precision_in_which_one_step_was_taken_is_trained(tiny_veri, tmp_path):
+    class OneGradient(TinyNet):
+        steps = 0
+
+        def forward(self, x):
+            out = super().forward(x)
+            self.steps += self.training
+            if self.training and self.steps != 3:
+                for logits in out[0]:
+                    logits.register_hook(lambda gradient: gradient * float("nan"))
+            return out
+
+    made = engine(tiny_veri, network=OneGradient)
+    made.run(save_dir=str(tmp_path), max_epoch=1, precision="fp16", pictures=False)
+    assert made.step.scaler.get_scale() == 2.0**13 and (tmp_path / "weights.safetensors").exists()
+
+
 def _paths(made, epoch, batch):
     made.sampler.seek(epoch, batch)
     keys = next(iter(made.sampler))

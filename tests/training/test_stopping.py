@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+import torch
 from networks import TinyNet
 from processes import launch, quick
 from runs import engine, run
@@ -176,3 +177,70 @@ def test_an_evaluation_that_fails_in_one_process_ends_in_all(tiny_veri, tmp_path
     assert [process.exitcode for process in processes] == [0, 0], said
     assert "OtherProcessError process 1: " in logs[0].read_text() and "BadImageError" not in logs[0].read_text()
     assert "BadImageError " in logs[1].read_text() and said.count("no such file") == 2
+
+
+class Weak(TinyNet):
+    """Runs out of memory in its second step, in the last process alone."""
+
+    steps = 0
+
+    def forward(self, x):
+        self.steps += self.training
+        if self.steps == 2 and distributed.current().rank == distributed.current().world_size - 1:
+            torch.empty(1 << 60, dtype=torch.uint8)
+        return super().forward(x)
+
+
+def out_of_memory_in_one(root, folder, port):
+    if port:  # as under torchrun, which keeps the store itself
+        os.environ.update(TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT="0", MASTER_PORT=str(port))
+    try:
+        run(root, folder, data={"network": Weak}, **SEVERAL)
+    except OtherProcessError as error:
+        print("other:", error)
+        sys.exit(4)
+    except OSError as error:
+        print("own:", error)
+        sys.exit(3)
+
+
+@pytest.mark.parametrize("torchrun", [True, False])
+def test_an_error_in_a_step_of_one_process_alone_is_what_the_other_says(torchrun, tiny_veri, tmp_path):
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) if torchrun else None
+    port = store.port if store is not None else 0
+    processes, logs = launch(out_of_memory_in_one, 2, tiny_veri, tmp_path / "run", port, folder=tmp_path)
+    said = _finished(processes, logs)
+    assert [process.exitcode for process in processes] == [4, 3], said
+    told = logs[0].read_text()
+    [line] = [line for line in told.splitlines() if line.startswith("other: ")]
+    assert "Connection closed" not in told and "Traceback" not in told
+    if torchrun:
+        assert line.startswith("other: process 1: memory ran out (") and "lower data.batch_size_train" in line
+    else:
+        assert line.startswith("other: another process of the run has ended")
+
+
+def what_cannot_be_saved(root, folder, stopped):
+    class Stopped(TinyNet):
+        def forward(self, x):
+            if stopped and self.training:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().forward(x)
+
+    def refuse(path, state):
+        raise checkpoint.UnreadableError("a checkpoint of this run could not be loaded again")
+
+    checkpoint.save = refuse
+    try:
+        run(root, folder, data={"network": Stopped}, **{**SEVERAL, "save_steps": 0 if stopped else 1})
+    except checkpoint.UnreadableError as error:
+        print("error:", error)
+        sys.exit(3)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_process_0_cannot_save_ends_all_of_them_with_its_message(stopped, tiny_veri, tmp_path):
+    processes, logs = launch(what_cannot_be_saved, 2, tiny_veri, tmp_path / "run", stopped, folder=tmp_path)
+    said = _finished(processes, logs)
+    assert [process.exitcode for process in processes] == [3, 3], said
+    assert said.count("error: a checkpoint of this run could not be loaded again\n") == 2

@@ -133,6 +133,33 @@ def test_a_finished_run_is_not_overwritten_and_can_be_extended(tiny_veri, traine
     assert config.load(folder / "config.yaml", [], sections())["train"]["max_epoch"] == 3
 
 
+def test_a_finished_run_is_left_as_it_is_and_says_its_result(tiny_veri, trained, caplog):
+    folder, result = trained
+    data = {"validation_identities": 2, "batch_size_train": 4}
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+    caplog.set_level("INFO")
+    assert train(small(tiny_veri, folder, data=data, train={"resume": "auto"}), command=["again"]) == result
+    after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+    assert after == before
+    assert f"{folder} is finished (epoch 2, step 8): nothing is trained, evaluated or written again" in caplog.text
+    assert f"veri776 after epoch 2: mAP {result['metrics']['veri776']['mAP']:.1%}, mINP" in caplog.text
+
+
+@pytest.mark.parametrize("lost", ["weights.safetensors", "result.json", "torn", "of another step"])
+def test_a_run_killed_just_before_its_end_is_brought_to_it(lost, tiny_veri, trained):
+    folder, result = trained
+    if lost == "torn":
+        (folder / "result.json").write_text('{"metrics"')
+    elif lost == "of another step":
+        (folder / "result.json").write_text(json.dumps({**result, "step": 4}))
+    else:
+        (folder / lost).unlink()
+    data = {"validation_identities": 2, "batch_size_train": 4}
+    again = train(small(tiny_veri, folder, data=data, train={"resume": "auto"}), command=["again"])
+    assert again["metrics"] == result["metrics"]
+    assert (folder / "weights.safetensors").is_file() and json.loads((folder / "result.json").read_text()) == again
+
+
 @pytest.mark.parametrize("name", ["dfrst_resnet18", "prn_resnet18", "baseline_resnet18", "resnet18"])
 def test_a_resolved_configuration_is_a_configuration(name, tiny_veri, tmp_path):
     given = small(tiny_veri, tmp_path)

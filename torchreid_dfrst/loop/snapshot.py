@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 SETTINGS = ("weight_decay", "betas", "momentum", "eps")
 """Of an optimiser's groups, beside the learning rate: what a resumed run may change."""
 
+WEIGHTS, RESULT = "weights.safetensors", "result.json"
+"""Files of a run that has come to its end."""
+
 
 def take(engine: DFRSTEngine, random: list[dict[str, Any]]) -> dict[str, Any]:
     """Everything from which training goes on bit for bit, and what the weights are good for.
@@ -110,6 +113,30 @@ def _best_kept(engine: DFRSTEngine) -> dict[str, Any]:
         return best
     logger.warning("%s is of step %d, after this one: the next evaluation's weights replace it", path, best["step"])
     return {}
+
+
+def finished(engine: DFRSTEngine) -> dict[str, Any] | None:
+    """What ``result.json`` says of a run with nothing left to do: its last epoch is trained, evaluated and exported.
+
+    Args:
+        engine: in the state of a checkpoint, ``max_epoch`` set.
+
+    Returns:
+        The same in all processes; None where there is something left to do, if only to write a result that is whole.
+    """
+    return distributed.of_all(_result(engine) if engine.group.main else None)[0]
+
+
+def _result(engine: DFRSTEngine) -> dict[str, Any] | None:
+    if engine.epoch < engine.max_epoch or not (engine.save_dir / WEIGHTS).is_file():
+        return None
+    try:
+        result = json.loads((engine.save_dir / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    metrics = result.get("metrics") if isinstance(result, dict) else None
+    whole = isinstance(metrics, dict) and all(isinstance(values, dict) for values in metrics.values())
+    return result if whole and result.get("step") == engine.global_step else None
 
 
 def _best_in(content: Any) -> dict[str, Any]:

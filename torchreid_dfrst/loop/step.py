@@ -16,6 +16,9 @@ from torchreid_dfrst.loop.pointwise import quicken_pointwise
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.names import nearest
 
+FIRST_SCALE = 2.0**16
+"""Factor of the loss in the first step of fp16."""
+
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -84,7 +87,7 @@ class TrainStep:
                 )
         if compile:
             self.run = torch.compile(self.run)  # type: ignore[assignment]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=precision == "fp16")
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._buffers: list[torch.Tensor] = []
 
@@ -136,6 +139,24 @@ class TrainStep:
         if self.precision == "fp16" and bool(torch.isfinite(result.loss)):
             return not bool(torch.isfinite(result.gradient_norm)) and self.scaler.get_scale() < 1
         return not bool(torch.isfinite(result.loss + result.gradient_norm))
+
+    def refuse_untrained(self, steps: int) -> None:
+        """Refuse to call a network trained of which no step was taken.
+
+        Args:
+            steps: since the start of the run.
+
+        Raises:
+            NonFiniteError: under fp16 the scaler left out every one of them.
+        """
+        scale = self.scaler.get_scale()
+        # halved by each step that is left out
+        if steps and self.scaler.is_enabled() and scale == FIRST_SCALE * self.scaler.get_backoff_factor() ** steps:
+            raise NonFiniteError(
+                f"no update was made: under train.precision fp16 no gradient of the {steps} steps was finite, with "
+                f"the loss scaled by {FIRST_SCALE:g} down to {scale:g}, so the weights are those of the start. Train "
+                "for more steps (each of these halves the scale), or use train.precision bf16 or fp32"
+            )
 
     def undo(self) -> None:
         """After a failed step on a CPU: put the running statistics back, so that the state is that before the step."""
