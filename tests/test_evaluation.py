@@ -52,6 +52,21 @@ def test_weight_zero_is_appearance_alone(extraction):
     np.testing.assert_array_equal(result.distance["+ ST + re-ranking"], result.distance["+ re-ranking"])
 
 
+@pytest.mark.parametrize(
+    ("spacetime", "rerank", "message"),
+    [
+        ({"weight": -1}, {}, r"^spacetime\.weight is -1"),
+        ({}, {"k1": 0}, r"^rerank\.k2 is 3 with k1 0"),
+        ({}, {"k1": 10_000}, r"^rerank\.k1 is 10000 with"),
+        ({}, {"lambda_value": 2}, r"^rerank\.lambda_value is 2"),
+        ({"model": "transition", "options": {"floor_s": -1}}, {}, r"^spacetime\.options\.floor_s is -1"),
+    ],
+)
+def test_a_number_out_of_its_range_is_named_with_its_section(extraction, spacetime, rerank, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.score(extraction, spacetime, {"k1": 6, "k2": 3, **rerank})
+
+
 def test_without_a_model_there_are_two_rows(extraction):
     bare = Extraction(extraction.query, extraction.gallery)
     result = evaluation.score(bare, {"model": None}, {"k1": 6, "k2": 3})

@@ -30,6 +30,7 @@ from torchreid_dfrst.loop.step import NonFiniteError, StepResult, TrainStep
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.names import nearest
 from torchreid_dfrst.retrieval import evaluate
+from torchreid_dfrst.values import within
 from torchreid_dfrst.watching import draw, torchreids_pictures
 
 logger = logging.getLogger(__name__)
@@ -193,11 +194,16 @@ class DFRSTEngine(torchreid.engine.Engine):
         if best_on not in BEST_ON:
             raise KeyError(f"unknown train.best_on {best_on!r}{nearest(best_on, BEST_ON)}")
         for setting, value in {"print_freq": print_freq, "save_freq": save_freq}.items():
-            if value < 1:
-                raise ValueError(f"train.{setting} is {value}: 1 or more")
-        for setting, value in {"save_steps": save_steps, "keep_freq": keep_freq}.items():
+            within(f"train.{setting}", value, lowest=1)
+        for setting, value in {
+            "save_steps": save_steps,
+            "keep_freq": keep_freq,
+            "fixbase_epoch": fixbase_epoch,
+        }.items():
             if value < 0:
                 raise ValueError(f"train.{setting} is {value}: 0 for none, or 1 or more")
+        for rank in ranks:
+            within("train.ranks: one of them", rank, lowest=1)
         self.precision, self.channels_last, self.bar = precision, channels_last, bar
         self.save_dir = Path(save_dir)
         if test_only:

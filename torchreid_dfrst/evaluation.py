@@ -18,6 +18,7 @@ from torchreid_dfrst.retrieval.card import Card, make_card
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal.model import GapModel
 from torchreid_dfrst.spatiotemporal.weight import choose_weight
+from torchreid_dfrst.values import named
 
 APPEARANCE, FUSED, RERANKED, BOTH = "appearance", "+ ST", "+ re-ranking", "+ ST + re-ranking"
 PAPER_WEIGHT = 0.2
@@ -105,7 +106,8 @@ def fit_transit(
         except ValueError as error:
             raise ValueError(f"{error} (`spacetime.model null`)") from None
     if fitted is None:
-        return spatiotemporal.build(model, **(options or {})).fit(parts["training"], extraction.network)
+        with named("spacetime.options", options or {}):
+            return spatiotemporal.build(model, **(options or {})).fit(parts["training"], extraction.network)
     if options:
         raise ValueError(f"spacetime.options go with a model that is to be fitted; {fitted} has its own: leave one out")
     loaded = spatiotemporal.load(fitted, extraction.network)
@@ -215,10 +217,12 @@ def _distances(
     distance = {APPEARANCE: appearance}
     if model is not None:
         transit = model.distance(query.sightings, gallery.sightings)
-        distance[FUSED] = spatiotemporal.fuse(appearance, transit, weight)
+        with named("spacetime", ("weight",)):
+            distance[FUSED] = spatiotemporal.fuse(appearance, transit, weight)
     if rerank is None:
         return distance
-    distance[RERANKED] = retrieval.rerank(rows, columns, **rerank)
+    with named("rerank", ("k1", "k2", "lambda_value", "memory_limit")):
+        distance[RERANKED] = retrieval.rerank(rows, columns, **rerank)
     if model is not None:
         everyone = Sightings.concatenate([query.sightings, gallery.sightings])
         transits = model.transit(everyone, everyone)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from torchreid_dfrst.values import within
+
 REDUCTIONS = ("mean", "sum")
 
 
@@ -107,13 +109,9 @@ class DFRSTLoss(nn.Module):
         self, triplet_weight: float = 0.4, margin: float = 1.2, epsilon: float = 0.1, reduction: str = "mean"
     ) -> None:
         super().__init__()
-        for name, value, highest in (
-            ("triplet_weight", triplet_weight, float("inf")),
-            ("margin", margin, float("inf")),
-            ("epsilon", epsilon, 1.0),
-        ):
-            if not 0 <= value <= highest:
-                raise ValueError(f"{name} is {value!r}: 0 or more" + (", at most 1" if highest == 1 else ""))
+        within("triplet_weight", triplet_weight)
+        within("margin", margin)
+        within("epsilon", epsilon, highest=1)
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction is {reduction!r}: one of {', '.join(REDUCTIONS)}")
         self.triplet_weight, self.margin, self.epsilon, self.reduction = triplet_weight, margin, epsilon, reduction

@@ -29,6 +29,7 @@ from torchreid_dfrst.models import FACTORIES, build, default_options
 from torchreid_dfrst.models.dfrst import DFRST
 from torchreid_dfrst.models.weights import load_shared
 from torchreid_dfrst.names import nearest
+from torchreid_dfrst.values import named, within
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,11 @@ NOT_FOR_TRAINING = (
 
 SECTIONS = ("data", "loss", "optim", "scheduler", "train")
 """What training reads beside the network's section; the rest is for tools/evaluate.py."""
+
+
+NOT_NEGATIVE = ("lr", "weight_decay", "momentum", "rmsprop_alpha", "base_lr_mult")
+SHARES = ("adam_beta1", "adam_beta2")
+"""Numbers that an optimiser takes, and what else they must be: below 1."""
 
 
 def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, **options: Any) -> nn.Module:
@@ -86,8 +92,13 @@ def build_optimizer(model: nn.Module, adam_beta2: float = 0.999, **options: Any)
         options: torchreid's keywords: ``optim``, ``lr``, ``weight_decay``, ``momentum``, ...
 
     Raises:
-        ValueError: an optimiser torchreid does not have.
+        ValueError: an optimiser torchreid does not have, or a number out of its range.
     """
+    for name, value in {**options, "adam_beta2": adam_beta2}.items():
+        if name in NOT_NEGATIVE:
+            within(name, value)
+        elif name in SHARES:
+            within(name, value, below=1)
     made = torchreid.optim.build_optimizer(model, adam_beta2=adam_beta2, **options)
     if type(made) not in (torch.optim.Adam, torch.optim.SGD):
         return made
@@ -135,7 +146,12 @@ def settings(seed: int = 0, use_gpu: bool = True, threads: int = 0, keep_memory:
         use_gpu: use it if there is one.
         threads: CPU threads; 0 leaves PyTorch's choice. Bit-for-bit repetition needs the same number.
         keep_memory: on a CPU, keep freed memory for the next step, see ``memory.keep_freed``.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
+    within("seed", seed, below=2**32)
+    within("threads", threads)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  torchreid and its transforms may draw from the global generators
     torch.manual_seed(seed)
@@ -171,12 +187,19 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
         )
     group = distributed.start()
     run = dict(config["train"])
-    seed, use_gpu = settings(**{name: run.pop(name) for name in keywords(settings) if name in run})
-    data = DataManager(**config["data"], seed=seed, use_gpu=use_gpu, rank=group.rank, world_size=group.world_size)
+    with named("train", keywords(settings)):
+        seed, use_gpu = settings(**{name: run.pop(name) for name in keywords(settings) if name in run})
+    with named("loss", config["loss"]):
+        loss = DFRSTLoss(**config["loss"])
+    with named("data", config["data"]):
+        data = DataManager(**config["data"], seed=seed, use_gpu=use_gpu, rank=group.rank, world_size=group.world_size)
     logger.info(data.summary)
-    model = build_model(data.num_train_pids, **config["model"])
-    optimizer = build_optimizer(model, **config["optim"])
-    scheduler = build_scheduler(optimizer, len(data.train_loader), max_epoch=epochs, **config["scheduler"])
+    with named("model", config["model"]):
+        model = build_model(data.num_train_pids, **config["model"])
+    with named("optim", config["optim"]):
+        optimizer = build_optimizer(model, **config["optim"])
+    with named("scheduler", config["scheduler"]):
+        scheduler = build_scheduler(optimizer, len(data.train_loader), max_epoch=epochs, **config["scheduler"])
     describe = {
         "model": dict(config["model"]),
         "num_classes": data.num_train_pids,
@@ -185,7 +208,7 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
         "width": data.width,
         "config": {name: dict(section) for name, section in config.items()},
     }
-    engine = DFRSTEngine(data, model, optimizer, scheduler, DFRSTLoss(**config["loss"]), use_gpu, describe)
+    engine = DFRSTEngine(data, model, optimizer, scheduler, loss, use_gpu, describe)
     try:
         metrics = engine.run(**run, bar=bar, started=lambda: _write_settings(engine.save_dir, config, command))
     except BaseException:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import math
 import os
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -39,6 +41,45 @@ def check(what: str, value: Any, expected: Any) -> None:
     """
     if not _fits(value, expected):
         raise ValueError(f"{what} is {value!r}, expected {_words(expected)}")
+
+
+def within(what: str, value: float, lowest: float = 0, highest: float = math.inf, below: float = math.inf) -> None:
+    """Refuse a number out of its range; NaN is out of every range.
+
+    Args:
+        what: the number's name, for the message.
+        value: the number.
+        lowest: it may be this.
+        highest: it may be this.
+        below: it may not be this.
+
+    Raises:
+        ValueError: with the name, the value and the range.
+    """
+    if lowest <= value <= highest and value < below:
+        return
+    ends = [f"{lowest:g} or more"]
+    ends += [f"at most {highest:g}"] * (highest < math.inf) + [f"less than {below:g}"] * (below < math.inf)
+    raise ValueError(f"{what} is {value!r}: {', '.join(ends)}")
+
+
+@contextlib.contextmanager
+def named(section: str, keys: Iterable[str]) -> Iterator[None]:
+    """Let an error about a parameter, such as ``lr is -1: 0 or more``, say of which section it is: ``optim.lr is ...``.
+
+    Args:
+        section: where the parameters of the body's calls came from.
+        keys: the parameters' names.
+
+    Raises:
+        ValueError: the body's, which starts with one of ``keys``.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if str(error).partition(" ")[0] not in keys:
+            raise
+        raise ValueError(f"{section}.{error}") from error
 
 
 def listed(words: str | Iterable[str] | None) -> list[str]:

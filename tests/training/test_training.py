@@ -211,6 +211,26 @@ def test_a_value_of_the_wrong_type_is_an_error_that_names_it(override):
         config.load(None, [key, value], sections())
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["optim.lr -1", "optim.lr .nan", "optim.weight_decay -1", "optim.momentum -1", "optim.adam_beta1 1.0",
+     "optim.adam_beta2 1.5", "loss.margin -1", "loss.epsilon 2", "data.height 0", "data.batch_size_train 0",
+     "data.batch_size_test 0", "data.num_instances 0", "data.workers -1", "data.validation_identities -1",
+     "model.parts 0", "model.part_features 0", "model.reduction 0", "model.kernel_size 2", "model.shared_stages 4",
+     "model.last_stride 3", "scheduler.gamma -1", "scheduler.stepsize [-1]", "scheduler.warmup_epoch -1",
+     "scheduler.warmup_lr -1", "train.seed -1", "train.threads -1", "train.print_freq 0", "train.save_steps -1",
+     "train.fixbase_epoch -1", "train.ranks [0]", "train.max_epoch 0"],
+)  # fmt: skip
+def test_a_number_out_of_its_range_is_an_error_that_names_it(override, tiny_veri, tmp_path):
+    key, value = override.split()
+    section, name = key.split(".")
+    settings = small(tiny_veri, tmp_path / "run")
+    settings[section].update(config.load(None, [key, value], sections())[section])
+    with pytest.raises(ValueError, match=rf"^{section}\.{name}( is|: one of them is) "):
+        train(settings)
+    assert not list(tmp_path.rglob("*.pt"))
+
+
 @pytest.mark.parametrize("changes", [{}, {"max_epoch": 0}, {"max_epoch": -1}])
 def test_training_for_no_epoch_is_refused(tiny_veri, tmp_path, changes):
     settings = small(tiny_veri, tmp_path / "run")

@@ -18,7 +18,7 @@ from torchreid_dfrst.data.options import share
 from torchreid_dfrst.data.sampling import EpochSampler
 from torchreid_dfrst.names import nearest, numbered
 from torchreid_dfrst.registry import require_datasets, with_options
-from torchreid_dfrst.values import listed
+from torchreid_dfrst.values import listed, within
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class DataManager(torchreid.data.ImageDataManager):
 
     Raises:
         KeyError: an unknown data set, option, transform or sampler.
-        ValueError: no batch can be made, an option is of another type, or too many identities are held out.
+        ValueError: no batch can be made, an option is of another type, too many identities are held out, or a number
+            is out of its range.
     """
 
     def __init__(
@@ -78,6 +79,11 @@ class DataManager(torchreid.data.ImageDataManager):
         world_size: int = 1,
         **torchreid_keywords: Any,
     ) -> None:
+        counts = {name: torchreid_keywords.get(name, 1) for name in ("height", "width", "k_tfm")}
+        counts |= {"batch_size_train": batch_size_train, "batch_size_test": batch_size_test}
+        for name, count in {**counts, "num_instances": num_instances}.items():
+            within(name, count, lowest=1)
+        within("workers", workers)
         _check_names(torchreid_keywords.get("transforms"), on_bad_image)
         names = [*listed(torchreid_keywords.get("sources")), *listed(torchreid_keywords.get("targets"))]
         require_datasets(names)

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from torchreid_dfrst.names import nearest
+from torchreid_dfrst.values import within
 
 SCHEDULES = ("constant", "single_step", "multi_step", "cosine")
 
@@ -55,14 +56,16 @@ def build_scheduler(
 
     Raises:
         KeyError: unknown ``lr_scheduler``.
-        ValueError: ``stepsize`` does not fit it.
+        ValueError: ``stepsize`` does not fit it, or a number is out of its range.
     """
     if lr_scheduler not in SCHEDULES:
         raise KeyError(f"unknown scheduler.lr_scheduler {lr_scheduler!r}{nearest(lr_scheduler, SCHEDULES)}")
     if lr_scheduler == "single_step" and not (isinstance(stepsize, int) and stepsize > 0):
         raise ValueError(f"scheduler.stepsize is {stepsize!r}: single_step takes one number of epochs, 1 or more")
+    for name, value in {"gamma": gamma, "warmup_epoch": warmup_epoch, "warmup_lr": warmup_lr}.items():
+        within(name, value)
     milestones = [] if isinstance(stepsize, int) else sorted(stepsize)
-    if lr_scheduler == "multi_step" and isinstance(stepsize, int):
+    if lr_scheduler == "multi_step" and (isinstance(stepsize, int) or min(milestones, default=1) < 1):
         raise ValueError(f"scheduler.stepsize is {stepsize!r}: multi_step takes a list of epochs, such as [60, 100]")
 
     def decay(epoch: float) -> float:

@@ -12,6 +12,7 @@ from torchreid_dfrst.models.dfrst import DFRST
 from torchreid_dfrst.models.peers import PRN, GlobalNetwork
 from torchreid_dfrst.models.weights import load_body, load_imagenet
 from torchreid_dfrst.names import nearest
+from torchreid_dfrst.values import within
 
 NETWORKS: dict[str, tuple[Callable[..., BranchNetwork], dict[str, Any]]] = {
     "dfrst": (DFRST, {}),
@@ -132,6 +133,7 @@ def build(
 
     Raises:
         KeyError: an unknown name or option, with the nearest valid one.
+        ValueError: a number out of its range.
         OSError: ImageNet's weights cannot be had.
     """
     if name not in FACTORIES:
@@ -152,6 +154,8 @@ def _build(name: str, num_classes: int, loss: str, pretrained: bool, options: di
     for option in options:
         if option not in known:
             raise KeyError(f"unknown model option {option!r}{nearest(option, known)}")
+        if option.endswith("_features"):
+            within(option, options[option], lowest=1)
     network, preset = NETWORKS[name]
     model = network(num_classes=num_classes, loss=loss, **{**preset, **options})
     if weights is not None:
