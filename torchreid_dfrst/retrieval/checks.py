@@ -85,11 +85,23 @@ def fusion(transit: Transit | None, weight: float, shape: tuple[int, int]) -> bo
         if weight:
             raise ValueError(f"weight (omega) is {weight} but there is no transit: pass model.transit(rows, columns)")
         return False
+    missing = [name for name in ("shape", "low", "high", "block") if not hasattr(transit, name)]
+    if missing:
+        raise ValueError(
+            f"transit is a {type(transit).__name__} without {', '.join(missing)}: pass model.transit(rows, columns)"
+        )
     if tuple(transit.shape) != shape:
         raise ValueError(
             f"transit has shape {tuple(transit.shape)}, the embeddings make {shape}: same images, same order"
         )
     return weight > 0
+
+
+def neighbour_count(count: int, images: int) -> None:
+    """Refuse lists that are not of a whole number of images between one and all."""
+    check("count", count, int)
+    if not 1 <= count <= images:
+        raise ValueError(f"{count} neighbours of {images} images were asked for: between 1 and {images}")
 
 
 def precision(name: str) -> None:

@@ -26,7 +26,7 @@ def expand(query: np.ndarray, gallery: np.ndarray, near: Neighbors, count: int, 
         ``(Q, D)`` float32, L2-normalised.
 
     Raises:
-        ValueError: bad embeddings, lists of another length or too short ones, or a negative alpha.
+        ValueError: bad embeddings, lists of another length or too short ones, or an alpha that is negative or infinite.
     """
     query, gallery = checks.unit("query", query), checks.unit("gallery", gallery)
     checks.same_width(query, gallery)
@@ -37,8 +37,8 @@ def expand(query: np.ndarray, gallery: np.ndarray, near: Neighbors, count: int, 
             f"{count} of {near.index.shape[1]} neighbours for {len(near)} rows, but {len(query)} queries and "
             f"{len(gallery)} gallery images: search these queries in this gallery first"
         )
-    if not alpha >= 0:
-        raise ValueError(f"alpha is {alpha}: 0 or more")
+    if not 0 <= alpha < np.inf:
+        raise ValueError(f"alpha is {alpha}: a finite number, 0 or more, is needed")
     result = query.copy()
     for place in range(count):
         image = gallery[near.index[:, place]]

@@ -44,7 +44,14 @@ class Metrics:
     truncated: int = 0
 
     def rank(self, r: int) -> float:
-        """Rank-r accuracy; beyond the last measured rank the curve stays at its last value."""
+        """Rank-r accuracy; beyond the last measured rank the curve stays at its last value.
+
+        Raises:
+            ValueError: ``r`` is no whole number or below 1.
+        """
+        check("r", r, int)
+        if r < 1:
+            raise ValueError(f"rank {r} does not exist: 1 or more")
         return float(self.cmc[min(r, len(self.cmc)) - 1])
 
 
@@ -175,7 +182,7 @@ def check_columns(
     query_identity: np.ndarray, gallery_identity: np.ndarray, query_camera: np.ndarray, gallery_camera: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Identities and cameras, in this order, as arrays that fit together."""
-    queries, images = len(np.asarray(query_identity)), len(np.asarray(gallery_identity))
+    queries, images = np.size(query_identity), np.size(gallery_identity)
     if not queries or not images:
         raise ValueError(f"{queries} queries and {images} gallery images: at least one of each is needed")
     return (
@@ -193,6 +200,8 @@ def _row_blocks(distance: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndar
         for part in blocks(len(distance), max(1, distance.shape[1])):
             yield distance[part]
     else:
+        if not isinstance(distance, Iterable):
+            raise ValueError(f"distance is {distance!r}, expected a (queries, gallery) array or blocks of its rows")
         for block in distance:
             yield np.asarray(block)
             del block

@@ -13,7 +13,6 @@ from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.search import search
 from torchreid_dfrst.retrieval.stack import Stack, consecutive, tensor
 from torchreid_dfrst.spatiotemporal.transit import Transit
-from torchreid_dfrst.values import check
 
 BLOCK_BYTES = 64 << 20
 
@@ -79,9 +78,7 @@ def neighbors(
     rows = checks.unit("rows", rows)
     columns = rows if same else checks.unit("columns", columns)
     checks.same_width(rows, columns)
-    check("count", count, int)
-    if not 1 <= count <= len(columns):
-        raise ValueError(f"{count} neighbours of {len(columns)} images were asked for: between 1 and {len(columns)}")
+    checks.neighbour_count(count, len(columns))
     fused = checks.fusion(transit, weight, (len(rows), len(columns)))
     left = Stack(rows)
     return search(

@@ -15,7 +15,7 @@ class Parameters:
     """The choices of ``rerank.rerank``, which documents them.
 
     Raises:
-        ValueError: k1, k2 or lambda_value is not a number or out of range.
+        ValueError: k1, k2 or lambda_value is not a number or out of range, or definition is not text.
         KeyError: an unknown definition or ``on``.
     """
 
@@ -30,6 +30,7 @@ class Parameters:
         for name, value in (("k1", self.k1), ("k2", self.k2)):
             check(name, value, int)
         check("lambda_value", self.lambda_value, float)
+        check("definition", self.definition, str)
         if self.definition not in POWER:
             raise KeyError(f"no definition {self.definition!r} of re-ranking: {', '.join(map(repr, POWER))}")
         if self.on not in ("fused", "appearance"):

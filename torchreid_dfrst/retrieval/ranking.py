@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.values import check
 
 
 def first(distance: np.ndarray, count: int, leave_out: np.ndarray | None = None) -> np.ndarray:
@@ -19,9 +20,10 @@ def first(distance: np.ndarray, count: int, leave_out: np.ndarray | None = None)
         ``(Q, count)`` int64; -1 where a query has fewer images.
 
     Raises:
-        ValueError: ``count`` below 1, NaN distances, or shapes that differ.
+        ValueError: ``count`` is no whole number or below 1, NaN distances, or shapes that differ.
     """
     distance = np.asarray(distance)
+    check("count", count, int)
     if count < 1 or distance.ndim != 2 or (leave_out is not None and leave_out.shape != distance.shape):
         raise ValueError(
             f"{count} images of distances {distance.shape}, leaving out {getattr(leave_out, 'shape', None)}: "

@@ -20,7 +20,7 @@ from torchreid_dfrst.retrieval.parameters import POWER, Parameters
 from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.reciprocal import support_distances
 from torchreid_dfrst.retrieval.search import search
-from torchreid_dfrst.retrieval.stack import Stack, consecutive
+from torchreid_dfrst.retrieval.stack import Stack, alike, consecutive, repeated, write_equals
 from torchreid_dfrst.retrieval.tiles import Progress, no_progress
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
@@ -194,12 +194,14 @@ class Reranking:
         """Re-ranked distances of consecutive queries, ``(rows, G)`` float32, made as they are asked for."""
         gallery = Stack(*self.stack.parts[1:])
         products = Products(Stack(self.stack.parts[0]), gallery, "fp32", self.device)
+        again = repeated(alike(self.stack))
         for part in consecutive(0, self.queries, self.plan.rows):
             block = np.empty((part.stop - part.start, len(gallery)), dtype=np.float32)
             for columns in gallery.blocks(self.plan.columns):
+                shifted = slice(columns.start + self.queries, columns.stop + self.queries)
                 tile = products.tile(part, columns)
+                write_equals(tile, again[part], again[shifted])
                 if self.inside is not None:
-                    shifted = slice(columns.start + self.queries, columns.stop + self.queries)
                     tile = self.inside.scores(tile, part, shifted)
                 torch.from_numpy(block[:, columns]).copy_(tile)
             for rows in consecutive(part.start, part.stop, max(1, self.plan.rows // 2)):
@@ -214,11 +216,9 @@ class Reranking:
         Equal distances go by gallery row; ``farthest`` is that of the whole gallery.
 
         Raises:
-            ValueError: ``count`` is not between 1 and the size of the gallery.
+            ValueError: ``count`` is no whole number between 1 and the size of the gallery.
         """
-        images = self.images - self.queries
-        if not 1 <= count <= images:
-            raise ValueError(f"{count} neighbours of {images} images were asked for: between 1 and {images}")
+        checks.neighbour_count(count, self.images - self.queries)
         index, distance, farthest = [], [], []
         for block in self.blocks():
             limit = np.partition(block, count - 1, axis=1)[:, count - 1 : count]

@@ -74,6 +74,25 @@ def alike(rows: Stack) -> np.ndarray:
     return first
 
 
+def repeated(copies: np.ndarray) -> np.ndarray:
+    """What ``alike`` found, with -1 in place of the number of an embedding that occurs once."""
+    return np.where(np.bincount(copies, minlength=len(copies))[copies] > 1, copies, -1)
+
+
+def write_equals(tile: torch.Tensor, left: np.ndarray, right: np.ndarray) -> None:
+    """Write the product of equal embeddings, 1, into a tile: their distance is then 0 and not a rounding error.
+
+    Args:
+        tile: ``(R, C)`` inner products.
+        left: ``(R,)`` numbers of the rows' embeddings, see ``repeated``.
+        right: ``(C,)`` numbers of the columns' embeddings.
+    """
+    i, j = np.flatnonzero(left >= 0), np.flatnonzero(right >= 0)
+    a, b = np.nonzero(left[i][:, None] == right[j])
+    if len(a):
+        tile[torch.from_numpy(i[a]), torch.from_numpy(j[b])] = 1
+
+
 def tensor(values: np.ndarray) -> torch.Tensor:
     """The array itself as a tensor that nobody writes to, without torch's warning if it is read-only (a memory map)."""
     with warnings.catch_warnings():

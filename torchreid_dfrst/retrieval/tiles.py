@@ -14,7 +14,7 @@ from torchreid_dfrst.retrieval.mirrored import is_symmetric
 from torchreid_dfrst.retrieval.products import Products, float32_error
 from torchreid_dfrst.retrieval.selection import Selection
 from torchreid_dfrst.retrieval.settle import blurred, resolution, settle
-from torchreid_dfrst.retrieval.stack import Stack, alike
+from torchreid_dfrst.retrieval.stack import Stack, alike, repeated, write_equals
 
 CLOSE = 0.05
 """Appearance distance below which a float32 product does not give four digits of it."""
@@ -71,7 +71,7 @@ class Search:
         self.far = Selection(len(rows), 1, self._window, step, device) if self.products.reduced else None
         self.lowest = torch.full((len(rows),), torch.inf, device=device)
         self.copies = alike(rows) if columns is rows else alike(Stack(*rows.parts, *columns.parts))
-        self.copied = np.bincount(self.copies, minlength=len(self.copies))[self.copies] > 1
+        self.repeated = repeated(self.copies)
         self.index = np.empty((len(rows), count), dtype=np.int64)
         self.distance = np.empty((len(rows), count), dtype=np.float32)
         self.farthest = np.empty(len(rows), dtype=np.float32)
@@ -119,15 +119,11 @@ class Search:
         return tile
 
     def _equals(self, tile: torch.Tensor, rows: slice, columns: slice) -> None:
-        """Write the product of equal embeddings, which is 1, so that their distance is 0 and not a rounding error."""
+        """Write the product of equal embeddings; an image is equal to itself."""
         offset = 0 if self.columns is self.rows else len(self.rows)
-        left, right = self.copies[rows], self.copies[offset:][columns]
         if not offset and columns.start <= rows.start < columns.stop:
             tile[:, rows.start - columns.start :].fill_diagonal_(1)
-        i, j = np.flatnonzero(self.copied[rows]), np.flatnonzero(self.copied[offset:][columns])
-        a, b = np.nonzero(left[i][:, None] == right[j])
-        if len(a):
-            tile[torch.from_numpy(i[a]), torch.from_numpy(j[b])] = 1
+        write_equals(tile, self.repeated[rows], self.repeated[offset:][columns])
 
     def _offer(self, rows: slice, columns: slice, tile: torch.Tensor, down: bool = False) -> None:
         self.near.offer(rows, columns.start, tile, down)
