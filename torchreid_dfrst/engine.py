@@ -182,11 +182,12 @@ class DFRSTEngine(torchreid.engine.Engine):
             started: called in process 0 once nothing can be refused any more and ``save_dir`` is this run's.
 
         Returns:
-            The last evaluation: data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1].
+            The last evaluation: data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1]; that of ``result.json`` where
+            the run was finished before, in which case nothing is done.
 
         Raises:
             StoppedError: SIGTERM or Ctrl-C came; the state is saved, and ``save_dir/stopped`` says so.
-            NonFiniteError: the loss or a gradient is not finite.
+            NonFiniteError: the loss or a gradient is not finite, or under fp16 none was in the whole run.
             ValueError: unusable settings, or a checkpoint that does not belong to this run.
             OSError: ``save_dir`` cannot be written, memory ran out, a loading process died, or another process of the
                 run could not go on.

@@ -244,3 +244,11 @@ def test_what_process_0_cannot_save_ends_all_of_them_with_its_message(stopped, t
     said = _finished(processes, logs)
     assert [process.exitcode for process in processes] == [3, 3], said
     assert said.count("error: a checkpoint of this run could not be loaded again\n") == 2
+
+
+@pytest.mark.parametrize("kind", [torch.distributed.DistBackendError, ValueError])
+def test_an_error_that_may_be_about_this_process_keeps_its_words(kind, monkeypatch):
+    monkeypatch.setattr(distributed, "several", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    with pytest.raises(kind, match="NCCL error"), distributed.ended_together():
+        raise kind("NCCL error: unhandled cuda error")

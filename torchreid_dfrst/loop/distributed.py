@@ -96,8 +96,11 @@ def ended_together() -> Iterator[None]:
         if not _lost_connection(error):
             _leave_word(f"process {dist.get_rank()}: {' '.join(str(error).split()) or repr(error)}")
             raise
+        word = _word_left()
+        if word is None and isinstance(error, dist.DistBackendError):
+            raise  # NCCL's own words, which may be about this process
         raise OtherProcessError(
-            _word_left()
+            word
             or "another process of the run has ended or cannot be reached: what it said last says why; one "
             "that said nothing was killed, often because memory ran out"
         ) from error
