@@ -203,4 +203,4 @@ def test_contaminated_images_level_by_level(trained, tmp_path):
 @pytest.mark.parametrize(("tool", "key"), [("train", "validation_identities"), ("evaluate", "average_precision")])
 def test_help_lists_every_section_with_its_keys(tool, key):
     shown = run(tool, "--help").out
-    assert "  spacetime: model, options, weight" in shown and key in shown and "%(" not in shown
+    assert "  spacetime: model, options, fitted, weight" in shown and key in shown and "%(" not in shown
