@@ -135,3 +135,8 @@ def test_features_are_as_hard_as_real_ones(scale):
     size = (round(part * queries), round(part * gallery), min(width, 512), max(8, round(part * vehicles)))
     mean = benchmark_parts.baseline(*features(*size, np.random.default_rng(776)))
     assert 0.4 < mean < 0.8, mean
+
+
+def test_a_larger_city_is_not_a_harder_one():
+    query, gallery = features(*SCALES["25k"], np.random.default_rng(776))
+    assert 0.4 < benchmark_parts.baseline(query[:300], gallery) < 0.8

@@ -8,7 +8,9 @@ from torchreid_dfrst.retrieval.features import Features
 from torchreid_dfrst.retrieval.neighbors import normalise
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
-LATENT, TYPES, CAMERAS, PER_TRACK = 192, 40, 20, 7
+LATENT, CAMERAS, PER_TRACK = 192, 20, 7
+TYPES, PER_TYPE = 40, 10
+"""Fewest types of vehicles, and vehicles of a type where there are more: else a larger city would be a harder one."""
 
 
 def features(
@@ -37,7 +39,8 @@ def features(
         [generator.permutation(tracks)[np.arange(queries) % tracks], np.sort(generator.integers(0, tracks, gallery))]
     )
 
-    kind = draw(size=(TYPES, LATENT))[generator.integers(0, TYPES, identities)]
+    types = max(TYPES, identities // PER_TYPE)
+    kind = draw(size=(types, LATENT))[generator.integers(0, types, identities)]
     vehicle = kind + 0.5 * draw(size=(identities, LATENT))
     camera, view = draw(size=(CAMERAS, LATENT)), draw(size=(2, identities, LATENT))
     angle = 2 * np.pi * generator.random(tracks)
