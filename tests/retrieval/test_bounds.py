@@ -6,8 +6,8 @@ import torch
 
 from tests.retrieval.scenes import TableTransit, slow_distance, unit
 from tests.retrieval.test_exactness import check
-from torchreid_dfrst.retrieval import faiss_search, memory, neighbors
-from torchreid_dfrst.retrieval.products import Products
+from torchreid_dfrst.retrieval import faiss_search, memory, neighbors, products
+from torchreid_dfrst.retrieval.products import FLOAT32, Products
 from torchreid_dfrst.retrieval.stack import Stack
 
 
@@ -105,6 +105,43 @@ def test_the_bound_on_a_product_holds_for_all_pairs(width):
         product = Products(Stack(x), Stack(x), precision, torch.device("cpu"))
         tile = product.tile(slice(0, 200), slice(0, 200)).numpy()
         assert np.abs(tile - x.astype(float) @ x.T.astype(float)).max() <= product.error
+
+
+def term_by_term(a, b):
+    """Float32 products whose roundings add up as much as those of any routine may."""
+    return torch.from_numpy(np.stack([np.cumsum(x * b.numpy(), axis=1, dtype=np.float32)[:, -1] for x in a.numpy()]))
+
+
+def binary(width=2048, ones=1945, columns=400):
+    """A feature that is mostly ones, and others that share more or fewer of them: all terms of a product are equal."""
+    generator = np.random.default_rng(0)
+    on, off = np.split(generator.permutation(width), [ones])
+    y = np.zeros((columns, width))
+    for line, many in zip(y, generator.integers(1850, width, columns), strict=True):
+        both = generator.integers(max(0, many - len(off)), min(many, ones) + 1)
+        line[generator.permutation(on)[:both]] = line[generator.permutation(off)[: many - both]] = 1
+    x = np.zeros((16, width))
+    x[:, on] = 1
+    return unit(x), unit(y)
+
+
+@pytest.mark.parametrize("routine", [*FLOAT32, "term by term"])
+def test_features_whose_roundings_add_up_are_within_the_bound_and_in_the_right_order(routine, monkeypatch):
+    monkeypatch.setattr(products, "SMALL", 0)
+    monkeypatch.setattr(products, "FLOAT32", {**FLOAT32, "term by term": term_by_term})
+    monkeypatch.setattr(products, "rates", lambda threads: {routine: 1.0})
+    x, y = binary()
+    job = Products(Stack(x), Stack(y), "fp32", torch.device("cpu"))
+    assert job.name == f"{routine}, fp32"
+    product, slow = job.tile(slice(0, 16), slice(0, 400)).numpy(), x.astype(float) @ y.T.astype(float)
+    assert np.abs(product - slow).max() <= job.error
+    order = np.argsort(-slow[0], kind="stable")
+    wrong = np.triu(product[0, order] - product[0, order][:, None], 1)
+    nearer, farther = order[list(np.unravel_index(wrong.argmax(), wrong.shape))]
+    if routine == "term by term":
+        assert wrong.max() > 500 * products.UNIT and np.abs(product - slow).max() > 0.4 * job.error
+    columns = np.concatenate([y[[farther]], -y, y[[nearer]]])
+    assert (neighbors(x, columns, 1, precision="fp32", device="cpu").index == 401).all()
 
 
 def rounded_up_and_down(count):

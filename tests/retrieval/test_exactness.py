@@ -117,6 +117,13 @@ def test_copies_are_found_across_parts():
     assert alike(Stack(x[:8], x[[3, 3, 9]])).tolist() == [*range(8), 3, 3, 10]
 
 
+@pytest.mark.parametrize("width", [16, 15])
+def test_copies_are_found_among_embeddings_whose_bits_have_the_same_sum(width):
+    x, _ = clusters(1, width, seed=6)
+    mixed = x[:, np.r_[2:width, 0, 1]]
+    assert alike(Stack(np.concatenate([x, mixed, x, mixed[:, ::-1], x]))).tolist() == [0, 1, 0, 3, 0]
+
+
 @given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 30), st.sampled_from([1, 4, 1000]))
 @settings(max_examples=80, deadline=None)
 def test_metrics_of_any_matrix_with_ties(seed, queries, images, levels):

@@ -9,7 +9,7 @@ import torchreid
 
 from tests.retrieval.scenes import TableTransit, clusters, unit
 from torchreid_dfrst.retrieval import Parameters, Reranking, neighbors
-from torchreid_dfrst.retrieval.products import float32_error
+from torchreid_dfrst.retrieval.products import random_error
 from torchreid_dfrst.retrieval.settle import RESOLUTION, resolution
 
 
@@ -26,7 +26,7 @@ def around(distances, width=64):
 @pytest.mark.parametrize("weight", [0.0, 0.5])
 @pytest.mark.parametrize("nearest", [0.1, 0.3, 1.2])
 def test_gaps_below_the_resolution_are_listed_and_no_others(options, weight, nearest):
-    unsure = np.sqrt(nearest**2 + 4 * float32_error(64)) - nearest
+    unsure = np.sqrt(nearest**2 + 4 * random_error(64)) - nearest
     row, columns = around(nearest + unsure * np.array([0, 0.3, 3.3, 3.6, 7.6, 8.0]))
     transit = TableTransit(np.ones((1, 6)), low=1.0, high=1.0) if weight else None
     found = neighbors(row, columns, 5, transit=transit, weight=weight, device="cpu", **options)
@@ -36,7 +36,7 @@ def test_gaps_below_the_resolution_are_listed_and_no_others(options, weight, nea
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
 def test_rows_measured_whole_list_theirs_too(weight):
-    unsure = np.sqrt(0.1**2 + 4 * float32_error(128)) - 0.1
+    unsure = np.sqrt(0.1**2 + 4 * random_error(128)) - 0.1
     row, columns = around(0.1 + unsure * np.append([0.0, 0.3], 3 + 0.01 * np.arange(120)), 128)
     transit = TableTransit(np.ones((1, 122)), low=1.0, high=1.0) if weight else None
     found = neighbors(row, columns, 4, transit=transit, weight=weight, method="faiss", device="cpu")

@@ -9,7 +9,17 @@ import torch
 
 from tests.retrieval.scenes import clusters, slow_distance, symmetric_transit
 from tests.retrieval.test_exactness import check
-from torchreid_dfrst.retrieval import Parameters, Reranking, distance, faiss_search, memory, neighbors, products
+from torchreid_dfrst.retrieval import (
+    Parameters,
+    Reranking,
+    distance,
+    faiss_search,
+    jaccard_distance,
+    memory,
+    neighbors,
+    products,
+    rerank,
+)
 from torchreid_dfrst.retrieval.full_precision import full_precision
 
 
@@ -75,6 +85,39 @@ def test_products_are_full_and_what_torch_is_allowed_is_put_back(allowed, fails,
         torch.set_float32_matmul_precision(before)
     assert seen and all(not reduced for _, reduced in seen)
     assert all(set(mode) <= {"ieee", "none"} for mode, _ in seen)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("routine", products.FLOAT32)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_nothing_is_rounded_inside_autocast(routine, precision, kind, monkeypatch):
+    fastest({routine: 2.0}, monkeypatch)
+    x, _ = clusters(300, 64, seed=1)
+    slow = slow_distance(x, x)
+    outside = rerank(x[:40], x[40:], k1=8, k2=3, precision=precision)
+    with torch.autocast("cpu", kind):
+        check(neighbors(x, x, 9, precision=precision), slow)
+        np.testing.assert_allclose(distance(x, x), slow, atol=1e-3)
+        np.testing.assert_array_equal(rerank(x[:40], x[40:], k1=8, k2=3, precision=precision), outside)
+        assert torch.is_autocast_enabled("cpu") and torch.mm(torch.ones(1, 1), torch.ones(1, 1)).dtype == kind
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_another_default_type_of_torch_is_no_obstacle(precision, monkeypatch):
+    monkeypatch.setattr(products, "SMALL", 0)
+    products.rates.cache_clear()
+    x, _ = clusters(200, seed=1)
+    expected = rerank(x[:40], x[40:], k1=8, k2=3, precision=precision), jaccard_distance(x, k1=8, k2=3)
+    products.rates.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = rerank(x[:40], x[40:], k1=8, k2=3, precision=precision), jaccard_distance(x, k1=8, k2=3)
+        assert set(products.rates(torch.get_num_threads())) >= set(products.FLOAT32)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def current():

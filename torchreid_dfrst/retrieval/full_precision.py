@@ -18,10 +18,10 @@ _undo: list[Callable[[], None]] = []
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """No TF32 and no bfloat16 in place of float32, and no sums in bfloat16 of bfloat16 products.
+    """No TF32 and no bfloat16 in place of float32, no sums in bfloat16 of bfloat16 products, and no autocast.
 
-    torch keeps these choices for the whole process. The first thread that comes in changes them, the last one that
-    leaves puts them back.
+    But for autocast, torch keeps these choices for the whole process. The first thread that comes in changes them, the
+    last one that leaves puts them back.
     """
     global _inside
     with _lock:
@@ -29,7 +29,8 @@ def full_precision() -> Iterator[None]:
             _undo.extend(_set())
         _inside += 1
     try:
-        yield
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
     finally:
         with _lock:
             _inside -= 1

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import torch
 
+from torchreid_dfrst.retrieval.full_precision import full_precision
 from torchreid_dfrst.retrieval.stack import Stack, tensor
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
@@ -52,11 +53,12 @@ def products(rows: Stack, columns: Stack, block: slice, row: np.ndarray, column:
             pattern = torch.sparse_csr_tensor(
                 torch.from_numpy(start),
                 torch.from_numpy(column[here].astype(np.int64) - begin),
-                torch.zeros(len(here)),
+                torch.zeros(len(here), dtype=torch.float32),
                 size=(len(left), len(part)),
                 check_invariants=False,
             )
-            found = torch.sparse.sampled_addmm(pattern, left, tensor(part).t(), beta=0.0)
+            with full_precision():
+                found = torch.sparse.sampled_addmm(pattern, left, tensor(part).t(), beta=0.0)
         result[here] = found.values().numpy()
     return result
 

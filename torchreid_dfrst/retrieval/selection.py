@@ -35,7 +35,7 @@ class Selection:
         most: int | None = None,
     ):
         self.count, self.window, self.step = count, window, step
-        self.best = torch.full((rows, count), -torch.inf, device=device)
+        self.best = torch.full((rows, count), -torch.inf, dtype=torch.float32, device=device)
         self.entries: dict[int, list[np.ndarray]] = {}
         self.full: dict[int, int] = {}
         self.most = 8 * count + 256 if most is None else most

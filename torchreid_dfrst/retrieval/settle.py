@@ -18,7 +18,7 @@ Blur = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 def resolution(appearance: np.ndarray, rounding: float) -> np.ndarray:
     """How much farther an image may be than one at this appearance distance and still come first in float32 code.
 
-    Such code orders squared distances ``2 - 2 s``, and a product s is off by up to ``rounding``: two squares that
+    Such code orders squared distances ``2 - 2 s``, and a product s is off by some ``rounding``: two squares that
     differ by less than ``4 rounding`` may change places. The smaller the distance, the larger a gap that is.
     """
     least = np.maximum(appearance, 0)

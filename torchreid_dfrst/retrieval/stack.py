@@ -60,10 +60,13 @@ def consecutive(start: int, stop: int, step: int) -> list[slice]:
 def alike(rows: Stack) -> np.ndarray:
     """Which embeddings are equal to the last bit: ``(N,)`` int64, the number of the first of them.
 
-    Rows are compared whose bit patterns, taken as integers, have the same sum.
+    Rows are compared whose bit patterns, taken as integers, have the same sum, each times a number of its column's: a
+    sum of the patterns alone would be the same for another order of them.
     """
     pattern = np.uint64 if rows.shape[1] % 2 == 0 else np.uint32
-    score: np.ndarray = np.concatenate([part.view(pattern).sum(axis=1, dtype=pattern) for part in rows.parts])
+    views = [part.view(pattern) for part in rows.parts]
+    factor = np.random.default_rng(0).integers(1 << 64, size=views[0].shape[1], dtype=np.uint64)
+    score: np.ndarray = np.concatenate([np.einsum("nd,d->n", view, factor) for view in views])
     first: np.ndarray = np.arange(len(rows))
     order = np.argsort(score, kind="stable")
     again = np.flatnonzero(np.diff(score[order]) == 0)

@@ -11,7 +11,7 @@ from torchreid_dfrst.retrieval import pairs
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.memory import SPAN, STEP
 from torchreid_dfrst.retrieval.mirrored import is_symmetric
-from torchreid_dfrst.retrieval.products import Products, float32_error
+from torchreid_dfrst.retrieval.products import Products, float32_error, random_error
 from torchreid_dfrst.retrieval.selection import Selection
 from torchreid_dfrst.retrieval.settle import blurred, resolution, settle
 from torchreid_dfrst.retrieval.stack import Stack, alike, repeated, write_equals
@@ -69,7 +69,7 @@ class Search:
         self.wanted, self.sink = wanted, sink
         self.near = Selection(len(rows), count, lambda level: self._window(-level), step, device)
         self.far = Selection(len(rows), 1, self._window, step, device) if self.products.reduced else None
-        self.lowest = torch.full((len(rows),), torch.inf, device=device)
+        self.lowest = torch.full((len(rows),), torch.inf, dtype=torch.float32, device=device)
         self.copies = alike(rows) if columns is rows else alike(Stack(*rows.parts, *columns.parts))
         self.repeated = repeated(self.copies)
         self.index = np.empty((len(rows), count), dtype=np.int64)
@@ -143,10 +143,10 @@ class Search:
 
     def _error(self, distance: np.ndarray) -> np.ndarray:
         """Bound on the error of distances made from float32 products."""
-        high = 0.0 if self.fusion is None else self.fusion.high
         worst = float(np.sqrt(2 * self.rounding))
-        least = distance - worst - high
-        return np.where(least > 10 * worst, 1.01 * self.rounding / np.maximum(least, worst), worst)
+        least = np.maximum(distance - (0.0 if self.fusion is None else self.fusion.high), worst)
+        # sqrt(a) - sqrt(b) = (a - b) / (sqrt(a) + sqrt(b)), and never more than sqrt(a - b)
+        return 1.01 * worst**2 / (least + np.sqrt(least**2 - worst**2))
 
     def _settle(self, block: slice) -> None:
         entry = self.near.finish(block)
@@ -212,10 +212,10 @@ class Search:
         return distance
 
     def _blur(self, row: np.ndarray, column: np.ndarray, distance: np.ndarray) -> np.ndarray:
-        """``settle.resolution`` of pairs."""
+        """``settle.resolution`` of pairs, whose true distances come third."""
         if self.fusion is not None:
             distance = distance - self.fusion.weight * pairs.transits(self.fusion.transit, row, column)
-        return resolution(distance, self.rounding)
+        return resolution(distance, random_error(self.rows.shape[1]))
 
     def _again(self, block: slice, row: np.ndarray, column: np.ndarray) -> np.ndarray:
         """Float32 distances of candidates that bfloat16 found."""
