@@ -112,6 +112,7 @@ def extract(
         targets=name,
         height=about["height"],
         width=about["width"],
+        **_normalisation(about),
         transforms=None,
         batch_size_train=1,
         num_instances=1,
@@ -188,10 +189,23 @@ def _for_choices(items: Sequence[Item], name: str, about: Mapping[str, Any]) -> 
     return items, TRAINED_ON if name in listed(sources) else None
 
 
-def test_transform(height: int, width: int) -> Callable[[Image.Image], torch.Tensor]:
-    """Test-time transform of torchreid: resize, tensor, ImageNet's mean and deviation."""
+def input_transform(about: Mapping[str, Any]) -> Callable[[Image.Image], torch.Tensor]:
+    """Test-time transform of torchreid for a network: resize, tensor, mean and deviation as it was trained with.
+
+    Args:
+        about: what ``open_network`` says of it.
+    """
+    size = about["height"], about["width"]
     with contextlib.redirect_stdout(io.StringIO()):
-        return torchreid.data.transforms.build_transforms(height, width, transforms=None)[1]
+        return torchreid.data.transforms.build_transforms(*size, transforms=None, **_normalisation(about))[1]
+
+
+def _normalisation(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean and deviation of the images that a network was trained with; empty for ImageNet's."""
+    data = about.get("config", {}).get("data", {})
+    given = {name: data.get(name) for name in ("norm_mean", "norm_std")}
+    # torchreid leaves one without the other unread
+    return {} if None in given.values() else given
 
 
 def _sightings_of(dataset: Any) -> dict[str, Sightings]:

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 import torchreid
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import write_tiny_veri
 
 from tools.train import main
 from torchreid_dfrst import checkpoint, config
 from torchreid_dfrst.data.loading import DataManager
-from torchreid_dfrst.inference import extract
+from torchreid_dfrst.embedding import embed
+from torchreid_dfrst.inference import extract, input_transform, open_network
 from torchreid_dfrst.tensors import read_weights
 from torchreid_dfrst.training import build_model, build_optimizer, resolved, sections, train
 
@@ -116,6 +118,24 @@ def test_choices_are_made_on_identities_that_were_not_trained_on(once, tiny_veri
     assert sorted(names) == sorted(made.train.path[whole].tolist()), "all their images"
     state = checkpoint.load(checkpoint.newest(folder / "checkpoints"))
     assert state["describe"]["held_out"] == about["held_out"]
+
+
+def test_features_are_of_images_normalised_as_in_training(trained, tiny_veri):
+    folder, _ = trained
+    weights = folder / "weights.safetensors"
+    usual, _ = extract(weights, str(tiny_veri), "veri776", workers=0)
+    about = json.loads((folder / "weights.json").read_text())
+    own = {"norm_mean": [0.5, 0.4, 0.3], "norm_std": [0.1, 0.05, 0.2]}
+    about["config"]["data"].update(own)
+    (folder / "weights.json").write_text(json.dumps(about))
+    made, _ = extract(weights, str(tiny_veri), "veri776", workers=0)
+    as_trained = DataManager(root=str(tiny_veri), **SMALL["data"], **own)
+    model, about = open_network(weights)
+    expected = embed(model, as_trained.test_loader["veri776"]["query"])
+    np.testing.assert_allclose(made.query.embedding, expected.embedding, rtol=1e-4, atol=1e-5)
+    assert np.abs(made.query.embedding - usual.query.embedding).max() > 0.01, "it makes a difference"
+    image = Image.open(made.query.sightings.path[0]).convert("RGB")
+    assert torch.equal(input_transform(about)(image), as_trained.transform_te(image))
 
 
 def test_a_finished_run_is_not_overwritten_and_can_be_extended(tiny_veri, trained):

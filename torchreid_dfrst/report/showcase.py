@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from torchreid_dfrst.evaluation import APPEARANCE, FUSED, Result, best_matches
-from torchreid_dfrst.inference import open_network, test_transform
+from torchreid_dfrst.inference import input_transform, open_network
 from torchreid_dfrst.report.attention import activations, attention_maps
 from torchreid_dfrst.report.canvas import spread
 from torchreid_dfrst.report.ranking import ranked_lists
@@ -110,7 +110,7 @@ def show_attention(
             f"query {query.identity[row]}\ncam {query.camera[row]}",
             f"its match, rank {rank + 1}\ncam {gallery.camera[match]}",
         ]
-    maps = activations(model, paths, test_transform(about["height"], about["width"]))
+    maps = activations(model, paths, input_transform(about))
     if maps is None:
         logger.warning("no attention maps: %s has no activation_maps", type(model).__name__)
         return []
