@@ -1,3 +1,9 @@
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -60,6 +66,24 @@ def test_seeking_skips_and_changes_nothing_else():
     assert len({seed for batch in whole for _, seed, _ in batch}) == len(whole) * 16, "each place has its own seed"
     sampler.seek(1, 3)
     assert list(sampler) == whole[3:]
+
+
+def print_digest():
+    labels = np.repeat(np.arange(576), np.random.default_rng(0).integers(20, 120, 576))
+    print(hashlib.sha256(balanced_epoch(labels, 64, 4, seed=0, epoch=0).tobytes()).hexdigest())
+
+
+@pytest.mark.parametrize("vector_units", [True, False])
+def test_the_batches_do_not_depend_on_the_processor(vector_units):
+    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    changed = {} if vector_units else {"NPY_DISABLE_CPU_FEATURES": " ".join(found)}
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here.parent.parent), str(here), os.environ.get("PYTHONPATH", "")])
+    words = [sys.executable, "-c", "from test_sampling import print_digest; print_digest()"]
+    said = subprocess.run(
+        words, env={**os.environ, **changed, "PYTHONPATH": paths}, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == "cb11914565d6a8668af8611061f0fa37897c54253d2ea7dec0bbf87458823471"
 
 
 def test_shuffled_epoch_repeats_no_image():

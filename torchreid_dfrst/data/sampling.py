@@ -51,7 +51,8 @@ def balanced_epoch(labels: np.ndarray, batch: int, instances: int, seed: int, ep
     for row in rows:
         # the smallest of exponentials with rate `left` draw without replacement, in proportion to `left`
         keys = rng.exponential(size=len(left)) / np.where(left > 0, left, 1e-9)
-        chosen = np.argpartition(keys, wanted - 1)[:wanted] if wanted < len(keys) else rng.permutation(len(keys))
+        # of argpartition the order, and so each process's share, would depend on the processor
+        chosen = np.argsort(keys, kind="stable")[:wanted] if wanted < len(keys) else rng.permutation(len(keys))
         for place, identity in enumerate(chosen):
             if not decks[identity]:
                 decks[identity] = _deck(members[identity], instances, rng)
