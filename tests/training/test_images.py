@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from networks import TinyNet
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 from processes import together
 from runs import manager
 from torch.utils.data import get_worker_info
@@ -53,6 +53,35 @@ def test_transparent_pixels_are_black_and_rotation_is_undone(tmp_path):
     turned = read_image(tmp_path / "turned.jpg")
     assert turned.size == (6, 8)
     assert np.asarray(turned)[4, 5, 0] > 150 > np.asarray(turned)[4, 0, 0], "the bright half is on the right now"
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_orientation_is_undone_as_pillow_does(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    image.save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as written:
+        expected = ImageOps.exif_transpose(written)
+    assert (expected.size == (5, 7)) == (orientation in (5, 6, 7, 8))
+    assert (np.asarray(read_image(tmp_path / "turned.png")) == np.asarray(expected)).all()
+
+
+def with_exif(path, old, new):
+    """A picture lying on its side whose EXIF has ``old`` replaced."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    exif.get_ifd(0x8769)[0x9003] = "2020"
+    picture().save(path, exif=exif)
+    whole = path.read_bytes()
+    assert whole.count(old) == 1
+    path.write_bytes(whole.replace(old, new))
+
+
+def test_damage_beside_the_orientation_does_no_harm(tmp_path):
+    # the maker's text is said to be the width
+    with_exif(tmp_path / "turned.jpg", b"\x01\x0f\x00\x02", b"\x01\x00\x00\x02")
+    assert read_image(tmp_path / "turned.jpg").size == (6, 8)
 
 
 def spoil(path, how):

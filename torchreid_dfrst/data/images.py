@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 MAX_PIXELS = 64_000_000
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by EXIF's orientation."""
+
+
+BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, RuntimeError, ArithmeticError,
+    struct.error,
+)  # fmt: skip
+"""What Pillow's decoders raise on broken files."""
 
 
 class BadImageError(ValueError):
@@ -48,7 +67,9 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
                 if width * height > max_pixels:
                     raise BadImageError(path, f"has {width} x {height} pixels, more than {max_pixels:,}: crop it")
                 image.load()
-                upright = ImageOps.exif_transpose(image)
+                # ImageOps.exif_transpose would write all of the EXIF anew, and fail at any damaged entry
+                turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+                upright = image.copy() if turn is None else image.transpose(turn)
             if upright.mode == "F":
                 raise BadImageError(path, "has floating-point pixels, whose range nobody knows: save it with 8 bits")
         return _rgb(upright)
@@ -56,8 +77,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise BadImageError(path, f"has more than {max_pixels:,} pixels: crop it") from error
-    except (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, RuntimeError) as error:
-        # Pillow's decoders raise all of these on broken files
+    except BROKEN as error:
         raise BadImageError(path, f"cannot be read as an image ({_reason(path, error)})") from error
 
 
