@@ -394,6 +394,7 @@ class DFRSTEngine(torchreid.engine.Engine):
                 "Lower optim.lr, lengthen the warm-up, or use train.precision fp32"
             )
 
+    @explained()
     def test(
         self,
         dist_metric: str = "euclidean",
@@ -414,6 +415,7 @@ class DFRSTEngine(torchreid.engine.Engine):
 
         Raises:
             KeyError, ValueError: settings that cannot be had.
+            OSError: memory ran out.
         """
         self._refuse_cuhk03(use_metric_cuhk03)
         self.appearance, self.ranks = Appearance(dist_metric, normalize_feature, rerank), ranks

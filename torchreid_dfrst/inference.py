@@ -22,6 +22,7 @@ from torchreid_dfrst.data.contamination import Contamination
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.embedding import embed
 from torchreid_dfrst.evaluation import HELD_OUT, TRAINED_ON
+from torchreid_dfrst.loop.memory import EXTRACTION, explained
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.retrieval.card import file_digest
 from torchreid_dfrst.sightings import Sightings
@@ -67,6 +68,7 @@ def open_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     return model.eval(), {**about, "weights": str(path), "weights_sha256": file_digest(path)}
 
 
+@explained(EXTRACTION)
 def extract(
     path: str | Path,
     root: str,
@@ -103,6 +105,7 @@ def extract(
         The extraction, and the paths of images left out.
 
     Raises:
+        OSError: memory ran out.
         OSError, KeyError, ValueError: as ``open_network`` and ``DataManager`` raise them.
     """
     model, about = open_network(path)

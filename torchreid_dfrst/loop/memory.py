@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 import sys
 from collections.abc import Iterator
 
@@ -27,9 +28,19 @@ def keep_freed() -> bool:
     return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
 
 
+TRAINING = (
+    "lower data.batch_size_train (or batch_size_test), the image size, or data.workers, or use train.precision bf16"
+)
+EXTRACTION = "lower --batch-size or --workers, or use --precision bf16"
+"""What helps where memory runs out."""
+
+
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Turn every way in which PyTorch and NumPy say that memory ran out into one.
+def explained(advice: str = TRAINING) -> Iterator[None]:
+    """Turn every way in which PyTorch, NumPy and Python say that memory ran out into one.
+
+    Args:
+        advice: what to do about it.
 
     Raises:
         OSError: memory ran out in the body.
@@ -37,13 +48,18 @@ def explained() -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        said = [line for line in str(error).splitlines() if "allocate" in line]
-        if type(error) is not MemoryError and not isinstance(error, torch.OutOfMemoryError):
-            # PyTorch's allocator for the CPU, also when quoted by a loading process
-            said = [line for line in said if "can't allocate memory" in line]
-            if not said:
-                raise
-        raise OSError(
-            f"memory ran out ({said[-1].strip() if said else error!r}): lower data.batch_size_train (or "
-            "batch_size_test), the image size, or data.workers, or use train.precision bf16"
-        ) from error
+        said = _said(error)
+        if said is None:
+            raise
+        raise OSError(f"memory ran out ({said}): {advice}") from error
+
+
+def _said(error: Exception) -> str | None:
+    """The line that says that memory ran out, the last one of a loading process's report; None: it did not."""
+    lines = [line.strip() for line in str(error).splitlines()] or [repr(error)]
+    # what a loading process reports may come as another type than it quotes, NumPy's as a RuntimeError
+    quoted = re.match(r"Caught \w*MemoryError ", lines[0])
+    if not (quoted or isinstance(error, (MemoryError, torch.OutOfMemoryError))):
+        # PyTorch's allocator for the CPU
+        lines = [line for line in lines if "can't allocate memory" in line]
+    return next(filter(None, reversed(lines)), None)
