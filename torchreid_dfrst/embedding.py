@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from torchreid_dfrst.loop.distributed import of_all, raise_together
+from torchreid_dfrst.loop.distributed import current, of_all, raise_together
 from torchreid_dfrst.loop.step import PRECISIONS
 
 
@@ -43,7 +43,8 @@ def embed(
 
     Args:
         model: gives ``(B, D)`` in evaluation; left in the mode it was in.
-        loader: batches with ``img``, ``pid``, ``camid`` and ``impath``, as torchreid's loaders give them.
+        loader: batches with ``img``, ``pid``, ``camid`` and ``impath``, as torchreid's loaders give them; where images
+            may be left out, also their ``number`` in the loader's own list, as ours have it.
         device: where the model is.
         precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
         channels_last: memory layout of the images; numbers may differ in the last bits.
@@ -56,7 +57,7 @@ def embed(
     """
     device = torch.device(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    rows, identity, camera, path = [], [], [], []
+    rows, identity, camera, path, number = [], [], [], [], []
     mode = model.training
     failure: Exception | None = None
     model.eval()
@@ -70,6 +71,7 @@ def embed(
             identity.append(batch["pid"])
             camera.append(batch["camid"])
             path.extend(batch["impath"])
+            number.append(batch.get("number", torch.arange(len(path) - len(batch["impath"]), len(path))))
     except Exception as error:
         failure = error
     finally:
@@ -78,17 +80,14 @@ def embed(
     raise_together(failure)
     mine = None
     if rows:
-        mine = (torch.cat(rows).cpu(), torch.cat(identity), torch.cat(camera), path)
+        group = current()
+        place = torch.cat(number) * group.world_size + group.rank
+        mine = (torch.cat(rows).cpu(), torch.cat(identity), torch.cat(camera), place, path)
     parts = [part for part in of_all(mine) if part is not None]
     if not parts:
         raise ValueError("there is no image to embed: the loader is empty or no file could be read")
-    place = _interleaved([len(part[3]) for part in parts])
-    embedding, identity_, camera_ = (torch.cat([part[k] for part in parts])[place].numpy() for k in range(3))
-    names = np.array([name for part in parts for name in part[3]], dtype=np.str_)[place.numpy()]
+    *columns, places = (torch.cat([part[k] for part in parts]) for k in range(4))
+    order = torch.argsort(places)
+    embedding, identity_, camera_ = (column[order].numpy() for column in columns)
+    names = np.array([name for part in parts for name in part[4]], dtype=np.str_)[order.numpy()]
     return Embedded(embedding, identity_, camera_, names)
-
-
-def _interleaved(lengths: list[int]) -> torch.Tensor:
-    """Where row i of the whole list is in the parts laid end to end, when part r held every n-th row from r on."""
-    first = np.cumsum([0, *lengths[:-1]])
-    return torch.tensor([first[r] + k for k in range(max(lengths)) for r, n in enumerate(lengths) if k < n])

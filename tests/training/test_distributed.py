@@ -1,5 +1,7 @@
 """Two processes equal one: the loss, every gradient, the running statistics, the features."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -27,12 +29,12 @@ def network(name):
     return build(name, 4, loss="triplet", pretrained=False, parts=2).double()
 
 
-def step_once(name, folder=None):
-    """One step on the global batch; with processes, on this one's rows of it."""
+def step_once(name, folder=None, precision=None):
+    """One step on the global batch; with processes, on this one's rows of it. None: in double precision."""
     group = distributed.start()
-    model = network(name)
+    model = network(name) if precision is None else network(name).float()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    step = TrainStep(model, optimizer, DFRSTLoss(), CPU, group=group)
+    step = TrainStep(model, optimizer, DFRSTLoss(), CPU, precision or "fp32", group=group)
     images = torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     images = images.to(next(model.parameters()).dtype)
     share = slice(group.rank * 16 // group.world_size, (group.rank + 1) * 16 // group.world_size)
@@ -71,6 +73,37 @@ def test_one_step_of_two_processes_equals_that_of_one(name, tolerance, tmp_path)
             assert error <= tolerance * (float(gradient.norm()) + 1e-2 * largest), key
         for key, value in whole["buffers"].items():
             torch.testing.assert_close(part["buffers"][key], value, rtol=tolerance, atol=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_step_in_half_precision_has_the_loss_of_one_process(precision, tmp_path):
+    whole = step_once("tiny", precision=precision)
+    together(step_once, 2, "tiny", tmp_path, precision, folder=tmp_path)
+    assert whole["triplet"] > 0.1
+    for rank in range(2):
+        part = torch.load(tmp_path / f"rank-{rank}.pt")
+        torch.testing.assert_close(part["loss"], whole["loss"], rtol=0.02, atol=0)
+        torch.testing.assert_close(part["triplet"], whole["triplet"], rtol=0.02, atol=0)
+
+
+def normalised_in_half(folder):
+    """Rows far from 0, whose mean and variance half precision cannot hold."""
+    group = distributed.start()
+    whole = 20 + torch.randn(16, 8, 3, generator=torch.Generator().manual_seed(2))
+    share = slice(8 * group.rank, 8 * group.rank + 8)
+    for kind in (torch.bfloat16, torch.float16):
+        x = whole.to(kind)
+        ours, reference = GroupBatchNorm(8), torch.nn.BatchNorm1d(8)
+        found, expected = ours(x[share]), reference(x.float())[share]
+        assert found.dtype == kind
+        torch.testing.assert_close(found.float(), expected, rtol=2**-8, atol=2**-8)
+        torch.testing.assert_close(ours.running_mean, reference.running_mean, rtol=1e-5, atol=0)
+        torch.testing.assert_close(ours.running_var, reference.running_var, rtol=1e-4, atol=0)
+    distributed.stop()
+
+
+def test_statistics_of_half_precision_rows_are_single_precision(tmp_path):
+    together(normalised_in_half, 2, tmp_path, folder=tmp_path)
 
 
 def mined_locally(folder):
@@ -115,6 +148,24 @@ def test_evaluation_shared_by_processes_gives_each_image_once_in_order(count, ti
             assert (part["path"] == whole.path).all()
             assert (part["identity"] == whole.identity).all() and (part["camera"] == whole.camera).all()
             np.testing.assert_allclose(part["embedding"], whole.embedding, rtol=1e-5, atol=1e-6)
+
+
+def embed_but_one(root, folder):
+    group = distributed.start()
+    data = DataManager(
+        root=str(root), sources="veri776", height=32, width=32, batch_size_train=6, num_instances=2, workers=0,
+        batch_size_test=5, rank=group.rank, world_size=group.world_size, on_bad_image="skip",
+    )  # fmt: skip
+    np.save(folder / f"rank-{group.rank}.npy", embed(TinyNet(4), data.test_loader["veri776"]["gallery"]).path)
+    distributed.stop()
+
+
+def test_an_image_left_out_leaves_the_others_in_order(tiny_veri, tmp_path):
+    files = [Path(path) for path in embed_all(tiny_veri, None).path]
+    files[2].write_bytes(b"")
+    together(embed_but_one, 2, tiny_veri, tmp_path, folder=tmp_path)
+    for rank in range(2):
+        assert np.load(tmp_path / f"rank-{rank}.npy").tolist() == [str(path) for path in files[:2] + files[3:]]
 
 
 def test_batch_norms_are_exchanged_with_their_parameters_and_buffers():

@@ -186,6 +186,15 @@ def test_what_replaces_a_bad_image_is_not_in_the_batch_already_for_any_number_of
     assert replaced >= 8
 
 
+def test_what_replaces_a_bad_image_comes_with_its_own_camera_and_data_set(tmp_path):
+    picture().save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"")
+    items = [(str(tmp_path / "bad.png"), 7, 0, 0), (str(tmp_path / "good.png"), 7, 3, 1)]
+    found = Images(items, transform=np.asarray, substitute=True)[0]
+    assert (found["impath"], found["camid"], found["dsetid"]) == (items[1][0], 3, 1)
+    assert (found["pid"], found["number"], found["bad"]) == (7, 0, items[0][0])
+
+
 def test_with_too_few_readable_images_one_is_repeated(tiny_veri):
     data = manager(tiny_veri, on_bad_image="skip", num_instances=4)
     for path in sorted((tiny_veri / "veri776" / "image_train").glob("0003_*"))[3:]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data._utils import signal_handling
 
 from torchreid_dfrst.data.images import BadImageError, read_image
 
@@ -21,13 +22,14 @@ Change = Callable[[Image.Image, str], Image.Image]
 
 
 class Images(Dataset):
-    """Images on disk as torchreid's items: a dict of ``img``, ``pid``, ``camid``, ``impath``, ``dsetid``, ``bad``.
+    """Images on disk as torchreid's items: a dict of ``img``, ``pid``, ``camid``, ``impath``, ``dsetid``, and two more.
+
+    These are ``number``, the image's own, and ``bad``, empty or the file that this one stands in for.
 
     An index is an image number, ``(image number, seed)`` for a random transform that depends on nothing else, or
     ``(image number, seed, batch)`` with the numbers of the whole batch. A file that cannot be read comes back as a
     ``BadImageError``, or, with ``substitute``, as the next readable image of the same identity that the batch does
-    not hold yet (if there is one), so that a batch keeps its P identities with K images; ``bad`` then holds the file
-    left out.
+    not hold yet (if there is one), so that a batch keeps its P identities with K images.
 
     Args:
         items: ``(path, identity, camera, data set)`` per image.
@@ -73,10 +75,12 @@ class Images(Dataset):
                     f"cannot be replaced, for its identity has no readable image in training ({error.args[1]}); "
                     "repair one of them, or take the identity out of the list of training images",
                 )
-            bad, path, image = path, self.items[other][0], self._read(other)
+            image, bad = self._read(other), path
+            path, identity, camera, source = self.items[other]
         with _seeded(seed):
             tensor = self._transform(image)
-        return {"img": tensor, "pid": identity, "camid": camera, "impath": path, "dsetid": source, "bad": bad}
+        found = {"img": tensor, "pid": identity, "camid": camera, "impath": path, "dsetid": source}
+        return {**found, "number": index, "bad": bad}
 
     def _read(self, index: int) -> Any:
         if self.cache is None:
@@ -134,7 +138,7 @@ class Loader(DataLoader):
     Raises:
         BadImageError: while iterating, an image cannot be read and ``skip`` is not set.
         ChildProcessError: while iterating, a worker process died. PyTorch's handler of SIGCHLD, which would raise this
-            anywhere in the main process, in the middle of a step or of a save, is taken out.
+            anywhere in the main process, in the middle of a step or of a save, is taken out; one of your own stays.
     """
 
     def __init__(self, images: Images, skip: bool = False, **options: Any) -> None:
@@ -151,10 +155,11 @@ class Loader(DataLoader):
         while True:
             try:
                 if batches is None:
+                    before = signal.getsignal(signal.SIGCHLD)
                     batches = super().__iter__()
                     if self.num_workers and threading.current_thread() is threading.main_thread():
                         # next() finds the dead by itself
-                        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                        signal.signal(signal.SIGCHLD, signal.SIG_DFL if _is_pytorchs(before) else before)
                 batch, errors = next(batches)
             except StopIteration:
                 return
@@ -178,6 +183,11 @@ class Loader(DataLoader):
             if batch is not None:
                 self.skipped.update(path for path in batch["bad"] if path)
                 yield batch
+
+
+def _is_pytorchs(handler: Any) -> bool:
+    """Is it PyTorch's handler of SIGCHLD, from an earlier loader, or none of Python's?"""
+    return handler is None or getattr(handler, "__module__", None) == signal_handling.__name__
 
 
 def _of_a_dead_process(error: Exception) -> bool:
