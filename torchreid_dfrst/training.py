@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from torchreid_dfrst import durable, evaluation
 from torchreid_dfrst.config import Config, Keywords, dump, keywords
-from torchreid_dfrst.data.loading import DataManager
+from torchreid_dfrst.data.loading import UNREAD, DataManager
 from torchreid_dfrst.engine import DFRSTEngine
 from torchreid_dfrst.loop import distributed
 from torchreid_dfrst.loop.memory import keep_freed
@@ -116,7 +116,7 @@ def sections() -> dict[str, Keywords]:
     manager = keywords(
         DataManager,
         torchreid.data.ImageDataManager,
-        leave_out=("rank", "world_size", "seed", "use_gpu"),
+        leave_out=("rank", "world_size", "seed", "use_gpu", *UNREAD),
         root=str,
         sources=names,
         targets=names | None,

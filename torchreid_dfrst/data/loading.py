@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from torchreid_dfrst.registry import require_datasets, with_options
 from torchreid_dfrst.values import listed, within
 
 logger = logging.getLogger(__name__)
+
+UNREAD = ("k_tfm", "load_train_targets", "train_sampler_t", "num_cams", "num_datasets")
+"""Keywords of torchreid's data manager that change nothing in ours."""
 
 TRANSFORMS = ("random_flip", "random_crop", "random_patch", "color_jitter", "random_erase")
 
@@ -47,7 +51,7 @@ class DataManager(torchreid.data.ImageDataManager):
         workers: loading processes per training process; 0 loads in the process itself.
         rank: this process.
         world_size: number of processes.
-        **torchreid_keywords: as in torchreid.
+        **torchreid_keywords: as in torchreid; those in ``UNREAD`` are taken and change nothing.
 
     Attributes:
         train_set: torchreid's training data set (the sum of the sources).
@@ -79,12 +83,13 @@ class DataManager(torchreid.data.ImageDataManager):
         world_size: int = 1,
         **torchreid_keywords: Any,
     ) -> None:
-        counts = {name: torchreid_keywords.get(name, 1) for name in ("height", "width", "k_tfm")}
+        counts = {name: torchreid_keywords.get(name, 1) for name in ("height", "width")}
         counts |= {"batch_size_train": batch_size_train, "batch_size_test": batch_size_test}
         for name, count in {**counts, "num_instances": num_instances}.items():
             within(name, count, lowest=1)
         within("workers", workers)
         _check_names(torchreid_keywords.get("transforms"), on_bad_image)
+        _check_normalisation(torchreid_keywords.get("norm_mean"), torchreid_keywords.get("norm_std"))
         names = [*listed(torchreid_keywords.get("sources")), *listed(torchreid_keywords.get("targets"))]
         require_datasets(names)
         printed = io.StringIO()
@@ -154,6 +159,20 @@ def _check_names(transforms: str | Sequence[str] | None, on_bad_image: str) -> N
             logger.warning("random_patch keeps patches of earlier images: a resumed run will not be bit for bit equal")
     if on_bad_image not in ("error", "skip"):
         raise ValueError(f"data.on_bad_image is {on_bad_image!r}: use error or skip")
+
+
+def _check_normalisation(mean: Sequence[float] | None, deviation: Sequence[float] | None) -> None:
+    given = {"norm_mean": mean, "norm_std": deviation}
+    for name, other in (("norm_mean", "norm_std"), ("norm_std", "norm_mean")):
+        values = given[name]
+        if values is None:
+            continue
+        if given[other] is None:
+            raise ValueError(f"{name} is {values!r} and {other} is not given: give both, or neither for ImageNet's")
+        if len(values) != 3:
+            raise ValueError(f"{name} is {values!r}: one number for each of red, green and blue")
+    if deviation is not None and not all(0 < value < math.inf for value in deviation):
+        raise ValueError(f"norm_std is {deviation!r}: numbers above 0")
 
 
 def _hold_out(items: Sequence[Item], count: int, seed: int) -> tuple[list[Item], dict[str, list[Item]]]:
