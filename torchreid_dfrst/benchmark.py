@@ -102,6 +102,19 @@ def stock_step(name: str, images: torch.Tensor, labels: torch.Tensor) -> Callabl
     return lambda: engine.forward_backward({"img": images, "pid": labels})
 
 
+def parts_of(variant: str) -> list[str]:
+    """Precision and ways of a variant, see ``OurStep``.
+
+    Raises:
+        KeyError: it has another part.
+    """
+    parts = variant.split("-")
+    for part, known in zip(parts, (PRECISIONS, *[WAYS] * len(parts)), strict=False):
+        if part not in known:
+            raise KeyError(f"unknown part {part!r} of variant {variant!r}{nearest(part, known)}")
+    return parts
+
+
 class OurStep:
     """One step of ours, with a stopwatch on its parts.
 
@@ -121,10 +134,7 @@ class OurStep:
         self, name: str, images: torch.Tensor, labels: torch.Tensor, variant: str, clock: str = "wall"
     ) -> None:
         self.now = CLOCKS[clock]
-        precision, *ways = variant.split("-")
-        for way in ways:
-            if way not in WAYS:
-                raise KeyError(f"unknown way {way!r} in variant {variant!r}{nearest(way, WAYS)}")
+        precision, *ways = parts_of(variant)
         model = build_model(IDENTITIES, name=name, pretrained=False)
         self.step = TrainStep(
             model,
@@ -247,9 +257,14 @@ def measure_steps(
     Returns:
         ``<variant>_speedup`` (ratios of medians), images per second of each, our split, and with ``shares`` the part
         of each step that is spent in convolutions: what two steps with the same convolutions have in common.
+
+    Raises:
+        KeyError: an unknown variant.
     """
+    for variant in variants:
+        parts_of(variant)  # before any process is started
     loader = image_loader(paths, side, batch, workers=0)
-    loading = timed(lambda: next(iter(loader)), clock)()
+    loading = statistics.median(take_turns({"data": lambda: next(iter(loader))}, rounds, clock)["data"])
     data = next(iter(loader))
     kinds = ("torchreid", *variants)
     steps = {kind: Contestant(kind, name, data["img"], data["pid"], clock) for kind in kinds}
