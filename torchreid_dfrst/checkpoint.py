@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import nn
 from torchreid_dfrst import durable
 from torchreid_dfrst.durable import sync_folder
 from torchreid_dfrst.retrieval.features import DAMAGED
-from torchreid_dfrst.tensors import read_dict
+from torchreid_dfrst.tensors import not_the_file, read_dict
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,15 @@ def _write(content: Mapping[str, Any], file: IO[bytes]) -> None:
         if isinstance(system, OSError) and system.errno is not None:
             raise OSError(system.errno, system.strerror) from error
         raise OSError(str(error)) from error
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise _unreadable(f"it holds what cannot be written ({error})") from error
+
+
+def _unreadable(why: str) -> UnreadableError:
+    return UnreadableError(
+        f"a checkpoint of this run could not be loaded again, so none is saved: {why}. Everything in it has to "
+        "be tensors, numbers, text, or lists and dicts of them; most often it is in the engine's describe"
+    )
 
 
 def _size(value: Any) -> int:
@@ -75,10 +85,7 @@ def _read_back(path: Path) -> None:
     try:
         read_dict(path)
     except ValueError as error:
-        raise UnreadableError(
-            f"a checkpoint of this run could not be loaded again, so none is saved: {error}. Everything in it has to "
-            "be tensors, numbers, text, or lists and dicts of them; most often it is in the engine's describe"
-        ) from error
+        raise _unreadable(str(error)) from error
 
 
 def verify(path: str | Path) -> None:
@@ -87,6 +94,7 @@ def verify(path: str | Path) -> None:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is truncated, altered or not a checkpoint.
+        OSError: it could not be read, which says nothing about the file.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
@@ -94,6 +102,7 @@ def verify(path: str | Path) -> None:
         with zipfile.ZipFile(path) as file:
             torn = file.testzip()
     except DAMAGED as error:
+        not_the_file(error, path)
         raise ValueError(f"{path} is torn or not a checkpoint ({error})") from error
     if torn is not None:
         raise ValueError(f"{path} is torn: the part {torn} does not match its checksum")
@@ -105,6 +114,7 @@ def load(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is torn, not one of ours, or holds pickled code, which is refused and not run.
+        OSError: as ``verify``.
     """
     verify(path)
     state = read_dict(path)
@@ -117,11 +127,15 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def newest(folder: str | Path) -> Path | None:
-    """The newest whole checkpoint of a run's folder, or None; torn ones are passed over with a warning."""
+    """The newest whole checkpoint of a run's folder, or None; torn ones are passed over with a warning.
+
+    Raises:
+        OSError: one could not be read; it may be whole all the same.
+    """
     for path in reversed(all_steps(folder)):
         try:
             load(path)
-        except (ValueError, OSError) as error:
+        except (ValueError, FileNotFoundError) as error:
             logger.warning("skipping a checkpoint: %s", error)
         else:
             return path

@@ -220,7 +220,7 @@ class DFRSTEngine(torchreid.engine.Engine):
         self.frozen = FrozenStart(self.model, fixbase_epoch, open_layers, self.group.world_size)
         self.max_epoch, self.print_freq, self.best_on = max_epoch, print_freq, best_on
         self.save_steps, self.keep_freq, self.draw = save_steps, keep_freq, pictures
-        self.epoch, self.batch = start_epoch, 0
+        self.epoch, self.batch, self.evaluated, self.best = start_epoch, 0, True, {}
         self.keeper = Keeper(self.save_dir / "checkpoints", self.group.rank)
         self.step = TrainStep(
             self.model, self.optimizer, self.loss, self.device, precision, channels_last, compile, self.group
@@ -237,18 +237,19 @@ class DFRSTEngine(torchreid.engine.Engine):
             )
         self.first_step = self.global_step
 
+        def evaluation_due() -> bool:
+            last = self.epoch == max_epoch
+            return last or (eval_freq > 0 and self.epoch >= start_eval and self.epoch % eval_freq == 0)
+
         def begin() -> None:
             if self.group.main:
                 (self.save_dir / MARKER).unlink(missing_ok=True)
-            self.journal = Journal(self.save_dir, self.global_step, active=self.group.main)
+            repeats = not self.evaluated and evaluation_due()
+            self.journal = Journal(self.save_dir, self.global_step, self.group.main, repeats)
             if started is not None and self.group.main:
                 started()
 
         distributed.together(begin)
-
-        def evaluation_due() -> bool:
-            last = self.epoch == max_epoch
-            return last or (eval_freq > 0 and self.epoch >= start_eval and self.epoch % eval_freq == 0)
 
         metrics: dict[str, dict[str, float]] = {}
         with distributed.ended_together(), explained(), StopRequest() as self.stop:
@@ -295,7 +296,7 @@ class DFRSTEngine(torchreid.engine.Engine):
             self.sampler.seek(self.epoch, self.batch)
         batches = iter(self.train_loader)
         if restored is not None:
-            # after the loader's start, which may draw from the generators
+            # torchreid's loader draws from the generators as it starts
             set_random_state(restored)
         label = f"epoch {self.epoch + 1}/{self.max_epoch}"
         progress = Progress(self.journal, label, self.steps_per_epoch, self.batch, self.bar, self.group.main)
@@ -363,8 +364,8 @@ class DFRSTEngine(torchreid.engine.Engine):
         # all wait for process 0: torchrun ends the others soon after the first has left
         distributed.together(self._mark)
         raise StoppedError(
-            f"stopped as asked after step {self.global_step} (epoch {self.epoch + 1}); go on with train.resume auto "
-            f"from {self.keeper.folder}"
+            f"stopped as asked after step {self.global_step} (epoch {min(self.epoch + 1, self.max_epoch)}); go on with "
+            f"train.resume auto from {self.keeper.folder}"
         )
 
     def _mark(self) -> None:
@@ -377,22 +378,31 @@ class DFRSTEngine(torchreid.engine.Engine):
         return self.sampler.batch if self.sampler is not None else int(self.train_loader.batch_size)
 
     def _check(self, results: list[StepResult], names: list[list[str]]) -> None:
-        """Stop at the first step that was not finite."""
-        for place, (result, files) in enumerate(zip(results, names, strict=True)):
-            if not self.step.failed(result):
-                continue
-            self.batch -= len(results) - place
-            step, saved = self.global_step, None
-            self.results, self.names = [], []
-            if self.device.type == "cpu":
-                self.step.undo()
-                saved = self._save(alone=True)
-            good = saved or self.keeper.newest() or "none (no checkpoint had been made)"
-            raise NonFiniteError(
-                f"step {step + 1} (epoch {self.epoch + 1}) is not finite: loss {result.loss.item()}, gradient norm "
-                f"{result.gradient_norm.item()}. Last good state: {good}. Its images: {', '.join(files)}. "
-                "Lower optim.lr, lengthen the warm-up, or use train.precision fp32"
-            )
+        """Stop at the first step that was not finite in any process; called by all of them at once."""
+        if not results:
+            return
+        first = next((place for place, result in enumerate(results) if self.step.failed(result)), None)
+        places = [place for place in distributed.of_all(first) if place is not None]
+        if not places:
+            return
+        place = min(places)
+        result = results[place]
+        norm = result.gradient_norm.item()
+        shares = distributed.of_all((result.loss.item(), names[place]))
+        loss = sum(share for share, _ in shares) / len(shares)
+        self.batch -= len(results) - place
+        self.results, self.names = [], []
+        if self.device.type == "cpu":
+            self.step.undo()
+            self._save()
+        # process 0 has saved before the first of them leaves
+        good = distributed.together(lambda: self.keeper.newest() if self.group.main else None)[0]
+        raise NonFiniteError(
+            f"step {self.global_step + 1} (epoch {self.epoch + 1}) is not finite: loss {loss}, gradient norm {norm}. "
+            f"Last good state: {good or 'none (no checkpoint had been made)'}. Its images: "
+            f"{', '.join(file for _, files in shares for file in files)}. "
+            "Lower optim.lr, lengthen the warm-up, or use train.precision fp32"
+        )
 
     @explained()
     def test(
@@ -463,7 +473,8 @@ class DFRSTEngine(torchreid.engine.Engine):
             )
             for kind, path in drawn.items():
                 self.journal.picture(f"{name}/{kind}", self.global_step, path)
-        except OSError as error:
+        except Exception as error:
+            # process 0 draws alone, and a picture is not worth a run
             logger.error("no pictures of %s after epoch %d (%s): training goes on", name, self.epoch, error)
 
     def _refuse_cuhk03(self, asked: bool) -> None:
@@ -485,7 +496,8 @@ class DFRSTEngine(torchreid.engine.Engine):
         before, mean = self.best, metrics[name]["mAP"]
         if mean <= before.get("mAP", -1.0):
             return
-        self.best = {"mAP": mean, "step": self.global_step, "epoch": self.epoch, "chosen_on": name}
+        first = metrics[name].get("rank1", 0.0)
+        self.best = {"mAP": mean, "rank1": first, "step": self.global_step, "epoch": self.epoch, "chosen_on": name}
         path = self._save()
         kept = path is not None
         try:
@@ -504,8 +516,8 @@ class DFRSTEngine(torchreid.engine.Engine):
             about = {**self.describe, "step": self.global_step, "epoch": self.epoch, **more}
             checkpoint.export(self.save_dir / name, self.model, about)
 
-    def _save(self, final: bool = False, alone: bool = False) -> Path | None:
-        """Save in process 0; called by all processes together, unless ``alone``, which leaves out the others' state."""
+    def _save(self, final: bool = False) -> Path | None:
+        """Save in process 0; called by all processes together."""
         # on a GPU perhaps the first look at these steps
         self._check(self.results, self.names)
         each = self.keep_freq * self.steps_per_epoch
@@ -515,8 +527,6 @@ class DFRSTEngine(torchreid.engine.Engine):
                 return None
             return self.keeper.save(self.global_step, snapshot.take(self, states), each, final)
 
-        if alone:
-            return write([random_state()])
         states = distributed.of_all(random_state())
         # what process 0 cannot save ends all of them
         return distributed.together(lambda: write(states))[self.group.rank]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import re
 from collections.abc import Mapping
@@ -57,6 +58,7 @@ def read_safely(path: str | Path) -> Any:
 
     Raises:
         ValueError: the file is torn, none of ``torch.save``, or holds pickled code, which is refused and not run.
+        OSError: it could not be read, which says nothing about the file, see ``not_the_file``.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -69,6 +71,20 @@ def read_safely(path: str | Path) -> Any:
             "save their state_dict alone"
         ) from error
     except (*DAMAGED, AssertionError) as error:
+        not_the_file(error, path)
         raise ValueError(
             f"{path} is torn or not a checkpoint ({str(error).splitlines()[0] if str(error) else error!r})"
         ) from error
+
+
+def not_the_file(error: BaseException, path: str | Path) -> None:
+    """Tell an error of the machine from a damaged file; returns where it may be the file.
+
+    Raises:
+        OSError: reading failed (no such file any more, no access, a failing disk or network) or memory ran out.
+    """
+    # a damaged directory in a file makes zipfile seek to places that are none
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise error
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        raise OSError(f"memory ran out while {path} was read: free some, and try again") from error

@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 from networks import TinyNet
-from processes import quick
+from processes import quick, together
 from runs import engine
 
 from torchreid_dfrst import checkpoint, durable
+from torchreid_dfrst.data.images import BadImageError
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.engine import DFRSTEngine
+from torchreid_dfrst.loop import distributed
 from torchreid_dfrst.loop.journal import Journal
 from torchreid_dfrst.loop.keeper import Keeper
 from torchreid_dfrst.loop.memory import keep_freed
@@ -221,6 +223,18 @@ def test_room_that_a_checkpoint_needs_is_said_and_the_one_before_it_stays(tmp_pa
     assert keeper.newest() == checkpoint.step_path(tmp_path, 1)
 
 
+def test_an_earlier_checkpoint_of_the_same_step_is_one_before_it(tmp_path, monkeypatch, caplog):
+    keeper = Keeper(tmp_path)
+    keeper.save(1, {})
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert keeper.save(1, {}) is None and "the checkpoint before it stays" in caplog.text
+    assert keeper.newest() == checkpoint.step_path(tmp_path, 1)
+
+
 def test_a_dead_loading_process_is_named(tiny_veri):
     loader = engine(tiny_veri, workers=1).train_loader
     batches = iter(loader)
@@ -335,6 +349,50 @@ def test_a_checkpoint_that_could_not_be_loaded_again_is_refused_when_it_is_saved
     with pytest.raises(checkpoint.UnreadableError, match=r"could not be loaded again.*most often it is in the engine"):
         checkpoint.save(path, {"value": np.float64(2)})
     assert checkpoint.load(path)["value"] == 1 and not list(tmp_path.glob("*.part"))
+
+
+def test_what_cannot_be_written_at_all_is_refused_in_the_same_words(tmp_path):
+    with pytest.raises(checkpoint.UnreadableError, match=r"none is saved: it holds what cannot be written .*lambda"):
+        checkpoint.save(tmp_path / "a.pt", {"scheduler": {"lr": lambda step: 1}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_cannot_be_drawn_ends_no_training(tiny_veri, tmp_path, monkeypatch, caplog):
+    def bad(*_):
+        raise BadImageError("image.jpg", "it is torn")
+
+    monkeypatch.setattr("torchreid_dfrst.engine.draw", bad)
+    engine(tiny_veri, network=TinyNet).run(str(tmp_path), max_epoch=1)
+    assert re.search(r"no pictures of veri776 after epoch 1 \(.*image\.jpg.*\): training goes on", caplog.text)
+
+
+class OneExplodes(TinyNet):
+    """Gives NaN in the second process, from the third training batch on."""
+
+    batches = 0
+
+    def forward(self, x):
+        if self.training:
+            self.batches += 1
+            if distributed.current().rank == 1 and self.batches > 2:
+                x = x * float("nan")
+        return super().forward(x)
+
+
+def _one_explodes(root, folder, precision):
+    distributed.start()
+    with pytest.raises(NonFiniteError) as error:
+        engine(root, network=OneExplodes).run(str(folder), max_epoch=1, pictures=False, precision=precision)
+    print(f"said: {error.value}")
+    distributed.stop()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_all_processes_say_the_same_of_a_step_that_is_not_finite(precision, tiny_veri, tmp_path):
+    together(_one_explodes, 2, tiny_veri, tmp_path / "run", precision, folder=tmp_path)
+    one, other = ((tmp_path / f"process-{rank}.log").read_text().split("said: ")[1] for rank in range(2))
+    assert one == other and one.startswith("step 3 (epoch 1) is not finite: loss nan")
+    assert "step-0000000002.pt" in one and one.count(".jpg") == 8, "all files of the batch"
 
 
 def test_a_description_becomes_json_or_is_refused(tiny_veri):

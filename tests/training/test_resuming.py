@@ -1,10 +1,15 @@
 """What a run that goes on takes from a checkpoint, and what of its own."""
 
+import errno
 import json
 import os
+import random
 import shutil
 import signal
+import zipfile
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 import torchreid
@@ -18,6 +23,7 @@ from torchreid_dfrst import checkpoint
 from torchreid_dfrst.engine import DFRSTEngine
 from torchreid_dfrst.loop import distributed
 from torchreid_dfrst.loop.interrupt import StoppedError
+from torchreid_dfrst.loop.journal import Journal
 from torchreid_dfrst.loop.keeper import Keeper
 from torchreid_dfrst.loop.schedule import build_scheduler
 from torchreid_dfrst.training import build_optimizer
@@ -46,10 +52,37 @@ def test_torn_checkpoints_of_later_steps_do_not_push_out_the_whole_ones(tmp_path
 
 
 def test_a_start_from_the_beginning_is_said(tmp_path, caplog):
-    checkpoint.step_path(tmp_path, 5).write_bytes(b"torn")
     caplog.set_level("INFO")
     assert Keeper(tmp_path).find("auto") is None
-    assert f"{tmp_path} holds no checkpoint that can be read: starting from the beginning" in caplog.text
+    assert f"{tmp_path} holds no checkpoint: starting from the beginning" in caplog.text
+
+
+def test_checkpoints_of_which_none_is_whole_are_not_replaced_by_a_new_run(tmp_path):
+    checkpoint.step_path(tmp_path, 5).write_bytes(b"torn")
+    with pytest.raises(ValueError, match="holds checkpoints and none that is whole: to start from the beginning"):
+        Keeper(tmp_path).find("auto")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error"),
+        (OSError(errno.ESTALE, os.strerror(errno.ESTALE)), "Stale file handle"),
+        (MemoryError(), "memory ran out while .*0008.pt was read"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory ran out while .*0008.pt was read"),
+    ],
+)
+@pytest.mark.parametrize("where", [(zipfile.ZipFile, "testzip"), (torch, "load")], ids=["verify", "load"])
+def test_a_checkpoint_that_cannot_be_read_just_now_is_not_called_torn(where, error, said, tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise error
+
+    for step in (4, 8):
+        checkpoint.save(checkpoint.step_path(tmp_path, step), {})
+    monkeypatch.setattr(*where, fails)
+    with pytest.raises(OSError, match=said):
+        Keeper(tmp_path).find("auto")
+    assert steps(tmp_path) == [4, 8]
 
 
 def test_a_run_that_goes_on_from_an_earlier_checkpoint_leaves_the_later_ones(tiny_veri, tmp_path):
@@ -69,6 +102,27 @@ def test_a_run_that_goes_on_from_an_earlier_checkpoint_leaves_the_later_ones(tin
         made.run(str(tmp_path), max_epoch=4, pictures=False, resume=str(checkpoint.step_path(folder, 4)))
     assert checkpoint.newest(folder) == checkpoint.step_path(folder, 6)
     assert steps(folder) == [4, 6]
+
+
+def test_ctrl_c_in_the_last_step_saves_and_leaves(tiny_veri, tmp_path):
+    class Interrupted(TinyNet):
+        def forward(self, x):
+            if self.training and made.batch == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().forward(x)
+
+    made = engine(tiny_veri, network=Interrupted)
+    with pytest.raises(StoppedError, match=r"after step 4 \(epoch 1\)"):
+        made.run(str(tmp_path), max_epoch=1, pictures=False)
+    assert steps(tmp_path / "checkpoints") == [4] and (tmp_path / "stopped").exists()
+
+
+@pytest.mark.parametrize("step", [0, 7])
+def test_curves_of_an_attempt_that_was_left_are_purged(step, tmp_path, monkeypatch):
+    writer = Mock()
+    monkeypatch.setattr("torchreid_dfrst.loop.journal.SummaryWriter", writer)
+    Journal(tmp_path, step).close()
+    assert writer.call_args.kwargs["purge_step"] == step + 1
 
 
 def test_every_kth_epoch_is_kept_whatever_the_others_are(tiny_veri, tmp_path):
@@ -115,6 +169,85 @@ def test_the_optimiser_goes_on_with_the_settings_of_the_new_run(schedule, tiny_v
     name = "body.0.weight"
     far, near = ((found["state_dict"][name] - before[name]).abs().max() for found in (same, other))
     assert 0 < near < 2e-5 < 2e-4 < far, "from the first step on"
+
+
+@pytest.mark.parametrize("optim", ["sgd", "radam", "amsgrad"])
+def test_another_optimiser_is_refused(optim, tiny_veri, tmp_path):
+    options = {"save_dir": str(tmp_path), "pictures": False, "resume": "auto"}
+    with_optimiser(tiny_veri, ours).run(max_epoch=1, **options)
+    with pytest.raises(ValueError, match=r"was made with the optimiser Adam and this run has .*, which cannot go on"):
+        with_optimiser(tiny_veri, ours, optim=optim).run(max_epoch=2, **options)
+
+
+def test_every_setting_of_the_optimiser_and_of_torchreids_scheduler_is_the_new_runs(tiny_veri, tmp_path, caplog):
+    def steps_of(gamma, stepsize):
+        return lambda optimizer: torchreid.optim.build_lr_scheduler(
+            optimizer, lr_scheduler="multi_step", stepsize=stepsize, gamma=gamma
+        )
+
+    options = {"save_dir": str(tmp_path), "pictures": False, "resume": "auto"}
+    with_optimiser(tiny_veri, steps_of(0.1, [5]), optim="sgd").run(max_epoch=1, **options)
+    made = with_optimiser(tiny_veri, steps_of(0.5, [2]), optim="sgd", sgd_nesterov=True)
+    before = made.get_current_lr()
+    made.run(max_epoch=2, **options)
+    assert (
+        made.optimizer.param_groups[0]["nesterov"] is True and "goes on with nesterov True, it had False" in caplog.text
+    )
+    assert made.get_current_lr() == pytest.approx(before / 2) and "gamma 0.5, it had 0.1" in caplog.text
+
+
+class Drawing(TinyNet):
+    """Draws from Python's and from NumPy's generator in training."""
+
+    def forward(self, x):
+        if self.training:
+            x = x * (1 + random.random()) + np.random.random()  # noqa: NPY002
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_goes_on_bit_for_bit_with_pythons_and_numpys_generators(precision, tiny_veri, tmp_path):
+    for name, epochs in {"whole": [2], "rested": [1, 2]}.items():
+        for epoch in epochs:
+            made = engine(tiny_veri, network=Drawing)
+            random.seed(epoch)
+            np.random.seed(epoch)  # noqa: NPY002
+            if name == "whole":
+                random.seed(1)
+                np.random.seed(1)  # noqa: NPY002
+            made.run(str(tmp_path / name), max_epoch=epoch, pictures=False, resume="auto", precision=precision)
+    whole, rested = state(tmp_path / "whole"), state(tmp_path / "rested")
+    assert equal(whole["state_dict"], rested["state_dict"]) and equal(whole["random"], rested["random"])
+
+
+def test_the_scale_of_half_precision_is_restored(tiny_veri, tmp_path):
+    go(tiny_veri, tmp_path, precision="fp16")
+    path = checkpoint.newest(tmp_path / "checkpoints")
+    content = checkpoint.load(path)
+    content["scaler"]["scale"] = 8.0
+    checkpoint.save(path, content)
+    go(tiny_veri, tmp_path, precision="fp16", max_epoch=2)
+    assert state(tmp_path)["scaler"]["scale"] == 8.0
+
+
+def evaluations(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    return [line["step"] for line in lines if line["kind"] == "veri776"]
+
+
+def test_an_evaluation_that_is_not_repeated_stays_in_the_journal(tiny_veri, tmp_path):
+    go(tiny_veri, tmp_path, max_epoch=1)
+    assert evaluations(tmp_path) == [4]
+    go(tiny_veri, tmp_path, max_epoch=2)
+    assert evaluations(tmp_path) == [4, 8], "one was due at the end of the shorter run alone"
+
+
+def test_a_second_run_without_a_checkpoint_knows_no_best_of_the_first(tiny_veri, tmp_path):
+    made = go(tiny_veri, tmp_path / "a", **ON_TEST)
+    saved = checkpoint.load(tmp_path / "a" / "checkpoints" / "best.pt")
+    assert saved["rank1"] == made.best["rank1"] and made.best["step"] == 4
+    made.run(str(tmp_path / "b"), max_epoch=1, pictures=False)
+    assert made.best == {}
 
 
 def test_half_precision_goes_on_from_single_precision_and_back(tiny_veri, tmp_path):

@@ -28,18 +28,19 @@ class Journal:
     Args:
         folder: where ``metrics.jsonl`` and the TensorBoard files go.
         step: step from which the run goes on; later lines of an earlier attempt are taken out.
+        repeats: the run begins with the evaluation of this very step: an earlier attempt's lines of it are taken out.
         active: write at all; False in all processes but the first.
     """
 
-    def __init__(self, folder: str | Path, step: int = 0, active: bool = True) -> None:
+    def __init__(self, folder: str | Path, step: int = 0, active: bool = True, repeats: bool = False) -> None:
         self.writer: SummaryWriter | None = None
         self._file = None
         if not active:
             return
         path = Path(folder) / NAME
-        _rewind(path, step)
+        _rewind(path, step, repeats)
         self._file = open(path, "a", encoding="utf-8")
-        self.writer = SummaryWriter(log_dir=str(folder), purge_step=step + 1 if step else None)
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=step + 1)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Add one line to ``metrics.jsonl`` and its numbers to TensorBoard under ``kind/``.
@@ -91,7 +92,7 @@ class Journal:
             logger.error("TensorBoard's file cannot be written (%s): the rest is in %s alone", error, NAME)
 
 
-def _rewind(path: Path, step: int) -> None:
+def _rewind(path: Path, step: int, repeats: bool) -> None:
     """Keep the lines that the resumed state has already behind it; a torn last line goes."""
     if not path.is_file():
         return
@@ -101,7 +102,6 @@ def _rewind(path: Path, step: int) -> None:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue
-        # what was written at this very step by an evaluation is written again by the one that is due
-        if entry["step"] < step or (entry["step"] == step and entry["kind"] == "train"):
+        if entry["step"] < step or (entry["step"] == step and (entry["kind"] == "train" or not repeats)):
             kept.append(line)
     durable.write({path: "".join(line + "\n" for line in kept).encode()})

@@ -60,7 +60,8 @@ class Keeper:
         try:
             checkpoint.save(path, state)
         except OSError as error:
-            before = any(other != path for other in checkpoint.all_steps(self.folder))
+            # that may be an earlier one of this very step
+            before = bool(checkpoint.all_steps(self.folder))
             stays = "the checkpoint before it stays" if before else "there is no checkpoint before it"
             if final:
                 raise OSError(f"{error}; {stays}") from error
@@ -81,12 +82,19 @@ class Keeper:
             resume: a file, ``auto`` for the newest whole one of the folder, or None.
 
         Raises:
-            ValueError: ``resume`` is None and an earlier run's checkpoints are in the way.
+            ValueError: ``resume`` is None and an earlier run's checkpoints are in the way, or ``auto`` and none of
+                those there are is whole.
+            OSError: one could not be read.
         """
         if resume == "auto":
             found = self.newest()
+            if found is None and checkpoint.all_steps(self.folder):
+                raise ValueError(
+                    f"{self.folder} holds checkpoints and none that is whole: to start from the beginning delete them, "
+                    "or choose another train.save_dir"
+                )
             if found is None:
-                logger.info("%s holds no checkpoint that can be read: starting from the beginning", self.folder)
+                logger.info("%s holds no checkpoint: starting from the beginning", self.folder)
             return found
         if resume:
             return Path(resume)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-SETTINGS = ("weight_decay", "betas", "momentum", "eps")
-"""Of an optimiser's groups, beside the learning rate: what a resumed run may change."""
+SCHEDULE = ("milestones", "gamma", "step_size", "T_max", "eta_min")
+"""Settings that torchreid's schedulers keep in their state."""
 
 WEIGHTS, RESULT = "weights.safetensors", "result.json"
 """Files of a run that has come to its end."""
@@ -42,9 +42,10 @@ def take(engine: DFRSTEngine, random: list[dict[str, Any]]) -> dict[str, Any]:
         "optimizer": engine.optimizer.state_dict(),
         "scheduler": engine.scheduler.state_dict() if engine.scheduler is not None else None,
         "epoch": engine.epoch,
-        "rank1": float(engine.best.get("mAP", 0.0)),
+        "rank1": float(engine.best.get("rank1", 0.0)),
         # and what it would forget
         "batch": engine.batch,
+        "optimizer_kind": _kind(engine),
         "steps_per_epoch": engine.steps_per_epoch,
         "evaluated": engine.evaluated,
         "best": dict(engine.best),
@@ -154,7 +155,9 @@ def restore(engine: DFRSTEngine, path: Path) -> Mapping[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is torn, holds pickled code, or belongs to a run on other data or of another architecture.
+        ValueError: it is torn, holds pickled code, or belongs to a run on other data, of another architecture or with
+            another optimiser.
+        OSError: it could not be read.
     """
     state = checkpoint.load(path)
     now: dict[str, Any] = {
@@ -178,33 +181,53 @@ def restore(engine: DFRSTEngine, path: Path) -> Mapping[str, Any]:
             f"{len(now['identities'])}, {now['seed']}): a resumed run needs the same"
         )
     _warn_of_changes(state["describe"].get("config", {}), engine.describe.get("config", {}))
+    # checkpoints of before have none
+    kind = state.get("optimizer_kind", _kind(engine))
+    if kind != _kind(engine):
+        raise ValueError(
+            f"{path} was made with the optimiser {kind} and this run has {_kind(engine)}, which cannot go on from its "
+            "state: use the same, or start a new run from its weights (model.weights)"
+        )
     checkpoint.set_weights(engine.model, state["state_dict"], str(path))
     fresh = [{**group, "params": None} for group in engine.optimizer.param_groups]
     engine.optimizer.load_state_dict(state["optimizer"])
+    schedule = {name: value for name, value in getattr(engine.scheduler, "__dict__", {}).items() if name in SCHEDULE}
     if engine.scheduler is not None and state["scheduler"] is not None:
         engine.scheduler.load_state_dict(state["scheduler"])
-    _apply_settings(engine, fresh)
+    _apply_settings(engine, fresh, schedule)
     if state["scaler"]:  # empty unless the run was in fp16
         engine.step.scaler.load_state_dict(state["scaler"])
     engine.epoch, engine.batch = state["epoch"], state["batch"]
     engine.evaluated, engine.best = state["evaluated"], state["best"]
-    logger.info("resumed from %s: epoch %d, step %d", path, engine.epoch + 1, engine.global_step)
+    epoch = min(engine.epoch + 1, engine.max_epoch)
+    logger.info("resumed from %s: epoch %d, step %d", path, epoch, engine.global_step)
     states = state["random"]
     # a single state was the first process's
     return states if isinstance(states, dict) else states[min(engine.group.rank, len(states) - 1)]
 
 
-def _apply_settings(engine: DFRSTEngine, fresh: list[dict[str, Any]]) -> None:
-    """Go on with the optimiser's settings of this run, which loading replaced by those of the checkpoint.
+def _kind(engine: DFRSTEngine) -> str:
+    """The optimiser's name, with the option that gives it a state of another form."""
+    amsgrad = any(group.get("amsgrad") for group in engine.optimizer.param_groups)
+    return type(engine.optimizer).__name__ + (" with amsgrad" if amsgrad else "")
+
+
+def _apply_settings(engine: DFRSTEngine, fresh: list[dict[str, Any]], schedule: Mapping[str, Any]) -> None:
+    """Go on with the settings of this run, which loading replaced by those of the checkpoint.
 
     Args:
         engine: its optimiser and scheduler as loaded.
         fresh: settings of each parameter group before that.
+        schedule: those of the scheduler, which count from here on: earlier changes of the rate stay as they were.
     """
     scheduler, changes = engine.scheduler, {}
+    for name, value in schedule.items():
+        if getattr(scheduler, name) != value:
+            changes[name] = (value, getattr(scheduler, name))
+            setattr(scheduler, name, value)
     for place, (group, now) in enumerate(zip(engine.optimizer.param_groups, fresh, strict=True)):
-        for name in SETTINGS:
-            if name in now and group.get(name) != now[name]:
+        for name in sorted(set(now) - {"params", "lr", "initial_lr"}):
+            if group.get(name) != now[name]:
                 changes[name] = (now[name], group.get(name))
                 group[name] = now[name]
         before, top = group.get("initial_lr", group["lr"]), now.get("initial_lr", now["lr"])
