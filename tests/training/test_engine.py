@@ -52,6 +52,19 @@ def test_the_score_is_torchreids_on_normalised_features(tiny_veri):
     assert (found["rank1"], found["mAP"]) == pytest.approx((rank1, mean), abs=1e-6)
 
 
+def test_re_ranking_gives_torchreids_score(tiny_veri):
+    made = engine(tiny_veri, network=TinyNet)
+    found, plain = made.run(test_only=True, rerank=True)["veri776"], made.test()["veri776"]
+    stock = torchreid.engine.ImageTripletEngine(made.datamanager, made.model, made.optimizer, use_gpu=False)
+    made.model.eval()
+    loaders = made.test_loader["veri776"]
+    rank1, mean = stock._evaluate(
+        "veri776", loaders["query"], loaders["gallery"], normalize_feature=True, rerank=True
+    )
+    assert (found["rank1"], found["mAP"]) == pytest.approx((rank1, mean), abs=1e-6)
+    assert abs(mean - plain["mAP"]) > 1e-3, "re-ranking that changes nothing would prove nothing"
+
+
 @pytest.mark.parametrize(("metric", "normalised"), [("cosine", False), ("euclidean", False), ("cosine", True)])
 def test_torchreids_metrics_give_torchreids_score(metric, normalised, tiny_veri):
     made = engine(tiny_veri, network=TinyNet)
