@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 import torchreid
 from torch import nn
@@ -440,7 +439,7 @@ class DFRSTEngine(torchreid.engine.Engine):
         metrics = {}
         for name, parts in {**({VALIDATION: validation} if validation else {}), **self.test_loader}.items():
             query, gallery = self._both(parts)
-            far = self.appearance(query.embedding, gallery.embedding)
+            far = self.appearance.blocks(query.embedding, gallery.embedding)
             scores = evaluate(far, query.identity, gallery.identity, query.camera, gallery.camera)
             values = {"mAP": scores.mAP, "mINP": scores.mINP, **{f"rank{r}": scores.rank(r) for r in self.ranks}}
             metrics[name] = values
@@ -450,9 +449,11 @@ class DFRSTEngine(torchreid.engine.Engine):
             if best:
                 self.journal.write(name, self.global_step, {**values, "epoch": self.epoch})
                 if self.draw and name == next(iter(self.test_loader)):
-                    self._show(name, query, gallery, far)
+                    self._show(name, query, gallery)
             if visrank and folder is not None:
                 size = (self.datamanager.width, self.datamanager.height)
+                # made again: torchreid sorts every row whole, and nobody holds them all
+                far = self.appearance.blocks(query.embedding, gallery.embedding)
                 torchreids_pictures(folder / f"visrank_{name}", query, gallery, far, visrank, *size)
         if best:
             self._keep_best(metrics)
@@ -466,11 +467,10 @@ class DFRSTEngine(torchreid.engine.Engine):
             self._leave_together(error, unsaved=False)
             raise
 
-    def _show(self, name: str, query: Embedded, gallery: Embedded, far: np.ndarray) -> None:
+    def _show(self, name: str, query: Embedded, gallery: Embedded) -> None:
+        far, transform = self.appearance.blocks, self.datamanager.transform_te
         try:
-            drawn = draw(
-                self.save_dir, name, self.epoch, query, gallery, far, self.model, self.datamanager.transform_te
-            )
+            drawn = draw(self.save_dir, name, self.epoch, query, gallery, far, self.model, transform)
             for kind, path in drawn.items():
                 self.journal.picture(f"{name}/{kind}", self.global_step, path)
         except Exception as error:

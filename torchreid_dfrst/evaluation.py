@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import numpy as np
 
 from torchreid_dfrst import retrieval, spatiotemporal
 from torchreid_dfrst.config import Keywords, keywords
-from torchreid_dfrst.retrieval import Extraction, Features, Metrics, protocols, ranking
+from torchreid_dfrst.retrieval import Extraction, Features, Metrics, Parameters, Reranking, protocols
 from torchreid_dfrst.retrieval.card import Card, make_card
+from torchreid_dfrst.retrieval.ranking import Best
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal.model import GapModel
 from torchreid_dfrst.spatiotemporal.weight import choose_weight
-from torchreid_dfrst.values import named
+from torchreid_dfrst.values import named, within
 
 APPEARANCE, FUSED, RERANKED, BOTH = "appearance", "+ ST", "+ re-ranking", "+ ST + re-ranking"
 PAPER_WEIGHT = 0.2
@@ -26,6 +27,8 @@ USUAL_MODEL = "lognormal"
 HELD_OUT, TRAINED_ON = "held out", "trained on"  # the vehicles of ``Extraction.train_features``
 CHOSEN_BY = {"auto": "map", "calibrated": "calibrated"}
 ROWS = (APPEARANCE, FUSED, RERANKED, BOTH)
+TOP = 10  # images of each query that pictures show
+HELD = 128 << 20  # bytes of re-ranked distances that are made at once, which is faster than in blocks
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +50,8 @@ class Result:
         draws: row name (see ``ROWS``) to its metrics, one per draw of the protocol (most draw once).
         pairs: query and gallery sightings of each draw, as ranked.
         ranked: the features of the first draw, as ranked.
-        distance: row name to ``(Q, G)`` float32 distances of the first draw.
+        best: row name to the first ``TOP`` images of each query, and its first right one, of the first draw.
+        neighbours: re-ranked row to what its search of neighbours met, see ``rankings``, one per draw.
         transit: the fitted space-time model, None where the result is by appearance alone.
         choices: every option that had a say, JSON types only.
     """
@@ -56,7 +60,8 @@ class Result:
     draws: dict[str, list[Metrics]]
     pairs: list[tuple[Sightings, Sightings]]
     ranked: Extraction
-    distance: dict[str, np.ndarray]
+    best: dict[str, Best]
+    neighbours: dict[str, list[dict[str, Any]]]
     transit: GapModel | None
     choices: dict[str, Any]
 
@@ -132,11 +137,12 @@ def transit_weight(
         the vehicles it was chosen on were ``"held out"`` of its training or ``"trained on"``; None if not known.
 
     Raises:
-        ValueError: not one of these, or training features are missing.
+        ValueError: not one of these, out of range, or training features are missing.
     """
     if weight is None:
         return PAPER_WEIGHT, "the paper"
     if not isinstance(weight, str):
+        within("spacetime.weight", weight, below=np.inf)
         return float(weight), "given"
     if weight not in CHOSEN_BY:
         raise ValueError(f"spacetime.weight is {weight!r}: a number, or {' or '.join(CHOSEN_BY)}")
@@ -166,10 +172,13 @@ def score(
 ) -> Result:
     """Rank the gallery for every query in up to four ways and score each by a protocol.
 
+    Distances are scored in blocks as they are made and never held whole, one row of the result after the other.
+
     Args:
         extraction: query and gallery features, and what space and time are fitted on.
         spacetime: ``model``, ``options``, ``fitted`` (see ``fit_transit``) and ``weight`` (see ``transit_weight``).
-        rerank: keyword arguments of ``retrieval.rerank``.
+        rerank: keyword arguments of ``retrieval.rerank``. Its ``memory_limit`` bounds the other rows too; what the
+            space-time model tabulates and the normalised features do not count.
         evaluate: keyword arguments of ``retrieval.protocols.build``; without a ``protocol``, the data set's own. And
             ``rerank``, as torchreid's: False leaves the two re-ranked rows out.
 
@@ -177,57 +186,98 @@ def score(
         ValueError: something the parts cannot work with; see theirs.
         KeyError: an unknown name.
     """
-    spacetime, evaluate = dict(spacetime or {}), dict(evaluate or {})
-    parameters = dict(rerank or {}) if evaluate.pop("rerank", True) else None
+    spacetime, evaluate, rerank = dict(spacetime or {}), dict(evaluate or {}), dict(rerank or {})
+    parameters = {**_defaults(retrieval.rerank, leave_out=("transit", "weight")), **rerank}
+    wanted = evaluate.pop("rerank", True)
     usual = protocols.of_dataset(extraction.source.get("data"), extraction.source.get("options"))
     protocol = protocols.build(**{"protocol": usual, **evaluate})
     asked = spacetime.pop("weight", None)
     model = fit_transit(extraction, **spacetime)
     weight, reason = (0.0, None) if model is None else transit_weight(extraction, model, asked)
     draws: dict[str, list[Metrics]] = {}
+    neighbours: dict[str, list[dict[str, Any]]] = {}
+    best: dict[str, Best] = {}
     pairs: list[tuple[Sightings, Sightings]] = []
     for query, gallery in protocol.pairs(extraction.query, extraction.gallery):
-        distance = _distances(query, gallery, model, weight, parameters)
         if not pairs:
-            first, ranked = distance, replace(extraction, query=query, gallery=gallery)
+            ranked = replace(extraction, query=query, gallery=gallery)
         pairs.append((query.sightings, gallery.sightings))
-        for row, values in distance.items():
-            draws.setdefault(row, []).append(protocol.score(values, query.sightings, gallery.sightings))
+        for row, blocks, met in rankings(query, gallery, model, weight, parameters, wanted):
+            if len(pairs) == 1:
+                best[row] = Best(*pairs[0], TOP, protocol.junk)
+                blocks = best[row].watch(blocks)
+            draws.setdefault(row, []).append(protocol.score(blocks, *pairs[-1]))
+            del blocks  # or a row's would be held while those of the next are made
+            if met is not None:
+                neighbours.setdefault(row, []).append(met)
     fitted = {"fitted": spacetime["fitted"]} if spacetime.get("fitted") else {}
     choices = {
         "distance": "Euclidean, not squared, of L2-normalised embeddings",
         "spacetime": None if model is None else {"weight": weight, "weight_from": reason, **fitted, **model.parameters},
-        "rerank": None
-        if parameters is None
-        else {**_defaults(retrieval.rerank, leave_out=("transit", "weight")), **parameters},
+        "rerank": parameters if wanted else None,
     }
-    return Result(protocol, draws, pairs, ranked, first, model, choices)
+    return Result(protocol, draws, pairs, ranked, best, neighbours, model, choices)
 
 
 def card(result: Result, extraction: Extraction, command: str) -> Card:
     """Every number and every choice of one evaluation."""
-    return make_card(extraction, result.protocol, result.draws, result.pairs, result.choices, command)
+    return make_card(
+        extraction, result.protocol, result.draws, result.pairs, result.choices, command, result.neighbours
+    )
 
 
-def _distances(
-    query: Features, gallery: Features, model: GapModel | None, weight: float, rerank: Mapping[str, Any] | None
-) -> dict[str, np.ndarray]:
+def rankings(
+    query: Features,
+    gallery: Features,
+    model: GapModel | None,
+    weight: float,
+    parameters: Mapping[str, Any],
+    rerank: bool = True,
+) -> Iterator[tuple[str, Iterable[np.ndarray], dict[str, Any] | None]]:
+    """Each row of a result, made when it is asked for: take all blocks of one before the next.
+
+    Args:
+        query: ``Q`` images.
+        gallery: ``G`` images or tracks.
+        model: a fitted space-time model, None for appearance alone.
+        weight: omega of Eq. 6.
+        parameters: all keyword arguments of ``retrieval.rerank`` but ``transit`` and ``weight``.
+        rerank: give the re-ranked rows too.
+
+    Yields:
+        The row's name; its distances in blocks of consecutive queries ``(rows, G)`` float32; and, of a re-ranked row,
+        ``method``, ``near_ties``, ``near_ties_at_the_end`` (of a list, where alone they can change the result) and
+        ``measured_whole`` (images with too many candidates) of the search of its neighbours.
+    """
     rows, columns = retrieval.normalise(query.embedding), retrieval.normalise(gallery.embedding)
-    appearance = retrieval.distance(rows, columns)
-    distance = {APPEARANCE: appearance}
-    if model is not None:
-        transit = model.distance(query.sightings, gallery.sightings)
-        with named("spacetime", ("weight",)):
-            distance[FUSED] = spatiotemporal.fuse(appearance, transit, weight)
-    if rerank is None:
-        return distance
+    limit = parameters["memory_limit"]
+    options = dict(parameters)
     with named("rerank", ("k1", "k2", "lambda_value", "memory_limit")):
-        distance[RERANKED] = retrieval.rerank(rows, columns, **rerank)
+        chosen = Parameters(**{field.name: options.pop(field.name) for field in fields(Parameters)})
+        yield APPEARANCE, retrieval.distance_blocks(rows, columns, memory_limit=limit), None
     if model is not None:
-        everyone = Sightings.concatenate([query.sightings, gallery.sightings])
-        transits = model.transit(everyone, everyone)
-        distance[BOTH] = retrieval.rerank(rows, columns, transit=transits, weight=weight, **rerank)
-    return distance
+        transit = model.transit(query.sightings, gallery.sightings)
+        yield FUSED, retrieval.distance_blocks(rows, columns, transit=transit, weight=weight, memory_limit=limit), None
+        del transit
+    if not rerank:
+        return
+    with named("rerank", ("k1",)):
+        whole = limit is None and 4 * len(rows) * len(columns) <= HELD
+        for row in (RERANKED,) if model is None else (RERANKED, BOTH):
+            fused: dict[str, Any] = {}
+            if model is not None and row == BOTH:
+                everyone = Sightings.concatenate([query.sightings, gallery.sightings])
+                fused = {"transit": model.transit(everyone, everyone), "weight": weight}
+            job = Reranking(rows, columns, chosen, **fused, **options, keep=whole)
+            met = {
+                "method": job.near.method,
+                "near_ties": len(job.near.near_ties),
+                "near_ties_at_the_end": len(job.cuts),
+                "measured_whole": job.near.fallbacks,
+            }
+            blocks = [job.matrix()] if whole else job.blocks()
+            yield row, blocks, met
+            del job, blocks
 
 
 def _defaults(function: Callable[..., Any], leave_out: Iterable[str]) -> dict[str, Any]:
@@ -236,9 +286,13 @@ def _defaults(function: Callable[..., Any], leave_out: Iterable[str]) -> dict[st
 
 
 def best_matches(result: Result, row: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first ``count`` gallery images of each query without its junk, and their distances: both ``(Q, count)``."""
-    query, gallery = result.ranked.query.sightings, result.ranked.gallery.sightings
-    return ranking.best_matches(result.distance[row], query, gallery, count, result.protocol.junk)
+    """The first ``count`` gallery images of each query without its junk, and their distances: both ``(Q, count)``.
+
+    Raises:
+        ValueError: more than the ``TOP`` that are kept.
+    """
+    within("count", count, lowest=1, highest=TOP)
+    return result.best[row].index[:, :count], result.best[row].distance[:, :count]
 
 
 def command_line(arguments: list[str]) -> str:

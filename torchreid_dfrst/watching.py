@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from torchreid_dfrst.sightings import Sightings
 
 logger = logging.getLogger(__name__)
 
+Measure = Callable[[np.ndarray, np.ndarray], Iterable[np.ndarray]]
+"""Distances of embeddings ``(Q, D)`` to ``(G, D)`` in blocks of consecutive queries."""
+
 
 def draw(
     save_dir: Path,
@@ -28,7 +32,7 @@ def draw(
     epoch: int,
     query: Embedded,
     gallery: Embedded,
-    distance: np.ndarray,
+    measure: Measure,
     model: nn.Module,
     transform: Any,
 ) -> dict[str, Path]:
@@ -40,7 +44,7 @@ def draw(
         epoch: epochs trained.
         query: ``Q`` images.
         gallery: ``G`` images.
-        distance: ``(Q, G)``, by appearance.
+        measure: by appearance.
         model: see ``attention_picture``.
         transform: the test transform.
 
@@ -49,13 +53,13 @@ def draw(
     """
     folder, label = save_dir / "pictures", f"{name}-epoch-{epoch:03d}"
     title = f"{name} after epoch {epoch}, by appearance"
-    ranking = ranking_picture(folder / f"{label}-ranking.png", query, gallery, distance, title)
+    ranking = ranking_picture(folder / f"{label}-ranking.png", query, gallery, measure, title)
     looks = attention_picture(folder / f"{label}-attention.png", model, query, transform)
     return {"ranking": ranking, **({"attention": looks} if looks is not None else {})}
 
 
 def ranking_picture(
-    path: Path, query: Embedded, gallery: Embedded, distance: np.ndarray, title: str, queries: int = 5
+    path: Path, query: Embedded, gallery: Embedded, measure: Measure, title: str, queries: int = 5
 ) -> Path:
     """A few queries with their ten best images, junk (same identity and camera) left out.
 
@@ -63,13 +67,14 @@ def ranking_picture(
         path: picture to write.
         query: ``Q`` images.
         gallery: ``G`` images.
-        distance: ``(Q, G)``.
+        measure: by what they rank.
         title: printed above.
         queries: rows of the picture.
     """
     rows = spread(len(query.path), queries)
     shown, everyone = _sightings(query)[rows], _sightings(gallery)
-    index, values = best_matches(distance[rows], shown, everyone, 10)
+    distance = np.concatenate(list(measure(query.embedding[rows], gallery.embedding)))
+    index, values = best_matches(distance, shown, everyone, 10)
     return ranked_lists(path, shown, everyone, index, values, title)
 
 
@@ -93,7 +98,7 @@ def attention_picture(path: Path, model: nn.Module, images: Embedded, transform:
 
 
 def torchreids_pictures(
-    folder: Path, query: Embedded, gallery: Embedded, distance: np.ndarray, topk: int, width: int, height: int
+    folder: Path, query: Embedded, gallery: Embedded, far: Iterable[np.ndarray], topk: int, width: int, height: int
 ) -> None:
     """Draw torchreid's ``visrank``: one picture per query, with its best gallery images.
 
@@ -101,16 +106,20 @@ def torchreids_pictures(
         folder: where they go.
         query: ``Q`` images.
         gallery: ``G`` images.
-        distance: ``(Q, G)``.
+        far: distances, in blocks of consecutive queries ``(rows, G)``.
         topk: length of each list.
         width: of each image, pixels.
         height: of each image, pixels.
     """
-    rows = tuple(list(zip(part.path, part.identity, part.camera, strict=True)) for part in (query, gallery))
-    with contextlib.redirect_stdout(io.StringIO()):
-        torchreid.utils.visualize_ranked_results(
-            distance, rows, "image", width=width, height=height, save_dir=str(folder), topk=topk
-        )
+    queries, images = (list(zip(part.path, part.identity, part.camera, strict=True)) for part in (query, gallery))
+    done = 0
+    for block in far:
+        some = queries[done : done + len(block)], images
+        done += len(block)
+        with contextlib.redirect_stdout(io.StringIO()):
+            torchreid.utils.visualize_ranked_results(
+                block, some, "image", width=width, height=height, save_dir=str(folder), topk=topk
+            )
     logger.info("ranked lists of %d queries are in %s", len(query.path), folder)
 
 

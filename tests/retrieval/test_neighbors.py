@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from tests.retrieval.scenes import TableTransit, clusters, slow_distance, unit
-from torchreid_dfrst.retrieval import distance, neighbors, normalise
+from torchreid_dfrst.retrieval import (
+    Parameters,
+    Reranking,
+    distance,
+    distance_blocks,
+    neighbors,
+    normalise,
+    rerank,
+)
 
 
 def test_normalise_keeps_the_direction_and_the_input():
@@ -108,3 +116,40 @@ def test_a_transit_without_a_number_for_every_pair_is_refused(value, options):
 def test_zero_vectors_have_no_direction():
     with pytest.raises(ValueError, match=r"1 of 3 embeddings are zero .* \(first rows: 1\)"):
         normalise(np.array([[1.0, 0], [0, 0], [0, 1]]))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.2])
+@pytest.mark.parametrize("limit", [None, 200_000])
+def test_blocks_are_the_rows_of_the_matrix(weight, limit):
+    x, _ = clusters(400, seed=1)
+    transit = TableTransit(np.random.default_rng(2).uniform(0, 2, (90, 400)))
+    blocks = list(distance_blocks(x[:90], x, transit=transit, weight=weight, memory_limit=limit))
+    assert (len(blocks) > 1) == (limit is not None)
+    whole = distance(x[:90], x, transit=transit, weight=weight)
+    np.testing.assert_allclose(np.concatenate(blocks), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(memory_limit=9000), r"9000 bytes is too small .* single images to 3"),
+        (dict(memory_limit="1GB"), "memory_limit is '1GB'"),
+        (dict(weight=-1.0), "0 or more"),
+    ],
+)
+def test_arguments_of_blocks_of_distances_are_checked_at_once(change, message):
+    with pytest.raises(ValueError, match=message):
+        distance_blocks(np.eye(2, 400, dtype=np.float32), np.eye(3, 400, dtype=np.float32), **change)
+
+
+def test_a_transit_without_a_number_is_named_wherever_it_is_added():
+    x, _ = clusters(60, seed=1)
+    table = np.zeros((60, 60))
+    table[3, 40] = np.nan
+    message = "distances of 1 rows are NaN or infinite: the transit has to give a number"
+    with pytest.raises(ValueError, match=message):
+        distance(x, x, transit=TableTransit(table), weight=0.2)
+    with pytest.raises(ValueError, match=message):
+        rerank(x[:20], x[20:], transit=TableTransit(table), weight=0.2, on="appearance")
+    with pytest.raises(ValueError, match=message):
+        Reranking(x[:20], x[20:], Parameters(on="appearance"), TableTransit(table), 0.2).top(5)

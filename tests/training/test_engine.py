@@ -58,9 +58,7 @@ def test_re_ranking_gives_torchreids_score(tiny_veri):
     stock = torchreid.engine.ImageTripletEngine(made.datamanager, made.model, made.optimizer, use_gpu=False)
     made.model.eval()
     loaders = made.test_loader["veri776"]
-    rank1, mean = stock._evaluate(
-        "veri776", loaders["query"], loaders["gallery"], normalize_feature=True, rerank=True
-    )
+    rank1, mean = stock._evaluate("veri776", loaders["query"], loaders["gallery"], normalize_feature=True, rerank=True)
     assert (found["rank1"], found["mAP"]) == pytest.approx((rank1, mean), abs=1e-6)
     assert abs(mean - plain["mAP"]) > 1e-3, "re-ranking that changes nothing would prove nothing"
 

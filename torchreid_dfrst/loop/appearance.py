@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from torchreid_dfrst.names import nearest
-from torchreid_dfrst.retrieval import distance, normalise, rerank
+from torchreid_dfrst.retrieval import Parameters, Reranking, distance_blocks, normalise
+from torchreid_dfrst.retrieval.neighbors import blocks as row_blocks
 
 METRICS = ("euclidean", "cosine")
 
@@ -42,11 +44,18 @@ class Appearance(NamedTuple):
                 "takes Euclidean distances of normalised embeddings; leave both at their defaults"
             )
 
-    def __call__(self, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-        """Distances ``(Q, G)`` of embeddings ``(Q, D)`` and ``(G, D)``, not squared."""
-        if self.dist_metric == "euclidean" and not self.normalize_feature:
-            return torch.cdist(torch.from_numpy(query), torch.from_numpy(gallery)).numpy()
-        rows, columns = normalise(query), normalise(gallery)
-        if self.dist_metric == "cosine":
-            return 1 - rows @ columns.T
-        return rerank(rows, columns) if self.rerank else distance(rows, columns)
+    def blocks(self, query: np.ndarray, gallery: np.ndarray) -> Iterator[np.ndarray]:
+        """Distances of embeddings ``(Q, D)`` to ``(G, D)``, not squared, as blocks of consecutive queries."""
+        if self.dist_metric == "euclidean" and self.normalize_feature:
+            rows, columns = normalise(query), normalise(gallery)
+            return Reranking(rows, columns, Parameters()).blocks() if self.rerank else distance_blocks(rows, columns)
+        return self._others(query, gallery)
+
+    def _others(self, query: np.ndarray, gallery: np.ndarray) -> Iterator[np.ndarray]:
+        cosine = self.dist_metric == "cosine"
+        rows, columns = (normalise(query), normalise(gallery)) if cosine else (query, gallery)
+        for part in row_blocks(len(rows), len(columns)):
+            if cosine:
+                yield 1 - rows[part] @ columns.T
+            else:
+                yield torch.cdist(torch.from_numpy(rows[part]), torch.from_numpy(columns)).numpy()

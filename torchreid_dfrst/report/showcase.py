@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from torchreid_dfrst.evaluation import APPEARANCE, FUSED, Result, best_matches
+from torchreid_dfrst.evaluation import APPEARANCE, FUSED, TOP, Result, best_matches
 from torchreid_dfrst.inference import input_transform, open_network
 from torchreid_dfrst.report.attention import activations, attention_maps
 from torchreid_dfrst.report.canvas import spread
@@ -15,8 +15,6 @@ from torchreid_dfrst.report.ranking import ranked_lists
 from torchreid_dfrst.retrieval.card import UNNAMED
 
 logger = logging.getLogger(__name__)
-
-TOP = 10
 
 
 def show_rankings(result: Result, folder: Path, count: int) -> list[Path]:
@@ -97,18 +95,14 @@ def show_attention(
     if about["weights_sha256"] != extraction.source.get("weights_sha256"):
         raise ValueError(f"{weights} is not the network that made these features: pass the one that did")
     chosen = _some_queries(result, count, seed)
-    last = list(result.metrics)[-1]
-    index, _ = best_matches(result, last, len(extraction.gallery))
+    found = list(result.best.values())[-1]
     query, gallery = extraction.query.sightings[chosen], extraction.gallery.sightings
     paths, labels = [], []
-    for row, ranked in enumerate(index[chosen]):
-        ranked = ranked[ranked >= 0]
-        rank = int(np.argmax(gallery.identity[ranked] == query.identity[row]))
-        match = ranked[rank]
+    for row, (match, rank) in enumerate(zip(found.match[chosen], found.rank[chosen], strict=True)):
         paths += [str(query.path[row]), str(gallery.path[match])]
         labels += [
             f"query {query.identity[row]}\ncam {query.camera[row]}",
-            f"its match, rank {rank + 1}\ncam {gallery.camera[match]}",
+            f"its match, rank {rank}\ncam {gallery.camera[match]}",
         ]
     maps = activations(model, paths, input_transform(about))
     if maps is None:

@@ -7,7 +7,7 @@ from torchreid_dfrst.retrieval.listed import evaluate_lists
 from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.matrices import rerank_distances
 from torchreid_dfrst.retrieval.metrics import Metrics, evaluate
-from torchreid_dfrst.retrieval.neighbors import distance, neighbors, normalise
+from torchreid_dfrst.retrieval.neighbors import distance, distance_blocks, neighbors, normalise
 from torchreid_dfrst.retrieval.parameters import Parameters
 from torchreid_dfrst.retrieval.ranking import first
 from torchreid_dfrst.retrieval.rerank import Reranking, rerank
@@ -20,6 +20,7 @@ __all__ = [
     "Parameters",
     "Reranking",
     "distance",
+    "distance_blocks",
     "evaluate",
     "evaluate_lists",
     "expand",

@@ -98,6 +98,7 @@ def make_card(
     pairs: Sequence[tuple[Sightings, Sightings]],
     choices: Mapping[str, Any],
     command: str,
+    neighbours: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> Card:
     """Put together the card of one evaluation.
 
@@ -108,6 +109,7 @@ def make_card(
         pairs: query and gallery sightings of each draw, as ranked.
         choices: distance, space-time model with its weight and how that was chosen, re-ranking parameters.
         command: the command line.
+        neighbours: what the search of neighbours behind a ranking met (``evaluation.rankings``), one per draw.
     """
     queries = {name: Queries.collect(draws, [query.identity for query, _ in pairs]) for name, draws in rows.items()}
     one = next(iter(queries.values()))
@@ -134,6 +136,7 @@ def make_card(
         },
         "embedding": extraction.query.embedding.shape[1],
         "choices": dict(choices),
+        "neighbours": {name: _over_draws(met) for name, met in (neighbours or {}).items()},
         "source": extraction.source,
         "command": command,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -264,6 +267,15 @@ def _counts(draws: Sequence[Metrics], pairs: Sequence[tuple[Sightings, Sightings
         "skipped": absent + alone,
         "why": {"vehicle not in the gallery": absent, "vehicle seen by the query's own camera only": alone},
         "examples": examples[:3],
+    }
+
+
+def _over_draws(met: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts added up, words side by side."""
+    columns = {name: [one[name] for one in met] for name in met[0]}
+    return {
+        name: ", ".join(dict.fromkeys(found)) if isinstance(found[0], str) else sum(found)
+        for name, found in columns.items()
     }
 
 

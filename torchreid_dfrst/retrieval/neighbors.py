@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
-from torchreid_dfrst.retrieval import checks
+from torchreid_dfrst.retrieval import checks, memory
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.lists import Neighbors
-from torchreid_dfrst.retrieval.memory import SPAN, STEP
+from torchreid_dfrst.retrieval.memory import LADDER, SPAN, STEP
 from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.search import search
-from torchreid_dfrst.retrieval.stack import Stack, consecutive, tensor
+from torchreid_dfrst.retrieval.stack import Stack, consecutive
 from torchreid_dfrst.spatiotemporal.transit import Transit
+from torchreid_dfrst.values import check
 
 BLOCK_BYTES = 64 << 20
+
+DISTANCE = 32
+"""Bytes that one distance of a block takes: itself, its transit term in the making, a copy where tracks are ranked."""
 
 
 def normalise(embedding: np.ndarray) -> np.ndarray:
@@ -105,20 +111,91 @@ def distance(
         weight: trade-off omega, ``>= 0``.
 
     Raises:
-        ValueError: bad embeddings, a transit of another shape, or a negative weight.
+        ValueError: bad embeddings, a transit of another shape or with NaN, or a negative weight.
     """
-    rows, columns = checks.unit("rows", rows), checks.unit("columns", columns)
-    checks.same_width(rows, columns)
-    checks.fusion(transit, weight, (len(rows), len(columns)))
-    result = np.empty((len(rows), len(columns)), dtype=np.float32)
-    products = Products(Stack(rows), Stack(columns), "fp32", torch.device("cpu"))
-    for part in consecutive(0, len(rows), STEP):
-        for span in consecutive(0, len(columns), SPAN * STEP):
-            tile = products.tile(part, span).mul_(-2).add_(2).clamp_(min=0).sqrt_()
-            if transit is not None and weight:
-                tile += weight * tensor(np.ascontiguousarray(transit.block(part, span)))
-            torch.from_numpy(result[part, span]).copy_(tile)
+    fill = _Fill(rows, columns, transit, weight)
+    result = np.empty(fill.shape, dtype=np.float32)
+    for part in consecutive(0, fill.shape[0], STEP):
+        fill(part, result[part], SPAN * STEP)
     return result
+
+
+def distance_blocks(
+    rows: np.ndarray,
+    columns: np.ndarray,
+    *,
+    transit: Transit | None = None,
+    weight: float = 0.0,
+    memory_limit: int | None = None,
+) -> Iterator[np.ndarray]:
+    """What ``distance`` gives, as blocks of consecutive rows ``(rows, M)`` that are made when they are asked for.
+
+    Arguments are checked at once.
+
+    Args:
+        rows: see ``distance``.
+        columns: see ``distance``.
+        transit: see ``distance``.
+        weight: see ``distance``.
+        memory_limit: bytes for a block, the one who makes it and the one who ranks it; None for some 200 MB.
+
+    Raises:
+        ValueError: as ``distance``, or a memory limit too small for single rows.
+    """
+    fill = _Fill(rows, columns, transit, weight)
+    step, span = _block(fill.shape[1], fill.width, memory_limit)
+
+    def made() -> Iterator[np.ndarray]:
+        for part in consecutive(0, fill.shape[0], step):
+            block = np.empty((part.stop - part.start, fill.shape[1]), dtype=np.float32)
+            fill(part, block, span)
+            yield block
+            del block  # or there would be two while the next one is made
+            memory.give_back(memory_limit)
+
+    return made()
+
+
+class _Fill:
+    """Writes the distances of some rows where they belong."""
+
+    def __init__(self, rows: np.ndarray, columns: np.ndarray, transit: Transit | None, weight: float):
+        rows, columns = checks.unit("rows", rows), checks.unit("columns", columns)
+        checks.same_width(rows, columns)
+        self.shape, self.width = (len(rows), len(columns)), rows.shape[1]
+        self.transit = transit if checks.fusion(transit, weight, self.shape) else None
+        self.weight = np.float32(weight)
+        self.products = Products(Stack(rows), Stack(columns), "fp32", torch.device("cpu"))
+
+    def __call__(self, part: slice, out: np.ndarray, span: int) -> None:
+        for columns in consecutive(0, self.shape[1], span):
+            tile = self.products.tile(part, columns).mul_(-2).add_(2).clamp_(min=0).sqrt_()
+            torch.from_numpy(out[:, columns]).copy_(tile)
+        if self.transit is not None:
+            # all columns at once: a transit may have something to work out for each row
+            out += self.weight * self.transit.block(part, slice(0, self.shape[1]))
+            checks.all_numbers(np.isfinite(out).all(axis=1))
+
+
+def _block(images: int, width: int, memory_limit: int | None) -> tuple[int, int]:
+    """Rows of a block of distances, and columns multiplied at once, that keep within a limit of memory."""
+    most = max(1, min(STEP, BLOCK_BYTES // (4 * images)))
+    check("memory_limit", memory_limit, int | None)
+    if memory_limit is None:
+        return most, SPAN * STEP
+    # the other half is left to the C library and to the threads of the ranking
+    free, span = memory_limit // 2, images
+    for step, together in LADDER:
+        span = min(step * together, images)
+        if memory.tile(1, span, width) <= free // 4:
+            break
+    single, fixed = DISTANCE * images + 10 * span + 4 * width, memory.tile(1, span, width)
+    if free < fixed + single:
+        raise ValueError(
+            f"a memory limit of {memory_limit} bytes is too small for the distances of single images to {images}: "
+            f"{2 * (fixed + single)} are needed"
+        )
+    return min(most, (free - fixed) // single), span
 
 
 def blocks(count: int, width: int) -> list[slice]:

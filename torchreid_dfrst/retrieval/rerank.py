@@ -142,7 +142,12 @@ class Reranking:
             progress=progress,
         )
         self.seconds = {"neighbours": time.perf_counter() - start}
-        logger.info("re-ranking by the definition of %s, %s", parameters.definition, self.near.method)
+        logger.info(
+            "re-ranking by the definition of %s, %s: %d near-ties lie at the end of a list, where they can change it",
+            parameters.definition,
+            self.near.method,
+            len(self.cuts),
+        )
         top = self.near.farthest ** POWER[parameters.definition]
         # where all images are one, every distance is 0 whatever it is divided by
         self.scale = np.where(top > 0, top, np.float32(1))
@@ -250,3 +255,4 @@ class Reranking:
         if self.fusion is not None and self.inside is None:
             columns = slice(self.queries, self.images)
             tensor.add_(torch.from_numpy(self.fusion.transit.block(part, columns)), alpha=self.fusion.weight)
+            checks.all_numbers(np.isfinite(block).all(axis=1))
