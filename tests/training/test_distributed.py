@@ -12,6 +12,7 @@ from processes import together
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.embedding import embed
 from torchreid_dfrst.loop import distributed
+from torchreid_dfrst.loop import step as loop_step
 from torchreid_dfrst.loop.distributed import GroupBatchNorm, synchronize_batch_norm
 from torchreid_dfrst.loop.step import TrainStep
 from torchreid_dfrst.losses import DFRSTLoss
@@ -104,6 +105,17 @@ def normalised_in_half(folder):
 
 def test_statistics_of_half_precision_rows_are_single_precision(tmp_path):
     together(normalised_in_half, 2, tmp_path, folder=tmp_path)
+
+
+def mined_in_half(folder):
+    gathered, gather = [], loop_step.gather_rows
+    loop_step.gather_rows = lambda rows: (gathered.append(rows.dtype), gather(rows))[1]
+    step_once("tiny", folder, "bf16")
+    assert gathered == [torch.float32, torch.int64], "features and labels"
+
+
+def test_features_in_half_precision_are_mined_in_single_precision(tmp_path):
+    together(mined_in_half, 2, tmp_path, folder=tmp_path)
 
 
 def mined_locally(folder):
