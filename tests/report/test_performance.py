@@ -57,6 +57,7 @@ def test_one_command_fills_the_page_and_draws_the_picture(results, monkeypatch, 
         "near-ties",
         "rows measured whole",
         "straight line",
+        "in turn: tiny ",
     ):
         assert words in text, words
     speedup = json.loads((results / "rerank2.json").read_text())["rerank_speedup"]

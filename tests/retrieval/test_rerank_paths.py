@@ -1,6 +1,7 @@
 """The other ways to a re-ranked distance: blocks, nearest only, matrices, clustering, query expansion."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -147,6 +148,7 @@ def test_matrices_that_differ_there_and_back_are_read_as_the_reference_reads_the
         ({0: np.zeros((3, 4))}, r"shapes \(3, 4\), \(2, 2\), \(5, 5\)"),
         ({0: np.zeros((0, 5)), 1: np.zeros((0, 0))}, "at least one query"),
         ({2: np.full((5, 5), np.nan)}, "image 2 is NaN or infinite"),
+        ({2: np.full((5, 5), 1e20)}, "image 2 is NaN or infinite, or its square is in float32"),
         ({3: 7}, "k1 is 7 with 7 images"),
         ({4: 4}, "k2 is 4 with k1 3"),
         ({5: -0.1}, "lambda_value is -0.1"),
@@ -154,7 +156,8 @@ def test_matrices_that_differ_there_and_back_are_read_as_the_reference_reads_the
 )
 def test_bad_matrices_are_named(change, message):
     arguments = {0: np.ones((2, 5)), 1: np.ones((2, 2)), 2: np.ones((5, 5)), 3: 3, 4: 2, 5: 0.3} | change
-    with pytest.raises(ValueError, match=message):
+    with warnings.catch_warnings(), pytest.raises(ValueError, match=message):
+        warnings.simplefilter("error")
         rerank_distances(*arguments.values())
 
 

@@ -154,7 +154,9 @@ def _machine(runs: Sequence[Run]) -> str:
     speeds = ", ".join(f"{name} {min(found):.0f} to {max(found):.0f}" for name, found in rates.items())
     return " ".join(sorted(machines)) + (
         f" Products, 1e9 operations a second, as the {len(runs)} runs found them: {speeds}. Load when they ended: "
-        f"{min(loads):.1f} to {max(loads):.1f}. Ratios are medians over rounds in which everything ran in turn."
+        f"{min(loads):.1f} to {max(loads):.1f}. Ratios are medians over rounds in which everything ran in turn: "
+        + ", ".join(f"{run['scale']} {run['job']} {run['rounds']}" for run in runs)
+        + "."
     )
 
 
@@ -263,15 +265,13 @@ def _streamed(run: Run) -> list[str]:
     floor = f"{taken['floor']:.4g}" + (f" (from {run['floor_rows']:,} rows)" if run["floor_is_extrapolated"] else "")
     once = streamed["fp32"]
     stages = once["stages"]
-    whole = "distances" not in stages  # an older result, whose distances were not told from the scores
-    spent = once["seconds"] - stages["neighbours"] if whole else stages["encoding"] + stages["distances"]
-    after = 100 * spent / once["seconds"]
+    after = 100 * (stages["encoding"] + stages["distances"]) / once["seconds"]
     return [
         run["scale"], f"{run['images']:,} x {run['dimensions']}", floor,
         f"{taken['fp32']:.4g} ({run['floor_ratio']:.2f})", f"{taken['bf16']:.4g} ({run['bf16_floor_ratio']:.2f})",
         f"{taken['fused']:.4g} ({run['fused_over_appearance']:.2f})",
         ", ".join(f"{memory[who] / 1e9:.2f}" for who in WAYS),
-        f"{after:.0f} %{' with scores' * whole}" + (", **missed**" if after > AFTER else ""),
+        f"{after:.0f} %" + (", **missed**" if after > AFTER else ""),
         ", ".join(f"{streamed[who]['near_ties']} ({streamed[who]['near_ties_at_a_cut']})" for who in WAYS),
         ", ".join(str(streamed[who]["fallbacks"]) for who in WAYS), _streamed_targets(run),
     ]  # fmt: skip

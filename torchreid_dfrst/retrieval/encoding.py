@@ -45,7 +45,8 @@ def encodings(
         memory_limit: bytes; None for no limit.
 
     Returns:
-        For each part ``(rows, N)`` CSR, rows sum to 1.
+        For each part ``(rows, N)`` CSR. Rows sum to 1, but for an image with more equal copies than a list holds: it
+        may be missing from its own list and have an empty row (such copies may be 1 apart, as in torchreid).
 
     Raises:
         ValueError: the encodings do not fit into the limit.

@@ -61,7 +61,9 @@ def rerank_distances(
     for block, original in _originals(*matrices):
         if not np.isfinite(original).all():
             image = block.start + int(np.argwhere(~np.isfinite(original))[0][0])
-            raise ValueError(f"a distance of image {image} is NaN or infinite (queries come first)")
+            raise ValueError(
+                f"a distance of image {image} is NaN or infinite, or its square is in float32 (queries come first)"
+            )
         top[block] = original.max(axis=1)
         original /= np.where(top[block] > 0, top[block], 1)[:, None]
         chosen.offer(block, 0, -torch.from_numpy(original))
@@ -101,7 +103,9 @@ def _originals(
         for start in range(0, size, STEP):
             part = slice(start, min(start + STEP, size))
             block = np.concatenate([upper[:, part].T, lower[:, part].T], axis=1)
-            yield slice(first + part.start, first + part.stop), np.power(block, 2).astype(np.float32)
+            with np.errstate(over="ignore"):  # an infinite square is refused by whoever takes the block
+                square = np.power(block, 2).astype(np.float32)
+            yield slice(first + part.start, first + part.stop), square
 
 
 def _lookup(

@@ -57,7 +57,8 @@ def neighbors(
 
     Nothing is left out: a column that is the same image as the row is its own neighbour at distance 0. Distances that
     float32 cannot tell apart are measured in float64, and equal ones go by column number, so every path and every
-    machine gives the same lists. Passing one array as ``rows`` and ``columns`` saves half of the work.
+    machine gives the same lists. (Blocks of ``likelihood`` with relays differ by some 1e-7 with their shape: distances
+    closer than that may change places.) Passing one array as ``rows`` and ``columns`` saves half of the work.
 
     Args:
         rows: ``(N, D)`` embeddings, L2-normalised (see ``normalise``).
