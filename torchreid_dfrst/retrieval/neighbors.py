@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 from torchreid_dfrst.retrieval import checks, memory
+from torchreid_dfrst.retrieval.appearance import Appearance
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.memory import LADDER, SPAN, STEP
-from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.search import search
 from torchreid_dfrst.retrieval.stack import Stack, consecutive
 from torchreid_dfrst.spatiotemporal.transit import Transit
@@ -105,6 +104,8 @@ def distance(
 ) -> np.ndarray:
     """All ``(N, M)`` float32 distances ``Da + weight * transit`` (Eq. 6), Da Euclidean and not squared, in [0, 2].
 
+    How exact they are: see ``appearance.Appearance``.
+
     Args:
         rows: ``(N, D)`` embeddings, L2-normalised (see ``normalise``).
         columns: ``(M, D)`` embeddings, L2-normalised.
@@ -166,12 +167,10 @@ class _Fill:
         self.shape, self.width = (len(rows), len(columns)), rows.shape[1]
         self.transit = transit if checks.fusion(transit, weight, self.shape) else None
         self.weight = np.float32(weight)
-        self.products = Products(Stack(rows), Stack(columns), "fp32", torch.device("cpu"))
+        self.appearance = Appearance(rows, columns)
 
     def __call__(self, part: slice, out: np.ndarray, span: int) -> None:
-        for columns in consecutive(0, self.shape[1], span):
-            tile = self.products.tile(part, columns).mul_(-2).add_(2).clamp_(min=0).sqrt_()
-            torch.from_numpy(out[:, columns]).copy_(tile)
+        self.appearance.fill(part, out, span)
         if self.transit is not None:
             # all columns at once: a transit may have something to work out for each row
             out += self.weight * self.transit.block(part, slice(0, self.shape[1]))
