@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import road, traffic
@@ -51,6 +52,17 @@ def test_table_and_direct_evaluation_agree(pairwise):
     assert tables._table is not None and direct._table is None
     rows = slice(0, len(query))
     np.testing.assert_allclose(tables.block(rows, slice(None)), direct.block(rows, slice(None)), rtol=1e-5, atol=1e-6)
+
+
+def test_another_default_type_of_torch_changes_nothing(pairwise):
+    query, gallery = traffic(1, 200), traffic(2, 200)
+    expected = pairwise.distance(query, gallery)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = pairwise.distance(query, gallery)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_one_curve_evaluated_alone_is_the_distance(pairwise):

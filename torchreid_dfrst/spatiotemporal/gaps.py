@@ -131,7 +131,7 @@ class GapTransit:
         table, tick = torch.from_numpy(self._table.reshape(1, -1)), torch.from_numpy(self._tick[0][rows])
         at, more = torch.from_numpy(base), torch.from_numpy(offset)
         size = min(TOGETHER, len(group)), len(base)
-        index, value = torch.empty(size, dtype=at.dtype), torch.empty(size)
+        index, value = torch.empty(size, dtype=at.dtype), torch.empty(size, dtype=table.dtype)
         for start in range(0, len(group), TOGETHER):
             part = group[start : start + TOGETHER]
             here, found = index[: len(part)], value[: len(part)]
