@@ -5,6 +5,7 @@ import torch
 
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import DFRST, FACTORIES, build
+from torchreid_dfrst.models.factories import PLUS
 
 PARTS = [f"{division}_{number}" for division in ("height", "width", "channel") for number in range(4)]
 OPTIONS = [{"attention": placement} for placement in ("spatial-channel", "parallel", "channel", "spatial", "none")] + [
@@ -97,6 +98,12 @@ def test_the_components_of_table_three_are_what_they_are_called():
     assert list(attention.branches) == ["coarse", "attention"]
     assert list(attention.streams) == ["coarse", "fine"]
     assert hasattr(attention.streams["fine"].layer4[-1], "attention")
+
+
+def test_the_better_network_is_the_papers_with_other_options():
+    plus, same = fresh("dfrst_plus_resnet18").eval(), fresh("dfrst_resnet18", **PLUS).eval()
+    assert torch.equal(plus(images()), same(images()))
+    assert fresh("dfrst_plus_resnet18", parts=1).branches != plus.branches
 
 
 def test_resnet50_at_the_papers_size():

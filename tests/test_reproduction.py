@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from tools import reproduce
 from torchreid_dfrst import training
 from torchreid_dfrst.loop.interrupt import EXIT_CODE, StoppedError
+from torchreid_dfrst.models.factories import PLUS
 from torchreid_dfrst.models.weights import load_shared
 from torchreid_dfrst.reproduction import TABLES, Harness, Preset, changes, harness, held_out, paper
 from torchreid_dfrst.reproduction.preset import merge
@@ -74,7 +75,8 @@ def test_one_network_is_one_run_in_every_table(folder):
 
 def test_the_price_of_each_network_stands_beside_it(folder):
     costs = json.loads((folder / "tables" / "peers.json").read_text())["costs"]["networks"]
-    assert set(costs) == {"baseline_resnet18", "prn_resnet18", "osnet_x1_0", "pcb_p4", "bot_resnet18", "dfrst_resnet18"}
+    assert set(costs) == {"baseline_resnet18", "prn_resnet18", "osnet_x1_0", "pcb_p4", "bot_resnet18", "dfrst_resnet18",
+                          "dfrst_plus_resnet18"}  # fmt: skip
     # torchvision's ResNet-18 without its classifier; 1.81 GMAC at 224 x 224 are 0.15 at 64 x 64
     assert costs["baseline_resnet18"]["parameters_inference"] == 11_176_512
     assert costs["baseline_resnet18"]["macs"] == pytest.approx(1.81e9 * (64 / 224) ** 2, rel=0.05)
@@ -126,6 +128,14 @@ def test_changes_that_helped_are_added_to_one_another():
     assert list(rows.values())[-1]["model"] == {"pool": "gem", "parts": 2}
     assert changes.training(["GeM pooling", "lambda 1"]) == {"loss": {"triplet_weight": 1.0}}
     assert list(changes.rows([])) == list(changes.CHANGES)
+
+
+def test_the_better_network_is_what_helped():
+    assert changes.together(changes.HELPED).get("model", {}) == PLUS
+    preset = Preset.load(CONFIGS / "city_a.yaml")
+    rows = {row.label: row for row in TABLES["peers"].rows(preset)}
+    assert rows["dfrst_plus_resnet18 + ST"].change == changes.training(changes.HELPED)
+    assert rows["dfrst_resnet18 + ST"].change == {}
 
 
 def test_ranked_lists_and_attention_maps_by_command(folder, tmp_path, monkeypatch):

@@ -14,9 +14,14 @@ from torchreid_dfrst.models.weights import load_body, load_imagenet
 from torchreid_dfrst.names import nearest
 from torchreid_dfrst.values import within
 
+PLUS: dict[str, Any] = {"normalise_branches": True}
+"""What made DFR-ST better on held-out training vehicles: docs/results.md, table `changes` (reproduction/changes.py)."""
+
 NETWORKS: dict[str, tuple[Callable[..., BranchNetwork], dict[str, Any]]] = {
     "dfrst": (DFRST, {}),
     "dfrst_resnet18": (DFRST, {"backbone": "resnet18"}),
+    "dfrst_plus": (DFRST, PLUS),
+    "dfrst_plus_resnet18": (DFRST, {"backbone": "resnet18", **PLUS}),
     "dfrst_coarse": (DFRST, {"fine": False, "divisions": (), "attention": "none"}),
     "dfrst_attention": (DFRST, {"divisions": ()}),
     "prn": (PRN, {}),
@@ -41,6 +46,20 @@ def dfrst_resnet18(
 ) -> BranchNetwork:
     """DFR-ST with ResNet-18, to try on a CPU."""
     return _build("dfrst_resnet18", num_classes, loss, pretrained, options)
+
+
+def dfrst_plus(
+    num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
+) -> BranchNetwork:
+    """DFR-ST with ResNet-50 and the options that helped, ``PLUS``, in place of the paper's."""
+    return _build("dfrst_plus", num_classes, loss, pretrained, options)
+
+
+def dfrst_plus_resnet18(
+    num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any
+) -> BranchNetwork:
+    """DFR-ST with ResNet-18 and the options that helped, ``PLUS``."""
+    return _build("dfrst_plus_resnet18", num_classes, loss, pretrained, options)
 
 
 def dfrst_coarse(
@@ -102,6 +121,8 @@ def baseline_resnet18(
 FACTORIES: dict[str, Callable[..., BranchNetwork]] = {
     "dfrst": dfrst,
     "dfrst_resnet18": dfrst_resnet18,
+    "dfrst_plus": dfrst_plus,
+    "dfrst_plus_resnet18": dfrst_plus_resnet18,
     "dfrst_coarse": dfrst_coarse,
     "dfrst_attention": dfrst_attention,
     "prn": prn,

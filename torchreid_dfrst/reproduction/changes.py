@@ -18,11 +18,16 @@ CHANGES: dict[str, Mapping[str, Any]] = {
     "body at a third of the rate of new layers": {
         "optim": {"staged_lr": True, "new_layers": ["heads"], "base_lr_mult": 0.33},
     },
+    "new layers at 1.05e-3, body at 3.5e-4": {
+        "optim": {"staged_lr": True, "new_layers": ["heads"], "lr": 1.05e-3, "base_lr_mult": 1 / 3},
+    },
+    "all layers at 7e-4": {"optim": {"lr": 7e-4}},
     "lambda 1": {"loss": {"triplet_weight": 1.0}},
     "warm-up of 4 epochs": {"scheduler": {"warmup_epoch": 4}},
 }
-# those that helped, in the order in which they are added to one another
-HELPED: tuple[str, ...] = ()
+# those that helped, in the order in which they are added to one another; ``models.factories.PLUS`` has the networks'
+# options among them, and the rows of ``dfrst_plus`` are trained with the rest
+HELPED: tuple[str, ...] = ("all layers at 7e-4", "lambda 1", "branches of length 1")
 
 
 def together(labels: Sequence[str]) -> Config:

@@ -198,7 +198,7 @@ def _test(test: Mapping[str, Any] | None, against: str) -> str:
         return ""
     low, high = test["interval"]
     name = f"{test['reference']}: " if against == BEST_PEER else ""
-    sure = f"{test['p_queries']:.3f}, {test['p_vehicles']:.3f}"
+    sure = ", ".join("<0.001" if p < 0.001 else f"{p:.3f}" for p in (test["p_queries"], test["p_vehicles"]))
     return f"{name}{test['difference']:+.2f} [{low:+.2f}, {high:+.2f}], {sure}"
 
 

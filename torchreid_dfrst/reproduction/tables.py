@@ -15,7 +15,8 @@ from torchreid_dfrst.reproduction.preset import Preset, merge
 LOGNORMAL = {"spacetime": {"model": "lognormal", "weight": 0.2}}
 WITHOUT = {"spacetime": {"model": None}}
 COARSE = {"model": {"fine": False, "divisions": [], "attention": "none"}}
-OURS = ("dfrst",)
+OURS = ("dfrst", "dfrst_plus")
+FASTER = "all layers at 7e-4"
 BEST_PEER, WITHOUT_ST = "the best peer", "the same network without space and time"
 SPACETIME = {
     "STR [16]": "provid",
@@ -212,6 +213,8 @@ def peers(preset: Preset) -> list[Row]:
 def changes(preset: Preset) -> list[Row]:
     """One change to DFR-ST at a time, judged on training identities that are held out."""
     named: dict[str, tuple[str, Mapping[str, Any]]] = {"bot": ("bot", {}), "dfrst": ("dfrst", {})}
+    # a rate is no invention of ours: would the peer gain by it as well?
+    named[f"bot, {FASTER}"] = ("bot", what_helps.CHANGES[FASTER])
     named |= {label: ("dfrst", change) for label, change in what_helps.rows(what_helps.HELPED).items()}
     return [
         Row(label, preset.network(network), merge(preset.selection, change), held_out=True)
