@@ -1,14 +1,21 @@
 """Inputs on which exactly one bound of a search fails: whoever leaves it out gives another list."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist as float_cdist
 
 from tests.retrieval.scenes import TableTransit, slow_distance, unit
 from tests.retrieval.test_exactness import check
 from torchreid_dfrst.retrieval import faiss_search, memory, neighbors, products
 from torchreid_dfrst.retrieval.products import FLOAT32, Products
 from torchreid_dfrst.retrieval.stack import Stack
+
+
+def cdist(x, y):
+    return float_cdist(x.astype(float), y.astype(float))
 
 
 def space_and_time_decide(rows, columns, weight):
@@ -87,7 +94,8 @@ def test_faiss_is_not_believed_where_float32_cannot_decide(weight, monkeypatch):
 
 
 @pytest.mark.parametrize(("left", "right"), [("rounded", "rounded"), ("rounded", "exact"), ("exact", "rounded")])
-def test_the_bound_on_a_bfloat16_product_holds_and_is_hardly_wider_than_need_be(left, right):
+def test_the_bound_on_a_bfloat16_product_holds_and_is_hardly_wider_than_need_be(left, right, monkeypatch):
+    monkeypatch.setattr(products, "SHARED", 1.1)
     # 254 ** -0.5 lies in the middle of two bfloat16 numbers, 1/16 is one
     vector = {"rounded": np.full((1, 256), 254**-0.5, np.float32), "exact": np.full((1, 256), 1 / 16, np.float32)}
     vector["rounded"][0, 254:] = 0
@@ -98,13 +106,39 @@ def test_the_bound_on_a_bfloat16_product_holds_and_is_hardly_wider_than_need_be(
     assert product.error - rounding - 1e-4 < error <= product.error
 
 
+@pytest.mark.parametrize("shared", [0, 3])
 @pytest.mark.parametrize("width", [2, 64, 2048])
-def test_the_bound_on_a_product_holds_for_all_pairs(width):
-    x = unit(np.random.default_rng(width).normal(size=(200, width)))
+def test_the_bound_on_a_product_holds_for_all_pairs(width, shared):
+    x = unit(np.random.default_rng(width).normal(size=(200, width)) + shared)
     for precision in ("fp32", "bf16"):
         product = Products(Stack(x), Stack(x), precision, torch.device("cpu"))
         tile = product.tile(slice(0, 200), slice(0, 200)).numpy()
         assert np.abs(tile - x.astype(float) @ x.T.astype(float)).max() <= product.error
+
+
+def test_what_all_embeddings_share_does_not_widen_the_bound_of_bfloat16():
+    x = unit(np.maximum(1 + 0.4 * np.random.default_rng(2).normal(size=(600, 512)), 0))
+    aside = x - x.mean(axis=0)
+    assert np.median(x[:50] @ x.T) > 0.85
+    error = Products(Stack(x), Stack(x), "bf16", torch.device("cpu")).error
+    assert error < 3 * 2.0**-8 * np.linalg.norm(aside, axis=1).max() ** 2
+    for y in (x, x[200:]):
+        found = neighbors(x, y, 3, precision="bf16")
+        assert found.method == "torch on cpu, bf16" and found.fallbacks == 0
+        check(found, cdist(x, y))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_where_bfloat16_cannot_tell_images_apart_float32_goes_on(weight, caplog):
+    generator = np.random.default_rng(3)
+    centre = generator.normal(size=(3, 64))
+    x = unit(centre[generator.integers(0, 3, 1200)] + 0.05 * generator.normal(size=(1200, 64)))
+    table = np.random.default_rng(4).uniform(0, 0.01, (1200, 1200))
+    with caplog.at_level(logging.INFO, "torchreid_dfrst.retrieval.search"):
+        found = neighbors(x, x, 2, precision="bf16", transit=TableTransit(table, high=0.01), weight=weight)
+    assert found.method == "torch on cpu, fp32 (bf16 gave too many candidates)" and found.method in caplog.text
+    assert found.fallbacks == 0
+    check(found, cdist(x, x) + weight * table)
 
 
 def term_by_term(a, b):
@@ -175,11 +209,11 @@ SIZES = [(900, 900, 64, 21), (13_257, 13_257, 2048, 21), (100_000, 100_000, 512,
 @pytest.mark.parametrize("size", SIZES)
 def test_a_tighter_limit_of_memory_gives_smaller_tiles_until_none_fits(size):
     rows, columns, width, count = size
-    assert memory.search_plan(*size, None) == (memory.STEP, memory.SPAN)
+    assert memory.search_plan(*size, None) == (memory.STEP, memory.SPAN, None)
     cells = []
     for limit in np.geomspace(1 << 40, 1 << 10, 60).astype(int):
         try:
-            step, span = memory.search_plan(*size, int(limit))
+            step, span, _ = memory.search_plan(*size, int(limit))
         except ValueError as error:
             assert f"of {limit} bytes is too small for {count} neighbours of {rows} rows" in str(error)
             cells.append(0)

@@ -12,12 +12,19 @@ from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_blocks, jac
 MEASURE = """
 import ctypes, gc, sys
 from collections import deque
-from tests.retrieval.scenes import clusters
+import numpy as np
+from tests.retrieval.scenes import TableTransit, clusters, unit
 from torchreid_dfrst.benchmark_parts import status
 from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_blocks, neighbors
 
 x, _ = clusters(7000, 64, 280, seed=1, noise=0.5)
 options = dict(precision="fp32", memory_limit=int(sys.argv[1]))
+tight = dict(precision="fp32", memory_limit=int(sys.argv[2]))
+half = dict(precision="bf16", memory_limit=2 * int(sys.argv[2]))
+few, copies = x[:3000], x[:3000].copy()
+copies[:600] = x[0]
+close = unit(np.ones((1, 64)) + 0.15 * np.random.default_rng(0).normal(size=(3000, 64)))
+fused = dict(transit=TableTransit(np.broadcast_to(np.linspace(0, 2, 3000)[:, None], (3000, 3000))), weight=0.2)
 
 def last(blocks):
     deque(blocks, maxlen=1)
@@ -26,6 +33,10 @@ jobs = dict(
     neighbors=lambda: neighbors(x, x, 21, device="cpu", **options),
     rerank=lambda: last(Reranking(x[:1400], x[1400:], Parameters(k2=12), device="cpu", **options).blocks()),
     jaccard=lambda: last(jaccard_blocks(x, k2=12, **options)),
+    copies=lambda: neighbors(copies, copies, 21, device="cpu", **tight),
+    close=lambda: neighbors(close, close, 21, device="cpu", **half),
+    fused=lambda: last(Reranking(few[:600], few[600:], Parameters(), device="cpu", **fused, **tight).blocks()),
+    top=lambda: Reranking(few[:600], few[600:], Parameters(lambda_value=0.0), device="cpu", **tight).top(100),
 )
 for name, job in jobs.items():
     for _ in range(2):  # the second time, all code is loaded
@@ -41,11 +52,15 @@ for name, job in jobs.items():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux records of a process's memory")
 def test_the_peak_stays_below_the_limit():
-    limit = 16_000_000
-    done = subprocess.run([sys.executable, "-c", MEASURE, str(limit)], capture_output=True, text=True, timeout=300)
+    limit, tight = 16_000_000, 12_000_000
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(limit), str(tight)], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     peaks = {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines()}
-    assert set(peaks) == {"neighbors", "rerank", "jaccard"}
+    assert set(peaks) == {"neighbors", "rerank", "jaccard", "copies", "close", "fused", "top"}
+    for name, most in (("copies", tight), ("close", 2 * tight), ("fused", tight), ("top", tight)):
+        assert peaks.pop(name) <= most, name
     assert max(peaks.values()) <= limit and min(peaks.values()) > limit / 8, peaks
 
 

@@ -46,7 +46,7 @@ def test_where_rounded_copies_do_not_fit_it_goes_on_in_float32(monkeypatch):
     fastest({"bfloat16": 9.0}, monkeypatch)
     x, _ = clusters(420, 64, seed=1)
     size = 420, 420, 64, 9
-    limit = memory.with_gaps(memory.lists(420, 9) + memory.settling(16, 9) + memory.tile(16, 16, 64)) + 1000
+    limit = memory.with_gaps(memory.lists(420, 9) + memory.settling(16, 9) + memory.whole(420, 64)) + 1000
     with pytest.raises(ValueError, match="for other forms of the embeddings"):
         memory.search_plan(*size, limit, memory.rounded(420, 64, 420, 9))
     assert neighbors(x, x, 9).method == "torch, bf16"

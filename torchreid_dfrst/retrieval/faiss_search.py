@@ -58,12 +58,22 @@ class FaissSearch(Search):
         fusion: see ``tiles.Search``.
         step: rows of a block.
         gpus: how many GPUs hold the index; 0 for the processor.
+        spare: see ``tiles.Search``.
     """
 
     def __init__(
-        self, rows: Stack, columns: Stack, count: int, *, fusion: Fusion | None = None, step: int = STEP, gpus: int = 0
+        self,
+        rows: Stack,
+        columns: Stack,
+        count: int,
+        *,
+        fusion: Fusion | None = None,
+        step: int = STEP,
+        gpus: int = 0,
+        spare: int | None = None,
     ):
-        super().__init__(rows, columns, count, fusion=fusion, precision="fp32", step=step, device=torch.device("cpu"))
+        place = torch.device("cpu")
+        super().__init__(rows, columns, count, fusion=fusion, precision="fp32", step=step, spare=spare, device=place)
         self.name = f"faiss on {gpus} GPUs" if gpus else "faiss on cpu"
         self.flat = flat_index(columns, gpus)
         most = min(len(columns), MOST) if gpus else len(columns)

@@ -28,13 +28,14 @@ class Shared:
         self.left, self.inverted = left, right.tocsc()
         self.events, self.crowd = EVENTS, int(np.diff(self.inverted.indptr).max())
 
-    def plan(self, full: int, width: int, memory_limit: int | None) -> memory.BlockPlan:
+    def plan(self, full: int, width: int, memory_limit: int | None, fused: bool = False) -> memory.BlockPlan:
         """Blocks of distances that keep within a limit of memory; ``events`` is set to theirs.
 
         Args:
             full: neighbours per image, held meanwhile.
             width: dimensions of the embeddings that are multiplied again; 0 for none.
             memory_limit: bytes; None for no limit.
+            fused: whether transit distances take part.
 
         Raises:
             ValueError: not even single rows keep within it.
@@ -42,7 +43,7 @@ class Shared:
         memory.give_back(memory_limit)
         columns, images = self.inverted.shape
         held = memory.encoded(images, full, [self.left.nnz, self.inverted.nnz])
-        plan = memory.block_plan(held, columns, width, self.crowd, EVENTS, memory_limit)
+        plan = memory.block_plan(held, columns, width, self.crowd, EVENTS, memory_limit, fused)
         self.events = plan.events
         return plan
 

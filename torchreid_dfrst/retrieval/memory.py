@@ -6,6 +6,7 @@ import ctypes
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torchreid_dfrst.values import check
 
@@ -13,6 +14,9 @@ STEP, SPAN = 1024, 4
 """Rows of a block, and blocks of columns multiplied at once, where memory does not matter."""
 
 LADDER = ((STEP, SPAN), (512, 4), (256, 4), (128, 4), (64, 4), (64, 1), (16, 1))
+
+LEAST_COLUMNS = 64
+"""Columns in float64 at once where memory is scarce."""
 
 BLOCK_BYTES = 32 << 20
 """Four times the re-ranked distances made at once where memory does not matter."""
@@ -36,9 +40,35 @@ def settling(rows: int, count: int) -> int:
     return 80 * rows * (2 * count + 16)
 
 
-def tile(rows: int, columns: int, width: int) -> int:
-    """Bytes of one tile: its values twice, maxima and candidates of them, and its factors as the routine packs them."""
-    return 4 * (5 * rows * columns // 2 + width * (rows + columns))
+def tile(rows: int, columns: int, width: int, fused: bool = False) -> int:
+    """Bytes of one tile: its values twice, maxima and candidates of them, and its factors as the routine packs them.
+
+    Transit distances are one tile more, and what they are made from another one.
+    """
+    return 4 * ((9 if fused else 5) * rows * columns // 2 + width * (rows + columns))
+
+
+def whole(columns: int, width: int) -> int:
+    """Bytes in which one row is measured against everything (see ``whole_rows``)."""
+    return 48 * columns + 32 * columns + 16 * width * LEAST_COLUMNS
+
+
+def whole_rows(columns: int, width: int, free: int | None) -> tuple[int, int]:
+    """Rows measured against everything at once, and how many columns are in float64 meanwhile; ``free`` bytes do."""
+    if free is None:
+        return 64, 2048
+    part = max(LEAST_COLUMNS, min(2048, free // 4 // (16 * width)))
+    return max(1, min(64, (free - 48 * columns - 16 * width * part) // (32 * columns))), part
+
+
+def most_candidates(rows: int, block: int, count: int, reduced: bool, spare: int | None) -> int:
+    """Candidates that one row may have: those that were planned for, and what ``spare`` bytes more can hold."""
+    most = 8 * count + 256
+    if spare is None:
+        return most
+    planned = 2 * count + 16 + (80 * count // 12 if reduced else 0)
+    # an entry twice, as lists grow by copying, and what settles it
+    return min(most, planned + spare // ((2 if reduced else 1) * (24 * rows + 80 * min(block, rows))))
 
 
 def with_gaps(size: int) -> int:
@@ -46,10 +76,21 @@ def with_gaps(size: int) -> int:
     return size * 9 // 8
 
 
+class SearchPlan(NamedTuple):
+    """Rows of a block, blocks of columns multiplied at once, and bytes left for rows with many candidates.
+
+    ``spare`` is None where memory does not matter.
+    """
+
+    step: int
+    span: int
+    spare: int | None
+
+
 def search_plan(
-    rows: int, columns: int, width: int, count: int, memory_limit: int | None, held: int = 0
-) -> tuple[int, int]:
-    """Rows of a block and blocks of columns multiplied at once that keep within a limit of memory.
+    rows: int, columns: int, width: int, count: int, memory_limit: int | None, held: int = 0, fused: bool = False
+) -> SearchPlan:
+    """Sizes of the tiles of a search that keep within a limit of memory.
 
     Args:
         rows: number of rows.
@@ -58,19 +99,21 @@ def search_plan(
         count: neighbours per row.
         memory_limit: bytes; None for no limit.
         held: bytes of the embeddings in another form: rounded, or in an index.
+        fused: whether transit distances take part.
 
     Raises:
         ValueError: not even the smallest tiles do.
     """
     check("memory_limit", memory_limit, int | None)
     if memory_limit is None:
-        return STEP, SPAN
+        return SearchPlan(STEP, SPAN, None)
     least, always = 0, held + lists(rows, count)
     for step, span in LADDER:
         block = min(step, rows)
-        least = with_gaps(always + settling(block, count) + tile(block, min(step * span, columns), width))
+        work = max(tile(block, min(step * span, columns), width, fused), whole(columns, width))
+        least = with_gaps(always + settling(block, count) + work)
         if least <= memory_limit:
-            return step, span
+            return SearchPlan(step, span, (memory_limit - least) * 8 // 9)
     copies = f" ({held} of them for other forms of the embeddings)" if held else ""
     raise ValueError(
         f"a memory limit of {memory_limit} bytes is too small for {count} neighbours of {rows} rows among {columns} "
@@ -122,7 +165,9 @@ class BlockPlan:
     events: int
 
 
-def block_plan(held: int, columns: int, width: int, crowd: int, most: int, memory_limit: int | None) -> BlockPlan:
+def block_plan(
+    held: int, columns: int, width: int, crowd: int, most: int, memory_limit: int | None, fused: bool = False
+) -> BlockPlan:
     """Blocks of re-ranked distances that keep within a limit of memory.
 
     Args:
@@ -132,6 +177,7 @@ def block_plan(held: int, columns: int, width: int, crowd: int, most: int, memor
         crowd: see ``Shared``.
         most: events where memory does not matter.
         memory_limit: bytes; None for no limit.
+        fused: whether transit distances take part.
 
     Raises:
         ValueError: not even single rows do.
@@ -146,7 +192,7 @@ def block_plan(held: int, columns: int, width: int, crowd: int, most: int, memor
         if tile(1, span, width) <= free // 4:
             break
     # a block that is made, the one before in the hands of whoever asked for it, and half of one in sums of minima
-    single, fixed = 12 * columns + 10 * span, tile(1, span, width)
+    single, fixed = (24 if fused else 12) * columns + 10 * span, tile(1, span, width)
     least = fixed + single + EVENT * crowd
     if free < least:
         raise ValueError(

@@ -11,9 +11,9 @@ from torchreid_dfrst.retrieval.full_precision import full_precision
 from torchreid_dfrst.retrieval.stack import Stack, tensor
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
-CHUNK = 512
+CHUNK = 128
 """Pairs whose embeddings are copied at once."""
-CELLS = 1 << 20
+CELLS = 1 << 18
 """Transit distances of one block that is made for some pairs in it."""
 
 

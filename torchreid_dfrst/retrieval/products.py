@@ -20,6 +20,8 @@ SMALL = 2e10
 """Multiplications below which it is not worth finding out which routine is fastest."""
 WORTH = 1.5
 """How much faster than float32 bfloat16 has to be before it is used unasked."""
+SHARED = 0.2
+"""Length from which on the mean of all embeddings is taken off before they are rounded to bfloat16."""
 
 Tile = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -97,6 +99,10 @@ class Products:
     Attributes:
         error: bound on the error of one product: ``float32_error``, and for bfloat16 beside it the Cauchy-Schwarz
             bound ``|e_x| |y| + |x_b| |e_y|`` of the rounded vectors, and ``2**-8 |x| |y|`` for rounding the result.
+
+    What bfloat16 takes from a vector grows with its length. Non-negative features all point the same way; their mean m
+    is therefore taken off before they are rounded, and the product is put together again from
+    ``(x - m) (y - m) + (x m - m m / 2) + (y m - m m / 2)``.
     """
 
     def __init__(self, rows: Stack, columns: Stack, precision: str, device: torch.device):
@@ -104,6 +110,10 @@ class Products:
         routine, self.routine, self.reduced = choose(rows, columns, precision, device)
         self.name = f"{routine}, {'bf16' if self.reduced else 'fp32'}"
         self.error = float32_error(rows.shape[1])
+        self._mean = _common(rows) if self.reduced else None
+        if self._mean is not None:
+            self._shift = self._along(rows), self._along(columns)
+            self.error += 4 * UNIT  # two more sums of three float32 numbers, none above 1
         self._rows = self._place(rows)
         self._columns = self._rows if columns is rows else self._place(columns)
         if self.reduced:
@@ -113,16 +123,32 @@ class Products:
 
     def _place(self, stack: Stack) -> list[torch.Tensor]:
         parts = [tensor(part) for part in stack.parts]
-        if self.reduced:
-            return [part.to(self.device, torch.bfloat16) for part in parts]
-        return [part.to(self.device) for part in parts]
+        if not self.reduced:
+            return [part.to(self.device) for part in parts]
+        result = [torch.empty(part.shape, dtype=torch.bfloat16, device=self.device) for part in parts]
+        for part, rounded in zip(parts, result, strict=True):
+            for start in range(0, len(part), 1024):
+                rounded[start : start + 1024] = self._centred(part[start : start + 1024])
+        return result
+
+    def _centred(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows if self._mean is None else rows - self._mean
+
+    def _along(self, stack: Stack) -> torch.Tensor:
+        """``x m - m m / 2`` of every row, float32."""
+        assert self._mean is not None
+        mean = self._mean.numpy().astype(np.float64)
+        parts = [part[start : start + 1024] @ mean for part in stack.parts for start in range(0, len(part), 1024)]
+        along = np.concatenate(parts) - mean @ mean / 2
+        return torch.from_numpy(along.astype(np.float32)).to(self.device)
 
     def _lost(self, stack: Stack, placed: list[torch.Tensor]) -> tuple[float, float]:
         """Largest length of a rounded vector and of what rounding took from one."""
         length = lost = 0.0
         for part, rounded in zip(stack.parts, placed, strict=True):
             for start in range(0, len(part), 1024):
-                exact, near = tensor(part[start : start + 1024]), rounded[start : start + 1024].float().cpu()
+                exact = self._centred(tensor(part[start : start + 1024]).double())
+                near = rounded[start : start + 1024].double().cpu()
                 length = max(length, float(near.norm(dim=1).max()), float(exact.norm(dim=1).max()))
                 lost = max(lost, float((exact - near).norm(dim=1).max()))
         return length * (1 + 1e-5), lost * (1 + 1e-5)
@@ -131,12 +157,22 @@ class Products:
         """Products of a block of rows and a block of columns: a new float32 tensor."""
         a = self._cut(self._stacks[0], self._rows, rows)
         with full_precision():
-            return self.routine(a, self._cut(self._stacks[1], self._columns, columns)).float()
+            product = self.routine(a, self._cut(self._stacks[1], self._columns, columns))
+        if self._mean is None:
+            return product.float()
+        return (product + self._shift[1][columns]).add_(self._shift[0][rows, None])
 
     @staticmethod
     def _cut(stack: Stack, placed: list[torch.Tensor], block: slice) -> torch.Tensor:
         part = stack.part(block.start)
         return placed[part][block.start - stack.edges[part] : block.stop - stack.edges[part]]
+
+
+def _common(stack: Stack) -> torch.Tensor | None:
+    """Mean of the embeddings, float32, where it is long enough for its removal to matter."""
+    total = np.sum([part.sum(axis=0, dtype=np.float64) for part in stack.parts], axis=0)
+    mean = (total / len(stack)).astype(np.float32)
+    return torch.from_numpy(mean) if np.linalg.norm(mean) > SHARED else None
 
 
 def choose(rows: Stack, columns: Stack, precision: str, device: torch.device) -> tuple[str, Tile, bool]:

@@ -164,7 +164,7 @@ class Reranking:
             memory_limit,
         )
         self.shared = Shared(left, right)
-        self.plan = self.shared.plan(full, query.shape[1], memory_limit)
+        self.plan = self.shared.plan(full, query.shape[1], memory_limit, self.fusion is not None)
         self.seconds["encoding"] = time.perf_counter() - start - self.seconds["neighbours"]
 
     def _exponent(self, rows: slice, support: sparse.csr_matrix) -> np.ndarray:
@@ -226,13 +226,9 @@ class Reranking:
         checks.neighbour_count(count, self.images - self.queries)
         index, distance, farthest = [], [], []
         for block in self.blocks():
-            limit = np.partition(block, count - 1, axis=1)[:, count - 1 : count]
-            row, column = np.nonzero(block <= limit)
-            value = block[row, column]
-            order = np.lexsort((value, row))
-            chosen = order[np.searchsorted(row, np.arange(len(block)))[:, None] + np.arange(count)]
-            index.append(column[chosen])
-            distance.append(value[chosen])
+            near = np.stack([_lowest(line, count) for line in block])
+            index.append(near)
+            distance.append(np.take_along_axis(block, near, axis=1))
             farthest.append(block.max(axis=1))
         return Neighbors(
             np.concatenate(index), np.concatenate(distance), np.concatenate(farthest), method=self.near.method
@@ -256,3 +252,11 @@ class Reranking:
             columns = slice(self.queries, self.images)
             tensor.add_(torch.from_numpy(self.fusion.transit.block(part, columns)), alpha=self.fusion.weight)
             checks.all_numbers(np.isfinite(block).all(axis=1))
+
+
+def _lowest(line: np.ndarray, count: int) -> np.ndarray:
+    """Places of the ``count`` lowest values, rising; equal ones by place, however many there are at the end."""
+    limit = np.partition(line, count - 1)[count - 1]
+    below = np.flatnonzero(line < limit)
+    below = below[np.argsort(line[below], kind="stable")]
+    return np.concatenate([below, np.flatnonzero(line == limit)[: count - len(below)]])

@@ -70,15 +70,15 @@ def search(
         held = rounded(embeddings, rows.shape[1], len(rows), count)
     size = len(rows), len(columns), rows.shape[1], count, memory_limit
     try:
-        step, span = search_plan(*size, held)
+        plan = search_plan(*size, held, fusion is not None)
     except ValueError:
         if precision != "auto" or not reduced:
             raise
         precision = "fp32"
-        step, span = search_plan(*size)
+        plan = search_plan(*size, fused=fusion is not None)
     job: Search
     if flat:
-        job = faiss_search.FaissSearch(rows, columns, count, fusion=fusion, step=step, gpus=gpus)
+        job = faiss_search.FaissSearch(rows, columns, count, fusion=fusion, step=plan.step, gpus=gpus, spare=plan.spare)
     else:
         job = Search(
             rows,
@@ -86,8 +86,9 @@ def search(
             count,
             fusion=fusion,
             precision=precision,
-            step=step,
-            span=span,
+            step=plan.step,
+            span=plan.span,
+            spare=plan.spare,
             device=place,
             wanted=wanted,
             sink=sink,

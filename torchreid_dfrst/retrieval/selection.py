@@ -32,13 +32,13 @@ class Selection:
         window: Callable[[torch.Tensor], torch.Tensor],
         step: int,
         device: torch.device,
-        most: int | None = None,
+        most: int,
     ):
         self.count, self.window, self.step = count, window, step
         self.best = torch.full((rows, count), -torch.inf, dtype=torch.float32, device=device)
         self.entries: dict[int, list[np.ndarray]] = {}
         self.full: dict[int, int] = {}
-        self.most = 8 * count + 256 if most is None else most
+        self.most = most
         self.crowded = np.zeros(rows, dtype=bool)
 
     def offer(self, rows: slice, first_column: int, tile: torch.Tensor, down: bool = False) -> None:
@@ -61,7 +61,11 @@ class Selection:
         self.best[rows] = best
         level = best.amin(1)
         level -= self.window(level)
-        row, group = (highest >= level[:, None]).nonzero(as_tuple=True)
+        above = highest >= level[:, None]
+        self.crowded[rows] |= (above.sum(1) > self.most).cpu().numpy()
+        if self.crowded[rows].any():
+            above[torch.from_numpy(self.crowded[rows])] = False
+        row, group = above.nonzero(as_tuple=True)
         # group g holds the values g, g + groups, g + 2 groups ...; what does not fill a group stands for itself
         place = group[:, None] + groups * torch.arange(width, device=tile.device)
         alone = group >= groups
@@ -91,7 +95,8 @@ class Selection:
         if sum(map(len, held)) > self.full.get(rows.start, 0):
             kept = self._alive(rows)
             self.entries[rows.start] = [kept]
-            self.full[rows.start] = max(2 * len(kept), (2 * self.count + 16) * (rows.stop - rows.start))
+            length = rows.stop - rows.start
+            self.full[rows.start] = min(max(2 * len(kept), (2 * self.count + 16) * length), self.most * length)
 
     def _alive(self, rows: slice) -> np.ndarray:
         """Entries of a block without those that fell below the level since they came."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from torchreid_dfrst.retrieval import pairs
+from torchreid_dfrst.retrieval import memory, pairs
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.memory import SPAN, STEP
 from torchreid_dfrst.retrieval.mirrored import is_symmetric
@@ -18,6 +18,8 @@ from torchreid_dfrst.retrieval.stack import Stack, alike, repeated, write_equals
 
 CLOSE = 0.05
 """Appearance distance below which a float32 product does not give four digits of it."""
+HOPELESS = 0.05
+"""Share of rows with too many candidates from which on bfloat16 takes longer than float32."""
 
 Sink = Callable[[slice, slice, torch.Tensor], None]
 Progress = Callable[[int], object]
@@ -40,6 +42,7 @@ class Search:
         precision: see ``Products``.
         step: rows of a block.
         span: blocks of columns multiplied at once.
+        spare: see ``memory.SearchPlan``.
         device: where tiles are made.
         wanted: says of a tile (rows, columns) whether ``sink`` is to have it, in float32 precision.
         sink: receives wanted tiles: inner products, or minus the fused distances.
@@ -55,21 +58,17 @@ class Search:
         precision: str = "auto",
         step: int = STEP,
         span: int = SPAN,
+        spare: int | None = None,
         device: torch.device,
         wanted: Callable[[slice, slice], bool] = lambda rows, columns: False,
         sink: Sink | None = None,
     ):
         self.rows, self.columns, self.count, self.fusion, self.step = rows, columns, count, fusion, step
-        self.span = span
-        self.products = Products(rows, columns, precision, device)
-        self.full = Products(rows, columns, "fp32", device) if self.products.reduced and sink else self.products
-        # what bfloat16 finds is measured again in float32
-        self.rounding = float32_error(rows.shape[1]) if self.products.reduced else self.products.error
-        self.name = self.products.name
+        self.span, self.spare = span, spare
         self.wanted, self.sink = wanted, sink
-        self.near = Selection(len(rows), count, lambda level: self._window(-level), step, device)
-        self.far = Selection(len(rows), 1, self._window, step, device) if self.products.reduced else None
-        self.lowest = torch.full((len(rows),), torch.inf, dtype=torch.float32, device=device)
+        self._begin(precision, device)
+        self.name = self.products.name
+        self.rounding = float32_error(rows.shape[1])  # what bfloat16 finds is measured again in float32
         self.copies = alike(rows) if columns is rows else alike(Stack(*rows.parts, *columns.parts))
         self.repeated = repeated(self.copies)
         self.index = np.empty((len(rows), count), dtype=np.int64)
@@ -78,8 +77,22 @@ class Search:
         self.near_ties: list[np.ndarray] = []
         self.fallbacks = 0
 
+    def _begin(self, precision: str, device: torch.device) -> None:
+        """No tile has been seen."""
+        rows, columns, count, step = self.rows, self.columns, self.count, self.step
+        self.products = Products(rows, columns, precision, device)
+        reduced = self.products.reduced
+        self.full = Products(rows, columns, "fp32", device) if reduced and self.sink else self.products
+        most = memory.most_candidates(len(rows), step, count, reduced, self.spare)
+        self.near = Selection(len(rows), count, lambda level: self._window(-level), step, device, most)
+        self.far = Selection(len(rows), 1, self._window, step, device, most) if reduced else None
+        self.lowest = torch.full((len(rows),), torch.inf, dtype=torch.float32, device=device)
+
     def run(self, progress: Progress = no_progress) -> None:
-        """Make every tile once and settle each block of rows as soon as its last tile is there."""
+        """Make every tile once and settle each block of rows as soon as its last tile is there.
+
+        Where bfloat16 cannot tell apart the images of the first block, it is left and all is done in float32.
+        """
         symmetric = self.columns is self.rows and (self.fusion is None or is_symmetric(self.fusion.transit))
         blocks = self.rows.blocks(self.step)
         for block in blocks:
@@ -89,8 +102,13 @@ class Search:
                 for start in range(span.start, span.stop, self.step) if symmetric else ():
                     other = slice(start, min(start + self.step, span.stop))
                     if other.start != block.start:
-                        piece = tile[:, other.start - span.start : other.stop - span.start]
-                        self._offer(other, block, piece, down=True)
+                        here = slice(other.start - span.start, other.stop - span.start)
+                        self._offer(other, block, tile[:, here], down=True)
+                del tile
+            if self.products.reduced and block.start == 0 and self._crowded(block).mean() > HOPELESS:
+                self._begin("fp32", self.products.device)
+                self.name = f"{self.products.name} (bf16 gave too many candidates)"
+                return self.run(progress)
             self._settle(block)
             progress(block.stop - block.start)
 
@@ -154,8 +172,11 @@ class Search:
         again = self.products.reduced
         distance = self._again(block, row, column) if again else self._scores(entry["value"])
         self.farthest[block] = self._farthest(block)
-        crowded = self.near.crowded[block] | (self.far is not None and self.far.crowded[block])
-        self._conclude(block, row, column, distance, crowded)
+        self._conclude(block, row, column, distance, self._crowded(block))
+
+    def _crowded(self, block: slice) -> np.ndarray:
+        """Which rows of a block have more candidates than one may have."""
+        return np.asarray(self.near.crowded[block] | (self.far is not None and self.far.crowded[block]))
 
     def _conclude(
         self, block: slice, row: np.ndarray, column: np.ndarray, distance: np.ndarray, crowded: np.ndarray
@@ -238,18 +259,22 @@ class Search:
     def _whole_rows(self, rows: np.ndarray) -> None:
         """Measure rows with too many candidates against everything, in float64."""
         offset = 0 if self.columns is self.rows else len(self.rows)
+        if not len(rows):
+            return
         kinds, once, back = np.unique(self.copies[offset:], return_index=True, return_inverse=True)
-        for start in range(0, len(rows), 64):
-            batch = rows[start : start + 64]
+        at_once, width = memory.whole_rows(len(self.columns), self.rows.shape[1], self._free())
+        for start in range(0, len(rows), at_once):
+            batch = rows[start : start + at_once]
             x = self.rows.take(batch).astype(np.float64)
             squared = np.empty((len(batch), len(kinds)))
-            for begin in range(0, len(kinds), 2048):
-                y = self.columns.take(once[begin : begin + 2048]).astype(np.float64)
-                part = squared[:, begin : begin + 2048]
-                np.matmul(x, -2 * y.T, out=part)
-                part += (x * x).sum(1)[:, None] + (y * y).sum(1)
+            for begin in range(0, len(kinds), width):
+                y = self.columns.take(once[begin : begin + width]).astype(np.float64)
+                part = squared[:, begin : begin + width]
+                np.matmul(-2 * x, y.T, out=part)
+                part += (x * x).sum(1)[:, None] + np.einsum("nd,nd->n", y, y)
             squared[self.copies[batch][:, None] == kinds] = 0
-            distance = np.sqrt(np.maximum(squared, 0))[:, back]
+            np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
+            distance = squared[:, back]
             if self.fusion is not None:
                 for line, i in zip(distance, batch, strict=True):
                     line += self.fusion.weight * self.fusion.transit.block(slice(i, i + 1), slice(0, len(back)))[0]
@@ -261,3 +286,11 @@ class Search:
                 close = np.flatnonzero(blurred(line[order], blur))
                 self.near_ties.append(np.stack([np.full(len(close), i), order[close], order[close + 1]], axis=1))
         self.fallbacks += len(rows)
+
+    def _free(self) -> int | None:
+        """Bytes that are free when no tile is held; None where memory does not matter."""
+        if self.spare is None:
+            return None
+        size = min(self.step, len(self.rows)), min(self.step * self.span, len(self.columns))
+        width = self.rows.shape[1]
+        return max(memory.tile(*size, width), memory.whole(len(self.columns), width))
