@@ -9,6 +9,9 @@ import torch
 
 ENTRY = np.dtype([("row", np.int32), ("column", np.int32), ("value", np.float32)])
 
+GROUPS = 1 << 14
+"""Groups that are looked into at once."""
+
 
 class Selection:
     """Keeps, for each row, every value that may belong to the ``count`` largest.
@@ -66,6 +69,23 @@ class Selection:
         if self.crowded[rows].any():
             above[torch.from_numpy(self.crowded[rows])] = False
         row, group = above.nonzero(as_tuple=True)
+        for part in (slice(start, start + GROUPS) for start in range(0, len(row), GROUPS)):
+            self._look(rows, first_column, tile, down, level, row[part], group[part], width)
+
+    def _look(
+        self,
+        rows: slice,
+        first_column: int,
+        tile: torch.Tensor,
+        down: bool,
+        level: torch.Tensor,
+        row: torch.Tensor,
+        group: torch.Tensor,
+        width: int,
+    ) -> None:
+        """Take in the values of some groups that are above the level."""
+        length = tile.shape[0 if down else 1]
+        groups, whole = length // width, length // width * width
         # group g holds the values g, g + groups, g + 2 groups ...; what does not fill a group stands for itself
         place = group[:, None] + groups * torch.arange(width, device=tile.device)
         alone = group >= groups
