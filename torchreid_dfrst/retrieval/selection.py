@@ -7,10 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from torchreid_dfrst.retrieval.stack import consecutive
+
 ENTRY = np.dtype([("row", np.int32), ("column", np.int32), ("value", np.float32)])
 
-GROUPS = 1 << 14
-"""Groups that are looked into at once."""
+LOOKED = 16
+"""Values of a tile to one that is looked into at once: what that takes (some 40 bytes each) then stays below a tile."""
 
 
 class Selection:
@@ -69,7 +71,7 @@ class Selection:
         if self.crowded[rows].any():
             above[torch.from_numpy(self.crowded[rows])] = False
         row, group = above.nonzero(as_tuple=True)
-        for part in (slice(start, start + GROUPS) for start in range(0, len(row), GROUPS)):
+        for part in consecutive(0, len(row), max(1, tile.numel() // (LOOKED * width))):
             self._look(rows, first_column, tile, down, level, row[part], group[part], width)
 
     def _look(

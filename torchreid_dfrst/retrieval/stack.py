@@ -91,9 +91,11 @@ def write_equals(tile: torch.Tensor, left: np.ndarray, right: np.ndarray) -> Non
         right: ``(C,)`` numbers of the columns' embeddings.
     """
     i, j = np.flatnonzero(left >= 0), np.flatnonzero(right >= 0)
-    a, b = np.nonzero(left[i][:, None] == right[j])
-    if len(a):
-        tile[torch.from_numpy(i[a]), torch.from_numpy(j[b])] = 1
+    # some rows at a time: the places of thousands of copies would take several times the memory of the tile
+    for part in consecutive(0, len(i), max(1, tile.numel() // (8 * max(len(j), 1)))):
+        a, b = np.nonzero(left[i[part]][:, None] == right[j])
+        if len(a):
+            tile[torch.from_numpy(i[part][a]), torch.from_numpy(j[b])] = 1
 
 
 def tensor(values: np.ndarray) -> torch.Tensor:
