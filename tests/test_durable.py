@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,25 @@ def test_a_full_disk_leaves_the_earlier_file_and_is_said(name, tmp_path, monkeyp
     ):
         save(path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(("size", "words"), [(8_000_000, r": 8\.0 MB are needed\. Make"), (0, r"\. Make")])
+def test_what_the_file_system_has_free_is_not_what_a_quota_leaves(size, words, tmp_path, monkeypatch):
+    def exceeded(handle):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "fsync", exceeded)
+    with pytest.raises(OSError, match=rf"/a: Disk quota exceeded{words} room there, or choose another folder$"):
+        durable.write({tmp_path / "a": lambda file: file.write(b"x")}, size=size)
+
+
+def test_a_full_disk_without_room_for_the_folder_is_said(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OSError, match=r"cannot save .*/no/a: No space left on device: 0\.0 MB are needed\. Make room"):
+        durable.write({tmp_path / "no" / "a": b"x"})
 
 
 @pytest.mark.parametrize("name", [name for name in SAVED if name != "card.json"])

@@ -63,9 +63,13 @@ def _write_part(part: Path, content: Content) -> None:
 def _words(error: OSError, folder: Path, size: int) -> str:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return str(error)
-    needed = f"{size / 1e6:,.1f} MB are needed and " if size else ""
-    free = shutil.disk_usage(folder).free / 1e6
-    return f"{error.strerror}: {needed}{free:,.1f} MB are free. Make room there, or choose another folder"
+    room = [f"{size / 1e6:,.1f} MB are needed"] if size else []
+    # what the file system has free is not what a quota leaves
+    if error.errno == errno.ENOSPC:
+        with contextlib.suppress(OSError):  # the folder may be what there was no room for
+            room.append(f"{shutil.disk_usage(folder).free / 1e6:,.1f} MB are free")
+    said = f"{error.strerror}: {' and '.join(room)}" if room else error.strerror
+    return f"{said}. Make room there, or choose another folder"
 
 
 def sync_folder(folder: Path) -> None:

@@ -35,6 +35,7 @@ def embed(
     channels_last: bool = True,
     bar: Callable[..., Any] | None = None,
     check: Callable[[], object] | None = None,
+    agree: Callable[[Exception | None], object] = raise_together,
 ) -> Embedded:
     """Run a network over test images.
 
@@ -50,15 +51,17 @@ def embed(
         channels_last: memory layout of the images; numbers may differ in the last bits.
         bar: wraps the loader, such as ``tqdm.tqdm``.
         check: called before each batch; what it raises ends the pass.
+        agree: called by all processes at once, each with what happened to it; raises in all of them or in none.
 
     Raises:
         ValueError: the loader has no image.
-        OtherProcessError: another process could not embed its part.
+        OtherProcessError: another process could not embed its part, or not put the parts together.
     """
     device = torch.device(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     rows, identity, camera, path, number = [], [], [], [], []
     mode = model.training
+    mine, whole = None, None
     failure: Exception | None = None
     model.eval()
     try:
@@ -72,18 +75,27 @@ def embed(
             camera.append(batch["camid"])
             path.extend(batch["impath"])
             number.append(batch.get("number", torch.arange(len(path) - len(batch["impath"]), len(path))))
+        if rows:
+            group = current()
+            place = torch.cat(number) * group.world_size + group.rank
+            mine = (torch.cat(rows).cpu(), torch.cat(identity), torch.cat(camera), place, path)
     except Exception as error:
         failure = error
     finally:
         model.train(mode)
     # nobody may wait for rows that will never come
-    raise_together(failure)
-    mine = None
-    if rows:
-        group = current()
-        place = torch.cat(number) * group.world_size + group.rank
-        mine = (torch.cat(rows).cpu(), torch.cat(identity), torch.cat(camera), place, path)
-    parts = [part for part in of_all(mine) if part is not None]
+    agree(failure)
+    parts = of_all(mine)
+    try:
+        whole = _merged([part for part in parts if part is not None])
+    except Exception as error:
+        failure = error
+    agree(failure)
+    assert whole is not None
+    return whole
+
+
+def _merged(parts: list[tuple[Any, ...]]) -> Embedded:
     if not parts:
         raise ValueError("there is no image to embed: the loader is empty or no file could be read")
     *columns, places = (torch.cat([part[k] for part in parts]) for k in range(4))

@@ -22,6 +22,7 @@ from torchreid_dfrst.loop.freezing import FrozenStart
 from torchreid_dfrst.loop.interrupt import MARKER, StoppedError, StopRequest
 from torchreid_dfrst.loop.journal import Journal
 from torchreid_dfrst.loop.keeper import Keeper
+from torchreid_dfrst.loop.last_words import ended_together
 from torchreid_dfrst.loop.memory import explained
 from torchreid_dfrst.loop.progress import Progress
 from torchreid_dfrst.loop.randomness import random_state, set_random_state
@@ -251,7 +252,7 @@ class DFRSTEngine(torchreid.engine.Engine):
         distributed.together(begin)
 
         metrics: dict[str, dict[str, float]] = {}
-        with distributed.ended_together(), explained(), StopRequest() as self.stop:
+        with ended_together(), explained(), StopRequest() as self.stop:
             try:
                 while True:
                     if self.epoch >= max_epoch:
@@ -354,7 +355,10 @@ class DFRSTEngine(torchreid.engine.Engine):
             self._leave()
         if failed:
             if unsaved:
-                self._save()
+                try:
+                    self._save()
+                except (OSError, ValueError) as error:
+                    logger.error("the run ends, and what it has trained could not be saved: %s", error)
             distributed.raise_together(failure)
 
     def _leave(self) -> NoReturn:
@@ -391,17 +395,27 @@ class DFRSTEngine(torchreid.engine.Engine):
         loss = sum(share for share, _ in shares) / len(shares)
         self.batch -= len(results) - place
         self.results, self.names = [], []
-        if self.device.type == "cpu":
-            self.step.undo()
-            self._save()
-        # process 0 has saved before the first of them leaves
-        good = distributed.together(lambda: self.keeper.newest() if self.group.main else None)[0]
         raise NonFiniteError(
             f"step {self.global_step + 1} (epoch {self.epoch + 1}) is not finite: loss {loss}, gradient norm {norm}. "
-            f"Last good state: {good or 'none (no checkpoint had been made)'}. Its images: "
+            f"Last good state: {self._last_good()}. Its images: "
             f"{', '.join(file for _, files in shares for file in files)}. "
             "Lower optim.lr, lengthen the warm-up, or use train.precision fp32"
         )
+
+    def _last_good(self) -> str:
+        """Where the state before a step that failed is to be found; called by all processes together."""
+        try:
+            if self.device.type == "cpu":
+                self.step.undo()
+                self._save()
+        except (OSError, ValueError) as error:
+            logger.error("the state before the step could not be saved: %s", error)
+        try:
+            # process 0 has saved before the first of them leaves
+            good = distributed.together(lambda: self.keeper.newest() if self.group.main else None)[0]
+        except (OSError, ValueError) as error:
+            return f"unknown ({error})"
+        return str(good or "none (no checkpoint had been made)")
 
     @explained()
     def test(
@@ -438,7 +452,7 @@ class DFRSTEngine(torchreid.engine.Engine):
         validation = getattr(self.datamanager, VALIDATION, None)
         metrics = {}
         for name, parts in {**({VALIDATION: validation} if validation else {}), **self.test_loader}.items():
-            query, gallery = self._both(parts)
+            query, gallery = self.embed(parts["query"]), self.embed(parts["gallery"])
             far = self.appearance.blocks(query.embedding, gallery.embedding)
             scores = evaluate(far, query.identity, gallery.identity, query.camera, gallery.camera)
             values = {"mAP": scores.mAP, "mINP": scores.mINP, **{f"rank{r}": scores.rank(r) for r in self.ranks}}
@@ -458,14 +472,6 @@ class DFRSTEngine(torchreid.engine.Engine):
         if best:
             self._keep_best(metrics)
         return metrics
-
-    def _both(self, parts: Mapping[str, Any]) -> tuple[Embedded, Embedded]:
-        try:
-            return self.embed(parts["query"]), self.embed(parts["gallery"])
-        except Exception as error:
-            # raised in all processes, see embed; in a run it may be the wish to stop, or come with it
-            self._leave_together(error, unsaved=False)
-            raise
 
     def _show(self, name: str, query: Embedded, gallery: Embedded) -> None:
         far, transform = self.appearance.blocks, self.datamanager.transform_te
@@ -487,7 +493,12 @@ class DFRSTEngine(torchreid.engine.Engine):
     def embed(self, loader: Any) -> Embedded:
         """Embeddings of a test loader's images, with this run's precision; see ``embedding.embed``."""
         bar = self.bar if self.group.main else None
-        return embed(self.model, loader, self.device, self.precision, self.channels_last, bar, self.stop.check)
+
+        def agree(failure: Exception | None) -> None:
+            # in a run it may be the wish to stop, or come with it
+            self._leave_together(failure, unsaved=False)
+
+        return embed(self.model, loader, self.device, self.precision, self.channels_last, bar, self.stop.check, agree)
 
     def _keep_best(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
         name = next(iter(self.test_loader), "") if self.best_on == "test" else self.best_on

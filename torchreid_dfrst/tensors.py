@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -24,7 +25,8 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read, holds pickled code, or no state dict.
+        ValueError: the file is torn, holds pickled code, or no state dict.
+        OSError: it could not be read, which says nothing about the file.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {path}")
@@ -81,10 +83,19 @@ def not_the_file(error: BaseException, path: str | Path) -> None:
     """Tell an error of the machine from a damaged file; returns where it may be the file.
 
     Raises:
-        OSError: reading failed (no such file any more, no access, a failing disk or network) or memory ran out.
+        OSError: reading failed (no such file any more, no access, a failing disk or network), or memory ran out over
+            no more than the file holds.
     """
     # a damaged directory in a file makes zipfile seek to places that are none
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
         raise error
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        raise OSError(f"memory ran out while {path} was read: free some, and try again") from error
+    if not (isinstance(error, MemoryError) or "can't allocate memory" in str(error)):
+        return
+    wanted = re.search(r"tried to allocate (\d+) bytes", str(error))
+    if wanted and int(wanted[1]) > os.path.getsize(path):
+        return
+    # Python does not say how much was wanted
+    raise OSError(
+        f"memory ran out while {path} was read: free some, and try again; where there is plenty, the file asks for "
+        "more than it holds, and is damaged"
+    ) from error

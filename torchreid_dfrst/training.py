@@ -21,6 +21,7 @@ from torchreid_dfrst.config import Config, Keywords, dump, keywords
 from torchreid_dfrst.data.loading import UNREAD, DataManager
 from torchreid_dfrst.engine import DFRSTEngine
 from torchreid_dfrst.loop import distributed
+from torchreid_dfrst.loop.last_words import ended_together
 from torchreid_dfrst.loop.memory import keep_freed
 from torchreid_dfrst.loop.schedule import build_scheduler
 from torchreid_dfrst.loop.snapshot import RESULT
@@ -162,7 +163,7 @@ def settings(seed: int = 0, use_gpu: bool = True, threads: int = 0, keep_memory:
     return seed, use_gpu
 
 
-@distributed.ended_together()
+@ended_together()
 def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequence[str] = ()) -> dict[str, Any]:
     """Train as configured; writes everything into ``train.save_dir``.
 

@@ -27,6 +27,7 @@ from torchreid_dfrst.loop.journal import Journal
 from torchreid_dfrst.loop.keeper import Keeper
 from torchreid_dfrst.loop.memory import keep_freed
 from torchreid_dfrst.loop.step import NonFiniteError
+from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.tensors import read_weights
 
 
@@ -54,6 +55,26 @@ def test_a_loss_that_is_not_finite_stops_with_the_files_and_the_last_good_state(
     saved = checkpoint.load(good)["state_dict"]
     assert all(torch.isfinite(value).all() for value in saved.values())
     assert saved["body.1.num_batches_tracked"] == 5
+
+
+@pytest.mark.parametrize("where", ["save", "newest"])
+def test_a_loss_that_is_not_finite_is_told_where_the_state_cannot_be_saved_or_found(
+    where, tiny_veri, tmp_path, monkeypatch, caplog
+):
+    def fails(*_):
+        raise checkpoint.UnreadableError("it is no good") if where == "save" else OSError("the disk is gone")
+
+    class Failing(Exploding):
+        def forward(self, x):
+            if self.training and self.batches == 5:
+                monkeypatch.setattr(checkpoint, where, fails)
+            return super().forward(x)
+
+    made = engine(tiny_veri, network=Failing)
+    good = r"\S*step-0000000004\.pt" if where == "save" else r"unknown \(the disk is gone\)"
+    with pytest.raises(NonFiniteError, match=rf"step 6 .* Last good state: {good}\. Its images: \S*\.jpg"):
+        made.run(save_dir=str(tmp_path), max_epoch=4, pictures=False)
+    assert ("the state before the step could not be saved: it is no good" in caplog.text) is (where == "save")
 
 
 class Cuda(str):
@@ -175,6 +196,7 @@ def test_a_journal_on_a_full_disk_says_so_and_lets_training_go_on(tmp_path, monk
 
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     journal = Journal(tmp_path)
+    writer = journal.writer
     monkeypatch.setattr(journal.writer, "add_scalar", full)
     journal.write("train", 1, {"loss": 1.0})
     journal.write("train", 2, {"loss": 1.0})
@@ -182,6 +204,7 @@ def test_a_journal_on_a_full_disk_says_so_and_lets_training_go_on(tmp_path, monk
     assert caplog.text.count("metrics.jsonl cannot be written ([Errno 28] No space left on device)") == 2
     assert caplog.text.count("TensorBoard's file cannot be written") == 1, "after its first failure it is left alone"
     assert "the last lines of" in caplog.text
+    writer.close()
 
 
 def test_a_failed_export_leaves_the_earlier_one(tmp_path, monkeypatch):
@@ -344,6 +367,26 @@ def test_a_malicious_pickle_is_refused_and_not_run(form, where, tiny_veri, tmp_p
         assert mark.exists(), "the weapon works where it is not refused"
 
 
+class Room:
+    """Asks for more memory than there is, which a pickle may."""
+
+    def __reduce__(self):
+        return (bytearray, (1 << 60,))
+
+
+def test_a_file_that_asks_for_more_than_it_holds_is_not_short_of_memory(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert content.count(b"K\x03") >= 1
+    path.write_bytes(content.replace(b"K\x03", b"\x8a\x08" + (1 << 60).to_bytes(8, "little")))
+    with pytest.raises(ValueError, match=r"a\.pt is torn or not a checkpoint \(.*tried to allocate"):
+        read_weights(path)
+    torch.save({"a": Room()}, path)
+    with pytest.raises(OSError, match=r"memory ran out while .* where there is plenty, the file asks for more than"):
+        read_weights(path)
+
+
 def test_a_checkpoint_that_could_not_be_loaded_again_is_refused_when_it_is_saved(tmp_path):
     path = checkpoint.save(tmp_path / "a.pt", {"value": 1})
     with pytest.raises(checkpoint.UnreadableError, match=r"could not be loaded again.*most often it is in the engine"):
@@ -393,6 +436,40 @@ def test_all_processes_say_the_same_of_a_step_that_is_not_finite(precision, tiny
     one, other = ((tmp_path / f"process-{rank}.log").read_text().split("said: ")[1] for rank in range(2))
     assert one == other and one.startswith("step 3 (epoch 1) is not finite: loss nan")
     assert "step-0000000002.pt" in one and one.count(".jpg") == 8, "all files of the batch"
+
+
+class InfiniteInOne(DFRSTLoss):
+    """Infinite in the second process in the third step, with gradients that are finite."""
+
+    steps = 0
+
+    def forward(self, *tensors):
+        self.steps += 1
+        parts = super().forward(*tensors)
+        if self.steps == 3:
+            self.before = {name: value.clone() for name, value in self.model.state_dict().items()}
+            if distributed.current().rank == 1:
+                return parts._replace(total=parts.total + float("inf"))
+        return parts
+
+
+def _one_is_infinite(root, folder):
+    group = distributed.start()
+    made = engine(root, network=TinyNet)
+    made.loss = InfiniteInOne()
+    made.loss.model = made.model
+    with pytest.raises(NonFiniteError, match=r"step 3 \(epoch 1\) is not finite: loss inf.*step-0000000002\.pt"):
+        made.run(str(folder), max_epoch=1, pictures=False)
+    if group.main:
+        saved = checkpoint.load(checkpoint.step_path(folder / "checkpoints", 2))["state_dict"]
+        moved = [n for n, v in made.loss.before.items() if v.is_floating_point() and "running" not in n]
+        assert len(moved) > 8 and all(torch.equal(saved[name], made.loss.before[name]) for name in moved)
+    assert all(torch.isfinite(value).all() for value in made.model.state_dict().values())
+    distributed.stop()
+
+
+def test_a_loss_that_is_infinite_in_one_process_alone_moves_the_weights_of_none(tiny_veri, tmp_path):
+    together(_one_is_infinite, 2, tiny_veri, tmp_path / "run", folder=tmp_path)
 
 
 def test_a_description_becomes_json_or_is_refused(tiny_veri):

@@ -16,10 +16,12 @@ import torchreid
 from networks import TinyNet
 from processes import together
 from runs import DroppingNet, engine
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_survival import equal, state
 from tiny import write_tiny_veri
 
 from torchreid_dfrst import checkpoint
+from torchreid_dfrst.data.sampling import DRAW
 from torchreid_dfrst.engine import DFRSTEngine
 from torchreid_dfrst.loop import distributed
 from torchreid_dfrst.loop.interrupt import StoppedError
@@ -125,6 +127,23 @@ def test_curves_of_an_attempt_that_was_left_are_purged(step, tmp_path, monkeypat
     assert writer.call_args.kwargs["purge_step"] == step + 1
 
 
+def test_an_evaluation_that_is_repeated_has_one_point_in_each_curve(tmp_path):
+    for number, repeats in enumerate([False, True]):
+        journal = Journal(tmp_path, 4 if repeats else 0, repeats=repeats)
+        if not repeats:
+            journal.write("train", 3, {"loss": 3.0})
+            journal.write("train", 4, {"loss": 4.0})
+        journal.write("veri776", 4, {"mAP": 0.5 + number / 4})
+        journal.close()
+        # they are read in the order of their names, which hold the second
+        [path] = [path for path in tmp_path.glob("events*") if not path.name.endswith("-done")]
+        path.rename(tmp_path / f"events.out.tfevents.{number}-done")
+    shown = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in shown.Scalars("veri776/mAP")] == [(4, 0.75)]
+    assert [(event.step, event.value) for event in shown.Scalars("train/loss")] == [(3, 3.0), (4, 4.0)]
+    assert evaluations(tmp_path) == [4]
+
+
 def test_every_kth_epoch_is_kept_whatever_the_others_are(tiny_veri, tmp_path):
     go(tiny_veri, tmp_path, max_epoch=7, save_freq=2, keep_freq=3)
     assert steps(tmp_path / "checkpoints") == [4 * epoch for epoch in (3, 6, 7)]
@@ -171,12 +190,60 @@ def test_the_optimiser_goes_on_with_the_settings_of_the_new_run(schedule, tiny_v
     assert 0 < near < 2e-5 < 2e-4 < far, "from the first step on"
 
 
-@pytest.mark.parametrize("optim", ["sgd", "radam", "amsgrad"])
-def test_another_optimiser_is_refused(optim, tiny_veri, tmp_path):
+def change(folder, **values):
+    """Write the newest checkpoint anew with other values, or without those that are None."""
+    path = checkpoint.newest(folder / "checkpoints")
+    content = {name: value for name, value in {**checkpoint.load(path), **values}.items() if value is not None}
+    checkpoint.save(path, content)
+
+
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize("optim", ["sgd", "rmsprop", "radam", "amsgrad"])
+def test_another_optimiser_is_refused(optim, noted, tiny_veri, tmp_path):
     options = {"save_dir": str(tmp_path), "pictures": False, "resume": "auto"}
     with_optimiser(tiny_veri, ours).run(max_epoch=1, **options)
-    with pytest.raises(ValueError, match=r"was made with the optimiser Adam and this run has .*, which cannot go on"):
+    if not noted:
+        change(tmp_path, optimizer_kind=None)
+    kind = "Adam" if noted else "of the settings betas"
+    with pytest.raises(
+        ValueError, match=rf"was made with the optimiser {kind} and this run has .*, which cannot go on"
+    ):
         with_optimiser(tiny_veri, ours, optim=optim).run(max_epoch=2, **options)
+
+
+@pytest.mark.parametrize("optim", ["adam", "sgd", "amsgrad"])
+def test_a_checkpoint_without_a_note_of_its_optimiser_goes_on_with_the_same(optim, tiny_veri, tmp_path):
+    options = {"save_dir": str(tmp_path), "pictures": False, "resume": "auto"}
+    with_optimiser(tiny_veri, ours, optim=optim).run(max_epoch=1, **options)
+    change(tmp_path, optimizer_kind=None)
+    made = with_optimiser(tiny_veri, ours, optim=optim)
+    made.run(max_epoch=2, **options)
+    assert made.epoch == 2
+
+
+@pytest.mark.parametrize("draw", [None, 1, DRAW])
+@pytest.mark.parametrize("middle", [True, False])
+def test_a_run_that_goes_on_with_other_batches_says_so(middle, draw, tiny_veri, tmp_path, caplog):
+    go(tiny_veri, tmp_path, save_steps=3)
+    if middle:
+        checkpoint.step_path(tmp_path / "checkpoints", 4).unlink()
+    change(tmp_path, draw=draw)
+    go(tiny_veri, tmp_path, max_epoch=2)
+    assert ("may draw other batches from the same seed" in caplog.text) is (draw != DRAW)
+    assert ("images of the epoch it is in may come twice" in caplog.text) is (middle and draw != DRAW)
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_a_checkpoint_from_elsewhere_does_not_go_on_in_the_folder_of_another_run(checkpoints, tiny_veri, tmp_path):
+    for name in ("run", "other"):
+        go(tiny_veri, tmp_path / name)
+    (tmp_path / "run" / "result.json").write_text('{"metrics": {"veri776": {"mAP": 0.123}}, "step": 4}')
+    if not checkpoints:
+        shutil.rmtree(tmp_path / "run" / "checkpoints")
+    path = str(checkpoint.step_path(tmp_path / "other" / "checkpoints", 4))
+    with pytest.raises(ValueError, match=r"other/\S+\.pt does not lie in \S+ and \S+/run holds an earlier run: go on"):
+        go(tiny_veri, tmp_path / "run", resume=path)
+    assert go(tiny_veri, tmp_path / "new", resume=path, max_epoch=2).global_step == 8
 
 
 def test_every_setting_of_the_optimiser_and_of_torchreids_scheduler_is_the_new_runs(tiny_veri, tmp_path, caplog):
@@ -193,7 +260,10 @@ def test_every_setting_of_the_optimiser_and_of_torchreids_scheduler_is_the_new_r
     assert (
         made.optimizer.param_groups[0]["nesterov"] is True and "goes on with nesterov True, it had False" in caplog.text
     )
-    assert made.get_current_lr() == pytest.approx(before / 2) and "gamma 0.5, it had 0.1" in caplog.text
+    assert (
+        made.get_current_lr() == pytest.approx(before / 2)
+        and "the scheduler goes on with gamma 0.5, it had 0.1" in caplog.text
+    )
 
 
 class Drawing(TinyNet):

@@ -12,9 +12,9 @@ from processes import launch, quick
 from runs import engine, run
 from torch.utils.data import _utils
 
-from torchreid_dfrst import checkpoint
+from torchreid_dfrst import checkpoint, embedding
 from torchreid_dfrst.data.images import BadImageError
-from torchreid_dfrst.loop import distributed
+from torchreid_dfrst.loop import distributed, last_words
 from torchreid_dfrst.loop.distributed import OtherProcessError
 from torchreid_dfrst.loop.interrupt import EXIT_CODE, MARKER, StoppedError
 
@@ -179,6 +179,43 @@ def test_an_evaluation_that_fails_in_one_process_ends_in_all(tiny_veri, tmp_path
     assert "BadImageError " in logs[1].read_text() and said.count("no such file") == 2
 
 
+def parts_that_do_not_fit_in_one(root, stopped):
+    group = distributed.start()
+    made = engine(root, network=TinyNet)
+    merge, calls = embedding._merged, []
+
+    def weak(parts):
+        calls.append(len(parts))
+        if group.rank == 1 and len(calls) == 1:
+            made.stop.requested = stopped
+            raise MemoryError("no room for the gallery")
+        return merge(parts)
+
+    embedding._merged = weak
+    made.keeper, made.step, made.max_epoch = None, None, 1
+    made._leave = lambda: print("left") or sys.exit(EXIT_CODE)
+    try:
+        made.test()
+    except OSError as error:
+        print(type(error).__name__, error)
+    # whoever is still here is in step with the others
+    print("then", distributed.of_all(group.rank))
+    distributed.stop()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_parts_of_an_evaluation_that_one_process_cannot_merge_end_it_in_all(stopped, tiny_veri, tmp_path):
+    processes, logs = launch(parts_that_do_not_fit_in_one, 2, tiny_veri, stopped, folder=tmp_path)
+    said = _finished(processes, logs)
+    if stopped:
+        assert [process.exitcode for process in processes] == [EXIT_CODE] * 2 and said.count("left") == 2, said
+        return
+    assert [process.exitcode for process in processes] == [0, 0], said
+    assert "OtherProcessError process 1: no room for the gallery\nthen [0, 1]" in logs[0].read_text(), said
+    assert "OSError memory ran out (no room for the gallery): lower" in logs[1].read_text(), said
+    assert "then [0, 1]" in logs[1].read_text()
+
+
 class Weak(TinyNet):
     """Runs out of memory in its second step, in the last process alone."""
 
@@ -248,7 +285,48 @@ def test_what_process_0_cannot_save_ends_all_of_them_with_its_message(stopped, t
 
 @pytest.mark.parametrize("kind", [torch.distributed.DistBackendError, ValueError])
 def test_an_error_that_may_be_about_this_process_keeps_its_words(kind, monkeypatch):
-    monkeypatch.setattr(distributed, "several", lambda: True)
+    monkeypatch.setattr(last_words, "several", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
-    with pytest.raises(kind, match="NCCL error"), distributed.ended_together():
+    with pytest.raises(kind, match="NCCL error"), last_words.ended_together():
         raise kind("NCCL error: unhandled cuda error")
+
+
+SAID_BY_GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:3"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "left"),
+    [
+        (RuntimeError(SAID_BY_GLOO), OtherProcessError, []),
+        (RuntimeError("cannot read /data/gloo/a.jpg"), RuntimeError, ["process 0: cannot read /data/gloo/a.jpg"]),
+        (RuntimeError("[/data/gloo/a.jpg] is torn"), RuntimeError, ["process 0: [/data/gloo/a.jpg] is torn"]),
+        (StoppedError("stopped as asked, go on from /runs/gloo/a"), StoppedError, []),
+    ],
+)
+def test_a_lost_connection_is_told_from_what_this_process_says_and_from_a_stop(error, kind, left, monkeypatch):
+    words = []
+    monkeypatch.setattr(last_words, "several", lambda: True)
+    monkeypatch.setattr(last_words, "_leave_word", words.append)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    with pytest.raises(kind) as raised, last_words.ended_together():
+        raise error
+    assert type(raised.value) is kind and words == left
+
+
+def test_a_bad_image_is_named_where_the_state_cannot_be_saved(tiny_veri, tmp_path, monkeypatch, caplog):
+    def refuse(path, state):
+        raise checkpoint.UnreadableError("a checkpoint of this run could not be loaded again")
+
+    made = engine(tiny_veri, network=TinyNet)
+    made.sampler.seek(0, 2)
+    index = next(iter(made.sampler))[0][0]
+    bad = made.train_loader.dataset.items[index][0]
+    made.sampler.seek(0, 0)
+    earlier = {key for _, batch in zip(range(2), made.sampler, strict=False) for key, *_ in batch}
+    assert index not in earlier, "or nothing would have been trained before"
+    open(bad, "wb").close()
+    monkeypatch.setattr(checkpoint, "save", refuse)
+    with pytest.raises(BadImageError, match="cannot be read"):
+        made.run(save_dir=str(tmp_path), max_epoch=1, **SEVERAL)
+    assert made.global_step == 2
+    assert "what it has trained could not be saved: a checkpoint of this run could not be loaded" in caplog.text

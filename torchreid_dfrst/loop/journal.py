@@ -38,9 +38,13 @@ class Journal:
         if not active:
             return
         path = Path(folder) / NAME
-        _rewind(path, step, repeats)
+        kept = _rewind(path, step, repeats)
         self._file = open(path, "a", encoding="utf-8")
-        self.writer = SummaryWriter(log_dir=str(folder), purge_step=step + 1)
+        # TensorBoard takes out all points of a step or none: what stays of this one is drawn again
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=step if repeats else step + 1)
+        for entry in kept if repeats else ():
+            if entry["step"] == step:
+                self._draw(entry["kind"], step, {k: v for k, v in entry.items() if k not in ("kind", "step", "time")})
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Add one line to ``metrics.jsonl`` and its numbers to TensorBoard under ``kind/``.
@@ -60,6 +64,9 @@ class Journal:
         except OSError as error:
             # what could not be written waits in the file object for the next line
             logger.error("%s cannot be written (%s): training goes on", self._file.name, error)
+        self._draw(kind, step, values)
+
+    def _draw(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
             if isinstance(value, (int, float)) and self.writer is not None:
                 with self._without_tensorboard_if_it_fails():
@@ -92,11 +99,11 @@ class Journal:
             logger.error("TensorBoard's file cannot be written (%s): the rest is in %s alone", error, NAME)
 
 
-def _rewind(path: Path, step: int, repeats: bool) -> None:
-    """Keep the lines that the resumed state has already behind it; a torn last line goes."""
+def _rewind(path: Path, step: int, repeats: bool) -> list[dict[str, Any]]:
+    """Keep the lines that the resumed state has already behind it, and give them; a torn last line goes."""
     if not path.is_file():
-        return
-    kept = []
+        return []
+    kept, entries = [], []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
@@ -104,4 +111,6 @@ def _rewind(path: Path, step: int, repeats: bool) -> None:
             continue
         if entry["step"] < step or (entry["step"] == step and (entry["kind"] == "train" or not repeats)):
             kept.append(line)
+            entries.append(entry)
     durable.write({path: "".join(line + "\n" for line in kept).encode()})
+    return entries

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torchreid_dfrst import checkpoint
+from torchreid_dfrst.loop.snapshot import RESULT
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +83,8 @@ class Keeper:
             resume: a file, ``auto`` for the newest whole one of the folder, or None.
 
         Raises:
-            ValueError: ``resume`` is None and an earlier run's checkpoints are in the way, or ``auto`` and none of
-                those there are is whole.
+            ValueError: ``resume`` is None or a file elsewhere and an earlier run's checkpoints are in the way, or
+                ``auto`` and none of those there are is whole.
             OSError: one could not be read.
         """
         if resume == "auto":
@@ -96,6 +97,13 @@ class Keeper:
             if found is None:
                 logger.info("%s holds no checkpoint: starting from the beginning", self.folder)
             return found
+        if resume and Path(resume).resolve().parent == self.folder.resolve():
+            return Path(resume)
+        if resume and (checkpoint.all_steps(self.folder) or (self.folder.parent / RESULT).is_file()):
+            raise ValueError(
+                f"{resume} does not lie in {self.folder}, and {self.folder.parent} holds an earlier run: go on with "
+                "that one (train.resume auto), or choose another train.save_dir"
+            )
         if resume:
             return Path(resume)
         if checkpoint.all_steps(self.folder):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch.optim.lr_scheduler import LambdaLR
 
 from torchreid_dfrst import checkpoint
+from torchreid_dfrst.data.sampling import DRAW
 from torchreid_dfrst.loop import distributed
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def take(engine: DFRSTEngine, random: list[dict[str, Any]]) -> dict[str, Any]:
         "scaler": engine.step.scaler.state_dict(),
         "random": random,
         "seed": sampler.seed if sampler is not None else None,
+        "draw": DRAW if sampler is not None else None,
         "identities": list(getattr(engine.datamanager, "identities", [])),
         "images": engine.images,
         "describe": engine.describe,
@@ -80,6 +82,7 @@ def resume(engine: DFRSTEngine, asked: str | None) -> Mapping[str, Any] | None:
     Raises:
         FileNotFoundError, ValueError: as ``Keeper.find`` and ``restore``, in all processes alike; or not all processes
             see the same file.
+        OSError: a checkpoint could not be read, in any process.
     """
     found = distributed.together(lambda: engine.keeper.find(asked) if engine.group.main else None)[0]
     if found is None:
@@ -181,8 +184,14 @@ def restore(engine: DFRSTEngine, path: Path) -> Mapping[str, Any]:
             f"{len(now['identities'])}, {now['seed']}): a resumed run needs the same"
         )
     _warn_of_changes(state["describe"].get("config", {}), engine.describe.get("config", {}))
-    # checkpoints of before have none
-    kind = state.get("optimizer_kind", _kind(engine))
+    if engine.sampler is not None and state.get("draw") != DRAW:
+        logger.warning(
+            "%s was made by a version that may draw other batches from the same seed: the run goes on with those of "
+            "this one%s, and will not end in the weights of an uninterrupted run",
+            path,
+            ", in which images of the epoch it is in may come twice or not at all" if state["batch"] else "",
+        )
+    kind = _kind_in(state, engine)
     if kind != _kind(engine):
         raise ValueError(
             f"{path} was made with the optimiser {kind} and this run has {_kind(engine)}, which cannot go on from its "
@@ -210,6 +219,19 @@ def _kind(engine: DFRSTEngine) -> str:
     """The optimiser's name, with the option that gives it a state of another form."""
     amsgrad = any(group.get("amsgrad") for group in engine.optimizer.param_groups)
     return type(engine.optimizer).__name__ + (" with amsgrad" if amsgrad else "")
+
+
+def _kind_in(state: Mapping[str, Any], engine: DFRSTEngine) -> str:
+    """The optimiser of a checkpoint; of one from before it was noted, as far as its settings tell."""
+    if "optimizer_kind" in state:
+        return str(state["optimizer_kind"])
+    [saved, own] = (groups[0] for groups in (state["optimizer"]["param_groups"], engine.optimizer.param_groups))
+    telling = ("betas", "amsgrad", "momentum", "nesterov", "alpha")
+    if all((name in saved) == (name in own) for name in telling) and bool(saved.get("amsgrad")) == bool(
+        own.get("amsgrad")
+    ):
+        return _kind(engine)
+    return f"of the settings {', '.join(name for name in telling if saved.get(name) not in (None, False))}"
 
 
 def _apply_settings(engine: DFRSTEngine, fresh: list[dict[str, Any]], schedule: Mapping[str, Any]) -> None:
@@ -243,7 +265,8 @@ def _apply_settings(engine: DFRSTEngine, fresh: list[dict[str, Any]], schedule: 
             # torchreid's schedulers multiply the current rate
             group["lr"] *= top / before
     for name, (new, old) in changes.items():
-        logger.warning("the optimiser goes on with %s %r, it had %r", name, new, old)
+        owner = "scheduler" if name in schedule else "optimiser"
+        logger.warning("the %s goes on with %s %r, it had %r", owner, name, new, old)
 
 
 def _warn_of_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -120,10 +120,11 @@ class TrainStep:
         else:
             parts = self.loss(logits, features, labels)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(parts.total).backward()
+        # 1, or NaN where the loss of this process is not finite: then no process has finite gradients, and all see it
+        self.scaler.scale(parts.total).backward(gradient=1 + 0 * parts.total.detach())
         self.scaler.unscale_(self.optimizer)
         norm = gradient_norm(self.parameters)
-        if self.device.type != "cpu" or self.precision == "fp16" or bool(torch.isfinite(norm + parts.total)):
+        if self.device.type != "cpu" or self.precision == "fp16" or bool(torch.isfinite(norm)):
             self.scaler.step(self.optimizer)
             self.scaler.update()
         with torch.no_grad():
