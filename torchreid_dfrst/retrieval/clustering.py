@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy import sparse
@@ -12,6 +12,7 @@ from torchreid_dfrst.retrieval import checks, memory
 from torchreid_dfrst.retrieval.encoding import encodings, step
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.jaccard import Shared
+from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.mirrored import mirrored
 from torchreid_dfrst.retrieval.parameters import Parameters
 from torchreid_dfrst.retrieval.reciprocal import support_distances
@@ -48,7 +49,7 @@ def jaccard_distance(
         memory_limit: see ``neighbors``; the result itself does not count.
 
     Returns:
-        ``(N, N)`` float32 in [0, 1].
+        ``(N, N)`` float32 in [0, 1]. How many near-ties there were is logged; ``jaccard_blocks(...).near`` lists them.
 
     Raises:
         ValueError: bad embeddings, transit or weight, k1, k2 out of range, or a memory limit too small to work in; what
@@ -73,10 +74,11 @@ def jaccard_blocks(
     k2: int = 6,
     precision: str = "auto",
     memory_limit: int | None = None,
-) -> Iterator[tuple[slice, np.ndarray]]:
+) -> JaccardBlocks:
     """The rows of ``jaccard_distance`` in blocks as they are made, for data whose ``(N, N)`` would not fit.
 
-    Arguments are checked at once, the search starts with the first block.
+    Arguments are checked at once, the search starts with the first block. From then on ``near`` of what is returned
+    holds the neighbours, with their near-ties.
     """
     embedding = checks.unit("embedding", embedding)
     Parameters(k1, k2)
@@ -89,15 +91,43 @@ def jaccard_blocks(
     memory.search_plan(count, count, width, k1, memory_limit)
     fused = checks.fusion(transit, weight, (len(embedding), len(embedding)))
     fusion = Fusion(mirrored(transit, 0), weight) if fused and transit is not None else None
-    return _blocks(Stack(embedding), fusion, k1, k2, precision, memory_limit)
+    return JaccardBlocks(Stack(embedding), fusion, k1, k2, precision, memory_limit)
+
+
+class JaccardBlocks(Iterator[tuple[slice, np.ndarray]]):
+    """Rows and their Jaccard distances to all images, made as they are asked for; see ``jaccard_blocks``.
+
+    Attributes:
+        near: the neighbours they rest on, with near-ties, fallbacks and method; None before the first block.
+    """
+
+    def __init__(
+        self, images: Stack, fusion: Fusion | None, k1: int, k2: int, precision: str, memory_limit: int | None
+    ):
+        self.near: Neighbors | None = None
+        self._made = _blocks(images, fusion, k1, k2, precision, memory_limit, self._found)
+
+    def _found(self, near: Neighbors) -> None:
+        self.near = near
+
+    def __next__(self) -> tuple[slice, np.ndarray]:
+        """The next rows, and their distances ``(rows, N)`` float32."""
+        return next(self._made)
 
 
 def _blocks(
-    images: Stack, fusion: Fusion | None, k1: int, k2: int, precision: str, memory_limit: int | None
+    images: Stack,
+    fusion: Fusion | None,
+    k1: int,
+    k2: int,
+    precision: str,
+    memory_limit: int | None,
+    found: Callable[[Neighbors], None],
 ) -> Iterator[tuple[slice, np.ndarray]]:
     count, half = len(images), round(k1 / 2) + 1
     near = search(images, images, k1, fusion=fusion, precision=precision, memory_limit=memory_limit)
-    logger.info("Jaccard distances by the definition of SpCL, %s", near.method)
+    found(near)
+    logger.info("Jaccard distances by the definition of SpCL, %s: %d near-ties", near.method, len(near.near_ties))
 
     def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
         return np.asarray(support_distances(support, rows, near, images, fusion) ** 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +13,10 @@ from torchreid_dfrst.retrieval import encoding, reciprocal
 from torchreid_dfrst.retrieval.jaccard import Shared, jaccard
 from torchreid_dfrst.retrieval.parameters import Parameters
 from torchreid_dfrst.retrieval.selection import Selection
+from torchreid_dfrst.retrieval.settle import RESOLUTION
 from torchreid_dfrst.retrieval.stack import consecutive
+
+logger = logging.getLogger(__name__)
 
 STEP = 512
 
@@ -28,7 +32,9 @@ def rerank_distances(
     """What ``torchreid.utils.re_ranking`` computes, from the same arguments, without any N x N matrix of its own.
 
     The original distance is the square of what is given over its largest value for the image; torchreid's engines give
-    squared Euclidean distances. Equal distances go by position, where the reference leaves it to its sort.
+    squared Euclidean distances. Equal distances go by position, where the reference leaves it to its sort; a warning
+    says how many images have such a list, or one whose end is as good as equal to what follows. ``Reranking(query,
+    gallery, Parameters(k1, k2, lambda_value)).cuts`` lists them from the embeddings.
 
     Args:
         query_gallery: ``(Q, G)`` distances.
@@ -55,9 +61,10 @@ def rerank_distances(
         )
     count = queries + images
     parameters.fit(count)
-    chosen = Selection(count, k1 + 1, torch.zeros_like, STEP, torch.device("cpu"), most=count)
+    chosen = Selection(count, k1 + 1, lambda level: RESOLUTION * level.abs(), STEP, torch.device("cpu"), most=count)
     index, value = np.empty((count, k1 + 1), dtype=np.int64), np.empty((count, k1 + 1), dtype=np.float32)
     top = np.empty(count, dtype=np.float32)
+    unsure: list[int] = []
     for block, original in _originals(*matrices):
         if not np.isfinite(original).all():
             image = block.start + int(np.argwhere(~np.isfinite(original))[0][0])
@@ -70,6 +77,13 @@ def rerank_distances(
         entry = chosen.finish(block)
         place = np.searchsorted(entry["row"], np.arange(len(original)))[:, None] + np.arange(k1 + 1)
         index[block], value[block] = entry["column"][place], -entry["value"][place]
+        ends = np.unique([parameters.k2, parameters.half, k1 + 1])
+        after = np.append(entry, np.array([(-1, 0, 0)], entry.dtype))[
+            place[:, -1] + 1
+        ]  # the first that is left out, if kept
+        beyond = np.where(after["row"] == entry["row"][place[:, 0]], -after["value"], np.inf)[:, None]
+        unsure += (block.start + np.flatnonzero(_undecided(np.hstack([value[block], beyond]), ends))).tolist()
+    _warn(unsure, count)
     top[top == 0] = 1
 
     def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
@@ -89,6 +103,30 @@ def rerank_distances(
         shared.add(part, total)
         result[part] += jaccard(total, 1 - lambda_value)
     return result
+
+
+def _undecided(value: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Which rows have a list that ends, after ``ends`` images, where float32 cannot tell the next image from its last.
+
+    Args:
+        value: ``(R, K)`` distances, rising.
+        ends: lengths of lists, less than K.
+    """
+    last = value[:, ends - 1]
+    return np.asarray((value[:, ends] - last <= RESOLUTION * last).any(axis=1))
+
+
+def _warn(images: list[int], count: int) -> None:
+    """Say which images have lists whose end a rounding decides."""
+    if images:
+        logger.warning(
+            "%d of %d images (first: %s; queries come first) have a list of neighbours whose end float32 cannot tell "
+            "from the next image: equal distances go by position, torchreid's own code may decide otherwise; "
+            "retrieval.Reranking(query, gallery).cuts lists each of them",
+            len(images),
+            count,
+            ", ".join(map(str, images[:5])),
+        )
 
 
 def _originals(

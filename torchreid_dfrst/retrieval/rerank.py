@@ -52,6 +52,11 @@ def rerank(
     Images that are query and gallery at once (VeRi-776) are two entries, as in torchreid; where they tie, the query
     comes first.
 
+    How near float32 comes to that (and torchreid to this function: 1e-5) depends on the distances: where all images are
+    close to each other, rounding of a product is much of a distance, and the fourth power makes it four times as much.
+    Measured on embeddings that have all but collapsed (farthest image of an image at 0.16 to 0.03) it is 1e-4 to 1e-3,
+    fused or not, where torchreid's float32 code is 1e-4 to 2e-1 off.
+
     Args:
         query: ``(Q, D)`` embeddings, L2-normalised (see ``normalise``).
         gallery: ``(G, D)`` embeddings, L2-normalised.
