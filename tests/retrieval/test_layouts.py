@@ -91,18 +91,19 @@ def test_blocks_and_the_nearest_of_any_small_data_with_ties(seed, count, k1, k2,
     np.testing.assert_allclose(top.farthest, expected.max(axis=1), atol=1e-5)
 
 
-def test_matrices_with_near_ties_say_so(caplog):
+@pytest.mark.parametrize("k1", [7, 30])
+def test_matrices_with_near_ties_say_so(k1, caplog):
     x, _ = clusters(60, 64, noise=2.0, seed=6)
     whole = slow_distance(x, x) ** 2
-    assert rerank_distances(*cut_in_four(whole, 20), 7, 3).std() > 0 and not caplog.records
-    lists = {2: 5, 4: 5, 7: 5}  # the places after which lists of k2, half of k1 and k1 + 1 images end
-    for place, image in lists.items():
+    assert rerank_distances(*cut_in_four(whole, 20), k1, 3).std() > 0 and not caplog.records
+    # the places after which lists of k2, half of k1 and k1 + 1 images end
+    for place in (2, round(k1 / 2), k1):
         caplog.clear()
         near = whole.copy()
-        order = np.argsort(near[image])
-        near[image, order[place + 1]] = near[order[place + 1], image] = near[image, order[place]] * (1 + 1e-8)
+        order = np.argsort(near[5])
+        near[5, order[place + 1]] = near[order[place + 1], 5] = near[5, order[place]] * (1 + 2e-7)
         with caplog.at_level(logging.WARNING):
-            rerank_distances(*cut_in_four(near, 20), 7, 3)
+            rerank_distances(*cut_in_four(near, 20), k1, 3)
         assert "(first: 5" in caplog.text and "have a list of neighbours whose end float32 cannot tell" in caplog.text
 
 

@@ -10,6 +10,9 @@ from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.stack import Stack
 
+CLOSE = 0.1
+"""Appearance distance below which pairs are measured again in float64 (see ``appearance.CLOSE``)."""
+
 
 class Sets:
     """Reciprocal neighbours of every image, and those of its neighbours that share more than 2/3 of theirs.
@@ -110,6 +113,9 @@ def support_distances(
     found = np.empty(len(missing), dtype=np.float32)
     product = pairs.products(images, images, block, row[order], column[order])
     found[order] = np.sqrt(np.maximum(2 - 2 * product, 0))
+    # a fused list may leave out what looks the same: equal images are then at 0, not at a rounding error's root
+    close = np.flatnonzero(found < CLOSE)
+    found[close] = pairs.exact(images, images, row[close] + block.start, column[close])
     if fusion is not None:
         found += np.float32(fusion.weight) * pairs.transits(fusion.transit, row + block.start, column)
     result[missing] = found
