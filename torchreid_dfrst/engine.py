@@ -207,6 +207,8 @@ class DFRSTEngine(torchreid.engine.Engine):
             within("train.ranks: one of them", rank, lowest=1)
         self.precision, self.channels_last, self.bar = precision, channels_last, bar
         self.save_dir = Path(save_dir)
+        if precision == "fp16" and self.device.type == "cpu" and self.group.main:
+            logger.warning("train.precision is fp16, which a CPU imitates, many times slower than fp32: bf16 is faster")
         if test_only:
             return self.test(
                 dist_metric, normalize_feature, visrank, visrank_topk, save_dir, use_metric_cuhk03, ranks, rerank
@@ -280,6 +282,7 @@ class DFRSTEngine(torchreid.engine.Engine):
     def _say_finished(self, result: Mapping[str, Any]) -> None:
         if not self.group.main:
             return
+        (self.save_dir / MARKER).unlink(missing_ok=True)
         logger.info(
             "%s is finished (epoch %d, step %d): nothing is trained, evaluated or written again. Raise train.max_epoch "
             "to train longer, or evaluate %s with tools/extract.py and tools/evaluate.py",
@@ -299,26 +302,21 @@ class DFRSTEngine(torchreid.engine.Engine):
             # torchreid's loader draws from the generators as it starts
             set_random_state(restored)
         label = f"epoch {self.epoch + 1}/{self.max_epoch}"
-        progress = Progress(self.journal, label, self.steps_per_epoch, self.batch, self.bar, self.group.main)
+        self.progress = Progress(self.journal, label, self.steps_per_epoch, self.batch, self.bar, self.group.main)
         self.results, self.names = [], []
-        results, names = self.results, self.names
         every_step = getattr(self.scheduler, "every_step", False)
         for data in self._until_stopped(batches):
-            rate = self.get_current_lr()
+            self.rate = self.get_current_lr()
             result = self.step(data["img"], data["pid"])
-            results.append(result)
-            names.append(list(data["impath"]))
+            self.results.append(result)
+            self.names.append(list(data["impath"]))
             self.batch += 1
-            progress.step(len(data["pid"]) * self.group.world_size)
+            self.progress.step(len(data["pid"]) * self.group.world_size)
             last = self.batch == self.steps_per_epoch
             if self.device.type == "cpu":
-                self._check([result], names[-1:])
+                self._check([result], self.names[-1:])
             if self.batch % self.print_freq == 0 or last:
-                self._check(results, names)
-                left = (self.max_epoch * self.steps_per_epoch - self.global_step) * self.train_batch
-                progress.note(results, self.global_step, rate, self.epoch + 1, left)
-                results.clear()
-                names.clear()
+                self._note()
             if every_step:
                 self.scheduler.step()
             if last:
@@ -329,7 +327,14 @@ class DFRSTEngine(torchreid.engine.Engine):
                 self._save()
             if last:
                 break
-        progress.close()
+        self.progress.close()
+
+    def _note(self) -> None:
+        """Show and write down the steps since the last time, if they were finite."""
+        self._check(self.results, self.names)
+        left = (self.max_epoch * self.steps_per_epoch - self.global_step) * self.train_batch
+        self.progress.note(self.results, self.global_step, self.rate, self.epoch + 1, left)
+        self.results, self.names = [], []
 
     def _until_stopped(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The batches, as long as every process has one and none is asked to stop: all leave before the same step."""
@@ -363,6 +368,8 @@ class DFRSTEngine(torchreid.engine.Engine):
 
     def _leave(self) -> NoReturn:
         """Save and end the run; rank 0 may still be writing when the others are here."""
+        if self.results:
+            self._note()
         self._save(final=True)
         # all wait for process 0: torchrun ends the others soon after the first has left
         distributed.together(self._mark)

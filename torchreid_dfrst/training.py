@@ -21,6 +21,7 @@ from torchreid_dfrst.config import Config, Keywords, dump, keywords
 from torchreid_dfrst.data.loading import UNREAD, DataManager
 from torchreid_dfrst.engine import DFRSTEngine
 from torchreid_dfrst.loop import distributed
+from torchreid_dfrst.loop.interrupt import MARKER, stopping_at_once
 from torchreid_dfrst.loop.last_words import ended_together
 from torchreid_dfrst.loop.memory import keep_freed
 from torchreid_dfrst.loop.schedule import build_scheduler
@@ -179,6 +180,7 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
     Raises:
         ValueError: ``train.max_epoch`` is below 1, which would leave untrained weights.
         ValueError, KeyError, OSError: as the parts raise them; see ``DFRSTEngine.run``.
+        StoppedError: SIGTERM or SIGINT asked for it.
     """
     epochs = config["train"].get("max_epoch", 0)
     if epochs < 1:
@@ -187,6 +189,14 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
             "how many epochs, such as 135"
         )
     group = distributed.start()
+    marker = Path(resolved(config)["train"]["save_dir"]) / MARKER
+    with stopping_at_once(marker if group.main else None):
+        return _train(config, group, epochs, bar, command)
+
+
+def _train(
+    config: Config, group: distributed.Group, epochs: int, bar: Callable[..., Any] | None, command: Sequence[str]
+) -> dict[str, Any]:
     run = dict(config["train"])
     with named("train", keywords(settings)):
         seed, use_gpu = settings(**{name: run.pop(name) for name in keywords(settings) if name in run})

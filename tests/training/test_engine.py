@@ -240,3 +240,9 @@ def test_an_unusable_frequency_is_refused_before_anything_is_written(setting, va
     with pytest.raises(ValueError, match=rf"train\.{setting} is {value}: {expected}"):
         engine(tiny_veri, network=TinyNet).run(save_dir=str(tmp_path / "run"), max_epoch=1, **{setting: value})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_cpu_that_is_to_imitate_fp16_says_that_it_is_slow(precision, tiny_veri, tmp_path, caplog):
+    engine(tiny_veri, network=TinyNet).run(save_dir=str(tmp_path), max_epoch=1, precision=precision, pictures=False)
+    assert ("many times slower than fp32" in caplog.text) is (precision == "fp16")

@@ -1,5 +1,6 @@
 """Stopped with all its processes, in an evaluation, by a dead loader or a bad file: saved, together, with one line."""
 
+import json
 import os
 import signal
 import sys
@@ -12,9 +13,9 @@ from processes import launch, quick
 from runs import engine, run
 from torch.utils.data import _utils
 
-from torchreid_dfrst import checkpoint, embedding
+from torchreid_dfrst import checkpoint, embedding, training
 from torchreid_dfrst.data.images import BadImageError
-from torchreid_dfrst.loop import distributed, last_words
+from torchreid_dfrst.loop import distributed, last_words, snapshot
 from torchreid_dfrst.loop.distributed import OtherProcessError
 from torchreid_dfrst.loop.interrupt import EXIT_CODE, MARKER, StoppedError
 
@@ -134,6 +135,48 @@ def test_a_signal_before_the_first_step_of_an_epoch_is_heeded_at_once(tiny_veri,
     made.sampler.seek = seek
     with pytest.raises(StoppedError, match="after step 4"):
         made.run(save_dir=str(tmp_path), max_epoch=2, **SEVERAL)
+
+
+def test_the_steps_since_the_last_line_are_in_the_journal_of_a_stopped_run(tiny_veri, tmp_path):
+    class Stopped(TinyNet):
+        def forward(self, x):
+            seen.append(1)
+            if len(seen) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().forward(x)
+
+    seen = []
+    options = {**SEVERAL, "print_freq": 2, "save_dir": str(tmp_path), "max_epoch": 1}
+    with pytest.raises(StoppedError, match="after step 3"):
+        engine(tiny_veri, network=Stopped).run(**options)
+    engine(tiny_veri, network=TinyNet).run(**options, resume="auto")
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["steps"]) for line in lines if line["kind"] == "train"] == [(2, 2), (3, 1), (4, 1)]
+
+
+@pytest.mark.parametrize("place", ["data", "resume", "result"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_or_after_training_ends_the_run_politely(place, number, tiny_veri, tmp_path, monkeypatch):
+    def asked(*args, **options):
+        os.kill(os.getpid(), number)
+        raise ValueError("what goes on after the signal")
+
+    places = {"data": (training, "DataManager"), "resume": (snapshot, "resume"), "result": (training, "_list_skipped")}
+    settings = {name: {} for name in training.sections()}
+    settings["model"] = {"name": "dfrst_resnet18", "pretrained": False, "parts": 2}
+    settings["data"] = {"root": str(tiny_veri), "sources": "veri776", "height": 32, "width": 32, "workers": 0}
+    settings["data"] |= {"batch_size_train": 8, "num_instances": 2}
+    settings["train"] = {"save_dir": str(tmp_path / "run"), "max_epoch": 1, "pictures": False}
+    before = signal.getsignal(number)
+    monkeypatch.setattr(*places[place], asked)
+    with pytest.raises(StoppedError, match=f"{number.name} received before or after training.*resume auto"):
+        training.train(settings)
+    assert signal.getsignal(number) is before
+    assert (tmp_path / "run" / MARKER).is_file()
+    monkeypatch.undo()
+    settings["train"]["resume"] = "auto"
+    assert training.train(settings)["step"] > 0
+    assert not (tmp_path / "run" / MARKER).exists()
 
 
 def a_bad_image_for_one(root, folder):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -31,6 +34,39 @@ class StoppedError(RuntimeError):
     """Training was asked to stop; its state is saved and the message says where."""
 
 
+class _Signal(KeyboardInterrupt):
+    """No ``Exception``: nobody who handles errors may take it for one."""
+
+
+@contextlib.contextmanager
+def stopping_at_once(marker: Path | None) -> Iterator[None]:
+    """Where nothing is to be saved, before the first step and after the last, SIGTERM and SIGINT end the run at once.
+
+    Args:
+        marker: the file to leave, see ``MARKER``; None in all processes but the first.
+
+    Raises:
+        StoppedError: a signal came.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise _Signal(signal.Signals(number).name)
+
+    before = _take_over(leave)
+    try:
+        yield
+    except _Signal as received:
+        if marker is not None:
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.write_text("before or after training\n", encoding="utf-8")
+        raise StoppedError(
+            f"{received} received before or after training, where nothing is to be saved: go on with the same command "
+            "and train.resume auto"
+        ) from None
+    finally:
+        _give_back(before)
+
+
 class StopRequest:
     """Context in which SIGTERM and the first SIGINT (Ctrl-C) ask for a stop instead of ending the process.
 
@@ -44,9 +80,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         """Take over the signals."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._remember)
+        self._before = _take_over(self._remember)
         return self
 
     def __exit__(
@@ -54,8 +88,7 @@ class StopRequest:
     ) -> None:
         """Give the signals back; what was asked for has been done, or is too late."""
         self.requested = False
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        _give_back(self._before)
 
     def agree(self, failed: bool = False) -> tuple[bool, bool]:
         """Compare notes with all processes, which wait for each other here.
@@ -83,3 +116,14 @@ class StopRequest:
             raise KeyboardInterrupt
         self.requested = True
         logger.warning("%s received: finishing this step, then saving", signal.Signals(number).name)
+
+
+def _take_over(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+
+
+def _give_back(before: dict[signal.Signals, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)

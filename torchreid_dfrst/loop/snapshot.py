@@ -274,4 +274,5 @@ def _warn_of_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         old, new = before.get(section, {}), now.get(section, {})
         for key in sorted({*old, *new}):
             if old.get(key) != new.get(key) and (section, key) != ("train", "resume"):
-                logger.warning("resumed with %s.%s %r, it was %r", section, key, new.get(key), old.get(key))
+                given, before_ = (repr(part[key]) if key in part else "left out" for part in (new, old))
+                logger.warning("resumed with %s.%s %s, it was %s", section, key, given, before_)
