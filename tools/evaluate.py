@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("features", type=Path, help="file made by tools/extract.py")
     parser.add_argument("--config-file", type=Path, help="YAML; sections that only training needs are passed over")
     parser.add_argument(
-        "--weights", type=Path, help="the network behind the features, for attention maps and --contaminate"
+        "--weights",
+        type=Path,
+        help="the network behind the features, for attention maps and --contaminate; settings come from --config-file",
     )
     parser.add_argument("--out", type=Path, help="folder for card.json and pictures (default: beside the features)")
     parser.add_argument("--lists", type=int, default=8, help="queries in each ranked-list picture (0: no pictures)")

@@ -361,16 +361,18 @@ class DFRSTEngine(torchreid.engine.Engine):
         if failed:
             if unsaved:
                 try:
-                    self._save()
+                    self._save(final=True)
+                except NonFiniteError:
+                    raise
                 except (OSError, ValueError) as error:
                     logger.error("the run ends, and what it has trained could not be saved: %s", error)
             distributed.raise_together(failure)
 
     def _leave(self) -> NoReturn:
         """Save and end the run; rank 0 may still be writing when the others are here."""
+        self._save(final=True)
         if self.results:
             self._note()
-        self._save(final=True)
         # all wait for process 0: torchrun ends the others soon after the first has left
         distributed.together(self._mark)
         raise StoppedError(
@@ -414,7 +416,7 @@ class DFRSTEngine(torchreid.engine.Engine):
         try:
             if self.device.type == "cpu":
                 self.step.undo()
-                self._save()
+                self._save(final=True)
         except (OSError, ValueError) as error:
             logger.error("the state before the step could not be saved: %s", error)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import random
@@ -23,7 +24,7 @@ from torchreid_dfrst.engine import DFRSTEngine
 from torchreid_dfrst.loop import distributed
 from torchreid_dfrst.loop.interrupt import MARKER, stopping_at_once
 from torchreid_dfrst.loop.last_words import ended_together
-from torchreid_dfrst.loop.memory import keep_freed
+from torchreid_dfrst.loop.memory import explained, keep_freed
 from torchreid_dfrst.loop.schedule import build_scheduler
 from torchreid_dfrst.loop.snapshot import RESULT
 from torchreid_dfrst.losses import DFRSTLoss
@@ -190,7 +191,7 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
         )
     group = distributed.start()
     marker = Path(resolved(config)["train"]["save_dir"]) / MARKER
-    with stopping_at_once(marker if group.main else None):
+    with explained(), contextlib.nullcontext() if group.world_size > 1 else stopping_at_once(marker):
         return _train(config, group, epochs, bar, command)
 
 

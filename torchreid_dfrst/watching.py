@@ -93,7 +93,7 @@ def attention_picture(path: Path, model: nn.Module, images: Embedded, transform:
     maps = activations(model, paths, transform)
     if maps is None:
         return None
-    labels = [f"{images.identity[row]}\ncam {images.camera[row]}" for row in rows]
+    labels = [f"vehicle {images.identity[row]}\ncam {images.camera[row]}" for row in rows]
     return attention_maps(path, paths, maps, labels)
 
 

@@ -57,24 +57,29 @@ def test_a_loss_that_is_not_finite_stops_with_the_files_and_the_last_good_state(
     assert saved["body.1.num_batches_tracked"] == 5
 
 
-@pytest.mark.parametrize("where", ["save", "newest"])
+@pytest.mark.parametrize("where", ["save", "disk", "newest"])
 def test_a_loss_that_is_not_finite_is_told_where_the_state_cannot_be_saved_or_found(
     where, tiny_veri, tmp_path, monkeypatch, caplog
 ):
     def fails(*_):
         raise checkpoint.UnreadableError("it is no good") if where == "save" else OSError("the disk is gone")
 
+    changed = "newest" if where == "newest" else "save"
+
     class Failing(Exploding):
         def forward(self, x):
             if self.training and self.batches == 5:
-                monkeypatch.setattr(checkpoint, where, fails)
+                monkeypatch.setattr(checkpoint, changed, fails)
             return super().forward(x)
 
     made = engine(tiny_veri, network=Failing)
-    good = r"\S*step-0000000004\.pt" if where == "save" else r"unknown \(the disk is gone\)"
+    good = r"unknown \(the disk is gone\)" if where == "newest" else r"\S*step-0000000004\.pt"
     with pytest.raises(NonFiniteError, match=rf"step 6 .* Last good state: {good}\. Its images: \S*\.jpg"):
         made.run(save_dir=str(tmp_path), max_epoch=4, pictures=False)
-    assert ("the state before the step could not be saved: it is no good" in caplog.text) is (where == "save")
+    said = {"save": "it is no good", "disk": "the disk is gone; the checkpoint before it stays", "newest": None}[where]
+    assert ("the state before the step could not be saved" in caplog.text) is (said is not None)
+    assert said is None or f"could not be saved: {said}" in caplog.text
+    assert "training goes on" not in caplog.text
 
 
 class Cuda(str):

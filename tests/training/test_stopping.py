@@ -17,7 +17,7 @@ from torchreid_dfrst import checkpoint, embedding, training
 from torchreid_dfrst.data.images import BadImageError
 from torchreid_dfrst.loop import distributed, last_words, snapshot
 from torchreid_dfrst.loop.distributed import OtherProcessError
-from torchreid_dfrst.loop.interrupt import EXIT_CODE, MARKER, StoppedError
+from torchreid_dfrst.loop.interrupt import EXIT_CODE, MARKER, StoppedError, stopping_at_once
 
 SEVERAL = {"save_freq": 100, "save_steps": 0, "eval_freq": -1, "print_freq": 1, "pictures": False}
 
@@ -177,6 +177,37 @@ def test_a_signal_before_or_after_training_ends_the_run_politely(place, number, 
     settings["train"]["resume"] = "auto"
     assert training.train(settings)["step"] > 0
     assert not (tmp_path / "run" / MARKER).exists()
+
+
+def test_a_second_signal_and_a_full_disk_change_nothing_about_a_stop_before_training(tmp_path, caplog):
+    class Marker(type(tmp_path)):
+        def write_text(self, *args, **options):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise OSError("the disk is full")
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with (
+        pytest.raises(StoppedError, match="SIGTERM received before or after training"),
+        stopping_at_once(Marker(tmp_path / MARKER)),
+    ):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert "could not be written: the disk is full" in caplog.text
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_one_of_several_processes_leaves_no_word_of_a_stop_before_training(tiny_veri, tmp_path, monkeypatch):
+    def looked(*args, **options):
+        seen.append(signal.getsignal(signal.SIGTERM))
+        raise ValueError("enough")
+
+    seen = []
+    monkeypatch.setattr(distributed, "start", lambda: distributed.Group(rank=0, world_size=2))
+    monkeypatch.setattr(training, "DataManager", looked)
+    settings = {name: {} for name in training.sections()} | {"train": {"save_dir": str(tmp_path), "max_epoch": 1}}
+    with pytest.raises(ValueError, match="enough"):
+        training.train(settings)
+    assert seen == [signal.getsignal(signal.SIGTERM)], "torchrun sends it to all where one has failed"
 
 
 def a_bad_image_for_one(root, folder):

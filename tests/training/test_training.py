@@ -20,6 +20,7 @@ from torchreid_dfrst import checkpoint, config
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.embedding import embed
 from torchreid_dfrst.inference import extract, input_transform, open_network
+from torchreid_dfrst.loop.interrupt import EXIT_CODE, StoppedError
 from torchreid_dfrst.tensors import read_weights
 from torchreid_dfrst.training import build_model, build_optimizer, resolved, sections, train
 
@@ -332,3 +333,28 @@ def test_every_configuration_takes_a_step(path, tiny_veri, tmp_path, monkeypatch
     result = train(settings)
     assert result["step"] == 2 and 0 < result["metrics"]["veri776"]["mAP"] <= 1
     assert all(torch.isfinite(value).all() for value in saved[-1].values())
+
+
+def test_a_stopped_run_ends_with_a_code_of_its_own(monkeypatch, tmp_path, caplog):
+    def stopped(*args, **options):
+        raise StoppedError("stopped as asked after step 3")
+
+    monkeypatch.setattr("tools.train.train", stopped)
+    monkeypatch.setattr(sys, "argv", ["train.py", "train.save_dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == EXIT_CODE == 75
+    assert "stopped as asked after step 3" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["build_model", "DFRSTEngine.__init__"])
+@pytest.mark.parametrize(
+    "said", ["[enforce fail] DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory"]
+)
+def test_memory_that_runs_out_before_the_first_step_is_one_message_too(where, said, tiny_veri, tmp_path, monkeypatch):
+    def out_of_memory(*args, **options):
+        raise RuntimeError(f"{said}\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(f"torchreid_dfrst.training.{where}", out_of_memory)
+    with pytest.raises(OSError, match=r"memory ran out \(.*memory\): lower data.batch_size_train"):
+        train(small(tiny_veri, tmp_path))

@@ -39,26 +39,32 @@ class _Signal(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def stopping_at_once(marker: Path | None) -> Iterator[None]:
+def stopping_at_once(marker: Path) -> Iterator[None]:
     """Where nothing is to be saved, before the first step and after the last, SIGTERM and SIGINT end the run at once.
 
+    For a process that is alone: ``torchrun`` sends SIGTERM to all when one of them fails, too.
+
     Args:
-        marker: the file to leave, see ``MARKER``; None in all processes but the first.
+        marker: the file to leave, see ``MARKER``.
 
     Raises:
         StoppedError: a signal came.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
         raise _Signal(signal.Signals(number).name)
 
     before = _take_over(leave)
     try:
         yield
     except _Signal as received:
-        if marker is not None:
+        try:
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.write_text("before or after training\n", encoding="utf-8")
+        except OSError as error:
+            logger.error("%s could not be written: %s", marker, error)
         raise StoppedError(
             f"{received} received before or after training, where nothing is to be saved: go on with the same command "
             "and train.resume auto"

@@ -60,6 +60,6 @@ def _said(error: Exception) -> str | None:
     # what a loading process reports may come as another type than it quotes, NumPy's as a RuntimeError
     quoted = re.match(r"Caught \w*MemoryError ", lines[0])
     if not (quoted or isinstance(error, (MemoryError, torch.OutOfMemoryError))):
-        # PyTorch's allocator for the CPU
-        lines = [line for line in lines if "can't allocate memory" in line]
+        # PyTorch's allocator for the CPU, and CUDA itself where another job holds the GPU
+        lines = [line for line in lines if "can't allocate memory" in line or "CUDA error: out of memory" in line]
     return next(filter(None, reversed(lines)), None)

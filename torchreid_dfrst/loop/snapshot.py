@@ -184,7 +184,7 @@ def restore(engine: DFRSTEngine, path: Path) -> Mapping[str, Any]:
             f"{len(now['identities'])}, {now['seed']}): a resumed run needs the same"
         )
     _warn_of_changes(state["describe"].get("config", {}), engine.describe.get("config", {}))
-    if engine.sampler is not None and state.get("draw") != DRAW:
+    if engine.sampler is not None and engine.sampler.name == "RandomIdentitySampler" and state.get("draw") != DRAW:
         logger.warning(
             "%s was made by a version that may draw other batches from the same seed: the run goes on with those of "
             "this one%s, and will not end in the weights of an uninterrupted run",

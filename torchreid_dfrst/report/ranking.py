@@ -41,7 +41,7 @@ def ranked_lists(
     drawn = figure(1.15 * (columns + 1), 1.5 * count + 0.4)
     grid = drawn.subplots(count, columns + 1, squeeze=False)
     for row in range(count):
-        _cell(grid[row, 0], query.path[row], BLUE, f"query {query.identity[row]}\ncam {query.camera[row]}")
+        _cell(grid[row, 0], query.path[row], BLUE, f"query: vehicle {query.identity[row]}\ncam {query.camera[row]}")
         if rows:
             grid[row, 0].set_ylabel(rows[row], fontsize=8)
         for rank in range(columns):

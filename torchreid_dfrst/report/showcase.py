@@ -101,7 +101,7 @@ def show_attention(
     for row, (match, rank) in enumerate(zip(found.match[chosen], found.rank[chosen], strict=True)):
         paths += [str(query.path[row]), str(gallery.path[match])]
         labels += [
-            f"query {query.identity[row]}\ncam {query.camera[row]}",
+            f"query: vehicle {query.identity[row]}\ncam {query.camera[row]}",
             f"its match, rank {rank}\ncam {gallery.camera[match]}",
         ]
     maps = activations(model, paths, input_transform(about))
