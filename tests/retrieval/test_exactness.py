@@ -78,6 +78,21 @@ def test_values_between_which_float32_cannot_decide_are_judged_in_float64():
     np.testing.assert_array_equal(found.index, np.argsort(truth, axis=1, kind="stable")[:, :6])
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_so_many_of_them_that_rows_are_measured_whole_are_judged_by_differences_too(fused):
+    generator = np.random.default_rng(5)
+    centre = generator.normal(size=128)
+    x = unit(centre + 1e-6 * generator.normal(size=(500, 128)) * np.abs(centre))
+    table = generator.integers(0, 2, (500, 500)) * 1e-7
+    options = dict(transit=TableTransit(table), weight=1.0) if fused else {}
+    found = neighbors(x, x, 6, **options)
+    assert found.fallbacks == 500
+    truth = slow_distance(x, x, table, 1.0 if fused else 0.0)
+    np.testing.assert_array_equal(found.index, np.argsort(truth, axis=1, kind="stable")[:, :6])
+    listed = np.bincount(found.near_ties[:, 0], minlength=500)
+    assert (listed == 6).all(), "float32 can tell none of them apart"
+
+
 @given(st.integers(0, 10**6), st.integers(2, 40), st.integers(1, 6), st.sampled_from([1, 2, 3]), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_coarse_embeddings_with_ties(seed, count, k, levels, fused):

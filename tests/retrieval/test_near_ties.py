@@ -25,9 +25,10 @@ def around(distances, width=64):
 @pytest.mark.parametrize("options", [dict(precision="fp32"), dict(precision="bf16"), dict(method="faiss")])
 @pytest.mark.parametrize("weight", [0.0, 0.5])
 @pytest.mark.parametrize("nearest", [0.1, 0.3, 1.2])
-def test_gaps_below_the_resolution_are_listed_and_no_others(options, weight, nearest):
-    unsure = np.sqrt(nearest**2 + 4 * random_error(64)) - nearest
-    row, columns = around(nearest + unsure * np.array([0, 0.3, 3.3, 3.6, 7.6, 8.0]))
+@pytest.mark.parametrize("width", [8, 64])
+def test_gaps_below_the_resolution_are_listed_and_no_others(options, weight, nearest, width):
+    unsure = np.sqrt(nearest**2 + 4 * random_error(width)) - nearest
+    row, columns = around(nearest + unsure * np.array([0, 0.85, 3.3, 4.15, 7.6, 8.4]), width)
     transit = TableTransit(np.ones((1, 6)), low=1.0, high=1.0) if weight else None
     found = neighbors(row, columns, 5, transit=transit, weight=weight, device="cpu", **options)
     assert found.index.tolist() == [[0, 1, 2, 3, 4]]

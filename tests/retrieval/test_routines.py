@@ -14,6 +14,7 @@ from torchreid_dfrst.retrieval import (
     Reranking,
     distance,
     faiss_search,
+    jaccard_blocks,
     jaccard_distance,
     memory,
     neighbors,
@@ -55,8 +56,9 @@ def test_where_rounded_copies_do_not_fit_it_goes_on_in_float32(monkeypatch):
     found = neighbors(x, x, 9, memory_limit=limit)
     assert found.method == "torch, fp32"
     check(found, slow_distance(x, x))
-    with pytest.raises(ValueError, match="too small"):
-        neighbors(x, x, 9, memory_limit=limit, precision="bf16")
+    for job in (lambda **options: neighbors(x, x, 9, **options), lambda **options: jaccard_blocks(x, k1=9, **options)):
+        with pytest.raises(ValueError, match="too small"):
+            job(memory_limit=limit, precision="bf16")
 
 
 @pytest.mark.parametrize("allowed", ["highest", "high", "medium"])

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
 from scipy import sparse
 
-from torchreid_dfrst.retrieval import checks, memory
+from torchreid_dfrst.retrieval import checks
 from torchreid_dfrst.retrieval.encoding import encodings, step
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.jaccard import Shared
@@ -16,7 +17,7 @@ from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.mirrored import mirrored
 from torchreid_dfrst.retrieval.parameters import Parameters
 from torchreid_dfrst.retrieval.reciprocal import support_distances
-from torchreid_dfrst.retrieval.search import search
+from torchreid_dfrst.retrieval.search import planned, search
 from torchreid_dfrst.retrieval.stack import Stack, consecutive
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
@@ -87,11 +88,11 @@ def jaccard_blocks(
     if not 2 <= k1 <= len(embedding):
         raise ValueError(f"k1 is {k1} with {len(embedding)} images: between 2 and {len(embedding)}")
     checks.precision(precision)
-    count, width = embedding.shape
-    memory.search_plan(count, count, width, k1, memory_limit)
     fused = checks.fusion(transit, weight, (len(embedding), len(embedding)))
     fusion = Fusion(mirrored(transit, 0), weight) if fused and transit is not None else None
-    return JaccardBlocks(Stack(embedding), fusion, k1, k2, precision, memory_limit)
+    images, device = Stack(embedding), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    planned(images, images, k1, precision, device, memory_limit, fusion is not None)
+    return JaccardBlocks(images, fusion, k1, k2, precision, memory_limit)
 
 
 class JaccardBlocks(Iterator[tuple[slice, np.ndarray]]):

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.retrieval.full_precision import full_precision
-from torchreid_dfrst.retrieval.stack import Stack, tensor
+from torchreid_dfrst.retrieval.stack import Stack, consecutive, tensor
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
-CHUNK = 128
-"""Pairs whose embeddings are copied at once."""
+CHUNK = 1 << 16
+"""Numbers of embeddings that are copied at once."""
 CELLS = 1 << 18
 """Transit distances of one block that is made for some pairs in it."""
 
@@ -23,8 +23,7 @@ def exact(rows: Stack, columns: Stack, row: np.ndarray, column: np.ndarray) -> n
     Equal embeddings give exactly 0, and a pair gives the same number whichever way it was found.
     """
     result = np.empty(len(row))
-    for start in range(0, len(row), CHUNK):
-        part = slice(start, start + CHUNK)
+    for part in consecutive(0, len(row), max(1, CHUNK // rows.shape[1])):
         difference = rows.take(row[part]).astype(np.float64) - columns.take(column[part])
         result[part] = np.einsum("nd,nd->n", difference, difference)
     return np.sqrt(result)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.retrieval.full_precision import full_precision
-from torchreid_dfrst.retrieval.stack import Stack, tensor
+from torchreid_dfrst.retrieval.stack import Stack, consecutive, tensor
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,8 @@ SMALL = 2e10
 """Multiplications below which it is not worth finding out which routine is fastest."""
 SETTLING = 1e-4
 """Seconds a row that bfloat16 has to save to be used unasked: what its wider lists cost (4e-5 to 1e-4 measured)."""
+CELLS = 1 << 17
+"""Numbers of embeddings that are looked at in float64 at once."""
 SHARED = 0.2
 """Length from which on the mean of all embeddings is taken off before they are rounded to bfloat16."""
 
@@ -74,9 +76,10 @@ def float32_error(width: int) -> float:
 
     No partial sum is above 1, so each of the D additions rounds by at most ``u / 2``, u = 2**-24; ``8 u`` are for
     lengths that are off by up to ``checks.EXACT = 4 u``. Non-negative features and a routine that adds term after term
-    (oneDNN's) reach a quarter of it: their roundings do not cancel.
+    (oneDNN's) reach a quarter of it: their roundings do not cancel. Below 64 dimensions it is ``random_error``, so that
+    whatever counts as a near-tie is looked at.
     """
-    return (width / 2 + 8) * UNIT
+    return max((width / 2 + 8) * UNIT, random_error(width))
 
 
 def random_error(width: int) -> float:
@@ -110,6 +113,7 @@ class Products:
         routine, self.routine, self.reduced = choose(rows, columns, precision, device)
         self.name = f"{routine}, {'bf16' if self.reduced else 'fp32'}"
         self.error = float32_error(rows.shape[1])
+        self._at_once = max(16, CELLS // rows.shape[1])
         self._mean = _common(rows) if self.reduced else None
         if self._mean is not None:
             self._shift = self._along(rows), self._along(columns)
@@ -117,8 +121,10 @@ class Products:
         self._rows = self._place(rows)
         self._columns = self._rows if columns is rows else self._place(columns)
         if self.reduced:
-            (x, lost), (y, other) = self._lost(rows, self._rows), self._lost(columns, self._columns)
-            self.error += lost * y + x * other + 2.0**-8 * x * y
+            x, lost = self._lost(rows, self._rows)
+            y, other = (x, lost) if columns is rows else self._lost(columns, self._columns)
+            # without their mean, vectors and sums may be longer than 1
+            self.error += lost * y + x * other + (2.0**-8 + float32_error(rows.shape[1])) * x * y
         self._stacks = rows, columns
 
     def _place(self, stack: Stack) -> list[torch.Tensor]:
@@ -127,8 +133,8 @@ class Products:
             return [part.to(self.device) for part in parts]
         result = [torch.empty(part.shape, dtype=torch.bfloat16, device=self.device) for part in parts]
         for part, rounded in zip(parts, result, strict=True):
-            for start in range(0, len(part), 1024):
-                rounded[start : start + 1024] = self._centred(part[start : start + 1024])
+            for some in consecutive(0, len(part), self._at_once):
+                rounded[some] = self._centred(part[some])
         return result
 
     def _centred(self, rows: torch.Tensor) -> torch.Tensor:
@@ -138,7 +144,7 @@ class Products:
         """``x m - m m / 2`` of every row, float32."""
         assert self._mean is not None
         mean = self._mean.numpy().astype(np.float64)
-        parts = [part[start : start + 1024] @ mean for part in stack.parts for start in range(0, len(part), 1024)]
+        parts = [part[some] @ mean for part in stack.parts for some in consecutive(0, len(part), self._at_once)]
         along = np.concatenate(parts) - mean @ mean / 2
         return torch.from_numpy(along.astype(np.float32)).to(self.device)
 
@@ -146,9 +152,9 @@ class Products:
         """Largest length of a rounded vector and of what rounding took from one."""
         length = lost = 0.0
         for part, rounded in zip(stack.parts, placed, strict=True):
-            for start in range(0, len(part), 1024):
-                exact = self._centred(tensor(part[start : start + 1024]).double())
-                near = rounded[start : start + 1024].double().cpu()
+            for some in consecutive(0, len(part), self._at_once):
+                exact = self._centred(tensor(part[some]).double())
+                near = rounded[some].double().cpu()
                 length = max(length, float(near.norm(dim=1).max()), float(exact.norm(dim=1).max()))
                 lost = max(lost, float((exact - near).norm(dim=1).max()))
         return length * (1 + 1e-5), lost * (1 + 1e-5)

@@ -11,12 +11,41 @@ import torch
 from torchreid_dfrst.retrieval import checks, faiss_search
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.lists import Neighbors
-from torchreid_dfrst.retrieval.memory import rounded, search_plan
+from torchreid_dfrst.retrieval.memory import SearchPlan, rounded, search_plan
 from torchreid_dfrst.retrieval.products import choose
 from torchreid_dfrst.retrieval.stack import Stack
 from torchreid_dfrst.retrieval.tiles import Progress, Search, Sink, no_progress
 
 logger = logging.getLogger(__name__)
+
+
+def planned(
+    rows: Stack,
+    columns: Stack,
+    count: int,
+    precision: str,
+    place: torch.device,
+    memory_limit: int | None,
+    fused: bool,
+    flat: bool = False,
+) -> tuple[str, SearchPlan]:
+    """The precision of a search (``auto`` gives bfloat16 up where its copies do not fit) and its tiles.
+
+    Raises:
+        ValueError: the memory limit is too small to work in.
+    """
+    embeddings = len(rows) + (len(columns) if columns is not rows else 0)
+    size = len(rows), len(columns), rows.shape[1], count, memory_limit
+    if flat:
+        return precision, search_plan(*size, 4 * columns.shape[1] * len(columns), fused)
+    if choose(rows, columns, precision, place)[2]:
+        try:
+            return precision, search_plan(*size, rounded(embeddings, rows.shape[1], len(rows), count), fused)
+        except ValueError:
+            if precision != "auto":
+                raise
+        precision = "fp32"
+    return precision, search_plan(*size, fused=fused)
 
 
 def search(
@@ -63,19 +92,7 @@ def search(
         )
     able = room and fusion is None and sink is None and precision != "bf16"
     flat = method == "faiss" or (method == "auto" and gpus > 0 and able)
-    reduced = not flat and choose(rows, columns, precision, place)[2]
-    embeddings = len(rows) + (len(columns) if columns is not rows else 0)
-    held = 4 * columns.shape[1] * len(columns) if flat else 0
-    if reduced:
-        held = rounded(embeddings, rows.shape[1], len(rows), count)
-    size = len(rows), len(columns), rows.shape[1], count, memory_limit
-    try:
-        plan = search_plan(*size, held, fusion is not None)
-    except ValueError:
-        if precision != "auto" or not reduced:
-            raise
-        precision = "fp32"
-        plan = search_plan(*size, fused=fusion is not None)
+    precision, plan = planned(rows, columns, count, precision, place, memory_limit, fusion is not None, flat)
     job: Search
     if flat:
         job = faiss_search.FaissSearch(rows, columns, count, fusion=fusion, step=plan.step, gpus=gpus, spare=plan.spare)

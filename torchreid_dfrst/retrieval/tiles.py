@@ -83,6 +83,8 @@ class Search:
         self.products = Products(rows, columns, precision, device)
         reduced = self.products.reduced
         self.full = Products(rows, columns, "fp32", device) if reduced and self.sink else self.products
+        if self.spare is not None:
+            memory.trim()
         most = memory.most_candidates(len(rows), step, count, reduced, self.spare)
         self.near = Selection(len(rows), count, lambda level: self._window(-level), step, device, most)
         self.far = Selection(len(rows), 1, self._window, step, device, most) if reduced else None
@@ -280,12 +282,30 @@ class Search:
                     line += self.fusion.weight * self.fusion.transit.block(slice(i, i + 1), slice(0, len(back)))[0]
             self.farthest[batch] = distance.max(1)
             for line, i in zip(distance, batch, strict=True):
-                order = np.argsort(line, kind="stable")[: self.count + 1]
-                self.index[i], self.distance[i] = order[: self.count], line[order[: self.count]]
-                blur = self._blur(np.full(len(order), i), order, line[order])
-                close = np.flatnonzero(blurred(line[order], blur))
-                self.near_ties.append(np.stack([np.full(len(close), i), order[close], order[close + 1]], axis=1))
+                self._settle_whole(line, int(i))
         self.fallbacks += len(rows)
+
+    def _settle_whole(self, distance: np.ndarray, i: int) -> None:
+        """Write the list of a row from its distances to everything, whose squares are sums of float64 products."""
+        # 29 bits more than float32_error, and four such sums
+        square = 8 * self.rounding * 2.0**-29
+        high = 0.0 if self.fusion is None else self.fusion.high
+        error = square / np.maximum(distance - high, np.sqrt(square))
+        most = min(self.count + 1, len(distance))
+        column = np.flatnonzero(distance - error <= np.partition(distance + error, most - 1)[most - 1])
+        column = column[np.lexsort((column, distance[column]))]
+        row = np.zeros(len(column), dtype=np.int64)
+
+        def judge(row: np.ndarray, other: np.ndarray) -> np.ndarray:
+            return self._measure(row + i, other)
+
+        def blur(row: np.ndarray, other: np.ndarray, far: np.ndarray) -> np.ndarray:
+            return self._blur(row + i, other, far)
+
+        order, line, _ = settle(row, column, distance[column], error[column], most, 1, judge, blur)
+        self.index[i], self.distance[i] = order[0, : self.count], line[0, : self.count]
+        close = np.flatnonzero(blurred(line[0], blur(row[:most], order[0], line[0])))
+        self.near_ties.append(np.stack([np.full(len(close), i), order[0, close], order[0, close + 1]], axis=1))
 
     def _free(self) -> int | None:
         """Bytes that are free when no tile is held; None where memory does not matter."""
