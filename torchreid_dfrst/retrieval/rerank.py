@@ -92,7 +92,7 @@ class Reranking:
     Args:
         query: see ``rerank``.
         gallery: see ``rerank``.
-        parameters: see ``rerank``.
+        parameters: those of ``rerank``, in one; its defaults where nothing is given.
         transit: see ``rerank``.
         weight: see ``rerank``.
         precision: see ``rerank``.
@@ -112,7 +112,7 @@ class Reranking:
         self,
         query: np.ndarray,
         gallery: np.ndarray,
-        parameters: Parameters,
+        parameters: Parameters = Parameters(),  # noqa: B008  frozen
         transit: Transit | None = None,
         weight: float = 0.0,
         precision: str = "auto",
