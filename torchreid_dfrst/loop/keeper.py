@@ -97,9 +97,8 @@ class Keeper:
             if found is None:
                 logger.info("%s holds no checkpoint: starting from the beginning", self.folder)
             return found
-        if resume and Path(resume).resolve().parent == self.folder.resolve():
-            return Path(resume)
-        if resume and (checkpoint.all_steps(self.folder) or (self.folder.parent / RESULT).is_file()):
+        elsewhere = resume and Path(resume).resolve().parent != self.folder.resolve()
+        if elsewhere and (checkpoint.all_steps(self.folder) or (self.folder.parent / RESULT).is_file()):
             raise ValueError(
                 f"{resume} does not lie in {self.folder}, and {self.folder.parent} holds an earlier run: go on with "
                 "that one (train.resume auto), or choose another train.save_dir"

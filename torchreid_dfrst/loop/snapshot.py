@@ -227,9 +227,8 @@ def _kind_in(state: Mapping[str, Any], engine: DFRSTEngine) -> str:
         return str(state["optimizer_kind"])
     [saved, own] = (groups[0] for groups in (state["optimizer"]["param_groups"], engine.optimizer.param_groups))
     telling = ("betas", "amsgrad", "momentum", "nesterov", "alpha")
-    if all((name in saved) == (name in own) for name in telling) and bool(saved.get("amsgrad")) == bool(
-        own.get("amsgrad")
-    ):
+    alike = all((name in saved) == (name in own) for name in telling)
+    if alike and bool(saved.get("amsgrad")) == bool(own.get("amsgrad")):
         return _kind(engine)
     return f"of the settings {', '.join(name for name in telling if saved.get(name) not in (None, False))}"
 
@@ -274,5 +273,5 @@ def _warn_of_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         old, new = before.get(section, {}), now.get(section, {})
         for key in sorted({*old, *new}):
             if old.get(key) != new.get(key) and (section, key) != ("train", "resume"):
-                given, before_ = (repr(part[key]) if key in part else "left out" for part in (new, old))
-                logger.warning("resumed with %s.%s %s, it was %s", section, key, given, before_)
+                given = [repr(part[key]) if key in part else "left out" for part in (new, old)]
+                logger.warning("resumed with %s.%s %s, it was %s", section, key, *given)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
-import torch
 from scipy import sparse
 
 from torchreid_dfrst.retrieval import checks
@@ -17,7 +16,7 @@ from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.mirrored import mirrored
 from torchreid_dfrst.retrieval.parameters import Parameters
 from torchreid_dfrst.retrieval.reciprocal import support_distances
-from torchreid_dfrst.retrieval.search import planned, search
+from torchreid_dfrst.retrieval.search import placed, planned, search
 from torchreid_dfrst.retrieval.stack import Stack, consecutive
 from torchreid_dfrst.spatiotemporal.transit import Transit
 
@@ -90,8 +89,8 @@ def jaccard_blocks(
     checks.precision(precision)
     fused = checks.fusion(transit, weight, (len(embedding), len(embedding)))
     fusion = Fusion(mirrored(transit, 0), weight) if fused and transit is not None else None
-    images, device = Stack(embedding), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    planned(images, images, k1, precision, device, memory_limit, fusion is not None)
+    images = Stack(embedding)
+    planned(images, images, k1, precision, placed("auto"), memory_limit, fusion is not None)
     return JaccardBlocks(images, fusion, k1, k2, precision, memory_limit)
 
 
@@ -106,36 +105,26 @@ class JaccardBlocks(Iterator[tuple[slice, np.ndarray]]):
         self, images: Stack, fusion: Fusion | None, k1: int, k2: int, precision: str, memory_limit: int | None
     ):
         self.near: Neighbors | None = None
-        self._made = _blocks(images, fusion, k1, k2, precision, memory_limit, self._found)
-
-    def _found(self, near: Neighbors) -> None:
-        self.near = near
+        self._made = self._blocks(images, fusion, k1, k2, precision, memory_limit)
 
     def __next__(self) -> tuple[slice, np.ndarray]:
         """The next rows, and their distances ``(rows, N)`` float32."""
         return next(self._made)
 
+    def _blocks(
+        self, images: Stack, fusion: Fusion | None, k1: int, k2: int, precision: str, memory_limit: int | None
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        count, half = len(images), round(k1 / 2) + 1
+        near = search(images, images, k1, fusion=fusion, precision=precision, memory_limit=memory_limit)
+        self.near = near
+        logger.info("Jaccard distances by the definition of SpCL, %s: %d near-ties", near.method, len(near.near_ties))
 
-def _blocks(
-    images: Stack,
-    fusion: Fusion | None,
-    k1: int,
-    k2: int,
-    precision: str,
-    memory_limit: int | None,
-    found: Callable[[Neighbors], None],
-) -> Iterator[tuple[slice, np.ndarray]]:
-    count, half = len(images), round(k1 / 2) + 1
-    near = search(images, images, k1, fusion=fusion, precision=precision, memory_limit=memory_limit)
-    found(near)
-    logger.info("Jaccard distances by the definition of SpCL, %s: %d near-ties", near.method, len(near.near_ties))
+        def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
+            return np.asarray(support_distances(support, rows, near, images, fusion) ** 2)
 
-    def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
-        return np.asarray(support_distances(support, rows, near, images, fusion) ** 2)
-
-    blocks = images.blocks(step(k1, half))
-    (every,) = encodings(near.index, k1, half, k2, blocks, exponent, [slice(0, count)], memory_limit)
-    shared = Shared(every, every)
-    plan = shared.plan(k1, 0, memory_limit)
-    for rows in consecutive(0, count, min(64, plan.rows)):
-        yield rows, shared.distance(rows)
+        blocks = images.blocks(step(k1, half))
+        (every,) = encodings(near.index, k1, half, k2, blocks, exponent, [slice(0, count)], memory_limit)
+        shared = Shared(every, every)
+        plan = shared.plan(k1, 0, memory_limit)
+        for rows in consecutive(0, count, min(64, plan.rows)):
+            yield rows, shared.distance(rows)

@@ -78,9 +78,8 @@ def rerank_distances(
         place = np.searchsorted(entry["row"], np.arange(len(original)))[:, None] + np.arange(k1 + 1)
         index[block], value[block] = entry["column"][place], -entry["value"][place]
         ends = np.unique([parameters.k2, parameters.half, k1 + 1])
-        after = np.append(entry, np.array([(-1, 0, 0)], entry.dtype))[
-            place[:, -1] + 1
-        ]  # the first that is left out, if kept
+        # the first that is left out, if it was kept
+        after = np.append(entry, np.array([(-1, 0, 0)], entry.dtype))[place[:, -1] + 1]
         beyond = np.where(after["row"] == entry["row"][place[:, 0]], -after["value"], np.inf)[:, None]
         unsure += (block.start + np.flatnonzero(_undecided(np.hstack([value[block], beyond]), ends))).tolist()
     _warn(unsure, count)

@@ -15,9 +15,6 @@ STEP, SPAN = 1024, 4
 
 LADDER = ((STEP, SPAN), (512, 4), (256, 4), (128, 4), (64, 4), (64, 1), (16, 1))
 
-ROW = 28
-"""Bytes of a number of an embedding that is measured against everything: itself, in float64, doubled and squared."""
-
 LEAST_COLUMNS = 64
 """Columns in float64 at once where memory is scarce."""
 
@@ -53,7 +50,7 @@ def tile(rows: int, columns: int, width: int, fused: bool = False) -> int:
 
 def whole(columns: int, width: int) -> int:
     """Bytes in which one row is measured against everything (see ``whole_rows``)."""
-    return 80 * columns + 32 * columns + 16 * width * LEAST_COLUMNS + ROW * width
+    return _aside(columns, width, LEAST_COLUMNS) + _each(columns, width)
 
 
 def whole_rows(columns: int, width: int, free: int | None) -> tuple[int, int]:
@@ -61,7 +58,17 @@ def whole_rows(columns: int, width: int, free: int | None) -> tuple[int, int]:
     if free is None:
         return 64, 2048
     part = max(LEAST_COLUMNS, min(2048, free // 4 // (16 * width)))
-    return max(1, min(64, (free - 80 * columns - 16 * width * part) // (32 * columns + ROW * width))), part
+    return max(1, min(64, (free - _aside(columns, width, part)) // _each(columns, width))), part
+
+
+def _aside(columns: int, width: int, part: int) -> int:
+    """Bytes beside rows that are measured against everything: what one is settled in, and columns in float64."""
+    return 80 * columns + 16 * width * part
+
+
+def _each(columns: int, width: int) -> int:
+    """Bytes of one such row: its distances, and its embedding itself, in float64, doubled and squared."""
+    return 32 * columns + 28 * width
 
 
 def most_candidates(rows: int, block: int, count: int, reduced: bool, spare: int | None) -> int:

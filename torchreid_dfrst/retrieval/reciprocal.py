@@ -6,12 +6,10 @@ import numpy as np
 from scipy import sparse
 
 from torchreid_dfrst.retrieval import pairs
+from torchreid_dfrst.retrieval.appearance import CLOSE
 from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.stack import Stack
-
-CLOSE = 0.1
-"""Appearance distance below which pairs are measured again in float64 (see ``appearance.CLOSE``)."""
 
 
 class Sets:

@@ -19,7 +19,7 @@ from torchreid_dfrst.retrieval.mirrored import mirrored
 from torchreid_dfrst.retrieval.parameters import POWER, Parameters
 from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.reciprocal import support_distances
-from torchreid_dfrst.retrieval.search import search
+from torchreid_dfrst.retrieval.search import placed, search
 from torchreid_dfrst.retrieval.stack import Stack, alike, consecutive, repeated, write_equals
 from torchreid_dfrst.retrieval.tiles import Progress, no_progress
 from torchreid_dfrst.spatiotemporal.transit import Transit
@@ -132,7 +132,7 @@ class Reranking:
         if self.fusion is not None and parameters.on == "fused":
             self.inside = Fusion(mirrored(self.fusion.transit, self.queries), weight)
         self.stack = Stack(query, gallery)
-        self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+        self.device = placed(device)
         self.original = np.empty((self.queries, len(gallery)), dtype=np.float32) if keep else None
         start = time.perf_counter()
         self.near = search(

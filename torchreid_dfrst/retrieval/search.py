@@ -19,6 +19,11 @@ from torchreid_dfrst.retrieval.tiles import Progress, Search, Sink, no_progress
 logger = logging.getLogger(__name__)
 
 
+def placed(device: str) -> torch.device:
+    """Where products are made: ``"cpu"``, or a GPU if there is one."""
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def planned(
     rows: Stack,
     columns: Stack,
@@ -80,7 +85,7 @@ def search(
         raise KeyError(f"no device {device!r}: 'auto', 'cpu' or 'cuda'")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is 'cuda', but torch finds no GPU: take 'auto' or 'cpu'")
-    place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    place = placed(device)
     gpus = faiss_search.gpus(device)
     room = faiss_search.has_room(count, len(columns), gpus)
     if method == "faiss" and precision == "bf16":
