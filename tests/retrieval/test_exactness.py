@@ -60,6 +60,20 @@ def test_thousands_of_equal_images_fall_back_and_are_counted(precision):
     check(found, slow_distance(x, x))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("copies", "limit"), [(1500, SMALL), (4200, None)])
+def test_thousands_of_equal_images_are_let_go_again_where_nearer_ones_follow(copies, limit, precision):
+    x, _ = clusters(60, seed=3)
+    generator = np.random.default_rng(3)
+    far = unit(generator.normal(size=(1, x.shape[1])))
+    near = unit(np.repeat(x[:20], 10, axis=0) + 0.02 * generator.normal(size=(200, x.shape[1])))
+    y = np.concatenate([np.repeat(far, copies, axis=0), near])
+    found = neighbors(x[:20], y, 4, precision=precision, memory_limit=limit)
+    assert found.fallbacks == 0
+    check(found, slow_distance(x[:20], y))
+    assert neighbors(x[:20], y[:copies], 4, precision=precision, memory_limit=limit).fallbacks == 20
+
+
 def test_near_ties_are_listed():
     x, _ = clusters(50, 16, seed=4)
     near = x[:1] + np.float32(1e-7)
@@ -109,22 +123,47 @@ def test_coarse_embeddings_with_ties(seed, count, k, levels, fused):
         check(found, slow)
 
 
-@given(st.integers(0, 10**6), st.integers(1, 70), st.integers(1, 5), st.booleans())
-@settings(max_examples=60, deadline=None)
-def test_selection_keeps_the_largest_of_any_matrix(seed, columns, count, down):
+@given(st.integers(0, 10**6), st.integers(1, 70), st.integers(1, 5), st.integers(0, 70), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_selection_keeps_the_largest_of_any_matrix_or_says_that_it_may_lack_some(seed, columns, count, spare, down):
     import torch
 
     generator = np.random.default_rng(seed)
     value = generator.integers(0, 9, (7, columns)).astype(np.float32)
     count = min(count, columns)
-    chosen = Selection(7, count, torch.zeros_like, 7, torch.device("cpu"), most=columns)
+    chosen = Selection(7, count, torch.zeros_like, 7, torch.device("cpu"), most=count + spare)
     for start in range(0, columns, 33):
         tile = torch.from_numpy(value[:, start : start + 33].copy())
         chosen.offer(slice(0, 7), start, tile.t().contiguous() if down else tile, down)
     entry = chosen.finish(slice(0, 7))
-    for i in range(7):
+    crowded = chosen.crowded(slice(0, 7))
+    assert (np.bincount(entry["row"], minlength=7) <= count + spare).all()
+    for i in np.flatnonzero(~crowded):
         order = np.lexsort((np.arange(columns), -value[i]))[:count]
         assert entry["column"][entry["row"] == i][:count].tolist() == order.tolist()
+    if count + spare >= columns:
+        assert not crowded.any()
+
+
+@pytest.mark.parametrize("equal", [40, 400], ids=["in a few groups", "in more groups than a row may have candidates"])
+def test_larger_values_make_up_for_those_that_were_let_go(equal):
+    import torch
+
+    chosen = Selection(2, 3, torch.zeros_like, 2, torch.device("cpu"), most=20)
+    chosen.offer(slice(0, 2), 0, torch.zeros(2, equal))
+    chosen.offer(slice(0, 2), equal, torch.tensor([[0.0, 1, 2, 3], [0, 0, 1, 2]]))
+    entry = chosen.finish(slice(0, 2))
+    assert chosen.crowded(slice(0, 2)).tolist() == [False, True]
+    assert entry["column"][entry["row"] == 0].tolist() == [equal + 3, equal + 2, equal + 1]
+
+
+def test_a_row_whose_best_values_are_too_many_is_given_up():
+    import torch
+
+    chosen = Selection(1, 2, torch.zeros_like, 1, torch.device("cpu"), most=8)
+    chosen.offer(slice(0, 1), 0, (torch.arange(64)[None] % 4 == 0).float())  # all in one of four groups
+    assert len(chosen.finish(slice(0, 1))) == 0
+    assert chosen.crowded(slice(0, 1)).all()
 
 
 def test_copies_are_found_across_parts():

@@ -20,6 +20,8 @@ class Selection:
 
     Values are known up to an error: what may belong is everything above the ``count``-th largest value seen minus a
     window. Tiles are first reduced to maxima of groups; only groups whose maximum is high enough are looked into.
+    A row with more candidates than memory is planned for (thousands of equal images, say) lets the lower ones go. It is
+    crowded as long as one of those may belong; larger values that come later can make up for it.
 
     Args:
         rows: number of rows.
@@ -27,7 +29,7 @@ class Selection:
         window: from the ``count``-th largest value (any tensor of them) to how far below it a value still may belong.
         step: rows per block; entries are kept by block.
         device: where the tiles are.
-        most: a row with more candidates (one of thousands of equal images, say) is marked as crowded and given up.
+        most: candidates that one row may have.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class Selection:
         self.entries: dict[int, list[np.ndarray]] = {}
         self.full: dict[int, int] = {}
         self.most = most
-        self.crowded = np.zeros(rows, dtype=bool)
+        self.floor = np.full(rows, -np.inf, dtype=np.float32)  # lower values were let go
 
     def offer(self, rows: slice, first_column: int, tile: torch.Tensor, down: bool = False) -> None:
         """Take in the values of ``rows`` and the columns from ``first_column`` on.
@@ -64,12 +66,13 @@ class Selection:
             highest = torch.cat([tile[:, :whole].unflatten(1, (width, groups)).amax(1), tile[:, whole:]], dim=1)
         best = torch.cat([self.best[rows], highest], dim=1).topk(self.count, dim=1, sorted=False).values
         self.best[rows] = best
-        level = best.amin(1)
-        level -= self.window(level)
+        level = self._level(rows)
         above = highest >= level[:, None]
-        self.crowded[rows] |= (above.sum(1) > self.most).cpu().numpy()
-        if self.crowded[rows].any():
-            above[torch.from_numpy(self.crowded[rows])] = False
+        often = (above.sum(1) > self.most).cpu().numpy()
+        if often.any():
+            self.floor[rows][often] = just_above(best.amin(1).cpu().numpy()[often])
+            level = self._level(rows)
+            above = highest >= level[:, None]
         row, group = above.nonzero(as_tuple=True)
         for part in consecutive(0, len(row), max(1, tile.numel() // (LOOKED * width))):
             self._look(rows, first_column, tile, down, level, row[part], group[part], width)
@@ -104,16 +107,25 @@ class Selection:
             width //= 2
         return width
 
+    def _needed(self, rows: slice) -> torch.Tensor:
+        """From which value on one may belong."""
+        level = self.best[rows].amin(1)
+        return level - self.window(level)
+
+    def _level(self, rows: slice) -> torch.Tensor:
+        """From which value on one is kept."""
+        needed = self._needed(rows)
+        return torch.maximum(needed, torch.from_numpy(self.floor[rows]).to(needed.device))
+
+    def crowded(self, rows: slice) -> np.ndarray:
+        """Which rows of a block have let go of values that may belong."""
+        return self.floor[rows] > self._needed(rows).cpu().numpy()
+
     def _append(self, rows: slice, row: np.ndarray, column: np.ndarray, value: np.ndarray) -> None:
-        often = np.bincount(row, minlength=rows.stop - rows.start) > self.most
-        if often.any() or self.crowded[rows].any():
-            self.crowded[rows] |= often
-            keep = ~self.crowded[rows][row]
-            row, column, value = row[keep], column[keep], value[keep]
         entry = np.empty(len(row), dtype=ENTRY)
         entry["row"], entry["column"], entry["value"] = row, column, value
         held = self.entries.setdefault(rows.start, [])
-        held.append(entry)
+        held.append(self._thinned(rows, entry))
         if sum(map(len, held)) > self.full.get(rows.start, 0):
             kept = self._alive(rows)
             self.entries[rows.start] = [kept]
@@ -125,13 +137,18 @@ class Selection:
         held = self.entries.pop(rows.start, [])
         entry = np.concatenate(held) if held else np.empty(0, dtype=ENTRY)
         del held
-        level = self.best[rows].amin(1)
-        level -= self.window(level)
-        entry = entry[entry["value"] >= level.cpu().numpy()[entry["row"]]]
-        often = np.bincount(entry["row"], minlength=rows.stop - rows.start) > self.most
-        if often.any():
-            self.crowded[rows] |= often
-            entry = entry[~often[entry["row"]]]
+        entry = entry[entry["value"] >= self._level(rows).cpu().numpy()[entry["row"]]]
+        return self._thinned(rows, entry)
+
+    def _thinned(self, rows: slice, entry: np.ndarray) -> np.ndarray:
+        """Entries of a block; a row with too many lets go of those up to its ``count``-th best, and else of all."""
+        for last in (False, True):
+            often = np.bincount(entry["row"], minlength=rows.stop - rows.start) > self.most
+            if not often.any():
+                break
+            # groups hide values: there may be more above this one than ``count``
+            self.floor[rows][often] = np.inf if last else just_above(self.best[rows].amin(1).cpu().numpy()[often])
+            entry = entry[entry["value"] >= self.floor[rows][entry["row"]]]
         return entry
 
     def finish(self, rows: slice) -> np.ndarray:
@@ -139,6 +156,11 @@ class Selection:
         entry = self._alive(rows)
         self.full.pop(rows.start, None)
         return entry[falling(entry["row"], entry["value"], entry["column"])]
+
+
+def just_above(value: np.ndarray) -> np.ndarray:
+    """The next larger float32 of each."""
+    return np.nextafter(value, np.float32(np.inf))
 
 
 def falling(row: np.ndarray, value: np.ndarray, column: np.ndarray) -> np.ndarray:

@@ -177,8 +177,8 @@ class Search:
         self._conclude(block, row, column, distance, self._crowded(block))
 
     def _crowded(self, block: slice) -> np.ndarray:
-        """Which rows of a block have more candidates than one may have."""
-        return np.asarray(self.near.crowded[block] | (self.far is not None and self.far.crowded[block]))
+        """Which rows of a block had more candidates than one may have, and may lack some of them."""
+        return self.near.crowded(block) | (self.far.crowded(block) if self.far is not None else False)
 
     def _conclude(
         self, block: slice, row: np.ndarray, column: np.ndarray, distance: np.ndarray, crowded: np.ndarray
