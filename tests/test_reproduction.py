@@ -231,6 +231,15 @@ def test_rows_start_from_the_pre_trained_body(small, tmp_path):
     assert osnet_body["model"]["name"] == "osnet_x1_0"
 
 
+def test_a_wrong_folder_is_said_before_a_body_is_pre_trained(small, tmp_path):
+    made, asked = small
+    body = {"draw": {"identities": 8, "cameras": 4, "seed": 5}, "training": made.preset.training}
+    other = Harness(replace(made.preset, draw=None, body=body), tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        other.train("dfrst_resnet18")
+    assert not asked
+
+
 def test_a_stopped_training_says_how_to_go_on(small, monkeypatch, tmp_path, caplog):
     def stop(*_):
         raise StoppedError("stopped after step 3")
@@ -277,7 +286,9 @@ def test_presets_are_read_strictly(name, tmp_path):
     ("words", "message"),
     [
         (["XX"], "no table 'XX'"),
-        (["II", "--seeds", "0"], "--seeds is 0"),
+        (["II", "--seeds", "-1"], "--seeds is -1"),
+        (["II", "--page", "none.md"], "no page at none.md"),
+        (["II", "--page", CONFIGS / "city.yaml"], "no place for the table: write <!-- table II -->"),
         (["II", "--config", CONFIGS / "veri776.yaml"], "--root"),
     ],
 )

@@ -24,7 +24,7 @@ from torchreid_dfrst.loop.interrupt import EXIT_CODE, StoppedError
 from torchreid_dfrst.names import nearest
 from torchreid_dfrst.report.reproduction import of_a_run, pictures, put_beside
 from torchreid_dfrst.reproduction import TABLES, Harness, Preset
-from torchreid_dfrst.reproduction.result import markdown, measure, put_into, save
+from torchreid_dfrst.reproduction.result import around, markdown, measure, put_into, save
 from torchreid_dfrst.reproduction.tables import ALIASES
 
 
@@ -47,14 +47,18 @@ def main() -> int | None:
     preset = Preset.load(args.config)
     seeds = range(preset.seeds if args.seeds is None else args.seeds)
     if not seeds:
-        raise ValueError(f"--seeds is {len(seeds)}: how many trainings of each row, 1 or more")
+        raise ValueError(f"--seeds is {args.seeds}: how many trainings of each row, 1 or more")
     if args.lists < 1:
         raise ValueError(f"--lists is {args.lists}: how many queries to draw, 1 or more")
+    names = list(dict.fromkeys(one for word in names for one in (TABLES if word == "all" else [word])))
+    for name in names if args.page else []:
+        if name != "pictures":
+            around(args.page, name)  # before hours of training
     out = args.out or Path("runs/reproduce") / args.config.stem
     with logging_redirect_tqdm():
         try:
             harness = Harness(preset, args.root, out, tqdm, command_line(sys.argv))
-            for name in dict.fromkeys(one for word in names for one in (TABLES if word == "all" else [word])):
+            for name in names:
                 written: list[Path] = []
                 if name == "pictures":
                     drawn = of_a_run(harness, out / "pictures", args.lists)

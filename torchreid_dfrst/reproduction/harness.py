@@ -94,6 +94,7 @@ class Harness:
             change or {},
             {"train": {"seed": seed}},
         )
+        self._fingerprint(self.root, settings["data"])  # a wrong folder is said before a body is pre-trained for hours
         body = self._body(network)
         if body is not None:
             settings = merge(settings, {"model": {"weights": str(body / "weights.safetensors"), "pretrained": False}})

@@ -131,14 +131,27 @@ def put_into(page: Path, result: Mapping[str, Any]) -> None:
     """Replace what stands between ``<!-- table NAME -->`` and ``<!-- end -->`` on a page.
 
     Raises:
-        ValueError: the page has no such place.
+        ValueError, FileNotFoundError: as ``around`` raises them.
     """
-    text = page.read_text(encoding="utf-8")
-    start, end = f"<!-- table {result['table']} -->\n", "<!-- end -->"
-    if start not in text or end not in text.split(start, 1)[1]:
+    before, after = around(page, result["table"])
+    page.write_text(f"{before}{markdown(result)}\n{after}", encoding="utf-8")
+
+
+def around(page: Path, table: str) -> tuple[str, str]:
+    """What stands on a page before and after the place of a table, the place's two marks included.
+
+    Raises:
+        ValueError: the page has no such place.
+        FileNotFoundError: there is no such page.
+    """
+    if not page.is_file():
+        raise FileNotFoundError(f"no page at {page}: give --page a file that has a place for each table")
+    start, end = f"<!-- table {table} -->\n", "<!-- end -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
         raise ValueError(f"{page} has no place for the table: write {start.strip()} and {end} on lines of their own")
-    before, rest = text.split(start, 1)
-    page.write_text(f"{before}{start}{markdown(result)}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
+    return before + start, end + after
 
 
 def _cards(harness: Harness, row: Row, seed: int) -> list[Card]:
