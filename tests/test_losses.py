@@ -118,12 +118,41 @@ def test_the_total_is_the_weighted_sum_of_the_means_over_branches():
     torch.testing.assert_close(summed.total, parts.cross_entropy + 2.0 * 6 * parts.triplet, **EXACT)
 
 
+def test_branches_may_weigh_differently_in_either_term():
+    logits, features = [normal(6, 3, seed=1), normal(6, 3, seed=2)], [normal(6, 4, seed=3), normal(6, 9, seed=4)]
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    first, second = (naive_cross_entropy(x, labels, 0.1) for x in logits)
+    weighted = DFRSTLoss(cross_entropy_branches=[3, 1])(logits, features, labels)
+    torch.testing.assert_close(float(weighted.cross_entropy), (3 * first + second) / 4)
+    torch.testing.assert_close(weighted.triplet, DFRSTLoss()(logits, features, labels).triplet, **EXACT)
+    alone = DFRSTLoss(triplet_branches=[0, 2])(logits, features, labels)
+    torch.testing.assert_close(alone.triplet, naive_triplet(features[1], labels, 1.2), **EXACT)
+    torch.testing.assert_close(float(alone.cross_entropy), (first + second) / 2)
+
+
+def test_a_branch_of_weight_0_keeps_a_gradient_of_0():
+    features = [normal(4, 2, seed=1).requires_grad_(), normal(4, 2, seed=2).requires_grad_()]
+    loss = DFRSTLoss(triplet_branches=[1, 0], margin=100.0)
+    loss([normal(4, 2)], features, torch.tensor([0, 0, 1, 1])).total.backward()
+    assert features[0].grad.abs().sum() > 0
+    assert features[1].grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("name", ["cross_entropy_branches", "triplet_branches"])
+def test_one_weight_for_each_branch(name):
+    with pytest.raises(ValueError, match=f"{name} has 3 weights, the network 1 branches"):
+        DFRSTLoss(**{name: [1, 1, 1]})([normal(2, 3)], [normal(2, 4)], torch.tensor([0, 1]))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"triplet_weight": -0.1}, "triplet_weight is -0.1"),
         ({"margin": float("nan")}, "margin is nan"),
         ({"epsilon": 1.5}, "epsilon is 1.5: 0 or more, at most 1"),
+        ({"cross_entropy_branches": [1, -1]}, "cross_entropy_branches is -1"),
+        ({"triplet_branches": [1, float("inf")]}, "triplet_branches is inf"),
+        ({"triplet_branches": [0, 0]}, r"triplet_branches is \[0, 0\]: at least one branch"),
         ({"reduction": "median"}, "'median': one of mean, sum"),
     ],
 )

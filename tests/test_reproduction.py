@@ -76,7 +76,7 @@ def test_one_network_is_one_run_in_every_table(folder):
 def test_the_price_of_each_network_stands_beside_it(folder):
     costs = json.loads((folder / "tables" / "peers.json").read_text())["costs"]["networks"]
     assert set(costs) == {"baseline_resnet18", "prn_resnet18", "osnet_x1_0", "pcb_p4", "bot_resnet18", "dfrst_resnet18",
-                          "dfrst_plus_resnet18"}  # fmt: skip
+                          "dfrst_plus_resnet18", "dfrst_plus"}  # fmt: skip
     # torchvision's ResNet-18 without its classifier; 1.81 GMAC at 224 x 224 are 0.15 at 64 x 64
     assert costs["baseline_resnet18"]["parameters_inference"] == 11_176_512
     assert costs["baseline_resnet18"]["macs"] == pytest.approx(1.81e9 * (64 / 224) ** 2, rel=0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -93,20 +94,30 @@ class LossParts(NamedTuple):
 class DFRSTLoss(nn.Module):
     """``cross entropy + triplet_weight * triplet`` (Eq. 1), each the mean over the branches.
 
-    The paper does not say how several heads share one loss; the mean is also what torchreid's engines take.
+    The paper does not say how several heads share one loss; the mean is also what torchreid's engines take. Weights
+    make it a weighted mean. ``dfrst`` has 14 branches, in the order of its ``branches``: ``[1, 1, 0, ..., 0]`` as
+    ``triplet_branches`` leaves the 12 parts to the cross entropy, as PCB does.
 
     Args:
         triplet_weight: the paper's lambda, ``>= 0``.
         margin: see ``batch_hard_triplet``.
         epsilon: see ``smoothed_cross_entropy``, in ``[0, 1]``.
         reduction: see ``batch_hard_triplet``.
+        cross_entropy_branches: weight of each branch in the mean, ``>= 0`` and not all 0; None weighs them the same.
+        triplet_branches: likewise.
 
     Raises:
         ValueError: a number out of its range or an unknown reduction.
     """
 
     def __init__(
-        self, triplet_weight: float = 0.4, margin: float = 1.2, epsilon: float = 0.1, reduction: str = "mean"
+        self,
+        triplet_weight: float = 0.4,
+        margin: float = 1.2,
+        epsilon: float = 0.1,
+        reduction: str = "mean",
+        cross_entropy_branches: Sequence[float] | None = None,
+        triplet_branches: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         within("triplet_weight", triplet_weight)
@@ -115,6 +126,8 @@ class DFRSTLoss(nn.Module):
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction is {reduction!r}: one of {', '.join(REDUCTIONS)}")
         self.triplet_weight, self.margin, self.epsilon, self.reduction = triplet_weight, margin, epsilon, reduction
+        self.cross_entropy_branches = _checked("cross_entropy_branches", cross_entropy_branches)
+        self.triplet_branches = _checked("triplet_branches", triplet_branches)
 
     def forward(
         self,
@@ -133,7 +146,8 @@ class DFRSTLoss(nn.Module):
                 processes, triplets are mined among the images of all of them.
 
         Raises:
-            ValueError: a label outside of ``[0, K)``; on a GPU, where looking would wait for it, CUDA's own error.
+            ValueError: a label outside of ``[0, K)`` (on a GPU, where looking would wait for it, CUDA's own error), or
+                other than one weight for each branch.
         """
         classes = logits[0].shape[1]
         if labels.device.type == "cpu" and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
@@ -142,10 +156,41 @@ class DFRSTLoss(nn.Module):
                 "relabel the training identities 0, 1, 2, ..., over all sources together, and build the network with "
                 "their number"
             )
-        cross_entropy = torch.stack([smoothed_cross_entropy(x, labels, self.epsilon) for x in logits]).mean()
         mined = labels if feature_labels is None else feature_labels
-        triplet = torch.stack([batch_hard_triplet(x, mined, self.margin, self.reduction) for x in features]).mean()
+        cross_entropy = _mean(
+            [smoothed_cross_entropy(x, labels, self.epsilon) for x in logits],
+            self.cross_entropy_branches,
+            "cross_entropy_branches",
+        )
+        triplet = _mean(
+            [batch_hard_triplet(x, mined, self.margin, self.reduction) for x in features],
+            self.triplet_branches,
+            "triplet_branches",
+        )
         return LossParts(cross_entropy + self.triplet_weight * triplet, cross_entropy, triplet)
+
+
+def _checked(what: str, weights: Sequence[float] | None) -> tuple[float, ...] | None:
+    if weights is None:
+        return None
+    for weight in weights:
+        within(what, weight, below=math.inf)
+    if not sum(weights):
+        raise ValueError(f"{what} is {list(weights)!r}: at least one branch needs a weight above 0")
+    return tuple(weights)
+
+
+def _mean(losses: Sequence[torch.Tensor], weights: tuple[float, ...] | None, what: str) -> torch.Tensor:
+    stacked = torch.stack(list(losses))
+    if weights is None:
+        return stacked.mean()
+    if len(weights) != len(losses):
+        raise ValueError(
+            f"{what} has {len(weights)} weights, the network {len(losses)} branches: give one weight for each, in the "
+            "order of the network's `branches`"
+        )
+    # a branch of weight 0 stays in the graph: with several processes every parameter must have a gradient
+    return (stacked * stacked.new_tensor(weights)).sum() / sum(weights)
 
 
 def _at_least_float32(x: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,9 @@ from typing import Any
 from torchreid_dfrst.config import Config
 from torchreid_dfrst.reproduction.preset import merge
 
+STREAMS, PARTS = [1, 1], 12
+AS_DIVISION = [4, 4] + [1] * PARTS  # of 4 parts
+
 # one change each; sections of training on top of the paper's setting
 CHANGES: dict[str, Mapping[str, Any]] = {
     "branches of length 1": {"model": {"normalise_branches": True}},
@@ -24,10 +27,15 @@ CHANGES: dict[str, Mapping[str, Any]] = {
     "all layers at 7e-4": {"optim": {"lr": 7e-4}},
     "lambda 1": {"loss": {"triplet_weight": 1.0}},
     "warm-up of 4 epochs": {"scheduler": {"warmup_epoch": 4}},
+    "height and channel divided, width not": {"model": {"divisions": ["height", "channel"]}},
+    "triplet loss on the two whole-image branches alone": {"loss": {"triplet_branches": STREAMS + [0] * PARTS}},
+    "losses of the two streams weigh as much as a division's": {
+        "loss": {"cross_entropy_branches": AS_DIVISION, "triplet_branches": AS_DIVISION},
+    },
 }
 # those that helped, in the order in which they are added to one another; ``models.factories.PLUS`` has the networks'
 # options among them, and the rows of ``dfrst_plus`` are trained with the rest
-HELPED: tuple[str, ...] = ("all layers at 7e-4", "lambda 1", "branches of length 1")
+HELPED: tuple[str, ...] = ("all layers at 7e-4", "lambda 1", "warm-up of 4 epochs", "branches of length 1")
 
 
 def together(labels: Sequence[str]) -> Config:

@@ -206,15 +206,20 @@ def spacetime_weights(preset: Preset) -> list[Row]:
 
 
 def peers(preset: Preset) -> list[Row]:
-    """Networks in one harness: same data, budget, augmentation and seeds."""
-    return _two_rankings([_with_body(name, preset) for name in (*preset.peers, *OURS)], {})
+    """Networks in one harness: same data, budget, augmentation and seeds.
+
+    ``dfrst_plus`` also stands there with ResNet-50, as PCB brings that body whatever the preset's.
+    """
+    names = [_with_body(name, preset) for name in (*preset.peers, *OURS)]
+    return _two_rankings(list(dict.fromkeys([*names, "dfrst_plus"])), {})
 
 
 def changes(preset: Preset) -> list[Row]:
     """One change to DFR-ST at a time, judged on training identities that are held out."""
     named: dict[str, tuple[str, Mapping[str, Any]]] = {"bot": ("bot", {}), "dfrst": ("dfrst", {})}
-    # a rate is no invention of ours: would the peer gain by it as well?
+    # a rate and a warm-up are no inventions of ours: would the peer gain by them as well?
     named[f"bot, {FASTER}"] = ("bot", what_helps.CHANGES[FASTER])
+    named["bot, trained as dfrst_plus"] = ("bot", what_helps.training(what_helps.HELPED))
     named |= {label: ("dfrst", change) for label, change in what_helps.rows(what_helps.HELPED).items()}
     return [
         Row(label, preset.network(network), merge(preset.selection, change), held_out=True)
