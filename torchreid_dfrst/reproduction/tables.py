@@ -16,7 +16,8 @@ LOGNORMAL = {"spacetime": {"model": "lognormal", "weight": 0.2}}
 WITHOUT = {"spacetime": {"model": None}}
 COARSE = {"model": {"fine": False, "divisions": [], "attention": "none"}}
 OURS = ("dfrst", "dfrst_plus")
-FASTER = "all layers at 7e-4"
+FASTER, ALIKE = "all layers at 7e-4", "trained as dfrst_plus"
+TRAINED_ALIKE = ("pcb_p4", "bot")
 BEST_PEER, WITHOUT_ST = "the best peer", "the same network without space and time"
 SPACETIME = {
     "STR [16]": "provid",
@@ -208,10 +209,16 @@ def spacetime_weights(preset: Preset) -> list[Row]:
 def peers(preset: Preset) -> list[Row]:
     """Networks in one harness: same data, budget, augmentation and seeds.
 
-    ``dfrst_plus`` also stands there with ResNet-50, as PCB brings that body whatever the preset's.
+    ``dfrst_plus`` also stands there with ResNet-50, as PCB brings that body whatever the preset's; and peers stand
+    there once more with the rate, lambda and warm-up of ``dfrst_plus``, which are no part of the network.
     """
-    names = [_with_body(name, preset) for name in (*preset.peers, *OURS)]
-    return _two_rankings(list(dict.fromkeys([*names, "dfrst_plus"])), {})
+    entries: dict[str, tuple[str, Mapping[str, Any]]]
+    entries = {name: (name, {}) for name in (_with_body(name, preset) for name in preset.peers)}
+    for name in (_with_body(name, preset) for name in TRAINED_ALIKE if name in preset.peers):
+        entries[f"{name}, {ALIKE}"] = (name, what_helps.training(what_helps.HELPED))
+    for name in dict.fromkeys([*(preset.network(name) for name in OURS), "dfrst_plus"]):
+        entries[name] = (name, what_helps.training(what_helps.HELPED) if name.startswith("dfrst_plus") else {})
+    return _two_rankings(entries)
 
 
 def changes(preset: Preset) -> list[Row]:
@@ -219,7 +226,7 @@ def changes(preset: Preset) -> list[Row]:
     named: dict[str, tuple[str, Mapping[str, Any]]] = {"bot": ("bot", {}), "dfrst": ("dfrst", {})}
     # a rate and a warm-up are no inventions of ours: would the peer gain by them as well?
     named[f"bot, {FASTER}"] = ("bot", what_helps.CHANGES[FASTER])
-    named["bot, trained as dfrst_plus"] = ("bot", what_helps.training(what_helps.HELPED))
+    named[f"bot, {ALIKE}"] = ("bot", what_helps.training(what_helps.HELPED))
     named |= {label: ("dfrst", change) for label, change in what_helps.rows(what_helps.HELPED).items()}
     return [
         Row(label, preset.network(network), merge(preset.selection, change), held_out=True)
@@ -229,19 +236,14 @@ def changes(preset: Preset) -> list[Row]:
 
 def larger(preset: Preset) -> list[Row]:
     """DFR-ST and the strong baseline with ResNet-50, shorter."""
-    return _two_rankings(["bot", "dfrst"], preset.short)
+    return _two_rankings({name: (name, preset.short) for name in ("bot", "dfrst")})
 
 
-def _two_rankings(networks: list[str], change: Mapping[str, Any]) -> list[Row]:
+def _two_rankings(entries: Mapping[str, tuple[str, Mapping[str, Any]]]) -> list[Row]:
+    """Rows by appearance and with space and time of ``label: (network, change)``."""
     return [
-        Row(
-            f"{network}{words}",
-            network,
-            merge(change, what_helps.training(what_helps.HELPED)) if network.startswith("dfrst_plus") else change,
-            ranking,
-            LOGNORMAL if ranking == FUSED else WITHOUT,
-        )
-        for network in networks
+        Row(f"{label}{words}", network, change, ranking, LOGNORMAL if ranking == FUSED else WITHOUT)
+        for label, (network, change) in entries.items()
         for words, ranking in (("", APPEARANCE), (" + ST", FUSED))
     ]
 
