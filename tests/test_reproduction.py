@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,37 @@ def test_what_is_trained_is_not_trained_again(folder, monkeypatch):
         run(monkeypatch, "III", "--config", CONFIGS / "city.yaml", "--out", folder, "--seeds", "2")
 
 
+@pytest.mark.parametrize("pattern", ["features-city.npz", "card-*.json", "card-*.queries.npz"])
+def test_a_damaged_file_is_named_and_made_anew_where_it_is_removed(folder, tmp_path, pattern):
+    made = Harness(Preset.load(CONFIGS / "city.yaml"), None, folder)
+    run = Path(shutil.copytree(made.train("dfrst_resnet18"), tmp_path / "run"))
+    for card in run.glob("card-*"):
+        card.unlink()
+    before = made.card(run, "").content
+    damaged = next(run.glob(pattern))
+    damaged.write_bytes(damaged.read_bytes()[:99])
+    if damaged.name.startswith("features"):
+        for card in run.glob("card-*"):
+            card.unlink()
+    with pytest.raises(ValueError, match=r"Remove .* and run the same command again") as error:
+        made.card(run, "")
+    Path(re.search("Remove (.*) and run", str(error.value))[1]).unlink()
+    assert made.card(run, "").content["rows"] == before["rows"]
+
+
+def test_damaged_weights_and_weights_of_space_and_time_are_named(folder, tmp_path):
+    made = Harness(Preset.load(CONFIGS / "city.yaml"), None, folder)
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(ValueError, match=f"weights.safetensors.* Remove {run} and run the same command again"):
+        made.features(run, "city")
+    scoring = {"spacetime": {"model": "likelihood", "weight": "auto"}}
+    damaged = run / f"omega-{harness.digest(scoring['spacetime'])}.json"
+    damaged.write_text("hello")
+    with pytest.raises(ValueError, match=f"Remove {damaged} and run the same command again"):
+        held_out.omega(made, run, scoring)
+
+
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A harness whose training only notes what it was asked for."""
@@ -204,6 +236,7 @@ def test_options_of_the_data_reach_the_features_and_the_key(small, tmp_path, mon
     seen = []
     part = Sightings(np.array([0, 1]), identity=np.array([5, 5]), path=np.array(["a.jpg", "b.jpg"]))
     monkeypatch.setattr(harness, "open_dataset", lambda *words: seen.append(words) or (None, {"train": part}))
+    monkeypatch.setattr(harness, "open_network", lambda _: None)
     monkeypatch.setattr(harness, "extract", lambda *words, **named: seen.append(named["options"]) or (Nothing(), []))
     data = {"sources": ["vehicleid"], "targets": "city", "options": {"reverse": True}}
     preset = replace(made.preset, training=merge(made.preset.training, {"data": data}), body=None)

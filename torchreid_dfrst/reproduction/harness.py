@@ -19,7 +19,7 @@ from torchreid_dfrst.config import Config, checked
 from torchreid_dfrst.data.city import make_city
 from torchreid_dfrst.data.contamination import MIXED, Contamination
 from torchreid_dfrst.data.options import share
-from torchreid_dfrst.inference import extract, open_dataset
+from torchreid_dfrst.inference import extract, open_dataset, open_network
 from torchreid_dfrst.reproduction.preset import Preset, merge
 from torchreid_dfrst.retrieval import Extraction
 from torchreid_dfrst.retrieval.card import Card, fingerprint
@@ -113,7 +113,10 @@ class Harness:
         files = [run / f"{stem}{suffix}.npz" for suffix in ("-train", "")]
         for file in files[:1] if train else files:
             if file.is_file():
-                return Extraction.load(file)
+                with made_anew(file):
+                    return Extraction.load(file)
+        with made_anew(run):
+            open_network(run / "weights.safetensors")
         data = self.preset.training["data"]
         extraction, _ = extract(
             run / "weights.safetensors",
@@ -141,7 +144,8 @@ class Harness:
         choices = merge(self.preset.scoring, scoring or {})
         path = run / f"card-{digest([self.tests[test], level, choices])}.json"
         if path.is_file():
-            return Card.load(path)
+            with made_anew(path):
+                return Card.load(path)
         extraction = self.features(run, self.tests[test], level)
         card = evaluation.card(evaluation.score(extraction, **choices), extraction, self.command)
         card.save(path)
@@ -202,6 +206,22 @@ def digest(value: Any) -> str:
     """Ten hexadecimal digits that name a value of JSON types."""
     text = json.dumps(value, sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+@contextmanager
+def made_anew(path: Path) -> Iterator[None]:
+    """Say, where a file in the folder of runs is damaged or gone, how to get it back.
+
+    Args:
+        path: what to remove; the same command then makes it anew.
+
+    Raises:
+        ValueError: the body raised it, or ``FileNotFoundError`` or ``KeyError``.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        raise ValueError(f"{error}. Remove {path} and run the same command again: that makes it anew") from error
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst import durable, evaluation
-from torchreid_dfrst.reproduction.harness import Harness, digest
+from torchreid_dfrst.reproduction.harness import Harness, digest, made_anew
 from torchreid_dfrst.reproduction.preset import merge
 from torchreid_dfrst.retrieval import Extraction
 from torchreid_dfrst.retrieval.card import Card
@@ -28,7 +28,8 @@ def score(harness: Harness, run: Path) -> Card:
     choices = {**harness.preset.scoring, "spacetime": {"model": None}}
     path = run / f"card-held-out-{digest(choices)}.json"
     if path.is_file():
-        return Card.load(path)
+        with made_anew(path):
+            return Card.load(path)
     found = _extraction(harness, run)
     assert found.train_features is not None
     gallery = found.train_features
@@ -59,7 +60,8 @@ def omega(harness: Harness, run: Path, scoring: Mapping[str, Any]) -> float:
         assert model is not None
         value, reason = evaluation.transit_weight(extraction, model, method)
         durable.write({path: (json.dumps({"value": value, "from": reason}, indent=2) + "\n").encode()})
-    return float(json.loads(path.read_text(encoding="utf-8"))["value"])
+    with made_anew(path):
+        return float(json.loads(path.read_text(encoding="utf-8"))["value"])
 
 
 def _extraction(harness: Harness, run: Path) -> Extraction:
