@@ -16,11 +16,12 @@ from safetensors.torch import save_file
 from tools import reproduce
 from torchreid_dfrst import training
 from torchreid_dfrst.loop.interrupt import EXIT_CODE, StoppedError
+from torchreid_dfrst.models import factories
 from torchreid_dfrst.models.factories import PLUS
 from torchreid_dfrst.models.weights import load_shared
 from torchreid_dfrst.reproduction import TABLES, Harness, Preset, changes, harness, held_out, paper
 from torchreid_dfrst.reproduction.preset import merge
-from torchreid_dfrst.reproduction.result import markdown, put_into
+from torchreid_dfrst.reproduction.result import markdown, measure, put_into
 from torchreid_dfrst.sightings import Sightings
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "reproduce"
@@ -163,7 +164,7 @@ def test_what_is_trained_is_not_trained_again(folder, monkeypatch):
         run(monkeypatch, "III", "--config", CONFIGS / "city.yaml", "--out", folder, "--seeds", "2")
 
 
-@pytest.mark.parametrize("pattern", ["features-city.npz", "card-*.json", "card-*.queries.npz"])
+@pytest.mark.parametrize("pattern", ["features-city-*.npz", "card-*.json", "card-*.queries.npz"])
 def test_a_damaged_file_is_named_and_made_anew_where_it_is_removed(folder, tmp_path, pattern):
     made = Harness(Preset.load(CONFIGS / "city.yaml"), None, folder)
     run = Path(shutil.copytree(made.train("dfrst_resnet18"), tmp_path / "run"))
@@ -188,10 +189,30 @@ def test_damaged_weights_and_weights_of_space_and_time_are_named(folder, tmp_pat
     with pytest.raises(ValueError, match=f"weights.safetensors.* Remove {run} and run the same command again"):
         made.features(run, "city")
     scoring = {"spacetime": {"model": "likelihood", "weight": "auto"}}
-    damaged = run / f"omega-{harness.digest(scoring['spacetime'])}.json"
+    damaged = run / f"omega-{harness.digest([made.test_lists('city'), scoring['spacetime']])}.json"
     damaged.write_text("hello")
     with pytest.raises(ValueError, match=f"Remove {damaged} and run the same command again"):
         held_out.omega(made, run, scoring)
+
+
+def test_a_card_without_its_queries_is_not_used(folder, tmp_path):
+    made = Harness(Preset.load(CONFIGS / "city.yaml"), None, folder)
+    run = Path(shutil.copytree(made.train("dfrst_resnet18"), tmp_path / "run"))
+    made.card(run, "")
+    for queries in run.glob("card-*.queries.npz"):
+        queries.unlink()
+    with pytest.raises(ValueError, match=r"lost the file of its queries.* Remove .*card-.*\.json and run"):
+        made.card(run, "")
+
+
+def test_means_over_several_test_sets_are_not_tested(folder):
+    made = Harness(Preset.load(CONFIGS / "city.yaml"), None, folder)
+    alone = measure(made, "VIII", [0])
+    made.tests = {"one": "city", "other": "city"}
+    several = measure(made, "VIII", [0])
+    assert alone["rows"][0]["against"] and not any(row["against"] for row in several["rows"])
+    assert several["rows"][0]["ours"] == alone["rows"][0]["ours"]
+    assert "not tested" in markdown(several) and "not tested" not in markdown(alone)
 
 
 @pytest.fixture
@@ -218,8 +239,49 @@ def test_a_run_is_keyed_by_what_changes_its_weights(small):
         made.train("dfrst_resnet18", {"model": {"divisions": []}}),
     ]
     assert len({first, *others}) == 5 == len(asked)
-    assert made.train("dfrst_resnet18", {"train": {"print_freq": 3}, "data": {"workers": 1}}) == first
+    same = {"train": {"print_freq": 3}, "data": {"workers": 1, "targets": ["veri776"]}, "model": {"parts": 4}}
+    assert made.train("dfrst_resnet18", same) == first
     assert len(asked) == 5
+
+
+def test_a_default_that_changes_is_another_run(small, monkeypatch):
+    made, asked = small
+    first = made.train("dfrst_plus_resnet18")
+    monkeypatch.setitem(PLUS, "pool", "gem")
+    monkeypatch.setitem(factories.NETWORKS["dfrst_plus_resnet18"][1], "pool", "gem")
+    assert made.train("dfrst_plus_resnet18") != first
+    assert len(asked) == 2
+
+
+def test_what_was_made_of_weights_goes_when_they_are_trained_anew(small):
+    made, _ = small
+    run = made.train("dfrst_resnet18")
+    left = [run / name for name in ("features-city.npz", "card-1.json", "card-1.queries.npz", "omega-1.json")]
+    for path in left:
+        path.write_text("of the weights before")
+    made.train("dfrst_resnet18")
+    assert all(path.is_file() for path in left)
+    (run / "result.json").unlink()
+    made.train("dfrst_resnet18")
+    assert not any(path.exists() for path in left)
+
+
+def test_other_test_lists_or_distances_are_other_features_and_cards(small, tmp_path):
+    made, _ = small
+    root, run = Path(shutil.copytree(made.root, tmp_path / "copy")), made.train("dfrst_resnet18")
+
+    def opened():
+        other = Harness(replace(made.preset, draw=None), root, made.out)
+        assert other.train("dfrst_resnet18") == run
+        return other.test_lists("city")
+
+    found = [made.test_lists("city"), opened()]
+    distances = root / "city" / "camera_Dist.txt"
+    distances.write_text(distances.read_text().replace("1", "2"))
+    found.append(opened())
+    next((root / "city" / "image_query").iterdir()).unlink()
+    found.append(opened())
+    assert found[0] == found[1] and len(set(found)) == 3
 
 
 def test_other_data_is_another_run(small, tmp_path):
@@ -244,7 +306,7 @@ def test_options_of_the_data_reach_the_features_and_the_key(small, tmp_path, mon
     other.train("dfrst_resnet18")
     other.features(tmp_path, "vehicleid")
     other.features(tmp_path, "city")
-    assert seen == [("vehicleid", tmp_path, {"reverse": True}), {"reverse": True}, None]
+    assert seen == [("vehicleid", tmp_path, {"reverse": True}), {"reverse": True}, ("city", tmp_path, None), None]
 
 
 class Nothing:

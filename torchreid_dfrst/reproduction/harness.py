@@ -23,14 +23,15 @@ from torchreid_dfrst.inference import extract, open_dataset, open_network
 from torchreid_dfrst.reproduction.preset import Preset, merge
 from torchreid_dfrst.retrieval import Extraction
 from torchreid_dfrst.retrieval.card import Card, fingerprint
-from torchreid_dfrst.training import sections, train
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.training import resolved, sections, train
 from torchreid_dfrst.values import listed
 
 logger = logging.getLogger(__name__)
 
 # settings that change how long a run takes or what it leaves behind, but not its weights
 FREE = {
-    "data": ("root", "workers", "cache", "batch_size_test"),
+    "data": ("root", "targets", "workers", "cache", "batch_size_test"),
     "model": ("weights",),
     "train": ("save_dir", "print_freq", "start_eval", "eval_freq", "save_freq", "save_steps", "keep_freq", "resume",
               "pictures", "ranks"),
@@ -40,8 +41,10 @@ FREE = {
 class Harness:
     """All networks of the tables in one folder, each in a folder named after its configuration.
 
-    A run is found again by a hash of its configuration, of the training data's lists and of the run its body comes
-    from. An interrupted run is resumed. Two processes may share the folder: the second waits where the first trains.
+    A run is found again by a hash of its configuration, defaults included, of the training data's lists and of the run
+    its body comes from; features and cards by what was extracted and scored, test lists included. Neither pixels nor
+    the version of this package are in any of them. An interrupted run is resumed. Two processes may share the folder:
+    the second waits where the first trains.
 
     Args:
         preset: what all rows share.
@@ -73,7 +76,7 @@ class Harness:
         self.root = Path(root) if root is not None else self._city("data", preset.draw or {})
         self.sources, targets = (listed(preset.training["data"].get(key)) for key in ("sources", "targets"))
         self.tests = dict(preset.tests) or {"": (targets or self.sources)[0]}
-        self._fingerprints: dict[str, str] = {}
+        self._opened: dict[str, tuple[dict[str, Sightings], CameraNetwork | None]] = {}
 
     def train(self, network: str, change: Mapping[str, Any] | None = None, seed: int = 0) -> Path:
         """Folder of a finished run; trains it if there is none.
@@ -94,7 +97,7 @@ class Harness:
             change or {},
             {"train": {"seed": seed}},
         )
-        self._fingerprint(self.root, settings["data"])  # a wrong folder is said before a body is pre-trained for hours
+        self._train_lists(self.root, settings["data"])  # a wrong folder is said before a body is pre-trained for hours
         body = self._body(network)
         if body is not None:
             settings = merge(settings, {"model": {"weights": str(body / "weights.safetensors"), "pretrained": False}})
@@ -109,7 +112,7 @@ class Harness:
             level: percent of damaged pixels.
             train: with those of the training images that it held out, or of all where it held none out.
         """
-        stem = f"features-{name}" + (f"-{MIXED}{level:g}" if level else "")
+        stem = f"features-{self.test_lists(name)}" + (f"-{MIXED}{level:g}" if level else "")
         files = [run / f"{stem}{suffix}.npz" for suffix in ("-train", "")]
         for file in files[:1] if train else files:
             if file.is_file():
@@ -142,14 +145,18 @@ class Harness:
             scoring: sections ``spacetime``, ``rerank`` and ``evaluate`` on top of the preset's.
         """
         choices = merge(self.preset.scoring, scoring or {})
-        path = run / f"card-{digest([self.tests[test], level, choices])}.json"
+        path = run / f"card-{digest([self.test_lists(self.tests[test]), level, choices])}.json"
         if path.is_file():
-            with made_anew(path):
-                return Card.load(path)
+            return load_card(path)
         extraction = self.features(run, self.tests[test], level)
         card = evaluation.card(evaluation.score(extraction, **choices), extraction, self.command)
         card.save(path)
         return card
+
+    def test_lists(self, name: str) -> str:
+        """A test set's name and what tells its lists from others': who was seen where and when, and distances."""
+        parts, network = self._open(self.root, name, _options(self.preset.training["data"], name).get(name))
+        return f"{name}-{fingerprint(list(parts.values()), network)}"
 
     def _body(self, network: str) -> Path | None:
         """The run that a network's body starts from, None where the preset says how it starts."""
@@ -160,27 +167,36 @@ class Harness:
         return self._run(f"body-{body_of(network)}", settings, root, None)
 
     def _run(self, label: str, settings: Config, root: Path, body: Path | None) -> Path:
-        data = self._fingerprint(root, settings["data"])
-        key = {name: {k: v for k, v in keys.items() if k not in FREE.get(name, ())} for name, keys in settings.items()}
+        whole = resolved(checked(settings, sections(), label))
+        key = {name: {k: v for k, v in keys.items() if k not in FREE.get(name, ())} for name, keys in whole.items()}
+        data = self._train_lists(root, settings["data"])
         folder = self.out / "runs" / f"{label}-{digest([key, data, body and body.name])}"
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             if (folder / "result.json").is_file():
                 return folder
             logger.info("training %s", folder.name)
+            for pattern in ("features-*", "card-*", "omega-*"):
+                for path in folder.glob(pattern):
+                    path.unlink()  # of weights that were there before
             began = time.monotonic()
             own = {"data": {"root": str(root)}, "train": {"save_dir": str(folder), "resume": "auto"}}
             train(checked(merge(settings, own), sections(), folder.name), self.bar, [self.command])
             logger.info("trained %s in %.0f s", folder.name, time.monotonic() - began)
         return folder
 
-    def _fingerprint(self, root: Path, data: Mapping[str, Any]) -> str:
-        sources, options = listed(data["sources"]), _options(data)
-        key = digest([str(root), sources, options])
-        if key not in self._fingerprints:
-            parts = [open_dataset(name, root, options.get(name))[1]["train"] for name in sources]
-            self._fingerprints[key] = fingerprint(parts)
-        return self._fingerprints[key]
+    def _train_lists(self, root: Path, data: Mapping[str, Any]) -> str:
+        options = _options(data)
+        return fingerprint([self._open(root, name, options.get(name))[0]["train"] for name in listed(data["sources"])])
+
+    def _open(
+        self, root: Path, name: str, options: Mapping[str, Any] | None
+    ) -> tuple[dict[str, Sightings], CameraNetwork | None]:
+        key = digest([str(root), name, options])
+        if key not in self._opened:
+            dataset, parts = open_dataset(name, root, options)
+            self._opened[key] = parts, getattr(dataset, "network", None)
+        return self._opened[key]
 
     def _city(self, name: str, settings: Mapping[str, Any]) -> Path:
         folder = self.out / name
@@ -206,6 +222,19 @@ def digest(value: Any) -> str:
     """Ten hexadecimal digits that name a value of JSON types."""
     text = json.dumps(value, sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def load_card(path: Path) -> Card:
+    """A card that lies in a run's folder, with its queries.
+
+    Raises:
+        ValueError: it is damaged or its queries are gone; the message says what to do.
+    """
+    with made_anew(path):
+        card = Card.load(path)
+        if not card.queries:
+            raise ValueError(f"{path} has lost the file of its queries, which the paired tests need")
+    return card
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst import durable, evaluation
-from torchreid_dfrst.reproduction.harness import Harness, digest, made_anew
+from torchreid_dfrst.reproduction.harness import Harness, digest, load_card, made_anew
 from torchreid_dfrst.reproduction.preset import merge
 from torchreid_dfrst.retrieval import Extraction
 from torchreid_dfrst.retrieval.card import Card
@@ -26,10 +26,9 @@ def score(harness: Harness, run: Path) -> Card:
         ValueError: it held none out, or trained on several data sets.
     """
     choices = {**harness.preset.scoring, "spacetime": {"model": None}}
-    path = run / f"card-held-out-{digest(choices)}.json"
+    path = run / f"card-held-out-{digest([harness.test_lists(harness.sources[0]), choices])}.json"
     if path.is_file():
-        with made_anew(path):
-            return Card.load(path)
+        return load_card(path)
     found = _extraction(harness, run)
     assert found.train_features is not None
     gallery = found.train_features
@@ -53,7 +52,7 @@ def omega(harness: Harness, run: Path, scoring: Mapping[str, Any]) -> float:
         ValueError: as ``score`` and ``evaluation.transit_weight``.
     """
     choices = dict(merge(harness.preset.scoring, scoring)["spacetime"])
-    path = run / f"omega-{digest(choices)}.json"
+    path = run / f"omega-{digest([harness.test_lists(harness.sources[0]), choices])}.json"
     if not path.is_file():
         method, extraction = choices.pop("weight"), _extraction(harness, run)
         model = evaluation.fit_transit(extraction, **choices)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from torchreid_dfrst import durable
 from torchreid_dfrst.evaluation import APPEARANCE
 from torchreid_dfrst.reproduction import held_out
 from torchreid_dfrst.reproduction.cost import costs
@@ -35,8 +36,9 @@ def measure(harness: Harness, name: str, seeds: Sequence[int]) -> dict[str, Any]
     Returns:
         ``rows``: per row ``label``, ``ours`` (measure to ``mean``, ``deviation`` (of the sample; None for one seed) and
         ``values``, percent), ``paper`` (measure to percent, or None), ``against`` (the ``reference`` row's label and
-        the paired test over all seeds, see ``compare.paired``; or None), ``omega`` (per seed; None by appearance) and
-        what made it; beside them what was scored, machine, versions and command.
+        the paired test over all seeds, see ``compare.paired``; None without one, or for a mean over several test
+        sets), ``omega`` (per seed; None by appearance) and what made it; beside them what was scored,
+        machine, versions and command.
 
     Raises:
         ValueError, KeyError, OSError: as ``Harness`` raises them.
@@ -51,7 +53,7 @@ def measure(harness: Harness, name: str, seeds: Sequence[int]) -> dict[str, Any]
     }
     for row in made:
         reference, test = _reference(table, row, made, summary), None
-        if reference is not None:
+        if reference is not None and len(cards[row.label][0]) == 1:
             ends = [([found[0] for found in cards[one.label]], one.ranking) for one in (row, reference)]
             test = paired(*ends[0], *ends[1])
         rows.append(
@@ -114,16 +116,17 @@ def markdown(result: Mapping[str, Any]) -> str:
     if result["costs"]:
         lines += ["", *_costs(result["costs"])]
     runs = f"mean ± deviation of seeds {', '.join(map(str, seeds))}" if many else f"one run, seed {seeds[0]}"
-    note = f"{result['preset']}; {result['scored_on']}; {runs}"
+    several = tested and not any(row["against"] for row in result["rows"])
+    untested = "; differences are not tested, as the figures are means over several test sets" if several else ""
+    note = f"{result['preset']}; {result['scored_on']}; {runs}{untested}"
     return "\n".join([*lines, "", note])
 
 
 def save(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write ``TABLE.md`` and ``TABLE.json``; returns both."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{result['table']}.md", folder / f"{result['table']}.json"]
-    paths[0].write_text(f"## {result['title']}\n\n{markdown(result)}\n", encoding="utf-8")
-    paths[1].write_text(json.dumps(result, indent=2, default=list) + "\n", encoding="utf-8")
+    texts = f"## {result['title']}\n\n{markdown(result)}\n", json.dumps(result, indent=2, default=list) + "\n"
+    durable.write({path: text.encode() for path, text in zip(paths, texts, strict=True)})
     return paths
 
 
@@ -134,7 +137,7 @@ def put_into(page: Path, result: Mapping[str, Any]) -> None:
         ValueError, FileNotFoundError: as ``around`` raises them.
     """
     before, after = around(page, result["table"])
-    page.write_text(f"{before}{markdown(result)}\n{after}", encoding="utf-8")
+    durable.write({page: f"{before}{markdown(result)}\n{after}".encode()})
 
 
 def around(page: Path, table: str) -> tuple[str, str]:
