@@ -404,22 +404,23 @@ def test_processes_of_torchrun_are_told_to_work_alone(monkeypatch, tmp_path):
 
 def test_the_papers_figures_are_those_of_its_text(shared):
     text = (shared / "paper" / "dfr-st.txt").read_text(encoding="utf-8")
-    tables = {
-        name: text.split(f"TABLE {name}\n")[1] for name in ("II", "III", "V", "VI", "VII", "VIII", "IX", "X", "XI")
-    }
+    parts = re.split(r"\bTABLE ([IVX]+)\n", text)
+    tables = dict(zip(parts[1::2], parts[2::2], strict=True))
 
-    def has(name, figures):
-        numbers = r"\s+".join(re.escape(f"{value:.2f}") for value in figures)
-        return re.search(numbers, tables[name]) is not None
+    def place(name, figures):
+        found = re.search(r"\s+".join(re.escape(f"{value:.2f}") for value in figures), tables[name])
+        assert found, (name, figures)
+        return found.start()
 
     for name in ("II", "III", "VIII", "IX", "X", "XI"):
-        for figures in getattr(paper, f"TABLE_{name}").values():
-            assert has(name, figures), (name, figures)
+        places = [place(name, figures) for figures in getattr(paper, f"TABLE_{name}").values()]
+        assert places == sorted(set(places)), f"rows of table {name} in another order than the paper's"
     for name in ("VI", "VII"):
-        for level, parts in getattr(paper, f"TABLE_{name}").items():
-            assert has(name, [value for part in parts for value in part]), (name, level)
+        rows = getattr(paper, f"TABLE_{name}").values()
+        places = [place(name, [value for part in row for value in part]) for row in rows]
+        assert places == sorted(set(places)), f"rows of table {name} in another order than the paper's"
     for key in ("w/o ST", "w/o ST + Re-Ranking"):
-        assert has("V", [value for size in (800, 1600, 2400) for value in paper.TABLE_V[key, size]])
+        place("V", [value for size in (800, 1600, 2400) for value in paper.TABLE_V[key, size]])
     whole, gains = paper.TABLE_IV["w/o ST"], {"+ STR": (1.72, 1.52, 0.67), "+ ST": (1.53, 2.65, 2.04)}
     for key, gain in gains.items():
         assert paper.TABLE_IV[key] == pytest.approx([a + b for a, b in zip(whole, gain, strict=True)])
