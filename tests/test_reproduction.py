@@ -104,7 +104,7 @@ def test_choices_are_made_on_identities_that_were_held_out(folder):
     preset = Preset.load(CONFIGS / "city.yaml")
     made = Harness(preset, None, folder)
     rows = {row["label"]: row for row in json.loads((folder / "tables" / "changes.json").read_text())["rows"]}
-    for label, change in (("dfrst", {}), ("2 parts per division", changes.CHANGES["2 parts per division"])):
+    for label, change in (("dfrst", {}), ("2 parts per division", {"model": {"parts": 2}})):
         run = made.train("dfrst_resnet18", merge(preset.selection, change))
         own = json.loads((run / "result.json").read_text())["metrics"]["validation"]
         found = [100 * own[name] for name in ("mAP", "rank1", "rank5")]
@@ -120,25 +120,30 @@ def test_choices_are_made_on_identities_that_were_held_out(folder):
 
 
 def test_changes_that_helped_are_added_to_one_another():
-    rows = changes.rows(["GeM pooling", "lambda 1", "2 parts per division"])
-    assert list(rows) == [
-        *changes.CHANGES,
-        "GeM pooling + lambda 1",
-        "GeM pooling + lambda 1 + 2 parts per division",
-    ]
+    usual = {"optim": {"lr": 0.1}, "train": {"max_epoch": 20}}
+    alone, rows = changes.changes(usual), changes.rows(usual, ["GeM pooling", "lambda 1", "2 parts per division"])
+    assert list(rows) == [*alone, "GeM pooling + lambda 1", "GeM pooling + lambda 1 + 2 parts per division"]
     assert rows["GeM pooling + lambda 1"] == {"model": {"pool": "gem"}, "loss": {"triplet_weight": 1.0}}
     assert list(rows.values())[-1]["model"] == {"pool": "gem", "parts": 2}
-    assert changes.training(["GeM pooling", "lambda 1"]) == {"loss": {"triplet_weight": 1.0}}
-    assert list(changes.rows([])) == list(changes.CHANGES)
+    assert alone["all layers at twice the rate"] == {"optim": {"lr": 0.2}}
+    assert alone["warm-up in a quarter of the epochs"] == {"scheduler": {"warmup_epoch": 5}}
 
 
 def test_the_better_network_is_what_helped():
-    assert changes.together(changes.HELPED).get("model", {}) == PLUS
     preset = Preset.load(CONFIGS / "city_a.yaml")
+    assert changes.together(changes.HELPED, preset.training).get("model", {}) == PLUS
     rows = {row.label: row for row in TABLES["peers"].rows(preset)}
-    for label in ("dfrst_plus_resnet18", "dfrst_plus", "pcb_p4, trained as dfrst_plus"):
-        assert rows[label].change == rows[f"{label} + ST"].change == changes.training(changes.HELPED)
-    assert rows["dfrst_resnet18 + ST"].change == {}
+    how = {"optim": {"lr": 7e-4}, "loss": {"triplet_weight": 1.0}, "scheduler": {"warmup_epoch": 4}}
+    for label in ("dfrst_plus_resnet18", "dfrst_plus (ResNet-50)", "pcb_p4 (ResNet-50), trained as dfrst_plus"):
+        assert rows[label].change == rows[f"{label} + ST"].change == how
+    assert rows["dfrst_resnet18 + ST"].change == rows["pcb_p4 (ResNet-50) + ST"].change == {}
+    assert [row.network for row in rows.values()].count("dfrst_plus") == 2
+
+
+def test_a_network_of_ones_own_is_a_peer_under_its_own_name():
+    preset = replace(Preset.load(CONFIGS / "city_a.yaml"), peers=("mine", "bot"))
+    labels = [row.label for row in TABLES["peers"].rows(preset) if row.label.endswith(" + ST")]
+    assert labels[:3] == ["mine + ST", "bot_resnet18 + ST", "bot_resnet18, trained as dfrst_plus + ST"]
 
 
 def test_ranked_lists_and_attention_maps_by_command(folder, tmp_path, monkeypatch):
@@ -384,6 +389,7 @@ def test_presets_are_read_strictly(name, tmp_path):
         (["XX"], "no table 'XX'"),
         (["II", "--seeds", "-1"], "--seeds is -1"),
         (["II", "--page", "none.md"], "no page at none.md"),
+        (["II", "--out", CONFIGS / "city.yaml"], "city.yaml is a file: give the folder"),
         (["II", "--page", CONFIGS / "city.yaml"], "no place for the table: write <!-- table II -->"),
         (["II", "--config", CONFIGS / "veri776.yaml"], "--root"),
     ],
@@ -391,7 +397,7 @@ def test_presets_are_read_strictly(name, tmp_path):
 def test_mistakes_end_in_one_line(words, message, monkeypatch, capsys, tmp_path):
     config = [] if "--config" in words else ["--config", CONFIGS / "city.yaml"]
     with pytest.raises(SystemExit):
-        run(monkeypatch, *words, *config, "--out", tmp_path)
+        run(monkeypatch, "--out", tmp_path, *words, *config)
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1 and message in error[0]
 

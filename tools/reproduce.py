@@ -55,6 +55,8 @@ def main() -> int | None:
         if name != "pictures":
             around(args.page, name)  # before hours of training
     out = args.out or Path("runs/reproduce") / args.config.stem
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file: give the folder that is to hold runs and tables")
     with logging_redirect_tqdm():
         try:
             harness = Harness(preset, args.root, out, tqdm, command_line(sys.argv))

@@ -115,7 +115,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines.append(_line(cells))
     if result["costs"]:
         lines += ["", *_costs(result["costs"])]
-    runs = f"mean ± deviation of seeds {', '.join(map(str, seeds))}" if many else f"one run, seed {seeds[0]}"
+    runs = f"mean ± sample deviation of seeds {', '.join(map(str, seeds))}" if many else f"one run, seed {seeds[0]}"
     several = tested and not any(row["against"] for row in result["rows"])
     untested = "; differences are not tested, as the figures are means over several test sets" if several else ""
     note = f"{result['preset']}; {result['scored_on']}; {runs}{untested}"

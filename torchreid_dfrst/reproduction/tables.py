@@ -8,6 +8,7 @@ from typing import Any
 
 from torchreid_dfrst.evaluation import APPEARANCE, BOTH, FUSED, RERANKED
 from torchreid_dfrst.models.dfrst import DIVIDED
+from torchreid_dfrst.models.factories import FACTORIES
 from torchreid_dfrst.reproduction import changes as what_helps
 from torchreid_dfrst.reproduction import paper
 from torchreid_dfrst.reproduction.preset import Preset, merge
@@ -16,7 +17,7 @@ LOGNORMAL = {"spacetime": {"model": "lognormal", "weight": 0.2}}
 WITHOUT = {"spacetime": {"model": None}}
 COARSE = {"model": {"fine": False, "divisions": [], "attention": "none"}}
 OURS = ("dfrst", "dfrst_plus")
-FASTER, ALIKE = "all layers at 7e-4", "trained as dfrst_plus"
+ALIKE = "trained as dfrst_plus"
 TRAINED_ALIKE = ("pcb_p4", "bot")
 BEST_PEER, WITHOUT_ST = "the best peer", "the same network without space and time"
 SPACETIME = {
@@ -212,12 +213,13 @@ def peers(preset: Preset) -> list[Row]:
     ``dfrst_plus`` also stands there with ResNet-50, as PCB brings that body whatever the preset's; and peers stand
     there once more with the rate, lambda and warm-up of ``dfrst_plus``, which are no part of the network.
     """
+    plus = what_helps.training_of_plus(preset.training)
     entries: dict[str, tuple[str, Mapping[str, Any]]]
-    entries = {name: (name, {}) for name in (_with_body(name, preset) for name in preset.peers)}
+    entries = {_entry(name, preset): (name, {}) for name in (_with_body(name, preset) for name in preset.peers)}
     for name in (_with_body(name, preset) for name in TRAINED_ALIKE if name in preset.peers):
-        entries[f"{name}, {ALIKE}"] = (name, what_helps.training(what_helps.HELPED))
-    for name in dict.fromkeys([*(preset.network(name) for name in OURS), "dfrst_plus"]):
-        entries[name] = (name, what_helps.training(what_helps.HELPED) if name.startswith("dfrst_plus") else {})
+        entries[f"{_entry(name, preset)}, {ALIKE}"] = (name, plus)
+    for name in (*(preset.network(name) for name in OURS), "dfrst_plus"):
+        entries[_entry(name, preset)] = (name, plus if name.startswith("dfrst_plus") else {})
     return _two_rankings(entries)
 
 
@@ -225,9 +227,9 @@ def changes(preset: Preset) -> list[Row]:
     """One change to DFR-ST at a time, judged on training identities that are held out."""
     named: dict[str, tuple[str, Mapping[str, Any]]] = {"bot": ("bot", {}), "dfrst": ("dfrst", {})}
     # a rate and a warm-up are no inventions of ours: would the peer gain by them as well?
-    named[f"bot, {FASTER}"] = ("bot", what_helps.CHANGES[FASTER])
-    named[f"bot, {ALIKE}"] = ("bot", what_helps.training(what_helps.HELPED))
-    named |= {label: ("dfrst", change) for label, change in what_helps.rows(what_helps.HELPED).items()}
+    named[f"bot, {what_helps.FASTER}"] = ("bot", what_helps.together([what_helps.FASTER], preset.training))
+    named[f"bot, {ALIKE}"] = ("bot", what_helps.training_of_plus(preset.training))
+    named |= {label: ("dfrst", change) for label, change in what_helps.rows(preset.training).items()}
     return [
         Row(label, preset.network(network), merge(preset.selection, change), held_out=True)
         for label, (network, change) in named.items()
@@ -236,7 +238,7 @@ def changes(preset: Preset) -> list[Row]:
 
 def larger(preset: Preset) -> list[Row]:
     """DFR-ST and the strong baseline with ResNet-50, shorter."""
-    return _two_rankings({name: (name, preset.short) for name in ("bot", "dfrst")})
+    return _two_rankings({_entry(name, preset): (name, preset.short) for name in ("bot", "dfrst")})
 
 
 def _two_rankings(entries: Mapping[str, tuple[str, Mapping[str, Any]]]) -> list[Row]:
@@ -254,8 +256,14 @@ def ours(network: str) -> bool:
 
 
 def _with_body(network: str, preset: Preset) -> str:
-    """Registered name: networks of torchreid's bring their bodies, ours have the preset's."""
-    return network if network.startswith(("osnet", "pcb")) else preset.network(network)
+    """Registered name: networks of torchreid's or a user's bring their bodies, ours have the preset's."""
+    return preset.network(network) if network in FACTORIES else network
+
+
+def _entry(network: str, preset: Preset) -> str:
+    """How a network is called in a table: with ResNet-50 where that is its body and not the preset's."""
+    with_resnet50 = network.startswith("pcb") or (network in FACTORIES and not network.endswith("_resnet18"))
+    return f"{network} (ResNet-50)" if with_resnet50 and preset.backbone != "resnet50" else network
 
 
 def _named(label: str, test: str) -> str:
