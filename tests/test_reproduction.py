@@ -173,8 +173,8 @@ def test_what_is_trained_is_not_trained_again(folder, monkeypatch):
 def test_a_damaged_file_is_named_and_made_anew_where_it_is_removed(folder, tmp_path, pattern):
     made = Harness(Preset.load(CONFIGS / "city.yaml"), None, folder)
     run = Path(shutil.copytree(made.train("dfrst_resnet18"), tmp_path / "run"))
-    for card in run.glob("card-*"):
-        card.unlink()
+    for left in (*run.glob("card-*"), *run.glob("features-*")):
+        left.unlink()
     before = made.card(run, "").content
     damaged = next(run.glob(pattern))
     damaged.write_bytes(damaged.read_bytes()[:99])
