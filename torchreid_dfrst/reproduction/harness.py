@@ -23,7 +23,6 @@ from torchreid_dfrst.inference import extract, open_dataset, open_network
 from torchreid_dfrst.reproduction.preset import Preset, merge
 from torchreid_dfrst.retrieval import Extraction
 from torchreid_dfrst.retrieval.card import Card, fingerprint
-from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.training import resolved, sections, train
 from torchreid_dfrst.values import listed
 
@@ -76,7 +75,7 @@ class Harness:
         self.root = Path(root) if root is not None else self._city("data", preset.draw or {})
         self.sources, targets = (listed(preset.training["data"].get(key)) for key in ("sources", "targets"))
         self.tests = dict(preset.tests) or {"": (targets or self.sources)[0]}
-        self._opened: dict[str, tuple[dict[str, Sightings], CameraNetwork | None]] = {}
+        self._fingerprints: dict[str, tuple[str, str]] = {}
 
     def train(self, network: str, change: Mapping[str, Any] | None = None, seed: int = 0) -> Path:
         """Folder of a finished run; trains it if there is none.
@@ -155,8 +154,8 @@ class Harness:
 
     def test_lists(self, name: str) -> str:
         """A test set's name and what tells its lists from others': who was seen where and when, and distances."""
-        parts, network = self._open(self.root, name, _options(self.preset.training["data"], name).get(name))
-        return f"{name}-{fingerprint(list(parts.values()), network)}"
+        _, whole = self._lists(self.root, name, _options(self.preset.training["data"], name).get(name))
+        return f"{name}-{whole}"
 
     def _body(self, network: str) -> Path | None:
         """The run that a network's body starts from, None where the preset says how it starts."""
@@ -167,7 +166,8 @@ class Harness:
         return self._run(f"body-{body_of(network)}", settings, root, None)
 
     def _run(self, label: str, settings: Config, root: Path, body: Path | None) -> Path:
-        whole = resolved(checked(settings, sections(), label))
+        config = checked(settings, sections(), label)
+        whole = resolved(config)
         key = {name: {k: v for k, v in keys.items() if k not in FREE.get(name, ())} for name, keys in whole.items()}
         data = self._train_lists(root, settings["data"])
         folder = self.out / "runs" / f"{label}-{digest([key, data, body and body.name])}"
@@ -181,22 +181,22 @@ class Harness:
                     path.unlink()  # of weights that were there before
             began = time.monotonic()
             own = {"data": {"root": str(root)}, "train": {"save_dir": str(folder), "resume": "auto"}}
-            train(checked(merge(settings, own), sections(), folder.name), self.bar, [self.command])
+            train(merge(config, own), self.bar, [self.command])
             logger.info("trained %s in %.0f s", folder.name, time.monotonic() - began)
         return folder
 
     def _train_lists(self, root: Path, data: Mapping[str, Any]) -> str:
         options = _options(data)
-        return fingerprint([self._open(root, name, options.get(name))[0]["train"] for name in listed(data["sources"])])
+        return "-".join(self._lists(root, name, options.get(name))[0] for name in listed(data["sources"]))
 
-    def _open(
-        self, root: Path, name: str, options: Mapping[str, Any] | None
-    ) -> tuple[dict[str, Sightings], CameraNetwork | None]:
+    def _lists(self, root: Path, name: str, options: Mapping[str, Any] | None) -> tuple[str, str]:
+        """Fingerprints of a data set's training list, and of all its lists with the distances."""
         key = digest([str(root), name, options])
-        if key not in self._opened:
+        if key not in self._fingerprints:
             dataset, parts = open_dataset(name, root, options)
-            self._opened[key] = parts, getattr(dataset, "network", None)
-        return self._opened[key]
+            whole = fingerprint(list(parts.values()), getattr(dataset, "network", None))
+            self._fingerprints[key] = fingerprint([parts["train"]]), whole
+        return self._fingerprints[key]
 
     def _city(self, name: str, settings: Mapping[str, Any]) -> Path:
         folder = self.out / name
