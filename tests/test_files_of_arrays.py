@@ -8,9 +8,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from torchreid_dfrst.importing import read_embeddings
-from torchreid_dfrst.retrieval import Extraction, Features, Metrics, protocols
-from torchreid_dfrst.retrieval.card import Card, make_card
+from torchreid_dfrst.evaluation import protocols
+from torchreid_dfrst.evaluation.card import Card, make_card
+from torchreid_dfrst.inference.importing import read_embeddings
+from torchreid_dfrst.retrieval import Extraction, Features, Metrics
 from torchreid_dfrst.sightings import Sightings
 
 VALUES = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)

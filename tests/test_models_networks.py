@@ -5,7 +5,7 @@ import torch
 
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import DFRST, FACTORIES, build
-from torchreid_dfrst.models.factories import PLUS
+from torchreid_dfrst.models.zoo import PLUS
 
 PARTS = [f"{division}_{number}" for division in ("height", "width", "channel") for number in range(4)]
 OPTIONS = [{"attention": placement} for placement in ("spatial-channel", "parallel", "channel", "spatial", "none")] + [

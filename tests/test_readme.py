@@ -12,7 +12,7 @@ import torchreid
 from PIL import Image
 from torchvision.transforms import ToTensor
 
-from torchreid_dfrst.importing import import_features
+from torchreid_dfrst.inference.importing import import_features
 from torchreid_dfrst.retrieval import Extraction
 
 SPLITS = ("train", "query", "gallery")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from torchreid_dfrst.values import named, within
+from torchreid_dfrst.checks import named, within
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,16 @@ import argparse
 import json
 from pathlib import Path
 
+from tools.studies.spacetime import pictures as study
+from tools.studies.spacetime import table
+from tools.studies.spacetime.camera_network import camera_network
 from torchreid_dfrst import retrieval
 from torchreid_dfrst.commands import command
 from torchreid_dfrst.data.veri_format import read_veri
+from torchreid_dfrst.evaluation import controls
 from torchreid_dfrst.report import spacetime as pictures
-from torchreid_dfrst.report.camera_network import camera_network
 from torchreid_dfrst.retrieval.features import Extraction
-from torchreid_dfrst.spatiotemporal import MODELS, build, controls, table
+from torchreid_dfrst.spatiotemporal import MODELS, build
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal
 from torchreid_dfrst.spatiotemporal.transition import Transition
@@ -34,7 +37,7 @@ def main() -> None:
     models = [build(name) for name in args.model]
     out, results = Path(args.out), {}
     if args.table:
-        pictures.omegas(json.loads(Path(args.table).read_text(encoding="utf-8")), out)
+        study.omegas(json.loads(Path(args.table).read_text(encoding="utf-8")), out)
 
     appearance = None
     if args.features:
@@ -60,9 +63,9 @@ def main() -> None:
     pictures.reliability(results, out / "spacetime_reliability.png")
     for name, result in results.items():
         pictures.pair_gains(result, network.cameras, out / f"spacetime_pairs_{name}.png")
-    pictures.logistic_family(out / "spacetime_logistic.png")
-    pictures.densities(LogNormal().fit(train, network), train, network, out / "spacetime_densities.png")
-    pictures.evidence(Likelihood().fit(train, network), train, network, out / "spacetime_evidence.png")
+    study.logistic_family(out / "spacetime_logistic.png")
+    study.densities(LogNormal().fit(train, network), train, network, out / "spacetime_densities.png")
+    study.evidence(Likelihood().fit(train, network), train, network, out / "spacetime_evidence.png")
     camera_network(Transition().fit(train, network), network, out / "spacetime_network.png")
     print(f"audit.json and pictures are in {out}")
 

@@ -7,16 +7,8 @@ import json
 import sys
 from typing import Any
 
-from torchreid_dfrst import benchmark_parts
-from torchreid_dfrst.benchmark_retrieval import (
-    HELD,
-    SCALES,
-    described,
-    machine,
-    measure,
-    measure_cold,
-    measure_streamed,
-)
+from tools.studies.benchmarks import parts
+from tools.studies.benchmarks.retrieval import HELD, SCALES, described, machine, measure, measure_cold, measure_streamed
 from torchreid_dfrst.commands import command
 
 JOBS = {
@@ -58,9 +50,9 @@ def main() -> None:
     elif given.job == "cold":
         found |= measure_cold(scale, rounds, seed, peers)
     elif given.job == "transit":
-        found |= benchmark_parts.transit_speed(SCALES[scale], seed, rounds) | machine(rounds)
+        found |= parts.transit_speed(SCALES[scale], seed, rounds) | machine(rounds)
     else:
-        found |= benchmark_parts.clustering_speed(SCALES[scale], seed, rounds, given.spcl) | machine(rounds)
+        found |= parts.clustering_speed(SCALES[scale], seed, rounds, given.spcl) | machine(rounds)
     print(json.dumps(found, indent=None if given.json else 2))
 
 

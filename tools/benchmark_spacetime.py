@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.benchmark import CLOCKS, take_turns
+from tools.studies.benchmarks.training import CLOCKS, take_turns
 from torchreid_dfrst.commands import command
 from torchreid_dfrst.data.veri_format import read_veri
 from torchreid_dfrst.sightings import CameraNetwork, Sightings

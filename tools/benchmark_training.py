@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from torchreid_dfrst.benchmark import CLOCKS, measure_extraction, measure_steps, write_images
+from tools.studies.benchmarks.training import CLOCKS, measure_extraction, measure_steps, write_images
 from torchreid_dfrst.commands import command
 
 

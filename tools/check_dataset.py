@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from torchreid_dfrst.commands import command
 from torchreid_dfrst.data import DATASETS, options
-from torchreid_dfrst.data.doctor import check_dataset
-from torchreid_dfrst.data.findings import EXAMPLES
+from torchreid_dfrst.doctor import check_dataset
+from torchreid_dfrst.doctor.findings import EXAMPLES
 
 
 @command

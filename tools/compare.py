@@ -8,8 +8,8 @@ import json
 import numpy as np
 
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.retrieval.card import Card, names
-from torchreid_dfrst.retrieval.compare import compare, text
+from torchreid_dfrst.evaluation.card import Card, names
+from torchreid_dfrst.evaluation.compare import compare, text
 
 
 @command

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from torchreid_dfrst import config, evaluation, retrieval, robustness, training
+from tools.studies.contamination import measure
+from torchreid_dfrst import config, evaluation, retrieval, training
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.report.showcase import missing_images, show_attention, show_rankings
+from torchreid_dfrst.inference.showcase import missing_images, show_attention, show_rankings
 
 
 @command
@@ -57,10 +58,10 @@ def main() -> None:
         if not args.weights or not args.root:
             parser.error("--contaminate extracts features of damaged images: give --weights and --root")
         words = args.contaminate, args.weights, args.root, choices, evaluation.command_line(sys.argv)
-        cards = robustness.measure(extraction, *words, workers=args.workers, bar=tqdm)
-        written = robustness.save(cards, out / "contamination")
+        cards = measure.measure(extraction, *words, workers=args.workers, bar=tqdm)
+        written = measure.save(cards, out / "contamination")
         table = {name: card.content for name, card in cards.items()}
-        print(json.dumps(table) if args.json else robustness.table(cards))
+        print(json.dumps(table) if args.json else measure.table(cards))
         print("\n".join(f"wrote {path}" for path in written), file=sys.stderr)
         return
     result = evaluation.score(extraction, **choices)

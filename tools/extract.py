@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tools.studies.contamination import damage
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.data import contamination, options
+from torchreid_dfrst.data import options
 from torchreid_dfrst.inference import extract
 
 
@@ -42,7 +43,7 @@ def main() -> None:
         workers=args.workers,
         precision=args.precision,
         on_bad_image=args.on_bad_image,
-        contaminate=contamination.one(args.contaminate) if args.contaminate else None,
+        contaminate=damage.one(args.contaminate) if args.contaminate else None,
         options=options.parse(args.option, args.target),
         bar=tqdm,
     )

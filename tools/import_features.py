@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.importing import import_features
+from torchreid_dfrst.inference.importing import import_features
 
 
 @command

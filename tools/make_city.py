@@ -6,8 +6,8 @@ from dataclasses import fields
 
 from tqdm import tqdm
 
+from torchreid_dfrst.city import Settings, make_city
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.data.city import Settings, make_city
 
 HELP = {
     "identities": "vehicles; half of them are for testing",

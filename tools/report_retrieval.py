@@ -1,11 +1,11 @@
-"""Tables and picture of docs/performance.md from the JSON files that benchmark_retrieval wrote."""
+"""Tables and picture of docs/page.md from the JSON files that benchmark_retrieval wrote."""
 
 from __future__ import annotations
 
 import argparse
 
+from tools.studies.benchmarks import page
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.report import performance
 
 
 @command
@@ -13,14 +13,14 @@ def main() -> None:
     """Read the results, fill the page, draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", help="with the JSON files")
-    parser.add_argument("--page", default="docs/performance.md", help="filled between its two marks")
+    parser.add_argument("--page", default="docs/page.md", help="filled between its two marks")
     parser.add_argument("--picture", default="docs/pictures/retrieval_scaling.png", help="time and memory against N")
     given = parser.parse_args()
-    runs = performance.read_runs(given.folder)
-    performance.fill(given.page, performance.tables(runs))
+    runs = page.read_runs(given.folder)
+    page.fill(given.page, page.tables(runs))
     left = "left as it is: fewer than three sizes of --job streamed with one width"
     print(f"{given.page}: {len(runs)} results")
-    print(f"{given.picture}: {'drawn' if performance.draw(runs, given.picture) else left}")
+    print(f"{given.picture}: {'drawn' if page.draw(runs, given.picture) else left}")
 
 
 if __name__ == "__main__":

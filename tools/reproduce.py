@@ -18,14 +18,14 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from tools.studies.reproduction import TABLES, Harness, Preset
+from tools.studies.reproduction.pictures import of_a_run, pictures, put_beside
+from tools.studies.reproduction.result import around, markdown, measure, put_into, save
+from tools.studies.reproduction.tables import ALIASES
+from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.commands import command
 from torchreid_dfrst.evaluation import command_line
-from torchreid_dfrst.loop.interrupt import EXIT_CODE, StoppedError
-from torchreid_dfrst.names import nearest
-from torchreid_dfrst.report.reproduction import of_a_run, pictures, put_beside
-from torchreid_dfrst.reproduction import TABLES, Harness, Preset
-from torchreid_dfrst.reproduction.result import around, markdown, measure, put_into, save
-from torchreid_dfrst.reproduction.tables import ALIASES
+from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
 
 
 @command

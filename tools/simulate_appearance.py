@@ -7,9 +7,9 @@ import argparse
 
 from tqdm import tqdm
 
+from tools.studies.spacetime.simulated import DIFFICULTY, appearance_map, extraction
 from torchreid_dfrst.commands import command
 from torchreid_dfrst.data.veri_format import read_veri
-from torchreid_dfrst.spatiotemporal.simulated import DIFFICULTY, appearance_map, extraction
 
 HARDEST = 4.0
 

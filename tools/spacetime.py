@@ -5,13 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tools.studies.spacetime import table
+from tools.studies.spacetime.crossvalidate import grid
+from tools.studies.spacetime.pictures import omegas
+from tools.studies.spacetime.simulated import DIFFICULTY, extraction, level
 from torchreid_dfrst.commands import command
 from torchreid_dfrst.data.veri_format import read_veri
-from torchreid_dfrst.report.spacetime import omegas
 from torchreid_dfrst.retrieval.features import Extraction
-from torchreid_dfrst.spatiotemporal import MODELS, build, table
-from torchreid_dfrst.spatiotemporal.crossvalidate import grid
-from torchreid_dfrst.spatiotemporal.simulated import DIFFICULTY, extraction, level
+from torchreid_dfrst.spatiotemporal import MODELS, build
 
 # what each kind of run takes besides --root or --features
 TAKES = {

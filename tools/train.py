@@ -12,8 +12,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from torchreid_dfrst import config
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.loop.interrupt import EXIT_CODE, StoppedError
 from torchreid_dfrst.training import sections, train
+from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
 
 
 def parser() -> argparse.ArgumentParser:

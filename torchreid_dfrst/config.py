@@ -11,8 +11,7 @@ from typing import Any
 
 import yaml
 
-from torchreid_dfrst.names import nearest
-from torchreid_dfrst.values import check, expected_types
+from torchreid_dfrst.checks import check, expected_types, nearest
 
 Section = dict[str, Any]
 Config = dict[str, Section]

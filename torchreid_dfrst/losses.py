@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from torchreid_dfrst.values import within
+from torchreid_dfrst.checks import within
 
 REDUCTIONS = ("mean", "sum")
 

@@ -5,9 +5,10 @@ import torchreid
 
 from torchreid_dfrst import config, evaluation, training
 from torchreid_dfrst.data import DATASETS, options
-from torchreid_dfrst.data.doctor import check_dataset
 from torchreid_dfrst.data.loading import DataManager
-from torchreid_dfrst.retrieval import Extraction, Features, protocols
+from torchreid_dfrst.doctor import check_dataset
+from torchreid_dfrst.evaluation import protocols
+from torchreid_dfrst.retrieval import Extraction, Features
 
 SMALL = {"height": 32, "width": 32, "workers": 0, "batch_size_train": 2, "num_instances": 2, "use_gpu": False}
 

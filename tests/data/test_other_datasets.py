@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from torchreid_dfrst.data import DATASETS, CityFlow, Table, VehicleID, VeRiWild
-from torchreid_dfrst.data.doctor import check_dataset
 from torchreid_dfrst.data.table import read_table
 from torchreid_dfrst.data.veriwild import Record, read_information, read_records
+from torchreid_dfrst.doctor import check_dataset
+from torchreid_dfrst.evaluation.protocols import build, of_dataset
 from torchreid_dfrst.retrieval import Features
-from torchreid_dfrst.retrieval.protocols import build, of_dataset
 
 
 def test_vehicleid_standard_and_reversed(vehicleid):

@@ -6,10 +6,10 @@ import sys
 import pytest
 from PIL import Image
 
+from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.data import DATASETS
-from torchreid_dfrst.data.doctor import check_dataset
 from torchreid_dfrst.data.problems import Problems, apart, words
-from torchreid_dfrst.names import numbered
+from torchreid_dfrst.doctor import check_dataset
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import pytest
 
 from torchreid_dfrst.data import CityFlow, VehicleID, VeRiWild
-from torchreid_dfrst.data.doctor import check_dataset
 from torchreid_dfrst.data.text import once
 from torchreid_dfrst.data.veri_labels import read_label_names, read_labels
+from torchreid_dfrst.doctor import check_dataset
 
 VEHICLEID, VERIWILD, CITYFLOW = "VehicleID_V1.0/train_test_split", "VERI-Wild/train_test_split", "AIC20_track2_reid"
 LISTS = {

@@ -3,9 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tools.studies.contamination.pictures import contact_sheet
 from torchreid_dfrst.report.attention import activations, attention_maps
 from torchreid_dfrst.report.canvas import spread, thumbnail
-from torchreid_dfrst.report.contamination import contact_sheet
 from torchreid_dfrst.report.ranking import ranked_lists, time_gap
 from torchreid_dfrst.sightings import Sightings
 

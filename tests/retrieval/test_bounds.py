@@ -10,8 +10,8 @@ from scipy.spatial.distance import cdist as float_cdist
 from tests.retrieval.scenes import TableTransit, slow_distance, unit
 from tests.retrieval.test_exactness import check
 from torchreid_dfrst.retrieval import faiss_search, memory, neighbors, products
+from torchreid_dfrst.retrieval.embeddings import Stack
 from torchreid_dfrst.retrieval.products import FLOAT32, Products
-from torchreid_dfrst.retrieval.stack import Stack
 
 
 def cdist(x, y):

@@ -16,12 +16,11 @@ from torchreid_dfrst.retrieval import (
     first,
     jaccard_distance,
     neighbors,
-    pairs,
     rerank,
 )
+from torchreid_dfrst.retrieval.embeddings import consecutive
 from torchreid_dfrst.retrieval.jaccard import Shared
-from torchreid_dfrst.retrieval.mirrored import Mirrored, is_symmetric, mirrored
-from torchreid_dfrst.retrieval.stack import consecutive
+from torchreid_dfrst.retrieval.transit import Mirrored, is_symmetric, mirrored, transits
 
 JACCARD, MEMORY, ENCODING = (sys.modules[f"torchreid_dfrst.retrieval.{k}"] for k in ("jaccard", "memory", "encoding"))
 
@@ -103,10 +102,10 @@ def test_single_pairs_are_taken_from_blocks_of_a_bounded_size(cells, monkeypatch
             made.append((rows.stop - rows.start) * (columns.stop - columns.start))
             return super().block(rows, columns)
 
-    monkeypatch.setattr(pairs, "CELLS", cells)
+    monkeypatch.setattr(sys.modules[transits.__module__], "CELLS", cells)
     for row in (np.arange(200), np.array([190, 3, 3, 190, 4, 120]), np.array([], dtype=int)):
         column = np.random.default_rng(6).integers(5, 25, len(row))
-        np.testing.assert_array_equal(pairs.transits(Watched(table), row, column), table[row, column])
+        np.testing.assert_array_equal(transits(Watched(table), row, column), table[row, column])
     assert max(made) <= max(cells, 20)
 
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from tests.retrieval.scenes import TableTransit, clusters, slow_distance, symmetric_transit, unit
 from torchreid_dfrst.retrieval import evaluate, neighbors
-from torchreid_dfrst.retrieval.mirrored import is_symmetric
+from torchreid_dfrst.retrieval.embeddings import Stack, alike
 from torchreid_dfrst.retrieval.selection import Selection
-from torchreid_dfrst.retrieval.stack import Stack, alike
+from torchreid_dfrst.retrieval.transit import is_symmetric
 
 SMALL = 1_000_000
 """A memory limit that makes a few hundred rows several blocks."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.retrieval.test_metrics import scene
 from torchreid_dfrst.retrieval import Parameters, Reranking, evaluate, evaluate_lists, first
-from torchreid_dfrst.retrieval.neighbors import normalise
+from torchreid_dfrst.retrieval.embeddings import normalise
 
 SHARES = ("average_precision", "inverse_penalty")
 

@@ -14,7 +14,7 @@ import ctypes, gc, sys
 from collections import deque
 import numpy as np
 from tests.retrieval.scenes import TableTransit, clusters, unit
-from torchreid_dfrst.benchmark_parts import status
+from tools.studies.benchmarks.parts import status
 from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_blocks, neighbors
 
 x, _ = clusters(7000, 64, 280, seed=1, noise=0.5)

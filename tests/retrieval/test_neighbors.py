@@ -2,15 +2,7 @@ import numpy as np
 import pytest
 
 from tests.retrieval.scenes import TableTransit, clusters, slow_distance, unit
-from torchreid_dfrst.retrieval import (
-    Parameters,
-    Reranking,
-    distance,
-    distance_blocks,
-    neighbors,
-    normalise,
-    rerank,
-)
+from torchreid_dfrst.retrieval import Parameters, Reranking, distance, distance_blocks, neighbors, normalise, rerank
 
 
 def test_normalise_keeps_the_direction_and_the_input():

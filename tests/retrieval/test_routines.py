@@ -13,6 +13,7 @@ from torchreid_dfrst.retrieval import (
     Parameters,
     Reranking,
     distance,
+    embeddings,
     faiss_search,
     jaccard_blocks,
     jaccard_distance,
@@ -20,9 +21,8 @@ from torchreid_dfrst.retrieval import (
     neighbors,
     products,
     rerank,
-    stack,
 )
-from torchreid_dfrst.retrieval.full_precision import full_precision
+from torchreid_dfrst.retrieval.embeddings import full_precision
 
 
 def fastest(name, monkeypatch):
@@ -236,8 +236,8 @@ def test_bfloat16_is_used_unasked_where_it_saves_more_than_its_lists_cost(
     rows, columns, width, bfloat16, reduced, monkeypatch
 ):
     monkeypatch.setattr(products, "rates", lambda threads: {"torch": 200.0, "onednn": 420.0, "bfloat16": bfloat16})
-    left = stack.Stack(np.empty((rows, width), np.float32))
-    right = left if rows == columns else stack.Stack(np.empty((columns, width), np.float32))
+    left = embeddings.Stack(np.empty((rows, width), np.float32))
+    right = left if rows == columns else embeddings.Stack(np.empty((columns, width), np.float32))
     assert products.choose(left, right, "auto", torch.device("cpu"))[2] is reduced
     assert products.choose(left, right, "bf16", torch.device("cpu"))[2]
     assert products.choose(left, right, "fp32", torch.device("cpu"))[::2] == ("onednn", False)

@@ -9,7 +9,7 @@ from worlds import road, traffic
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 from torchreid_dfrst.spatiotemporal import build
 from torchreid_dfrst.spatiotemporal.axis import LogAxis
-from torchreid_dfrst.spatiotemporal.training import middle_of_pass, one_per_pass, passes
+from torchreid_dfrst.spatiotemporal.passes import middle_of_pass, one_per_pass, passes
 
 TRAIN, ROAD = traffic(0, 80), road()
 

@@ -8,7 +8,7 @@ from worlds import road, traffic
 
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal import build
-from torchreid_dfrst.spatiotemporal.training import one_per_pass, trips
+from torchreid_dfrst.spatiotemporal.passes import one_per_pass, trips
 
 TRAIN, QUERY, GALLERY, ROAD = traffic(0, 60), traffic(1, 6), traffic(2, 12), road()
 

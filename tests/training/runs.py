@@ -7,13 +7,11 @@ import time
 import torch
 from networks import TinyNet
 
-from torchreid_dfrst import checkpoint
 from torchreid_dfrst.data.loading import DataManager
-from torchreid_dfrst.engine import DFRSTEngine
-from torchreid_dfrst.loop import distributed
-from torchreid_dfrst.loop.schedule import build_scheduler
-from torchreid_dfrst.training import build_optimizer
+from torchreid_dfrst.training import build_optimizer, checkpoint, distributed
 from torchreid_dfrst.training import settings as fix
+from torchreid_dfrst.training.engine import DFRSTEngine
+from torchreid_dfrst.training.schedule import build_scheduler
 
 EPOCHS = 4
 
@@ -71,7 +69,7 @@ def run_on_a_slow_disk(root, folder):
 
 def run(root, folder, data=None, **options):
     """Train to the end, resuming whatever is in ``folder``; the exit code is 75 when stopped by a signal."""
-    from torchreid_dfrst.loop.interrupt import EXIT_CODE, StoppedError
+    from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
 
     distributed.start()
     made = engine(root, **(data or {}))

@@ -10,13 +10,13 @@ from networks import TinyNet
 from processes import together
 
 from torchreid_dfrst.data.loading import DataManager
-from torchreid_dfrst.embedding import embed
-from torchreid_dfrst.loop import distributed
-from torchreid_dfrst.loop import step as loop_step
-from torchreid_dfrst.loop.distributed import GroupBatchNorm, synchronize_batch_norm
-from torchreid_dfrst.loop.step import TrainStep
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import build
+from torchreid_dfrst.training import distributed
+from torchreid_dfrst.training import step as loop_step
+from torchreid_dfrst.training.distributed import GroupBatchNorm, synchronize_batch_norm
+from torchreid_dfrst.training.embedding import embed
+from torchreid_dfrst.training.step import TrainStep
 
 CPU = torch.device("cpu")
 LABELS = torch.arange(4).repeat_interleave(4)

@@ -14,10 +14,10 @@ from runs import engine
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from torchreid_dfrst.engine import DFRSTEngine
-from torchreid_dfrst.loop.journal import Journal
-from torchreid_dfrst.loop.progress import duration
-from torchreid_dfrst.loop.step import StepResult, TrainStep
+from torchreid_dfrst.training.engine import DFRSTEngine
+from torchreid_dfrst.training.journal import Journal
+from torchreid_dfrst.training.progress import duration
+from torchreid_dfrst.training.step import StepResult, TrainStep
 
 
 def test_it_takes_torchreids_data_manager_and_run_keywords(tiny_veri, tmp_path):

@@ -18,17 +18,17 @@ from networks import TinyNet
 from processes import quick, together
 from runs import engine
 
-from torchreid_dfrst import checkpoint, durable
+from torchreid_dfrst import files
 from torchreid_dfrst.data.images import BadImageError
 from torchreid_dfrst.data.loading import DataManager
-from torchreid_dfrst.engine import DFRSTEngine
-from torchreid_dfrst.loop import distributed
-from torchreid_dfrst.loop.journal import Journal
-from torchreid_dfrst.loop.keeper import Keeper
-from torchreid_dfrst.loop.memory import keep_freed
-from torchreid_dfrst.loop.step import NonFiniteError
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.tensors import read_weights
+from torchreid_dfrst.training import checkpoint, distributed
+from torchreid_dfrst.training.engine import DFRSTEngine
+from torchreid_dfrst.training.journal import Journal
+from torchreid_dfrst.training.keeper import Keeper
+from torchreid_dfrst.training.memory import keep_freed
+from torchreid_dfrst.training.step import NonFiniteError
 
 
 class Exploding(TinyNet):
@@ -409,7 +409,7 @@ def test_a_picture_that_cannot_be_drawn_ends_no_training(tiny_veri, tmp_path, mo
     def bad(*_):
         raise BadImageError("image.jpg", "it is torn")
 
-    monkeypatch.setattr("torchreid_dfrst.engine.draw", bad)
+    monkeypatch.setattr("torchreid_dfrst.training.engine.draw", bad)
     engine(tiny_veri, network=TinyNet).run(str(tmp_path), max_epoch=1)
     assert re.search(r"no pictures of veri776 after epoch 1 \(.*image\.jpg.*\): training goes on", caplog.text)
 
@@ -524,7 +524,7 @@ def test_what_is_saved_is_on_the_disk_before_it_has_its_name_and_so_is_the_name(
         checkpoint.export(tmp_path / "a.safetensors", TinyNet(4), {})
         assert seen == ["a.safetensors.part", "a.json.part", "-> a.safetensors", folder, "-> a.json", folder]
     else:
-        durable.write({tmp_path / "a.json": b"{}"})
+        files.write({tmp_path / "a.json": b"{}"})
         assert seen == ["a.json.part", "-> a.json", folder]
 
 
@@ -535,7 +535,7 @@ def test_a_file_system_that_cannot_sync_folders_is_no_failure(number, fails, tmp
 
     monkeypatch.setattr(os, "fsync", refuses)
     with pytest.raises(OSError, match="Input/output") if fails else contextlib.nullcontext():
-        durable.sync_folder(tmp_path)
+        files.sync_folder(tmp_path)
 
 
 def test_weights_of_another_architecture_are_refused_with_names(tmp_path):

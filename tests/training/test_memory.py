@@ -10,7 +10,7 @@ from runs import engine
 from torch._utils import ExceptionWrapper
 
 from torchreid_dfrst import inference
-from torchreid_dfrst.loop.memory import explained
+from torchreid_dfrst.training.memory import explained
 
 TOO_LARGE = {
     "numpy": (lambda: np.empty(1 << 50), "Unable to allocate"),

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from torchreid_dfrst.loop.pointwise import PointwiseConvolution, quicken_pointwise
-from torchreid_dfrst.loop.step import TrainStep
 from torchreid_dfrst.losses import DFRSTLoss
-from torchreid_dfrst.training import build_model, build_optimizer
+from torchreid_dfrst.tables import build_model
+from torchreid_dfrst.training import build_optimizer
+from torchreid_dfrst.training.pointwise import PointwiseConvolution, quicken_pointwise
+from torchreid_dfrst.training.step import TrainStep
 
 
 @pytest.mark.parametrize("count", [1, 5, 8, 16])

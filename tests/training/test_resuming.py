@@ -20,15 +20,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_survival import equal, state
 from tiny import write_tiny_veri
 
-from torchreid_dfrst import checkpoint
 from torchreid_dfrst.data.sampling import DRAW
-from torchreid_dfrst.engine import DFRSTEngine
-from torchreid_dfrst.loop import distributed
-from torchreid_dfrst.loop.interrupt import StoppedError
-from torchreid_dfrst.loop.journal import Journal
-from torchreid_dfrst.loop.keeper import Keeper
-from torchreid_dfrst.loop.schedule import build_scheduler
-from torchreid_dfrst.training import build_optimizer
+from torchreid_dfrst.training import build_optimizer, checkpoint, distributed
+from torchreid_dfrst.training.engine import DFRSTEngine
+from torchreid_dfrst.training.interrupt import StoppedError
+from torchreid_dfrst.training.journal import Journal
+from torchreid_dfrst.training.keeper import Keeper
+from torchreid_dfrst.training.schedule import build_scheduler
 
 
 def steps(folder):
@@ -122,7 +120,7 @@ def test_ctrl_c_in_the_last_step_saves_and_leaves(tiny_veri, tmp_path):
 @pytest.mark.parametrize("step", [0, 7])
 def test_curves_of_an_attempt_that_was_left_are_purged(step, tmp_path, monkeypatch):
     writer = Mock()
-    monkeypatch.setattr("torchreid_dfrst.loop.journal.SummaryWriter", writer)
+    monkeypatch.setattr("torchreid_dfrst.training.journal.SummaryWriter", writer)
     Journal(tmp_path, step).close()
     assert writer.call_args.kwargs["purge_step"] == step + 1
 

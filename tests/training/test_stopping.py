@@ -13,11 +13,11 @@ from processes import launch, quick
 from runs import engine, run
 from torch.utils.data import _utils
 
-from torchreid_dfrst import checkpoint, embedding, training
+from torchreid_dfrst import training
 from torchreid_dfrst.data.images import BadImageError
-from torchreid_dfrst.loop import distributed, last_words, snapshot
-from torchreid_dfrst.loop.distributed import OtherProcessError
-from torchreid_dfrst.loop.interrupt import EXIT_CODE, MARKER, StoppedError, stopping_at_once
+from torchreid_dfrst.training import checkpoint, distributed, embedding, last_words, snapshot
+from torchreid_dfrst.training.distributed import OtherProcessError
+from torchreid_dfrst.training.interrupt import EXIT_CODE, MARKER, StoppedError, stopping_at_once
 
 SEVERAL = {"save_freq": 100, "save_steps": 0, "eval_freq": -1, "print_freq": 1, "pictures": False}
 

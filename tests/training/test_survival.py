@@ -14,9 +14,8 @@ from processes import quick, together
 from runs import EPOCHS, engine, run, run_on_a_slow_disk
 from safetensors.torch import load_file
 
-from torchreid_dfrst import checkpoint
-from torchreid_dfrst.loop import distributed
-from torchreid_dfrst.loop.interrupt import EXIT_CODE
+from torchreid_dfrst.training import checkpoint, distributed
+from torchreid_dfrst.training.interrupt import EXIT_CODE
 
 KILLS = 20
 

@@ -16,13 +16,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import write_tiny_veri
 
 from tools.train import main
-from torchreid_dfrst import checkpoint, config
+from torchreid_dfrst import config
 from torchreid_dfrst.data.loading import DataManager
-from torchreid_dfrst.embedding import embed
 from torchreid_dfrst.inference import extract, input_transform, open_network
-from torchreid_dfrst.loop.interrupt import EXIT_CODE, StoppedError
+from torchreid_dfrst.tables import build_model
 from torchreid_dfrst.tensors import read_weights
-from torchreid_dfrst.training import build_model, build_optimizer, resolved, sections, train
+from torchreid_dfrst.training import build_optimizer, checkpoint, resolved, sections, train
+from torchreid_dfrst.training.embedding import embed
+from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
 
 SMALL = {
     "model": {"name": "dfrst_resnet18", "pretrained": False, "parts": 2},

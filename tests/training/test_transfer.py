@@ -4,9 +4,9 @@ import pytest
 import torch
 from networks import TinyNet
 
-from torchreid_dfrst.embedding import embed
-from torchreid_dfrst.loop.step import TrainStep
 from torchreid_dfrst.losses import DFRSTLoss
+from torchreid_dfrst.training.embedding import embed
+from torchreid_dfrst.training.step import TrainStep
 
 
 @pytest.fixture

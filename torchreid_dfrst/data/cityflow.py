@@ -10,11 +10,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.data.dataset import VehicleDataset, find_folder
 from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.text import count, once, read_lines, sample
 from torchreid_dfrst.data.xml_items import read_items
-from torchreid_dfrst.names import numbered
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 _log = logging.getLogger(__name__)

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import torchreid
 
+from torchreid_dfrst.checks import listed, nearest, numbered, within
 from torchreid_dfrst.data.batches import Change, Images, Item, Loader
 from torchreid_dfrst.data.once import said_once
 from torchreid_dfrst.data.options import share
 from torchreid_dfrst.data.sampling import EpochSampler
-from torchreid_dfrst.names import nearest, numbered
-from torchreid_dfrst.registry import require_datasets, with_options
-from torchreid_dfrst.values import listed, within
+from torchreid_dfrst.tables import require_datasets, with_options
 
 logger = logging.getLogger(__name__)
 

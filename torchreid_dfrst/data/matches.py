@@ -6,8 +6,8 @@ import logging
 
 import numpy as np
 
+from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.data.text import sample
-from torchreid_dfrst.names import numbered
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 _log = logging.getLogger(__name__)

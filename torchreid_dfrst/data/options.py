@@ -7,10 +7,9 @@ from typing import Any, get_args
 
 import yaml
 
+from torchreid_dfrst.checks import check, nearest
 from torchreid_dfrst.config import keywords
 from torchreid_dfrst.data import DATASETS
-from torchreid_dfrst.names import nearest
-from torchreid_dfrst.values import check
 
 FOR_ALL = ("root", "split_id")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.data.text import sample
-from torchreid_dfrst.names import numbered
 
 MISTAKES = (ValueError, KeyError, OSError)
 

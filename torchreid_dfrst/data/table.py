@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.data.dataset import VehicleDataset
 from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.text import read_text, sample
 from torchreid_dfrst.data.veriwild import time_parser
-from torchreid_dfrst.names import nearest
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 
 COLUMNS = ("path", "identity", "camera", "split")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from torchreid_dfrst.names import numbered
+from torchreid_dfrst.checks import numbered
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

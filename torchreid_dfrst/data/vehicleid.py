@@ -11,7 +11,7 @@ import numpy as np
 from torchreid_dfrst.data.dataset import VehicleDataset, find_folder
 from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.text import count, first_words, once, read_lines, sample
-from torchreid_dfrst.retrieval.protocols import draw
+from torchreid_dfrst.evaluation.protocols import draw
 from torchreid_dfrst.sightings import Sightings
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.text import read_lines, sample
 from torchreid_dfrst.data.veri_network import read_network
-from torchreid_dfrst.names import numbered
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 
 FRAMES_PER_SECOND = 25  # measured on the official lists: neighbouring cameras are then passed at 20 to 40 km/h

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.data.text import count, read_lines, sample
-from torchreid_dfrst.names import numbered
 from torchreid_dfrst.sightings import CameraNetwork
 
 # Camera number of each row of VeRi-776's matrix (its camera_ID.txt). Rank correlation of distance and travel time on

@@ -1,8 +1,8 @@
 """Networks registered with torchreid; ``FACTORIES`` maps the names to the functions that build them."""
 
-from torchreid_dfrst.models.branches import BranchNetwork
 from torchreid_dfrst.models.dfrst import DFRST
-from torchreid_dfrst.models.factories import FACTORIES, build, default_options
+from torchreid_dfrst.models.network import BranchNetwork
 from torchreid_dfrst.models.weights import load_body, load_imagenet
+from torchreid_dfrst.models.zoo import FACTORIES, build, default_options
 
 __all__ = ["DFRST", "FACTORIES", "BranchNetwork", "build", "default_options", "load_body", "load_imagenet"]

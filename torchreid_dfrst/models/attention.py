@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from torchreid_dfrst.names import nearest
+from torchreid_dfrst.checks import nearest
 
 PLACEMENTS = ("channel-spatial", "spatial-channel", "parallel", "channel", "spatial", "none")
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torchvision
 from torch import nn
 
-from torchreid_dfrst.names import nearest
+from torchreid_dfrst.checks import nearest
 
 BODIES = ("resnet18", "resnet34", "resnet50", "resnet101")
 STEM = ("conv1", "bn1", "relu", "maxpool")

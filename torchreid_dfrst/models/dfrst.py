@@ -7,11 +7,11 @@ from typing import cast
 
 from torch import nn
 
+from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.models.attention import AttentionNet, AttentiveBlock
 from torchreid_dfrst.models.backbone import split_resnet
-from torchreid_dfrst.models.branches import BranchNetwork
 from torchreid_dfrst.models.division import BNNeckHeads
-from torchreid_dfrst.names import nearest
+from torchreid_dfrst.models.network import BranchNetwork
 
 DIVIDED = ("height", "width", "channel")
 

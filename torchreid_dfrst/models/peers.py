@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torchreid_dfrst.models.backbone import split_resnet
-from torchreid_dfrst.models.branches import BranchNetwork
 from torchreid_dfrst.models.division import BNNeckHeads
+from torchreid_dfrst.models.network import BranchNetwork
 
 
 class PRN(BranchNetwork):

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.retrieval import pairs
+from torchreid_dfrst.retrieval.embeddings import Stack, alike, consecutive, repeated, write_equals
 from torchreid_dfrst.retrieval.products import Products
-from torchreid_dfrst.retrieval.stack import Stack, alike, consecutive, repeated, write_equals
 
 CLOSE = 0.1
 """Distance below which pairs are measured again in float64: there the root makes ten times its error of a product's."""

@@ -8,17 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import sparse
 
-from torchreid_dfrst.retrieval import checks
+from torchreid_dfrst.retrieval.embeddings import Stack, check_precision, consecutive, unit
 from torchreid_dfrst.retrieval.encoding import encodings, step
-from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.jaccard import Shared
 from torchreid_dfrst.retrieval.lists import Neighbors
-from torchreid_dfrst.retrieval.mirrored import mirrored
 from torchreid_dfrst.retrieval.parameters import Parameters
 from torchreid_dfrst.retrieval.reciprocal import support_distances
 from torchreid_dfrst.retrieval.search import placed, planned, search
-from torchreid_dfrst.retrieval.stack import Stack, consecutive
-from torchreid_dfrst.spatiotemporal.transit import Transit
+from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, mirrored
 
 logger = logging.getLogger(__name__)
 
@@ -80,14 +77,14 @@ def jaccard_blocks(
     Arguments are checked at once, the search starts with the first block. From then on ``near`` of what is returned
     holds the neighbours, with their near-ties.
     """
-    embedding = checks.unit("embedding", embedding)
+    embedding = unit("embedding", embedding)
     Parameters(k1, k2)
     if len(embedding) < 2:
         raise ValueError("one image has nobody to be like: at least two are needed")
     if not 2 <= k1 <= len(embedding):
         raise ValueError(f"k1 is {k1} with {len(embedding)} images: between 2 and {len(embedding)}")
-    checks.precision(precision)
-    fused = checks.fusion(transit, weight, (len(embedding), len(embedding)))
+    check_precision(precision)
+    fused = check_fusion(transit, weight, (len(embedding), len(embedding)))
     fusion = Fusion(mirrored(transit, 0), weight) if fused and transit is not None else None
     images = Stack(embedding)
     planned(images, images, k1, precision, placed("auto"), memory_limit, fusion is not None)

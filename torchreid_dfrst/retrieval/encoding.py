@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from torchreid_dfrst.retrieval import memory, reciprocal
-from torchreid_dfrst.retrieval.stack import consecutive
+from torchreid_dfrst.retrieval.embeddings import consecutive
 
 PAIRS = 1 << 17
 """Pairs of a neighbour and a neighbour of it that are looked at together."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from torchreid_dfrst.retrieval import checks
+from torchreid_dfrst.checks import check
+from torchreid_dfrst.retrieval.embeddings import normalise, same_width, unit
 from torchreid_dfrst.retrieval.lists import Neighbors
-from torchreid_dfrst.retrieval.neighbors import normalise
-from torchreid_dfrst.values import check
 
 
 def expand(query: np.ndarray, gallery: np.ndarray, near: Neighbors, count: int, alpha: float = 0.0) -> np.ndarray:
@@ -28,8 +27,8 @@ def expand(query: np.ndarray, gallery: np.ndarray, near: Neighbors, count: int, 
     Raises:
         ValueError: bad embeddings, lists of another length or too short ones, or an alpha that is negative or infinite.
     """
-    query, gallery = checks.unit("query", query), checks.unit("gallery", gallery)
-    checks.same_width(query, gallery)
+    query, gallery = unit("query", query), unit("gallery", gallery)
+    same_width(query, gallery)
     check("count", count, int)
     check("alpha", alpha, float)
     if len(near) != len(query) or not 1 <= count <= near.index.shape[1] or near.index.max() >= len(gallery):

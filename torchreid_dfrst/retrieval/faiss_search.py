@@ -8,11 +8,10 @@ import faiss
 import numpy as np
 import torch
 
-from torchreid_dfrst.retrieval import pairs
-from torchreid_dfrst.retrieval.fused import Fusion
+from torchreid_dfrst.retrieval.embeddings import Stack
 from torchreid_dfrst.retrieval.memory import STEP
-from torchreid_dfrst.retrieval.stack import Stack
 from torchreid_dfrst.retrieval.tiles import Progress, Search, no_progress
+from torchreid_dfrst.retrieval.transit import Fusion, transits
 
 MOST = 2048
 """Neighbours that FAISS gives at most on a GPU."""
@@ -111,5 +110,5 @@ class FaissSearch(Search):
         distance[self.copies[row + block.start] == self.copies[column + offset]] = 0
         last = distance.reshape(block.stop - block.start, -1)[:, -1].copy()
         if self.fusion is not None:
-            distance += self.fusion.weight * pairs.transits(self.fusion.transit, row + block.start, column)
+            distance += self.fusion.weight * transits(self.fusion.transit, row + block.start, column)
         return distance, last

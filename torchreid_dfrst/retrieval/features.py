@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst import durable
-from torchreid_dfrst.names import numbered
+from torchreid_dfrst import files
+from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 FORMAT = "torchreid_dfrst features 1"
@@ -118,7 +118,7 @@ class Extraction:
         if self.network is not None:
             columns["network/cameras"], columns["network/distance_m"] = self.network.cameras, self.network.distance_m
         size = sum(column.nbytes for column in columns.values())
-        durable.write({Path(path): lambda file: np.savez(file, **columns)}, size=size)  # type: ignore[arg-type]
+        files.write({Path(path): lambda file: np.savez(file, **columns)}, size=size)  # type: ignore[arg-type]
 
     @property
     def summary(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from torchreid_dfrst.values import check
+from torchreid_dfrst.checks import check
 
 STEP, SPAN = 1024, 4
 """Rows of a block, and blocks of columns multiplied at once, where memory does not matter."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from torchreid_dfrst.retrieval import checks
+from torchreid_dfrst.checks import check
+from torchreid_dfrst.retrieval.embeddings import check_labels
 from torchreid_dfrst.retrieval.neighbors import blocks
 from torchreid_dfrst.retrieval.places import places, running
-from torchreid_dfrst.values import check
 
 PRECISION, TRAPEZOID = "precision", "trapezoid"
 
@@ -186,10 +186,10 @@ def check_columns(
     if not queries or not images:
         raise ValueError(f"{queries} queries and {images} gallery images: at least one of each is needed")
     return (
-        checks.labels("query_identity", query_identity, queries),
-        checks.labels("gallery_identity", gallery_identity, images),
-        checks.labels("query_camera", query_camera, queries),
-        checks.labels("gallery_camera", gallery_camera, images),
+        check_labels("query_identity", query_identity, queries),
+        check_labels("gallery_identity", gallery_identity, images),
+        check_labels("query_camera", query_camera, queries),
+        check_labels("gallery_camera", gallery_camera, images),
     )
 
 

@@ -6,38 +6,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from torchreid_dfrst.retrieval import checks, memory
+from torchreid_dfrst.checks import check
+from torchreid_dfrst.retrieval import memory
 from torchreid_dfrst.retrieval.appearance import Appearance
-from torchreid_dfrst.retrieval.fused import Fusion
+from torchreid_dfrst.retrieval.embeddings import Stack, check_count, check_finite, consecutive, same_width, unit
 from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.memory import LADDER, SPAN, STEP
 from torchreid_dfrst.retrieval.search import search
-from torchreid_dfrst.retrieval.stack import Stack, consecutive
-from torchreid_dfrst.spatiotemporal.transit import Transit
-from torchreid_dfrst.values import check
+from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion
 
 BLOCK_BYTES = 64 << 20
 
 DISTANCE = 32
 """Bytes that one distance of a block takes: itself, its transit term in the making, a copy where tracks are ranked."""
-
-
-def normalise(embedding: np.ndarray) -> np.ndarray:
-    """Rows divided by their Euclidean length: a new ``(N, D)`` float32 array.
-
-    Raises:
-        ValueError: not ``(N, D)`` floating point, NaN, infinity, or a row of zeros (the rows are named), all as
-            float32 sees them.
-    """
-    embedding, length = checks.embeddings("embedding", embedding)
-    zero = np.flatnonzero(length == 0)
-    if len(zero):
-        rows = ", ".join(map(str, zero[:5]))
-        raise ValueError(
-            f"{len(zero)} of {len(embedding)} embeddings are zero and have no direction (first rows: {rows}): "
-            "leave those images out"
-        )
-    return checks.scaled(embedding, length)
 
 
 def neighbors(
@@ -81,11 +62,11 @@ def neighbors(
         KeyError: an unknown precision, method or device.
     """
     same = rows is columns
-    rows = checks.unit("rows", rows)
-    columns = rows if same else checks.unit("columns", columns)
-    checks.same_width(rows, columns)
-    checks.neighbour_count(count, len(columns))
-    fused = checks.fusion(transit, weight, (len(rows), len(columns)))
+    rows = unit("rows", rows)
+    columns = rows if same else unit("columns", columns)
+    same_width(rows, columns)
+    check_count(count, len(columns))
+    fused = check_fusion(transit, weight, (len(rows), len(columns)))
     left = Stack(rows)
     return search(
         left,
@@ -162,10 +143,10 @@ class _Fill:
     """Writes the distances of some rows where they belong."""
 
     def __init__(self, rows: np.ndarray, columns: np.ndarray, transit: Transit | None, weight: float):
-        rows, columns = checks.unit("rows", rows), checks.unit("columns", columns)
-        checks.same_width(rows, columns)
+        rows, columns = unit("rows", rows), unit("columns", columns)
+        same_width(rows, columns)
         self.shape, self.width = (len(rows), len(columns)), rows.shape[1]
-        self.transit = transit if checks.fusion(transit, weight, self.shape) else None
+        self.transit = transit if check_fusion(transit, weight, self.shape) else None
         self.weight = np.float32(weight)
         self.appearance = Appearance(rows, columns)
 
@@ -174,7 +155,7 @@ class _Fill:
         if self.transit is not None:
             # all columns at once: a transit may have something to work out for each row
             out += self.weight * self.transit.block(part, slice(0, self.shape[1]))
-            checks.all_numbers(np.isfinite(out).all(axis=1))
+            check_finite(np.isfinite(out).all(axis=1))
 
 
 def _block(images: int, width: int, memory_limit: int | None) -> tuple[int, int]:

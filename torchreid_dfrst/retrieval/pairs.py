@@ -7,14 +7,10 @@ import warnings
 import numpy as np
 import torch
 
-from torchreid_dfrst.retrieval.full_precision import full_precision
-from torchreid_dfrst.retrieval.stack import Stack, consecutive, tensor
-from torchreid_dfrst.spatiotemporal.transit import Transit
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive, full_precision, tensor
 
 CHUNK = 1 << 16
 """Numbers of embeddings that are copied at once."""
-CELLS = 1 << 18
-"""Transit distances of one block that is made for some pairs in it."""
 
 
 def exact(rows: Stack, columns: Stack, row: np.ndarray, column: np.ndarray) -> np.ndarray:
@@ -59,27 +55,4 @@ def products(rows: Stack, columns: Stack, block: slice, row: np.ndarray, column:
             with full_precision():
                 found = torch.sparse.sampled_addmm(pattern, left, tensor(part).t(), beta=0.0)
         result[here] = found.values().numpy()
-    return result
-
-
-def transits(transit: Transit, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Transit distance of each pair; by ``transit.pairs`` where there is one, else taken from its blocks."""
-    whole = getattr(transit, "pairs", None)
-    if whole is not None:
-        return np.asarray(whole(row, column), dtype=np.float32)
-    result = np.empty(len(row), dtype=np.float32)
-    if not len(row):
-        return result
-    order = np.argsort(row, kind="stable")
-    seen = row[order]
-    edge = np.flatnonzero(np.diff(seen, prepend=-1, append=-1))
-    first, last = int(column.min()), int(column.max()) + 1
-    step = max(1, CELLS // (last - first))
-    while len(edge) > 1:
-        # as many rows as a block may have: those without a pair in between are made for nothing, and there are few
-        stop = int(np.searchsorted(seen[edge[:-1]], seen[edge[0]] + step))
-        part = order[edge[0] : edge[stop]]
-        block = transit.block(slice(int(row[part[0]]), int(row[part[-1]]) + 1), slice(first, last))
-        result[part] = block[row[part] - row[part[0]], column[part] - first]
-        edge = edge[stop:]
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torchreid_dfrst.values import check
+from torchreid_dfrst.checks import check
 
 POWER = {"torchreid": 4, "transreid": 2}
 """Exponent of the Euclidean distance in the original distance of each definition."""

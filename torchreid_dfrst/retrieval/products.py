@@ -10,8 +10,7 @@ from functools import lru_cache, partial
 import numpy as np
 import torch
 
-from torchreid_dfrst.retrieval.full_precision import full_precision
-from torchreid_dfrst.retrieval.stack import Stack, consecutive, tensor
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive, full_precision, tensor
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +74,7 @@ def float32_error(width: int) -> float:
     """Bound on the error of one float32 product of unit vectors, whatever the order it is summed in.
 
     No partial sum is above 1, so each of the D additions rounds by at most ``u / 2``, u = 2**-24; ``8 u`` are for
-    lengths that are off by up to ``checks.EXACT = 4 u``. Non-negative features and a routine that adds term after term
+    lengths off by up to ``embeddings.EXACT = 4 u``. Non-negative features and a routine that adds term after term
     (oneDNN's) reach a quarter of it: their roundings do not cancel. Below 64 dimensions it is ``random_error``, so that
     whatever counts as a near-tie is looked at.
     """

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from torchreid_dfrst.checks import check
 from torchreid_dfrst.sightings import Sightings
-from torchreid_dfrst.values import check
 
 
 def first(distance: np.ndarray, count: int, leave_out: np.ndarray | None = None) -> np.ndarray:

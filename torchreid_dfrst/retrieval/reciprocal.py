@@ -7,9 +7,9 @@ from scipy import sparse
 
 from torchreid_dfrst.retrieval import pairs
 from torchreid_dfrst.retrieval.appearance import CLOSE
-from torchreid_dfrst.retrieval.fused import Fusion
+from torchreid_dfrst.retrieval.embeddings import Stack
 from torchreid_dfrst.retrieval.lists import Neighbors
-from torchreid_dfrst.retrieval.stack import Stack
+from torchreid_dfrst.retrieval.transit import Fusion, transits
 
 
 class Sets:
@@ -115,6 +115,6 @@ def support_distances(
     close = np.flatnonzero(found < CLOSE)
     found[close] = pairs.exact(images, images, row[close] + block.start, column[close])
     if fusion is not None:
-        found += np.float32(fusion.weight) * pairs.transits(fusion.transit, row + block.start, column)
+        found += np.float32(fusion.weight) * transits(fusion.transit, row + block.start, column)
     result[missing] = found
     return result

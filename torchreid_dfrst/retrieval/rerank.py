@@ -10,19 +10,27 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from torchreid_dfrst.retrieval import checks, memory
+from torchreid_dfrst.retrieval import memory
+from torchreid_dfrst.retrieval.embeddings import (
+    Stack,
+    alike,
+    check_count,
+    check_finite,
+    consecutive,
+    repeated,
+    same_width,
+    unit,
+    write_equals,
+)
 from torchreid_dfrst.retrieval.encoding import encodings, step
-from torchreid_dfrst.retrieval.fused import Fusion
 from torchreid_dfrst.retrieval.jaccard import Shared, jaccard
 from torchreid_dfrst.retrieval.lists import Neighbors
-from torchreid_dfrst.retrieval.mirrored import mirrored
 from torchreid_dfrst.retrieval.parameters import POWER, Parameters
 from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.reciprocal import support_distances
 from torchreid_dfrst.retrieval.search import placed, search
-from torchreid_dfrst.retrieval.stack import Stack, alike, consecutive, repeated, write_equals
 from torchreid_dfrst.retrieval.tiles import Progress, no_progress
-from torchreid_dfrst.spatiotemporal.transit import Transit
+from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, mirrored
 
 logger = logging.getLogger(__name__)
 
@@ -122,11 +130,11 @@ class Reranking:
         keep: bool = False,
         progress: Progress = no_progress,
     ):
-        query, gallery = checks.unit("query", query), checks.unit("gallery", gallery)
-        checks.same_width(query, gallery)
+        query, gallery = unit("query", query), unit("gallery", gallery)
+        same_width(query, gallery)
         self.queries, self.images = len(query), len(query) + len(gallery)
         parameters.fit(self.images)
-        fused = checks.fusion(transit, weight, (self.images, self.images))
+        fused = check_fusion(transit, weight, (self.images, self.images))
         self.fusion = Fusion(transit, weight) if fused and transit is not None else None
         self.parameters, self.inside, self.memory_limit = parameters, None, memory_limit
         if self.fusion is not None and parameters.on == "fused":
@@ -230,7 +238,7 @@ class Reranking:
         Raises:
             ValueError: ``count`` is no whole number between 1 and the size of the gallery.
         """
-        checks.neighbour_count(count, self.images - self.queries)
+        check_count(count, self.images - self.queries)
         index, distance, farthest = [], [], []
         for block in self.blocks():
             near = np.stack([_lowest(line, count) for line in block])
@@ -262,7 +270,7 @@ class Reranking:
         if self.fusion is not None and self.inside is None:
             columns = slice(self.queries, self.images)
             tensor.add_(torch.from_numpy(self.fusion.transit.block(part, columns)), alpha=self.fusion.weight)
-            checks.all_numbers(np.isfinite(block).all(axis=1))
+            check_finite(np.isfinite(block).all(axis=1))
 
 
 def _lowest(line: np.ndarray, count: int) -> np.ndarray:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from torchreid_dfrst.retrieval import checks, faiss_search
-from torchreid_dfrst.retrieval.fused import Fusion
+from torchreid_dfrst.retrieval import faiss_search
+from torchreid_dfrst.retrieval.embeddings import Stack, check_finite, check_precision
 from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.memory import SearchPlan, rounded, search_plan
 from torchreid_dfrst.retrieval.products import choose
-from torchreid_dfrst.retrieval.stack import Stack
 from torchreid_dfrst.retrieval.tiles import Progress, Search, Sink, no_progress
+from torchreid_dfrst.retrieval.transit import Fusion
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def search(
         ValueError: the memory limit is too small to work in, there is no GPU though one is asked for, FAISS is asked
             for what it cannot do, or the transit gives NaN or infinity.
     """
-    checks.precision(precision)
+    check_precision(precision)
     if method not in ("auto", "faiss", "product"):
         raise KeyError(f"no method {method!r}: 'auto', 'faiss' or 'product'")
     if device not in ("auto", "cpu", "cuda"):
@@ -116,7 +116,7 @@ def search(
             sink=sink,
         )
     job.run(progress)
-    checks.all_numbers(np.isfinite(job.farthest) & np.isfinite(job.distance).all(axis=1))
+    check_finite(np.isfinite(job.farthest) & np.isfinite(job.distance).all(axis=1))
     ties = np.concatenate(job.near_ties)
     logger.info(
         "%d neighbours of %d rows (%s): %d near-ties, %d rows measured whole for too many candidates",

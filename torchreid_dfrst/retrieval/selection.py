@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from torchreid_dfrst.retrieval.stack import consecutive
+from torchreid_dfrst.retrieval.embeddings import consecutive
 
 ENTRY = np.dtype([("row", np.int32), ("column", np.int32), ("value", np.float32)])
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from torchreid_dfrst.retrieval import checks
+from torchreid_dfrst.retrieval.embeddings import check_finite
 
 RESOLUTION = 2.0**-20
 """Distances closer than this (four float32 roundings of a squared distance) may be ordered differently elsewhere."""
@@ -65,7 +65,7 @@ def settle(
     """
     start = np.searchsorted(row, np.arange(rows))
     sound = np.bincount(row[np.isfinite(distance)], minlength=rows)
-    checks.all_numbers((sound >= count) & (sound == np.diff(start, append=len(row))))
+    check_finite((sound >= count) & (sound == np.diff(start, append=len(row))))
     rank = np.arange(len(row)) - start[row]
     far = 2.0 * (distance.max(initial=0.0) + error.max(initial=0.0)) + 1.0
     latest = np.maximum.accumulate(distance + error + far * row)

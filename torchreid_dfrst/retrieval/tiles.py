@@ -8,13 +8,12 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.retrieval import memory, pairs
-from torchreid_dfrst.retrieval.fused import Fusion
+from torchreid_dfrst.retrieval.embeddings import Stack, alike, repeated, write_equals
 from torchreid_dfrst.retrieval.memory import SPAN, STEP
-from torchreid_dfrst.retrieval.mirrored import is_symmetric
 from torchreid_dfrst.retrieval.products import Products, float32_error, random_error
 from torchreid_dfrst.retrieval.selection import Selection
 from torchreid_dfrst.retrieval.settle import blurred, resolution, settle
-from torchreid_dfrst.retrieval.stack import Stack, alike, repeated, write_equals
+from torchreid_dfrst.retrieval.transit import Fusion, is_symmetric, transits
 
 CLOSE = 0.05
 """Appearance distance below which a float32 product does not give four digits of it."""
@@ -213,7 +212,7 @@ class Search:
         close = np.flatnonzero(distance < CLOSE + high)
         close = close[self.copies[row[close] + block.start] != self.copies[column[close] + offset]]
         if self.fusion is not None:
-            transit = pairs.transits(self.fusion.transit, row[close] + block.start, column[close])
+            transit = transits(self.fusion.transit, row[close] + block.start, column[close])
             close = close[distance[close] - self.fusion.weight * transit < CLOSE]
         if len(close):
             distance[close] = self._measure(row[close] + block.start, column[close])
@@ -231,13 +230,13 @@ class Search:
         _, once, back = np.unique(code, return_index=True, return_inverse=True)
         distance = pairs.exact(self.rows, self.columns, row[once], column[once])[back]
         if self.fusion is not None:
-            distance += self.fusion.weight * pairs.transits(self.fusion.transit, row, column)
+            distance += self.fusion.weight * transits(self.fusion.transit, row, column)
         return distance
 
     def _blur(self, row: np.ndarray, column: np.ndarray, distance: np.ndarray) -> np.ndarray:
         """``settle.resolution`` of pairs, whose true distances come third."""
         if self.fusion is not None:
-            distance = distance - self.fusion.weight * pairs.transits(self.fusion.transit, row, column)
+            distance = distance - self.fusion.weight * transits(self.fusion.transit, row, column)
         return resolution(distance, random_error(self.rows.shape[1]))
 
     def _again(self, block: slice, row: np.ndarray, column: np.ndarray) -> np.ndarray:
@@ -247,7 +246,7 @@ class Search:
         offset = 0 if self.columns is self.rows else len(self.rows)
         distance[self.copies[row + block.start] == self.copies[column + offset]] = 0
         if self.fusion is not None:
-            distance += self.fusion.weight * pairs.transits(self.fusion.transit, row + block.start, column)
+            distance += self.fusion.weight * transits(self.fusion.transit, row + block.start, column)
         return distance
 
     def _farthest(self, block: slice) -> np.ndarray:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.names import nearest
+from torchreid_dfrst.checks import check, expected_types, nearest
+from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork
 from torchreid_dfrst.spatiotemporal.fusion import fuse
 from torchreid_dfrst.spatiotemporal.histogram import Histogram
@@ -21,13 +22,11 @@ from torchreid_dfrst.spatiotemporal.lognormal import LogNormal
 from torchreid_dfrst.spatiotemporal.model import GapModel
 from torchreid_dfrst.spatiotemporal.provid import Provid
 from torchreid_dfrst.spatiotemporal.saved import AGAIN, read
-from torchreid_dfrst.spatiotemporal.transit import Transit, TransitModel
 from torchreid_dfrst.spatiotemporal.transition import Transition
-from torchreid_dfrst.values import check, expected_types
 
 MODELS: dict[str, type[GapModel]] = {m.name: m for m in (LogNormal, Provid, Transition, Histogram, Likelihood)}
 
-__all__ = ["MODELS", "Transit", "TransitModel", "build", "fuse", "load"]
+__all__ = ["MODELS", "GapModel", "Transit", "build", "fuse", "load"]
 
 
 def build(name: str, **options: Any) -> GapModel:

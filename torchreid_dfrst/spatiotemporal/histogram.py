@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter1d
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.evidence import NATS, distance_of
 from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.passes import one_per_pass, pairs_of_a_vehicle
 from torchreid_dfrst.spatiotemporal.saved import Expected
-from torchreid_dfrst.spatiotemporal.training import one_per_pass, pairs_of_a_vehicle
 
 ROUNDING = 1e-6  # of a bin: gaps of whole frames fall on edges and must not depend on the last bit
 

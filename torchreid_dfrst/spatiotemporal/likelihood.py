@@ -8,15 +8,15 @@ from typing import ClassVar
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.axis import LogAxis, interpolate
 from torchreid_dfrst.spatiotemporal.evidence import NATS
 from torchreid_dfrst.spatiotemporal.gaps import GapTransit
 from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.passes import one_per_pass, pairs_of_a_vehicle
 from torchreid_dfrst.spatiotemporal.relays import RelayTransit
 from torchreid_dfrst.spatiotemporal.saved import Expected
-from torchreid_dfrst.spatiotemporal.training import one_per_pass, pairs_of_a_vehicle
-from torchreid_dfrst.spatiotemporal.transit import Transit
 
 COUNTED = 40_000_000  # pairs of passes of any two vehicles
 NEAREST_M = 20.0

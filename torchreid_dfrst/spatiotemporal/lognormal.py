@@ -9,8 +9,8 @@ import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.passes import pairs_of_a_vehicle
 from torchreid_dfrst.spatiotemporal.saved import Expected
-from torchreid_dfrst.spatiotemporal.training import pairs_of_a_vehicle
 
 METRES = {"m": 1.0, "km": 1000.0}
 SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}

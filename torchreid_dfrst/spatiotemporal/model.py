@@ -10,12 +10,12 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from torchreid_dfrst import durable
+from torchreid_dfrst import files
+from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.gaps import GapTransit
+from torchreid_dfrst.spatiotemporal.passes import check_network, check_speed
 from torchreid_dfrst.spatiotemporal.saved import FORMAT, FORMAT_VERSION, Expected, check_fitted
-from torchreid_dfrst.spatiotemporal.training import check_network, check_speed
-from torchreid_dfrst.spatiotemporal.transit import Transit
 
 ROWS = 1024
 
@@ -174,7 +174,7 @@ class GapModel(ABC):
             "options": self.options,
             "fitted": self.fitted,
         }
-        durable.write({Path(path): json.dumps(content).encode()})
+        files.write({Path(path): json.dumps(content).encode()})
 
     def restore(self: Self, fitted: dict[str, Any], network: CameraNetwork) -> Self:
         """Take over what another fit of this class learned on this network, its rows in this order.

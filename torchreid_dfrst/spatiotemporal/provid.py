@@ -9,8 +9,8 @@ import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.passes import pairs_of_a_vehicle
 from torchreid_dfrst.spatiotemporal.saved import Expected
-from torchreid_dfrst.spatiotemporal.training import pairs_of_a_vehicle
 
 LAST, PRINTED = "last", "printed"
 

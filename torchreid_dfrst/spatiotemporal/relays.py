@@ -10,7 +10,7 @@ import numpy as np
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal.evidence import NATS
 from torchreid_dfrst.spatiotemporal.gaps import GapTransit
-from torchreid_dfrst.spatiotemporal.training import middle_of_pass, passes
+from torchreid_dfrst.spatiotemporal.passes import middle_of_pass, passes
 
 KEPT = 1 << 25  # float32 ratios between gallery passes that are kept rather than made again: 128 MiB
 ROWS = 256

@@ -11,8 +11,8 @@ import numpy as np
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.evidence import NATS, distance_of
 from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.passes import one_per_pass, trips
 from torchreid_dfrst.spatiotemporal.saved import Expected
-from torchreid_dfrst.spatiotemporal.training import one_per_pass, trips
 
 NORMAL = 1.4826  # a normal law's deviation over its median absolute deviation
 

@@ -1,0 +1,283 @@
+"""Every disease that the doctor knows, given to a healthy data set; and the two real patients."""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from torchreid_dfrst.data.veri_format import read_veri
+from torchreid_dfrst.doctor import check_dataset
+from torchreid_dfrst.doctor.times import check_times
+from torchreid_dfrst.doctor.traffic import camera_order, clock_offsets, trips
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+
+
+def severities(findings):
+    return {(found.severity, found.check) for found in findings if found.severity != "note"}
+
+
+def town(vehicles=300, cameras=10, seed=0):
+    """Vehicles that drive straight from camera to camera, both ways, at about 10 m/s."""
+    rng = np.random.default_rng(seed)
+    place = rng.uniform(0, 1500, (cameras, 2))
+    metres = np.round(np.linalg.norm(place[:, None] - place, axis=2), -1)
+    rows = []
+    for vehicle in range(vehicles):
+        time, here = rng.uniform(0, 3000), rng.integers(cameras)
+        for _ in range(rng.integers(2, 6)):
+            rows.append((here, time, vehicle))
+            there = rng.choice(np.flatnonzero(np.arange(cameras) != here))
+            time += 5 + metres[here, there] / rng.lognormal(np.log(10), 0.2)
+            here = there
+    camera, time, vehicle = (np.array(column) for column in zip(*rows, strict=True))
+    network = CameraNetwork(np.arange(cameras), metres)
+    half = vehicle < vehicles // 2
+    everyone = Sightings(camera, time, vehicle, np.arange(len(time)), np.array([f"{k}.jpg" for k in range(len(time))]))
+    return {"train": everyone[half], "query": everyone[~half][:20], "gallery": everyone[~half]}, network
+
+
+def changed(splits, **columns):
+    """The same splits with columns made by functions of a split."""
+    return {name: replace(part, **{c: make(part) for c, make in columns.items()}) for name, part in splits.items()}
+
+
+def test_a_healthy_town_is_clean():
+    assert not severities(check_times(*town()))
+
+
+@pytest.mark.parametrize("factor, unit", [(25, "25 a second"), (1000, "milliseconds"), (1 / 60, "minutes")])
+def test_wrong_time_units_are_named(factor, unit):
+    splits, network = town()
+    (found,) = check_times(changed(splits, time_s=lambda part: part.time_s * factor), network)
+    assert (found.severity, found.check) == ("error", "units")
+    assert unit in found.message
+
+
+def test_a_shifted_clock_is_measured():
+    splits, network = town()
+    late = changed(splits, time_s=lambda part: part.time_s + 45.0 * (part.camera == 3))
+    found = [f for f in check_times(late, network) if f.check == "clock offsets"]
+    assert [f.severity for f in found] == ["warning"]
+    assert found[0].count == 1 and found[0].examples[0].startswith("camera 4: +4")
+
+
+def test_a_shuffled_matrix_is_a_wrong_camera_order():
+    splits, network = town()
+    cameras = np.random.default_rng(1).permutation(10)
+    found = [f for f in check_times(splits, CameraNetwork(cameras, network.distance_m)) if f.severity == "error"]
+    assert [f.check for f in found] == ["camera order"]
+    assert "wrong camera order" in found[0].message
+    # here the right order is the natural one, which is among those tried
+    assert found[0].advice.split("it reads ")[1].split() == [str(c + 1) for c in range(10)]
+
+
+def test_an_order_nobody_knows_is_found_by_search():
+    splits, network = town(vehicles=1500)
+    right = np.random.default_rng(2).permutation(10)
+    splits = changed(splits, camera=lambda part: right[part.camera])
+    wrong = CameraNetwork(np.random.default_rng(3).permutation(10), network.distance_m)
+    everyone = Sightings.concatenate([splits["train"], splits["gallery"]])
+    order = camera_order(trips(everyone), wrong, {"natural": np.arange(10)})
+    assert order.wrong and order.best_name == "found by search" and order.best_correlation > 0.9
+    assert (order.best == right).mean() > 0.5
+
+
+def test_a_distance_that_no_car_can_drive():
+    splits, network = town()
+    metres = network.distance_m.copy()
+    metres[2, 7] = metres[7, 2] = 15_000
+    found = check_times(splits, CameraNetwork(network.cameras, metres))
+    assert ("warning", "distances too long") in severities(found)
+    assert any("cameras 3 and 8: 15000 m" in text for f in found for text in f.examples)
+
+
+def test_missing_times_and_missing_distances():
+    splits, network = town()
+    holes = changed(splits, time_s=lambda part: np.where(np.arange(len(part)) < 3, np.nan, part.time_s))
+    assert ("warning", "missing times") in severities(check_times(holes, network))
+    none = changed(splits, time_s=lambda part: np.full(len(part), np.nan))
+    assert [f.severity for f in check_times(none, network)] == ["note"]
+    assert [f.check for f in check_times(splits, None)] == ["distances"]
+    part = CameraNetwork(np.arange(8), network.distance_m[:8, :8])
+    assert ("error", "distances") in severities(check_times(splits, part))
+
+
+def test_trips_equal_the_definition():
+    everyone = town(vehicles=30)[0]["gallery"]
+    found = trips(everyone)
+    slow = sorted(
+        (a, b, s - r)
+        for i, a, r in zip(everyone.identity, everyone.camera, everyone.time_s, strict=True)
+        for j, b, s in zip(everyone.identity, everyone.camera, everyone.time_s, strict=True)
+        if i == j and a != b and s > r
+    )
+    assert len(slow) > 50
+    fast = sorted(zip(found.start, found.end, found.delay_s, strict=True))
+    np.testing.assert_allclose(fast, slow)
+
+
+def test_real_veri_is_clean(veri_lists):
+    report = check_dataset("veri_format", veri_lists)
+    assert not severities(report.findings) and report.exit_code == 0
+    assert report.counts["train"] == {"images": 37_778, "vehicles": 576, "cameras": 20}
+    assert "0.94" in report.text() and "only lists were checked" in report.text()
+
+
+def test_real_veri_in_natural_camera_order_is_an_error(veri_lists, tmp_path):
+    shutil.copytree(veri_lists, tmp_path / "veri")
+    (tmp_path / "veri" / "camera_ID.txt").write_text(" ".join(map(str, range(1, 21))))
+    report = check_dataset("veri_format", tmp_path / "veri")
+    assert report.exit_code == 2
+    (error,) = [f for f in report.findings if f.severity == "error"]
+    assert "wrong camera order" in error.message and "0.62" in error.message and "0.94" in error.message
+    assert (veri_lists / "camera_ID.txt").read_text().strip() in error.advice
+
+
+def test_real_clocks_agree_to_some_seconds(veri_lists):
+    veri = read_veri(veri_lists, images=False)
+    offsets = clock_offsets(Sightings.concatenate([veri.train, veri.gallery]), veri.network)
+    known = {0: 1.8, 2: 1.6, 5: -2.3, 8: 1.3, 10: -2.4, 15: 3.1}
+    sure = {camera: offset for camera, (offset, error) in offsets.items() if error < 6}
+    assert len(sure) >= 14 and max(map(abs, sure.values())) < 10
+    assert all(abs(sure[camera] - value) < 6 for camera, value in known.items() if camera in sure)
+
+
+def test_city_a_is_clean(city_a):
+    report = check_dataset("veri_format", city_a)
+    assert report.exit_code == 0, report.text()
+
+
+@pytest.fixture
+def folder(tiny_veri):
+    return tiny_veri / "veri776"
+
+
+def test_the_tiny_folder_is_clean(folder):
+    report = check_dataset("veri_format", folder)
+    assert report.exit_code == 0, report.text()
+
+
+def rename(folder, split, old, new):
+    for path in sorted((folder / f"image_{split}").glob(f"{old}_*")):
+        path.rename(path.with_name(new + path.name[4:]))
+    names = folder / f"name_{split}.txt"
+    names.write_text(names.read_text().replace(f"{old}_c", f"{new}_c"))
+
+
+def break_image(folder):
+    path = sorted((folder / "image_train").iterdir())[0]
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def copy_under_another_vehicle(folder):
+    (one, *_, other) = sorted((folder / "image_train").iterdir())
+    shutil.copy(one, other)
+
+
+def copy_into_test(folder):
+    rename(folder, "train", "0001", "0002")
+    shutil.copy(next((folder / "image_train").glob("0002_*")), next((folder / "image_test").glob("0002_*")))
+
+
+def repeat_image(folder):
+    one, other, *_ = sorted((folder / "image_train").iterdir())
+    shutil.copy(one, other)
+
+
+def one_camera(folder):
+    for path in (folder / "image_train").glob("0001_*"):
+        if "_c002_" not in path.name:
+            path.unlink()
+
+
+def unseen_camera(folder):
+    for path in (folder / "image_train").glob("*_c003_*"):
+        path.unlink()
+
+
+def lone_query(folder):
+    for path in (folder / "image_test").glob("0002_*"):
+        if "_c001_" not in path.name:
+            path.unlink()
+
+
+def wrong_truth(folder):
+    lines = (folder / "gt_index.txt").read_text().splitlines()
+    (folder / "gt_index.txt").write_text("\n".join(["1 2 3", *lines[1:]]))
+
+
+def bomb(folder):
+    (folder / "test_label.xml").write_text('<!DOCTYPE a [<!ENTITY b "bb">]><a>&b;</a>')
+
+
+def short_truth(folder):
+    (folder / "jk_index.txt").write_text("1 2\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "severity", "check", "example"),
+    [
+        (break_image, "error", "unreadable images", "image_train/0001"),
+        (copy_under_another_vehicle, "error", "the same image under two vehicles", "image_train/0001"),
+        (copy_into_test, "error", "the same image in training and test", "image_test/0002"),
+        (copy_into_test, "error", "vehicles in training and test", "2"),
+        (repeat_image, "warning", "repeated images", "image_train/0001"),
+        (one_camera, "warning", "one-camera vehicles", "1"),
+        (unseen_camera, "warning", "cameras never seen in training", "camera 2"),
+        (lone_query, "warning", "queries without a match", "0002_c001"),
+        (wrong_truth, "error", "right answers and junk", "0002_c001"),
+        (short_truth, "error", "right answers and junk", ""),
+        (bomb, "error", "labels", ""),
+    ],
+)
+def test_each_disease(folder, spoil, severity, check, example):
+    spoil(folder)
+    report = check_dataset("veri_format", folder)
+    found = next(f for f in report.findings if f.check == check and f.severity == severity)
+    assert found.count >= 1 and found.advice
+    assert example in " ".join(found.examples)
+    assert report.exit_code == {"error": 2, "warning": 1}[report.findings[0].severity]
+    assert check in report.text()
+
+
+def test_what_the_loader_warns_of_is_in_the_report(folder):
+    (folder / "image_train" / "Thumbs.db").write_text("")
+    report = check_dataset("veri_format", folder)
+    assert report.exit_code == 1 and "Thumbs.db" in report.text()
+
+
+def test_what_cannot_be_loaded_is_an_error_of_its_own(folder):
+    Image.new("RGB", (4, 4)).save(folder / "image_train" / "x.jpg")
+    report = check_dataset("veri_format", folder)
+    assert report.exit_code == 2 and report.findings[0].check == "loading" and "x.jpg" in report.text()
+    assert check_dataset("veri776", folder.parent / "nowhere").exit_code == 2
+
+
+def test_an_unknown_name(folder):
+    with pytest.raises(KeyError, match="did you mean 'veri776'"):
+        check_dataset("veri767", folder)
+
+
+def test_without_images_only_lists_are_read(folder):
+    break_image(folder)
+    assert check_dataset("veri_format", folder, images=False).exit_code == 0
+
+
+def test_the_command(folder, monkeypatch, capsys):
+    from tools.check_dataset import main
+
+    arguments = ["check_dataset.py", "--dataset", "veri_format", "--root", str(folder)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--json"])
+    main()
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 0
+    one_camera(folder)
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    out = capsys.readouterr().out
+    assert "WARNING: one-camera vehicles" in out and "usable, with warnings" in out

@@ -1,0 +1,200 @@
+"""Re-ranking, fusion and evaluation against torchreid's own and against the matrix product nobody can avoid."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torchreid
+from tqdm import tqdm
+
+from tools.studies.benchmarks import parts
+from tools.studies.benchmarks.parts import OMEGA, Size, baseline, columns, paper_model, their_scores, theirs
+from tools.studies.benchmarks.synthetic import features
+from torchreid_dfrst.retrieval import Features, Parameters, Reranking, evaluate
+from torchreid_dfrst.retrieval.products import rates
+from torchreid_dfrst.sightings import Sightings
+
+SCALES: dict[str, Size] = {
+    "tiny": (40, 260, 64, 20),
+    "small": (300, 2700, 512, 60),
+    "veri": (1678, 11579, 2048, 200),
+    "vehicleid": (2400, 17638, 2048, 2400),
+    "12k": (1250, 11250, 512, 625),
+    "25k": (2500, 22500, 512, 1250),
+    "50k": (5000, 45000, 512, 2500),
+    "100k": (10000, 90000, 512, 5000),
+    "msmt17": (9382, 84438, 2048, 3000),
+    "veriwild": (10000, 138000, 2048, 10000),
+}
+"""Queries, gallery images, dimensions, vehicles."""
+HELD = 21_000
+"""Images up to which torchreid's six N x N matrices fit in 16 GB."""
+FLOOR_ROWS = 8192
+"""Rows of the floor that are measured where there are more than ``HELD`` images; the rest is extrapolated."""
+COMPARED = ("rerank_speedup", "rerank_max_abs_diff", "rerank_memory_ratio", "evaluate_speedup")
+STREAMED = "distances in blocks: torchreid, with its six N x N matrices, is not run beside it and nothing compared"
+
+
+def timed(job: Callable[[], Any]) -> tuple[Any, float, float]:
+    """Result, seconds on the wall and seconds of all processors together."""
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = job()
+    return result, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def ours(query: Features, gallery: Features, **options: Any) -> tuple[Reranking, np.ndarray]:
+    """The job and its distances."""
+    job = Reranking(query.embedding, gallery.embedding, Parameters(), keep=True, **options)
+    return job, job.matrix()
+
+
+def floor(query: Features, gallery: Features, most: int) -> float:
+    """Seconds of all inner products by ``torch.mm``, nothing done with them; from the first ``most`` rows."""
+    parts = [torch.from_numpy(part.embedding) for part in (query, gallery)]
+    count, done, start = sum(map(len, parts)), 0, time.perf_counter()
+    out = torch.empty(2048, max(map(len, parts)))
+    for rows in parts:
+        for begin in range(0, min(len(rows), most - done), 2048):
+            block = rows[begin : min(begin + 2048, begin + most - done)]
+            for other in parts:
+                torch.mm(block, other.t(), out=out.view(-1)[: len(block) * len(other)].view(len(block), len(other)))
+            done += len(block)
+    return (time.perf_counter() - start) * count / done
+
+
+def measure(scale: str, rounds: int, seed: int, peers: bool, quiet: bool) -> dict[str, Any]:
+    """All figures of one scale that fits in memory; ratios are medians over rounds that run everything in turn."""
+    query, gallery = features(*SCALES[scale], np.random.default_rng(seed))
+    every = Sightings.concatenate([query.sightings, gallery.sightings])
+    transit = paper_model(seed).transit(every, every)
+    seen: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, Any] = described(scale, seed) | {"baseline_mAP": baseline(query, gallery)}
+    last: dict[str, Any] = {}
+
+    def run(name: str, job: Callable[[], Any]) -> None:
+        last[name], wall, cpu = timed(job)
+        seen.setdefault(name, []).append((wall, cpu))
+        if not quiet:
+            print(f"{name:<12} {wall:9.3f} s  {cpu:9.3f} CPU s", flush=True)
+
+    for _ in tqdm(range(rounds), desc=f"{scale}, rounds", disable=None):
+        run("floor", partial(floor, query, gallery, len(every)))
+        for precision in ("fp32", "bf16"):
+            run(precision, partial(ours, query, gallery, precision=precision))
+            last[precision][0].seconds["whole"] = seen[precision][-1][0]
+            for stage, value in last[precision][0].seconds.items():
+                found.setdefault("stages", {}).setdefault(precision, {}).setdefault(stage, []).append(value)
+        run("fused", lambda: ours(query, gallery, precision="fp32", transit=transit, weight=OMEGA))
+        run("evaluate", lambda: evaluate(last["fp32"][1], *columns(query, gallery)))
+        if peers:
+            run("torchreid", lambda: theirs(query, gallery)[1])
+            run("evaluate_rank", lambda: their_scores(last["fp32"][1], *columns(query, gallery)))
+    alone = {
+        who: parts.in_fresh_process(SCALES[scale], seed, who, keep=True)
+        for who in ("fp32", "bf16", *(["torchreid"] if peers else []))
+    }
+    return report(found | {"memory_bytes": {who: run["memory_bytes"] for who, run in alone.items()}}, seen, last, peers)
+
+
+def measure_streamed(scale: str, rounds: int, seed: int) -> dict[str, Any]:
+    """The job with distances in blocks that are never held together, each run in a fresh process, and the floor."""
+    query, gallery = features(*SCALES[scale], np.random.default_rng(seed))
+    found, count = described(scale, seed) | {"baseline_mAP": baseline(query, gallery)}, len(query) + len(gallery)
+    most = count if count <= HELD else FLOOR_ROWS
+    runs: dict[str, list[dict[str, Any]]] = {}
+    with tqdm(total=4 * rounds, desc=f"{scale}, runs", disable=None) as bar:
+        for _ in range(rounds):
+            runs.setdefault("floor", []).append({"seconds": floor(query, gallery, most)})
+            bar.update()
+            for who in ("fp32", "bf16", "fused"):
+                once = parts.in_fresh_process(SCALES[scale], seed, who, False, progress=sys.stderr.isatty())
+                runs.setdefault(who, []).append(once)
+                bar.update()
+    seconds = {who: [run["seconds"] for run in several] for who, several in runs.items()}
+    found["streamed"] = {who: several[-1] for who, several in runs.items() if who != "floor"}
+    found["seconds"] = parts.medians(seconds)
+    found["memory_bytes"] = {who: max(run["memory_bytes"] for run in runs[who]) for who in found["streamed"]}
+    found["floor_rows"], found["floor_is_extrapolated"] = most, most < count
+    found["floor_ratio"] = parts.ratio(seconds, "fp32", "floor")
+    found["bf16_floor_ratio"] = parts.ratio(seconds, "bf16", "floor")
+    found["fused_over_appearance"] = parts.ratio(seconds, "fused", "fp32")
+    return found | dict.fromkeys(COMPARED) | {"note": STREAMED} | machine(rounds)
+
+
+def measure_cold(scale: str, rounds: int, seed: int, peers: bool) -> dict[str, Any]:
+    """Both mAPs in fresh processes, imports and features not counted: torchreid as pip installs it, and ours."""
+    names = ["fp32", "bf16", *(["torchreid"] if peers else [])]
+    runs: dict[str, list[dict[str, Any]]] = {who: [] for who in names}
+    for _ in tqdm(range(rounds), desc=f"{scale}, cold", disable=None):
+        for who in names:
+            runs[who].append(parts.in_fresh_process(SCALES[scale], seed, who, keep=True))
+    seconds = {who: [run["seconds"] for run in several] for who, several in runs.items()}
+    found = described(scale, seed) | {"cold_seconds": parts.medians(seconds)}
+    found["cold_mAP"] = {who: several[-1]["mAP"] for who, several in runs.items()}
+    for who in ("fp32", "bf16") if peers else ():
+        found[f"cold_{who}_speedup"] = parts.ratio(seconds, "torchreid", who)
+    return found | machine(rounds)
+
+
+def described(scale: str, seed: int) -> dict[str, Any]:
+    """What was measured."""
+    queries, gallery, width, vehicles = SCALES[scale]
+    size = {"queries": queries, "gallery": gallery, "dimensions": width, "vehicles": vehicles}
+    return {"scale": scale, **size, "images": queries + gallery, "seed": seed}
+
+
+def machine(rounds: int) -> dict[str, Any]:
+    """Where and how often."""
+    with open("/proc/cpuinfo") as file:
+        models = {line.split(":")[1].strip() for line in file if line.startswith("model name")}
+    versions = {"Python": platform.python_version()} | {m.__name__: m.__version__ for m in (np, torch, torchreid)}
+    return {
+        "rounds": rounds, "threads": torch.get_num_threads(), "load": os.getloadavg(), "processor": sorted(models),
+        "versions": versions, "giga_operations_per_second": rates(torch.get_num_threads()),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }  # fmt: skip
+
+
+def report(found: dict[str, Any], seen: dict[str, Any], last: dict[str, Any], fits: bool) -> dict[str, Any]:
+    """The figures as medians and ratios."""
+
+    def ratio(one: str, other: str, clock: int = 0) -> float | None:
+        if one not in seen or other not in seen:
+            return None
+        return statistics.median(a[clock] / b[clock] for a, b in zip(seen[one], seen[other], strict=True))
+
+    found["seconds"] = {name: statistics.median(wall for wall, _ in runs) for name, runs in seen.items()}
+    found["cpu_seconds"] = {name: statistics.median(cpu for _, cpu in runs) for name, runs in seen.items()}
+    found["stages"] = {p: {k: statistics.median(v) for k, v in s.items()} for p, s in found["stages"].items()}
+    for clock, prefix in enumerate(("", "cpu_")):
+        found[prefix + "rerank_speedup"] = ratio("torchreid", "fp32", clock)
+        found[prefix + "bf16_rerank_speedup"] = ratio("torchreid", "bf16", clock)
+        found[prefix + "evaluate_speedup"] = ratio("evaluate_rank", "evaluate", clock)
+        found[prefix + "floor_ratio"] = ratio("fp32", "floor", clock)
+        found[prefix + "bf16_floor_ratio"] = ratio("bf16", "floor", clock)
+        found[prefix + "fused_over_appearance"] = ratio("fused", "fp32", clock)
+    if fits:
+        found["rerank_memory_ratio"] = found["memory_bytes"]["fp32"] / found["memory_bytes"]["torchreid"]
+        for precision, name in (("fp32", "rerank"), ("bf16", "bf16_rerank")):
+            gap = np.abs(last[precision][1] - last["torchreid"])
+            found[f"{name}_max_abs_diff"], found[f"{name}_beyond_1e-5"] = float(gap.max()), int((gap > 1e-5).sum())
+        (cmc, mean), score = last["evaluate_rank"], last["evaluate"]
+        found["evaluate_diff"] = max(abs(mean - score.mAP), float(np.abs(cmc - score.cmc).max()))
+    for precision in ("fp32", "bf16"):
+        near = last[precision][0].near
+        found[f"{precision}_search"] = {
+            "method": near.method, "fallbacks": near.fallbacks, "near_ties": len(near.near_ties),
+            "near_ties_at_a_cut": len(last[precision][0].cuts),
+        }  # fmt: skip
+    return found | machine(len(seen["fp32"]))

@@ -1,0 +1,1 @@
+"""Damaged images, level by level."""

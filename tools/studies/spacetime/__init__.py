@@ -1,0 +1,1 @@
+"""What time is worth on the real lists and beside simulated appearance."""

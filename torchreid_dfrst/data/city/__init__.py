@@ -1,8 +1,0 @@
-"""A synthetic city in VeRi-776's own format: parametric vehicles, cameras, roads and trips, from one seed."""
-
-from torchreid_dfrst.data.city.make import make_city
-from torchreid_dfrst.data.city.plan import Plan, Settings, Shot, plan_city
-from torchreid_dfrst.data.city.render import render
-from torchreid_dfrst.data.city.vehicles import Vehicle, make_vehicles
-
-__all__ = ["Plan", "Settings", "Shot", "Vehicle", "make_city", "make_vehicles", "plan_city", "render"]

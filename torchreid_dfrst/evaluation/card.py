@@ -1,0 +1,291 @@
+"""The result card: every choice and every number of one evaluation, in a file that can be cited."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import io
+import itertools
+import json
+import platform
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchreid_dfrst import files
+from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.evaluation.intervals import MEASURES, Queries, bootstrap
+from torchreid_dfrst.evaluation.protocols import Protocol
+from torchreid_dfrst.retrieval.features import Extraction
+from torchreid_dfrst.retrieval.metrics import Metrics
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.version import __version__
+
+FORMAT = "torchreid_dfrst card 1"
+SAMPLES = 1000
+NEEDED = ("rows", "intervals", "protocol", "queries", "gallery", "data", "choices", "source")
+UNNAMED = "data without a name"
+_PACKAGES = ("torch", "torchvision", "torchreid", "numpy", "scipy", "faiss-gpu", "faiss-cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class Card:
+    """One evaluation.
+
+    Args:
+        content: what ``card.json`` holds, JSON types only; shares are in percent.
+        queries: column name to one value per used query of every draw: ``draw``, ``path``, ``identity``, and
+            ``row/measure`` in [0, 1] for each row of the card. Empty if that file was lost.
+    """
+
+    content: dict[str, Any]
+    queries: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> None:
+        """Write ``card.json``, and ``card.queries.npz`` beside it for paired tests.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; earlier files of these names stay.
+        """
+        path = Path(path)
+        queries = io.BytesIO()
+        np.savez_compressed(queries, **self.queries)  # type: ignore[arg-type]
+        content = {**self.content, "queries_sha256": hashlib.sha256(queries.getvalue()).hexdigest()}
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        files.write({_beside(path): queries.getvalue(), path: text.encode()})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Card:
+        """Read a card and, if it is still there, the file of its queries.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: not a card of ours, or the file of queries belongs to another one.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no result card at {path}: make one with tools/evaluate.py")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"{path} is not JSON ({error}): make the card again with tools/evaluate.py") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"{path} is no result card of the form {FORMAT!r}: make it again with tools/evaluate.py")
+        lost = [key for key in NEEDED if key not in content]
+        if lost:
+            raise ValueError(f"the result card {path} lacks {', '.join(lost)}: make it again with tools/evaluate.py")
+        if not _beside(path).is_file():
+            return cls(content)
+        if file_digest(_beside(path)) != content.get("queries_sha256"):
+            raise ValueError(f"{_beside(path)} does not belong to {path}: one of them was overwritten; make both again")
+        with np.load(_beside(path), allow_pickle=False) as file:
+            return cls(content, {name: file[name] for name in file.files})
+
+    def table(self) -> str:
+        """The card for a screen: the rows with their 95 % intervals, then what they were measured on and how."""
+        return table(self.content)
+
+
+def make_card(
+    extraction: Extraction,
+    protocol: Protocol,
+    rows: Mapping[str, Sequence[Metrics]],
+    pairs: Sequence[tuple[Sightings, Sightings]],
+    choices: Mapping[str, Any],
+    command: str,
+    neighbours: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> Card:
+    """Put together the card of one evaluation.
+
+    Args:
+        extraction: the features that were scored, and what is known about them.
+        protocol: the protocol.
+        rows: name of a ranking (such as ``"+ ST"``) to its metrics, one per draw.
+        pairs: query and gallery sightings of each draw, as ranked.
+        choices: distance, space-time model with its weight and how that was chosen, re-ranking parameters.
+        command: the command line.
+        neighbours: what the search of neighbours behind a ranking met (``evaluation.rankings``), one per draw.
+    """
+    queries = {name: Queries.collect(draws, [query.identity for query, _ in pairs]) for name, draws in rows.items()}
+    one = next(iter(queries.values()))
+    path = np.concatenate([_query_names(query)[one.row[one.draw == n]] for n, (query, _) in enumerate(pairs)])
+    columns = {"draw": one.draw, "path": path, "identity": one.identity}
+    for name, found in queries.items():
+        columns.update({f"{name}/{measure}": found.value[measure] for measure in MEASURES})
+    vehicles = numbered("{count} [vehicle|vehicles]", len(np.unique(one.identity)))
+    content = {
+        "format": FORMAT,
+        "rows": {name: _numbers(found) for name, found in queries.items()},
+        "intervals": f"95 %, percentile bootstrap over {vehicles}, {SAMPLES} samples",
+        "protocol": {**protocol.parameters, "in words": protocol.describe()},
+        "queries": _counts(next(iter(rows.values())), pairs),
+        "gallery": len(pairs[0][1]),
+        "data": {
+            "name": extraction.source.get("data"),
+            "fingerprint": fingerprint(_test_data(extraction, protocol), extraction.network),
+            "query": _size(extraction.query.sightings),
+            "gallery": _size(extraction.gallery.sightings),
+            "train": None
+            if extraction.train is None
+            else {**_size(extraction.train), "fingerprint": fingerprint([extraction.train])},
+        },
+        "embedding": extraction.query.embedding.shape[1],
+        "choices": dict(choices),
+        "neighbours": {name: _over_draws(met) for name, met in (neighbours or {}).items()},
+        "source": extraction.source,
+        "command": command,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+    return Card(content, columns)
+
+
+def fingerprint(parts: Sequence[Sightings], network: CameraNetwork | None = None) -> str:
+    """Sixteen hexadecimal digits of who was seen where and when: file names, vehicles, cameras, times, distances.
+
+    The folder a data set lies in and the order of its rows do not count; pixels are not read.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        columns = (names(part.path), part.identity, part.camera, part.time_s)
+        for row in sorted(map(repr, zip(*(column.tolist() for column in columns), strict=True))):
+            digest.update(row.encode() + b"\n")
+        digest.update(b"--\n")
+    if network is not None:
+        digest.update(network.fingerprint.encode())
+    return digest.hexdigest()[:16]
+
+
+def names(paths: np.ndarray) -> np.ndarray:
+    """Paths without the folder they have in common, which differs from machine to machine."""
+    split = [path.replace("\\", "/").split("/") for path in paths.tolist()]
+    # what the first and the last in order share, all share
+    ends = zip(min(split)[:-1], max(split)[:-1], strict=False) if split else ()
+    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
+    return np.array(["/".join(parts[common:]) for parts in split], dtype=np.str_)
+
+
+def _query_names(query: Sightings) -> np.ndarray:
+    """One name per query, under which another card finds it again: features of one's own may have no paths."""
+    found = names(query.path)
+    if len(np.unique(found)) == len(found):
+        return found
+    return np.array([f"row {row} of vehicle {identity}" for row, identity in enumerate(query.identity.tolist())])
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python and of what computes, as installed."""
+    found = {"torchreid_dfrst": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def table(content: Mapping[str, Any]) -> str:
+    """A card's content as text for a screen."""
+    rows, protocol, queries, data = (content[key] for key in ("rows", "protocol", "queries", "data"))
+    width = max(len("  over draws"), *map(len, rows))
+    lines = [" " * width + "".join(f"{name:>8}" for name in MEASURES) + f"{'mAP, 95 %':>18}{'R1, 95 %':>18}"]
+    for name, values in rows.items():
+        lines.append(f"{name:<{width}}" + "".join(f"{values[measure]:8.2f}" for measure in MEASURES))
+        lines[-1] += "".join("  [{:6.2f},{:6.2f}]".format(*values["interval"][measure]) for measure in ("mAP", "R1"))
+        if "deviation" in values:
+            spread = "".join(f"{values['deviation'][measure]:8.2f}" for measure in MEASURES)
+            lines.append(f"{'  over draws':<{width}}{spread}  (standard deviation)")
+    lines += textwrap.wrap(f"{data['name'] or UNNAMED} ({data['fingerprint']}); {protocol['in words']}", 100)
+    skipped = "".join(f"; {count} skipped: {why}" for why, count in queries["why"].items() if count)
+    used = numbered("{count} [query|queries] used", queries["used"])
+    lines.append(f"{used} of {queries['used'] + queries['skipped']:,}{skipped}")
+    lines.append(f"gallery of {content['gallery']:,}; intervals: {content['intervals']}")
+    lines += textwrap.wrap(_used(content["choices"], content["source"]), 100)
+    return "\n".join(lines)
+
+
+def _used(choices: Mapping[str, Any], source: Mapping[str, Any]) -> str:
+    """The choices behind the rows in a line: network, space-time model and its weight, re-ranking."""
+    network = source.get("network")
+    name = network.get("name") if isinstance(network, Mapping) else network
+    parts = [f"network: {name or 'not named'}"]
+    spacetime, rerank = choices.get("spacetime"), choices.get("rerank")
+    if spacetime:
+        origin = spacetime.get("weight_from")
+        how = f"chosen by {origin.get('method')}" if isinstance(origin, Mapping) else origin
+        parts.append(f"ST: {spacetime.get('model')}, omega {spacetime.get('weight'):.4g} ({how})")
+    else:
+        parts.append("no ST")
+    if rerank:
+        k1, k2, share = (rerank.get(name) for name in ("k1", "k2", "lambda_value"))
+        parts.append(f"re-ranking: k1 {k1}, k2 {k2}, lambda {share}")
+    else:
+        parts.append("no re-ranking")
+    return "; ".join(parts)
+
+
+def _test_data(extraction: Extraction, protocol: Protocol) -> list[Sightings]:
+    parts = [extraction.query.sightings, extraction.gallery.sightings]
+    if protocol.one_image is None:
+        return parts
+    # the images are drawn anew, so how they were split for extraction says nothing
+    everything = Sightings.concatenate(parts)
+    return [replace(everything, camera=np.zeros(len(everything), dtype=np.int64))]
+
+
+def _numbers(found: Queries) -> dict[str, Any]:
+    means = {measure: found.mean(measure) for measure in MEASURES}
+    # the same vehicles are drawn for every row and measure, so intervals can be compared with each other
+    ends = {m: bootstrap(found.value[m], found.identity, np.random.default_rng(0), SAMPLES) for m in MEASURES}
+    numbers: dict[str, Any] = {measure: _percent(mean) for measure, (mean, _) in means.items()}
+    numbers["interval"] = {measure: [_percent(low), _percent(high)] for measure, (low, high) in ends.items()}
+    if found.draw.max() > 0:
+        numbers["deviation"] = {measure: _percent(deviation) for measure, (_, deviation) in means.items()}
+    return numbers
+
+
+def _counts(draws: Sequence[Metrics], pairs: Sequence[tuple[Sightings, Sightings]]) -> dict[str, Any]:
+    absent = alone = 0
+    examples: list[str] = []
+    for metrics, (query, gallery) in zip(draws, pairs, strict=True):
+        lost = np.flatnonzero(metrics.first_match == 0)
+        here = np.isin(query.identity[lost], gallery.identity)
+        absent, alone = absent + int((~here).sum()), alone + int(here.sum())
+        examples += [Path(path).name for path in query.path[lost[:3]]]
+    return {
+        "used": sum(metrics.used for metrics in draws),
+        "skipped": absent + alone,
+        "why": {"vehicle not in the gallery": absent, "vehicle seen by the query's own camera only": alone},
+        "examples": examples[:3],
+    }
+
+
+def _over_draws(met: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts added up, words side by side."""
+    columns = {name: [one[name] for one in met] for name in met[0]}
+    return {
+        name: ", ".join(dict.fromkeys(found)) if isinstance(found[0], str) else sum(found)
+        for name, found in columns.items()
+    }
+
+
+def _size(part: Sightings) -> dict[str, int]:
+    return {"images": len(part), "vehicles": len(np.unique(part.identity)), "cameras": len(np.unique(part.camera))}
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, 4)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.stem + ".queries.npz")

@@ -1,0 +1,163 @@
+"""Result cards side by side; only those that measured the same thing are ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from torchreid_dfrst.evaluation.card import UNNAMED, Card
+from torchreid_dfrst.evaluation.intervals import MEASURES, bootstrap, sign_flip
+
+
+def compare(cards: Mapping[str, Card]) -> dict[str, Any]:
+    """Group cards by what they measured, rank inside each group, and test every card against the group's first.
+
+    Args:
+        cards: label to card.
+
+    Returns:
+        ``groups``: a list of ``cards`` (labels), ``ranking`` (rows of all cards by mAP, best first) and ``tests``
+        (paired differences of average precision), JSON types only; ``differences``: why there are several groups.
+    """
+    groups: list[dict[str, Card]] = []
+    for label, card in cards.items():
+        for group in groups:
+            if not differences(next(iter(group.values())), card):
+                group[label] = card
+                break
+        else:
+            groups.append({label: card})
+    first_label, first = next(iter(groups[0].items()))
+    return {
+        "groups": [_group(group) for group in groups],
+        "differences": [
+            f"{label} against {first_label}: {difference}"
+            for label, other in (next(iter(group.items())) for group in groups[1:])
+            for difference in differences(first, other)
+        ],
+    }
+
+
+def differences(a: Card, b: Card) -> list[str]:
+    """Why two cards cannot be ranked against each other; empty if they can."""
+    found = []
+    one, two = (dict(card.content["protocol"]) for card in (a, b))
+    for key in one | two:
+        if key not in ("name", "in words") and one.get(key) != two.get(key):
+            found.append(f"protocol: {key} is {one.get(key)!r} and {two.get(key)!r}")
+    if found:
+        found.insert(0, f"protocol {one['name']} and {two['name']}")
+    data = [card.content["data"] for card in (a, b)]
+    if data[0]["fingerprint"] != data[1]["fingerprint"]:
+        names = " and ".join(f"{d['name'] or UNNAMED} ({d['fingerprint']})" for d in data)
+        found.append(f"test data {names} are not the same images, vehicles, cameras, times and distances")
+    spoilt = [card.content["source"].get("contamination") for card in (a, b)]
+    if spoilt[0] != spoilt[1]:
+        found.append(f"contamination of the test images is {spoilt[0]} and {spoilt[1]}")
+    return found
+
+
+def paired(a: Card | Sequence[Card], row_a: str, b: Card | Sequence[Card], row_b: str) -> dict[str, Any] | None:
+    """Difference of average precision, ``a`` minus ``b``, over the queries that both used.
+
+    Args:
+        a: a card, or one per training: a query then counts with its mean over them.
+        row_a: its ranking.
+        b: the other side, likewise.
+        row_b: its ranking.
+
+    Returns:
+        percent: ``difference``, its 95 % ``interval`` (bootstrap over vehicles); ``p_queries``, ``p_vehicles``: sign
+        flips of single queries and of whole vehicles; ``queries``: how many. None without the queries of both.
+    """
+    sides = [([side] if isinstance(side, Card) else list(side), f"{row}/mAP") for side, row in ((a, row_a), (b, row_b))]
+    if any(column not in card.queries for cards, column in sides for card in cards):
+        return None
+    one, other = (_by_query(cards, column) for cards, column in sides)
+    identity = {
+        key: name
+        for card in sides[0][0]
+        for key, name in zip(_keys(card), card.queries["identity"].tolist(), strict=True)
+    }
+    both = [key for key in one if key in other]
+    if not both:
+        return None
+    difference = np.array([one[key] - other[key] for key in both])
+    vehicle = np.array([identity[key] for key in both])
+    low, high = bootstrap(difference, vehicle, np.random.default_rng(0))
+    return {
+        "difference": round(100 * float(difference.mean()), 4),
+        "interval": [round(100 * low, 4), round(100 * high, 4)],
+        "p_queries": sign_flip(difference, np.arange(len(both)), np.random.default_rng(0)),
+        "p_vehicles": sign_flip(difference, vehicle, np.random.default_rng(0)),
+        "queries": len(both),
+    }
+
+
+def text(result: Mapping[str, Any], cards: Mapping[str, Card]) -> str:
+    """What ``compare`` found, for a screen."""
+    lines = []
+    for number, group in enumerate(result["groups"], start=1):
+        content = cards[group["cards"][0]].content
+        data = content["data"]
+        lines.append(
+            f"group {number}: {data['name'] or UNNAMED} ({data['fingerprint']}); {content['protocol']['in words']}"
+        )
+        width = max(len(f"{entry['card']}: {entry['row']}") for entry in group["ranking"])
+        lines.append(" " * width + "".join(f"{name:>8}" for name in MEASURES) + f"{'mAP, 95 %':>18}")
+        for entry in group["ranking"]:
+            numbers = "".join(f"{entry[measure]:8.2f}" for measure in MEASURES)
+            ends = "  [{:6.2f},{:6.2f}]".format(*entry["interval"])
+            lines.append(f"{entry['card'] + ': ' + entry['row']:<{width}}{numbers}{ends}")
+        for test in group["tests"]:
+            lines.append(_sentence(test))
+        lines.append("")
+    if result["differences"]:
+        lines.append("NOT COMPARABLE: the groups measured different things and are not ranked against each other.")
+        lines += [f"  {difference}" for difference in result["differences"]]
+    return "\n".join(lines).rstrip()
+
+
+def _group(group: Mapping[str, Card]) -> dict[str, Any]:
+    ranking = [
+        {"card": label, "row": row, **{m: values[m] for m in MEASURES}, "interval": values["interval"]["mAP"]}
+        for label, card in group.items()
+        for row, values in card.content["rows"].items()
+    ]
+    tests: list[dict[str, Any]] = []
+    reference, first = next(iter(group.items()))
+    for label, card in group.items():
+        rows = list(card.content["rows"])
+        against = [(label, card, rows[0], row) for row in rows[1:]]
+        if label != reference:
+            against += [(reference, first, row, row) for row in rows if row in first.content["rows"]]
+        for other, other_card, other_row, row in against:
+            names = {"a": f"{label}: {row}", "b": f"{other}: {other_row}"}
+            tests.append({**names, "test": paired(card, row, other_card, other_row)})
+    return {"cards": list(group), "ranking": sorted(ranking, key=lambda entry: -entry["mAP"]), "tests": tests}
+
+
+def _by_query(cards: Sequence[Card], column: str) -> dict[tuple[int, str], float]:
+    """Each query's mean over the cards that used it."""
+    found: dict[tuple[int, str], list[float]] = {}
+    for card in cards:
+        for key, value in zip(_keys(card), card.queries[column].tolist(), strict=True):
+            found.setdefault(key, []).append(value)
+    return {key: sum(values) / len(values) for key, values in found.items()}
+
+
+def _keys(card: Card) -> list[tuple[int, str]]:
+    return list(zip(card.queries["draw"].tolist(), card.queries["path"].tolist(), strict=True))
+
+
+def _sentence(entry: Mapping[str, Any]) -> str:
+    test = entry["test"]
+    if test is None:
+        return f"{entry['a']} - {entry['b']}: no paired test, the .queries.npz beside a card is missing"
+    low, high = test["interval"]
+    return (
+        f"{entry['a']} - {entry['b']}: mAP {test['difference']:+.2f} [{low:+.2f}, {high:+.2f}], p = "
+        f"{test['p_queries']:.4f} over {test['queries']} queries, {test['p_vehicles']:.4f} over vehicles"
+    )

@@ -1,0 +1,248 @@
+"""Named protocols: what is ranked against what, what counts, and how often it is drawn anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.retrieval.embeddings import normalise
+from torchreid_dfrst.retrieval.features import Features
+from torchreid_dfrst.retrieval.metrics import PRECISION, TRAPEZOID, Metrics, evaluate
+from torchreid_dfrst.sightings import UNKNOWN, Sightings
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to evaluate. Two results compare only if every field is the same.
+
+    Args:
+        name: a key of ``PROTOCOLS``.
+        junk: True: gallery entries of the query's own vehicle *and* camera are neither right nor wrong
+            (Market-1501; equal to VeRi-776's ``jk_index.txt``). False: they are right.
+        tracks: None: images are ranked. ``"min"``: tracks are ranked, each as near as its nearest image.
+            ``"mean"``: tracks are ranked, each by the mean of its L2-normalised embeddings.
+        one_image: None: query and gallery as given. ``"gallery"``: in each draw one random image of every vehicle is
+            the gallery, all others are queries (VehicleID's standard). ``"query"``: the reverse.
+        draws: number of random draws; only with ``one_image``.
+        seed: of the draws.
+        average_precision: ``"precision"``: mean of the precision at each match; ``"trapezoid"``: the area of
+            VeRi-776's MATLAB code. They differ by some tenths of a percent.
+
+    Raises:
+        KeyError: an unknown value of ``tracks``, ``one_image`` or ``average_precision``.
+        ValueError: ``draws`` below 1, or draws without anything random, or a negative seed.
+    """
+
+    name: str
+    junk: bool = True
+    tracks: str | None = None
+    one_image: str | None = None
+    draws: int = 1
+    seed: int = 0
+    average_precision: str = PRECISION
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        for option, known in (
+            ("tracks", (None, "min", "mean")),
+            ("one_image", (None, "gallery", "query")),
+            ("average_precision", (PRECISION, TRAPEZOID)),
+        ):
+            if getattr(self, option) not in known:
+                raise KeyError(f"{option} {getattr(self, option)!r}: one of {', '.join(map(repr, known))}")
+        if self.draws < 1 or (self.draws > 1 and self.one_image is None) or self.seed < 0:
+            raise ValueError(
+                f"{self.draws} draws with seed {self.seed} of protocol {self.name}: one draw, or several where "
+                "one_image is drawn, and a seed of 0 or more"
+            )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Every choice, JSON types only: equal for comparable results."""
+        return asdict(self)
+
+    def describe(self) -> str:
+        """The protocol in words."""
+        ranked = {
+            None: "images are ranked",
+            "min": "tracks are ranked by their nearest image",
+            "mean": "tracks are ranked by the mean of their normalised embeddings",
+        }[self.tracks]
+        side = {
+            None: "",
+            "gallery": f"one random image per vehicle is the gallery, all others are queries, {self.draws} draws",
+            "query": f"one random image per vehicle is the query, all others are the gallery, {self.draws} draws",
+        }[self.one_image]
+        junk = "same vehicle and same camera is junk" if self.junk else "no junk"
+        form = {PRECISION: "mean precision at each match", TRAPEZOID: "trapezoid area"}[self.average_precision]
+        return f"{self.name}: {'; '.join(part for part in (ranked, side, junk, f'AP as {form}') if part)}"
+
+    def pairs(self, query: Features, gallery: Features) -> Iterator[tuple[Features, Features]]:
+        """Query and gallery of each draw.
+
+        Draws are made from all images of both together in the order of their paths, so they do not depend on which
+        draw the features were extracted for.
+
+        Raises:
+            ValueError: tracks are ranked and a gallery image has none.
+        """
+        if self.one_image is None:
+            yield query, _means(gallery) if self.tracks == "mean" else gallery
+            return
+        embedding = np.concatenate([query.embedding, gallery.embedding])
+        everything = Features(embedding, Sightings.concatenate([query.sightings, gallery.sightings]))
+        everything = everything[np.argsort(everything.sightings.path, kind="stable")]
+        for number in range(self.draws):
+            chosen = draw(everything.sightings.identity, number, self.seed)
+            one = _at_camera(everything[chosen], int(self.one_image == "gallery"))
+            others = _at_camera(everything[~chosen], int(self.one_image == "query"))
+            yield (others, one) if self.one_image == "gallery" else (one, others)
+
+    def score(
+        self,
+        distance: np.ndarray | Iterable[np.ndarray],
+        query: Sightings,
+        gallery: Sightings,
+        *,
+        max_rank: int = 50,
+    ) -> Metrics:
+        """Metrics of one ranking.
+
+        Args:
+            distance: ``(Q, G)`` distances between a pair that ``pairs`` gave, or blocks of consecutive rows.
+            query: sightings of the Q queries.
+            gallery: sightings of the G gallery entries.
+            max_rank: length of the CMC curve.
+
+        Raises:
+            ValueError: as ``retrieval.evaluate``; tracks are ranked and a gallery image has none.
+        """
+        if self.tracks == "min":
+            order, start = _track_starts(gallery)
+            gallery = gallery[order][start]
+            blocks = [distance] if isinstance(distance, np.ndarray) else distance
+            distance = (np.minimum.reduceat(np.asarray(block)[:, order], start, axis=1) for block in blocks)
+        query_camera, gallery_camera = query.camera, gallery.camera
+        if not self.junk:
+            query_camera, gallery_camera = np.zeros_like(query_camera), np.ones_like(gallery_camera)
+        return evaluate(
+            distance,
+            query.identity,
+            gallery.identity,
+            query_camera,
+            gallery_camera,
+            max_rank=max_rank,
+            average_precision=self.average_precision,
+        )
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("image-to-image"),
+        Protocol("image-to-track-min", tracks="min"),
+        Protocol("image-to-track-mean", tracks="mean"),
+        Protocol("vehicleid", junk=False, one_image="gallery", draws=10),
+        Protocol("vehicleid-reversed", junk=False, one_image="query", draws=10),
+        Protocol("veriwild"),
+        Protocol("veriwild-without-removal", junk=False),
+    )
+}
+"""``veriwild`` is ``image-to-image`` under the name its papers use; without removal is what they did before 2020."""
+
+
+def of_dataset(name: str | None, options: Mapping[str, Any] | None = None) -> str:
+    """The protocol that results on a data set are published with: the data set's own, else image to image.
+
+    Args:
+        name: of the data set, None if it has none.
+        options: of the data set; VehicleID with ``reverse`` is read the other way round.
+    """
+    family = (name or "").rstrip("0123456789")
+    if family == "vehicleid" and (options or {}).get("reverse"):
+        return "vehicleid-reversed"
+    return family if family in ("vehicleid", "veriwild") else "image-to-image"
+
+
+def build(
+    protocol: str = "image-to-image",
+    average_precision: str = PRECISION,
+    draws: int | None = None,
+    seed: int = 0,
+) -> Protocol:
+    """A protocol by name.
+
+    Args:
+        protocol: a key of ``PROTOCOLS``.
+        average_precision: ``"precision"`` or ``"trapezoid"``, see ``Protocol``.
+        draws: number of random draws where the protocol draws; None for its own, ten for VehicleID.
+        seed: of the draws.
+
+    Raises:
+        KeyError: an unknown name; the message has the nearest one.
+        ValueError: an option is out of range.
+    """
+    if protocol not in PROTOCOLS:
+        raise KeyError(f"no protocol {protocol!r}{nearest(str(protocol), PROTOCOLS)}")
+    chosen = PROTOCOLS[protocol]
+    return replace(
+        chosen,
+        average_precision=average_precision,
+        draws=chosen.draws if draws is None else draws,
+        seed=seed,
+    )
+
+
+def draw(identity: np.ndarray, number: int, seed: int = 0) -> np.ndarray:
+    """One random image of each vehicle.
+
+    Args:
+        identity: ``(N,)`` labels, of images in the order of their paths.
+        number: which draw, from 0.
+        seed: of all draws.
+
+    Returns:
+        ``(N,)`` bool, True once per identity.
+    """
+    shuffled = np.random.default_rng([seed, number]).permutation(len(identity))
+    first = np.unique(np.asarray(identity)[shuffled], return_index=True)[1]
+    chosen = np.zeros(len(identity), dtype=bool)
+    chosen[shuffled[first]] = True
+    return chosen
+
+
+def _at_camera(features: Features, camera: int) -> Features:
+    # VehicleID has no cameras; two different ones keep torchreid's junk rule from removing the only match
+    return Features(features.embedding, replace(features.sightings, camera=np.full(len(features), camera)))
+
+
+def _track_starts(gallery: Sightings) -> tuple[np.ndarray, np.ndarray]:
+    """Order of the images that brings tracks together, and where each track starts in it."""
+    lost = np.flatnonzero(gallery.track == UNKNOWN)
+    if len(lost):
+        raise ValueError(
+            f"{len(lost)} of {len(gallery)} gallery images have no track (first: {gallery.path[lost[0]] or lost[0]}): "
+            "tracks cannot be ranked; use an image-to-image protocol, or supply the tracks"
+        )
+    order = np.argsort(gallery.track, kind="stable")
+    start = np.unique(gallery.track[order], return_index=True)[1]
+    for column in ("identity", "camera"):
+        values = getattr(gallery, column)[order]
+        mixed = np.flatnonzero(np.minimum.reduceat(values, start) != np.maximum.reduceat(values, start))
+        if len(mixed):
+            track = gallery.track[order][start[mixed[0]]]
+            raise ValueError(f"track {track} of the gallery has more than one {column}: a track is one passage of one")
+    return order, start
+
+
+def _means(gallery: Features) -> Features:
+    order, start = _track_starts(gallery.sightings)
+    size = np.diff(np.append(start, len(order)))
+    unit = normalise(gallery.embedding)[order]
+    mean = np.add.reduceat(unit, start, axis=0) / size[:, None].astype(np.float32)
+    time = np.add.reduceat(gallery.sightings.time_s[order], start) / size
+    return Features(mean, replace(gallery.sightings[order][start], time_s=time))

@@ -1,0 +1,154 @@
+"""How much transit counts beside appearance, chosen on training vehicles that were held out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from torchreid_dfrst import retrieval
+from torchreid_dfrst.evaluation.holdout import SEED, Fold, held_out
+from torchreid_dfrst.retrieval.features import Features
+from torchreid_dfrst.retrieval.metrics import evaluate
+from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.fusion import fuse
+from torchreid_dfrst.spatiotemporal.model import GapModel
+
+# around the paper's 0.2, each 2^(1/3) of the one before
+OMEGAS = (0.0, *(0.2 * 2 ** (np.arange(-9, 18) / 3)).round(4).tolist())
+METHODS = ("map", "calibrated")
+SAMPLES = 100_000
+QUERIES, GALLERY = 1000, 200
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A chosen omega of Eq. 6 and why.
+
+    Args:
+        value: omega.
+        method: ``"map"`` or ``"calibrated"``.
+        folds: how many times a model was fitted without the vehicles that were asked for.
+        vehicles: how many vehicles were asked for.
+        seed: of the folds.
+        curve: ``{omega: mAP in percent}``, mean over all queries; empty for ``"calibrated"``.
+        evidence: for ``"calibrated"``, what one unit of appearance distance is worth in nats, what one unit of transit
+            distance is, and the log-odds at 0; ``P(same) = 1 / (1 + exp(-(bias - a * Da - t * transit)))``.
+    """
+
+    value: float
+    method: str
+    folds: int
+    vehicles: int
+    seed: int
+    curve: dict[str, float]
+    evidence: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """For the result card."""
+        return asdict(self)
+
+
+def choose_weight(
+    model: GapModel,
+    train: Sightings,
+    features: Features,
+    network: CameraNetwork,
+    *,
+    method: str = "map",
+    folds: int = 3,
+    seed: int = SEED,
+) -> Weight:
+    """The omega that serves held-out training vehicles best.
+
+    For each fold a copy of ``model`` is fitted without the vehicles that are asked for and ranks a gallery of up to
+    200 vehicles by ``Da + omega * transit``. Test vehicles are never looked at. An appearance model knows the vehicles
+    it was trained on better than new ones, and the weight comes out too small: better ``features`` are of vehicles it
+    was not trained on (``data.validation_identities`` holds them out of training).
+
+    Args:
+        model: gives name and options; need not be fitted.
+        train: all training sightings, to fit on.
+        features: embeddings of (some) training images with identities and times.
+        network: road distances.
+        method: ``"map"`` tries ``OMEGAS`` and takes the best mean average precision, refined by a parabola through it
+            and its neighbours. ``"calibrated"`` turns both distances into log-likelihood ratios by a logistic
+            regression on pairs of held-out images of two cameras and takes the ratio of their slopes.
+        folds: how many groups of vehicles are asked for, at least.
+        seed: of the folds.
+
+    Raises:
+        KeyError: unknown method.
+        ValueError: too few vehicles with features, or the model cannot be fitted without the held-out ones.
+    """
+    if method not in METHODS:
+        raise KeyError(f"no method {method!r} to choose a weight, there are {', '.join(METHODS)}")
+    scores, used, pairs, vehicles, fits = [], [], [], 0, 0
+    for fold in _folds(features.sightings, folds, seed):
+        asked = np.unique(features.sightings.identity[fold.query])
+        vehicles, fits = vehicles + len(asked), fits + 1
+        # every n-th query: enough to compare weights with each other
+        query, gallery = features[fold.query[:: -(-len(fold.query) // QUERIES)]], features[fold.gallery]
+        copy = type(model)(**model.options).fit(train[~np.isin(train.identity, asked)], network)
+        appearance = retrieval.distance(*(retrieval.normalise(x.embedding) for x in (query, gallery)))
+        transit = copy.distance(query.sightings, gallery.sightings)
+        q, g = query.sightings, gallery.sightings
+        if method == "map":
+            labels = q.identity, g.identity, q.camera, g.camera
+            found = [evaluate(fuse(appearance, transit, omega), *labels) for omega in OMEGAS]
+            scores.append([metrics.mAP for metrics in found])
+            used.append(found[0].used)
+        else:
+            across = q.camera[:, None] != g.camera
+            same = (q.identity[:, None] == g.identity)[across]
+            pairs.append((appearance[across], transit[across], same))
+    if method == "calibrated":
+        appearance, transit, same = (np.concatenate(column) for column in zip(*pairs, strict=True))
+        bias, a, t = _logistic(appearance, transit, same, seed)
+        evidence = {"bias": bias, "appearance": a, "transit": t}
+        return Weight(max(t, 0.0) / max(a, 1e-6), method, fits, vehicles, seed, {}, evidence)
+    mean = 100 * np.average(scores, axis=0, weights=used)
+    curve = {str(omega): round(float(value), 3) for omega, value in zip(OMEGAS, mean, strict=True)}
+    return Weight(_peak(OMEGAS, mean), method, fits, vehicles, seed, curve, {})
+
+
+def _folds(sightings: Sightings, folds: int, seed: int) -> Iterator[Fold]:
+    """Galleries as large as a test's, as far as there are vehicles; in small lists each is asked in several parts."""
+    vehicles = len(np.unique(sightings.identity[sightings.identity != UNKNOWN]))
+    galleries = min(folds, -(-vehicles // GALLERY)) or 1
+    return held_out(sightings, galleries, most=GALLERY, parts=-(-folds // galleries), seed=seed)
+
+
+def _peak(omegas: Sequence[float], score: np.ndarray) -> float:
+    """Where the parabola through the best score and its two neighbours, over ln omega, has its top."""
+    best = int(score.argmax())
+    if best < 2 or best == len(score) - 1:  # omega 0 has no logarithm
+        return omegas[best]
+    below, here, above = (float(value) for value in score[best - 1 : best + 2])
+    bend = below + above - 2 * here
+    shift = (below - above) / (2 * bend) if bend < 0 else 0.0
+    step = omegas[best] / omegas[best - 1] if shift < 0 else omegas[best + 1] / omegas[best]
+    return round(float(omegas[best] * step**shift), 4)
+
+
+def _logistic(appearance: np.ndarray, transit: np.ndarray, same: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """Logistic regression by Newton's method on a seeded draw with as many same as different pairs."""
+    generator = np.random.default_rng(seed)
+    drawn = [
+        generator.choice(rows, min(SAMPLES, len(rows)), replace=False)
+        for rows in (np.flatnonzero(same), np.flatnonzero(~same))
+    ]
+    rows = np.concatenate(drawn)
+    x = np.stack([np.ones(len(rows)), -appearance[rows], -transit[rows]], axis=1).astype(np.float64)
+    weight = np.concatenate([np.full(len(d), 0.5 / max(len(d), 1)) for d in drawn])
+    beta, y = np.zeros(3), same[rows]
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(x @ beta, -30, 30)))
+        hessian = (x * (weight * p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(3)
+        step = np.linalg.solve(hessian, x.T @ (weight * (y - p)) - 1e-9 * beta)
+        beta += step * min(1.0, 5 / max(np.abs(step).max(), 1e-12))
+        if np.abs(step).max() < 1e-8:
+            break
+    return float(beta[0]), float(beta[1]), float(beta[2])

@@ -1,0 +1,221 @@
+"""A trained network from its file, and the features of a data set from the network."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchreid
+from PIL import Image
+from torch import nn
+
+from tools.studies.contamination.damage import Contamination
+from torchreid_dfrst.checks import listed
+from torchreid_dfrst.data.batches import Item
+from torchreid_dfrst.data.loading import DataManager
+from torchreid_dfrst.evaluation import HELD_OUT, TRAINED_ON
+from torchreid_dfrst.evaluation.card import file_digest
+from torchreid_dfrst.retrieval import Extraction, Features
+from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.tables import build_model
+from torchreid_dfrst.tensors import read_weights
+from torchreid_dfrst.training import checkpoint
+from torchreid_dfrst.training.embedding import embed
+from torchreid_dfrst.training.memory import EXTRACTION, explained
+from torchreid_dfrst.version import __version__
+
+NEEDED = ("model", "num_classes", "height", "width")
+
+
+def open_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the network that a training run wrote, with its weights, in evaluation mode.
+
+    Args:
+        path: exported weights (``weights.safetensors``, its ``.json`` beside it) or a checkpoint of training.
+
+    Returns:
+        The network on the CPU, and what the run said of it: ``model``, ``num_classes``, ``height``, ``width``, ...
+
+    Raises:
+        FileNotFoundError: the file, or the ``.json`` beside exported weights, is missing.
+        ValueError: not such a file, or weights of another architecture.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        weights = read_weights(path)
+        beside = path.with_suffix(".json")
+        if not beside.is_file():
+            raise FileNotFoundError(f"{beside} is missing: training writes it beside {path.name}; keep them together")
+        try:
+            about = json.loads(beside.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{beside} is not JSON ({error}): take it from the training run again") from error
+    else:
+        state = checkpoint.load(path)
+        weights, about = state["state_dict"], state.get("describe", {})
+    missing = [name for name in NEEDED if name not in about]
+    if missing:
+        raise ValueError(f"{path} does not say its {', '.join(missing)}: only files of tools/train.py do")
+    model = build_model(about["num_classes"], **{**about["model"], "pretrained": False, "weights": None})
+    checkpoint.set_weights(model, weights, str(path))
+    return model.eval(), {**about, "weights": str(path), "weights_sha256": file_digest(path)}
+
+
+@explained(EXTRACTION)
+def extract(
+    path: str | Path,
+    root: str,
+    name: str,
+    *,
+    train: bool = False,
+    batch_size: int = 64,
+    workers: int = 2,
+    precision: str = "fp32",
+    on_bad_image: str = "error",
+    use_gpu: bool = True,
+    contaminate: Contamination | None = None,
+    options: Mapping[str, Any] | None = None,
+    bar: Callable[..., Any] | None = None,
+) -> tuple[Extraction, list[str]]:
+    """Features of a data set's query and gallery, with everything that scoring them needs.
+
+    Args:
+        path: see ``open_network``.
+        root: folder of the data sets.
+        name: a data set registered with torchreid.
+        train: embed training images too, for choices that are made on training identities: those held out of
+            training (``data.validation_identities``), or all where the network was trained on all.
+        batch_size: images per forward pass.
+        workers: loading processes.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        on_bad_image: ``error`` stops at a file that cannot be read, ``skip`` leaves it out.
+        use_gpu: use it if there is one.
+        contaminate: damage query and gallery images (training images stay as they are).
+        options: of the data set, see ``DataManager``.
+        bar: progress bar, such as ``tqdm.tqdm``.
+
+    Returns:
+        The extraction, and the paths of images left out.
+
+    Raises:
+        OSError: memory ran out.
+        OSError, KeyError, ValueError: as ``open_network`` and ``DataManager`` raise them.
+    """
+    model, about = open_network(path)
+    data = DataManager(
+        root=root,
+        sources=name,
+        targets=name,
+        height=about["height"],
+        width=about["width"],
+        **_normalisation(about),
+        transforms=None,
+        batch_size_train=1,
+        num_instances=1,
+        train_sampler="RandomSampler",
+        batch_size_test=batch_size,
+        workers=workers,
+        on_bad_image=on_bad_image,
+        options=options,
+        use_gpu=use_gpu,
+    )
+    device = torch.device("cuda" if data.use_gpu else "cpu")
+    model.to(device)
+    skipped: list[str] = []
+
+    def see(items: Sequence[Item], sightings: Sightings, change: Contamination | None = None) -> Features:
+        loader = data.loader(items, change)
+        embedded = embed(model, loader, device, precision, bar=bar)
+        skipped.extend(sorted(loader.skipped))
+        row = {image: number for number, image in enumerate(sightings.path.tolist())}
+        return Features(embedded.embedding, sightings[np.array([row[image] for image in embedded.path.tolist()])])
+
+    sets = data.test_sets[name]
+    items, known = _for_choices(sets["query"].train, name, about)
+    sightings = getattr(sets["query"], "sightings", None) or _sightings_of(sets["query"])
+    extraction = Extraction(
+        query=see(sets["query"].query, sightings["query"], contaminate),
+        gallery=see(sets["gallery"].gallery, sightings["gallery"], contaminate),
+        train=sightings["train"],
+        train_features=see(items, sightings["train"]) if train else None,
+        network=getattr(sets["query"], "network", None),
+        source={
+            "data": name,
+            "options": dict(options or {}),
+            "network": about["model"],
+            "input": [about["height"], about["width"]],
+            "weights": Path(about["weights"]).name,
+            "weights_sha256": about["weights_sha256"],
+            "epoch": about.get("epoch"),
+            "precision": precision,
+            "train_features": known if train else None,
+            "skipped_images": len(skipped),
+            "contamination": None if contaminate is None else asdict(contaminate),
+            "version": __version__,
+        },
+    )
+    return extraction, skipped
+
+
+def open_dataset(
+    name: str, root: str | Path, options: Mapping[str, Any] | None = None
+) -> tuple[Any, dict[str, Sightings]]:
+    """A data set registered with torchreid, and who was seen where and when in its ``train``, ``query``, ``gallery``.
+
+    Args:
+        name: as registered.
+        root: folder of the data sets.
+        options: of the data set, see ``DataManager``.
+
+    Raises:
+        FileNotFoundError, KeyError, ValueError: as the data set and torchreid raise them.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset = torchreid.data.datasets.init_image_dataset(name, root=str(root), **(options or {}))
+    return dataset, getattr(dataset, "sightings", None) or _sightings_of(dataset)
+
+
+def _for_choices(items: Sequence[Item], name: str, about: Mapping[str, Any]) -> tuple[Sequence[Item], str | None]:
+    """The training images fit to make choices on, and whether the network was trained on their identities."""
+    held = set(about.get("held_out", ()))
+    identities = {item[1] for item in items if Path(item[0]).name in held}
+    if identities:
+        return [item for item in items if item[1] in identities], HELD_OUT
+    sources = about.get("config", {}).get("data", {}).get("sources")
+    return items, TRAINED_ON if name in listed(sources) else None
+
+
+def input_transform(about: Mapping[str, Any]) -> Callable[[Image.Image], torch.Tensor]:
+    """Test-time transform of torchreid for a network: resize, tensor, mean and deviation as it was trained with.
+
+    Args:
+        about: what ``open_network`` says of it.
+    """
+    size = about["height"], about["width"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        return torchreid.data.transforms.build_transforms(*size, transforms=None, **_normalisation(about))[1]
+
+
+def _normalisation(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean and deviation of the images that a network was trained with; empty for ImageNet's."""
+    data = about.get("config", {}).get("data", {})
+    given = {name: data.get(name) for name in ("norm_mean", "norm_std")}
+    # torchreid leaves one without the other unread
+    return {} if None in given.values() else given
+
+
+def _sightings_of(dataset: Any) -> dict[str, Sightings]:
+    """Sightings without times, for torchreid's own data sets."""
+    found = {}
+    for part in ("train", "query", "gallery"):
+        rows = getattr(dataset, part)
+        camera, identity = np.array([row[2] for row in rows]), np.array([row[1] for row in rows])
+        found[part] = Sightings(camera, identity=identity, path=np.array([row[0] for row in rows]))
+    return found

@@ -1,0 +1,229 @@
+"""Embeddings of any other program as our ``Extraction``: files without code, and a table that says whose they are."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from torchreid_dfrst.checks import nearest, numbered
+from torchreid_dfrst.data.table import read_distances, read_rows
+from torchreid_dfrst.data.text import read_text, sample
+from torchreid_dfrst.retrieval import Extraction, Features
+from torchreid_dfrst.retrieval.features import DAMAGED
+from torchreid_dfrst.tensors import read_safely
+
+logger = logging.getLogger(__name__)
+
+
+def import_features(
+    embeddings: str | Path, table: str | Path, data: str = "table", model: str | None = None
+) -> Extraction:
+    """Put embeddings and the sightings they belong to together.
+
+    Args:
+        embeddings: see ``read_embeddings``. With paths, they are matched to the table's; without, row k belongs to row
+            k of the table, or to row k of its query and gallery rows if training images were left out.
+        table: ``path,identity,camera,time,split[,track]`` as CSV or Parquet, distances beside it; see docs/data.md.
+        data: name of the data set, which decides the default protocol and stands on the card.
+        model: what made them, for the card.
+
+    Raises:
+        FileNotFoundError: one of the files is missing.
+        ValueError: the embeddings cannot be read, hold code, NaN or infinity, or do not fit the table.
+    """
+    embeddings, table = Path(embeddings), Path(table)
+    sightings, split, words, cameras = read_rows(table)
+    test = split != "train"
+    for part in ("query", "gallery"):
+        if not (split == part).any():
+            raise ValueError(f"{table} has no row of the split {part}: query and gallery are needed for scoring")
+    values, names = read_embeddings(embeddings)
+    where = np.arange(len(split))
+    if names is not None:
+        where = _matched(names, values, words, test, embeddings, table)
+    elif len(values) == test.sum():
+        where = np.where(test, np.cumsum(test) - 1, -1)
+    elif len(values) != len(split):
+        raise ValueError(
+            f"{embeddings} holds {len(values)} embeddings, but {table} has {len(split)} rows, {test.sum()} of them of "
+            "query and gallery: give one per row, in the order of the table, or their paths with them"
+        )
+    features = {
+        part: Features(values[where[rows]], sightings[rows])
+        for part in ("train", "query", "gallery")
+        for rows in [(split == part) & (where >= 0)]
+    }
+    train = sightings[split == "train"]
+    if len(features["train"]) < len(train):
+        text = numbered("{count} of %d training images [has|have] no embedding", len(train) - len(features["train"]))
+        logger.info(text, len(train))
+    return Extraction(
+        features["query"],
+        features["gallery"],
+        train if len(train) else None,
+        features["train"] if len(features["train"]) else None,
+        read_distances(table.parent, cameras),
+        {"data": data, "network": model, "imported_from": embeddings.name},
+    )
+
+
+def read_embeddings(path: str | Path) -> tuple[np.ndarray, list[str] | None]:
+    """Embeddings of a file, and the paths of their images if it holds any.
+
+    Nothing in the file is ever run: pickled objects are refused.
+
+    Args:
+        path: one of
+            ``.npy``: ``(N, D)``; a folder of them: one ``(D,)`` or ``(1, D)`` each, named as the image;
+            ``.npz``: one such array, and, optional, ``path``, N words;
+            ``.pt``, ``.pth``: a tensor, or a dict of one and, optional, a list ``path``; read with ``weights_only``;
+            ``.csv``: N rows of D numbers; with a header, the column ``path`` is optional.
+
+    Returns:
+        ``(N, D)`` floating point as in the file, and N paths or None.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: another ending, damaged, pickled objects inside, or not one two-dimensional array of numbers.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _folder(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no embeddings at {path}")
+    if path.suffix in (".pt", ".pth"):
+        held = read_safely(path)
+        return _pick(dict(held) if isinstance(held, Mapping) else {"embedding": held}, path)
+    if path.suffix in (".npy", ".npz"):
+        held = _numpy(path)
+        return _pick(held if isinstance(held, dict) else {"embedding": held}, path)
+    if path.suffix == ".csv":
+        return _csv(path)
+    raise ValueError(f"{path} ends in {path.suffix!r}: .npy, .npz, .pt, .csv or a folder of .npy can be read")
+
+
+def _numpy(path: Path) -> Any:
+    try:
+        held = np.load(path, allow_pickle=False)
+        if isinstance(held, np.ndarray):
+            return held
+        with held:
+            return {name: held[name] for name in held.files}
+    except DAMAGED as error:
+        raise ValueError(
+            f"{path} is torn, or holds pickled objects, which are refused and not run ({error}): save plain numbers"
+        ) from error
+
+
+def _folder(path: Path) -> tuple[np.ndarray, list[str]]:
+    files = sorted(path.glob("*.npy"))
+    if not files:
+        raise ValueError(f"{path} holds no .npy file: one per image is expected, named as the image")
+    rows = [np.ravel(_numpy(file)) for file in files]
+    odd = [f"{file.name} has {len(row)}" for file, row in zip(files, rows, strict=True) if len(row) != len(rows[0])]
+    if odd:
+        raise ValueError(f"{files[0]} has {len(rows[0])} numbers, but {sample(odd)}: all must be of one network")
+    return _checked(np.stack(rows), path), [file.stem for file in files]
+
+
+def _pick(held: dict[str, Any], path: Path) -> tuple[np.ndarray, list[str] | None]:
+    """The one matrix among what a file holds, and its paths."""
+    arrays = {str(k): _array(v) for k, v in held.items() if isinstance(v, torch.Tensor | np.ndarray | np.generic)}
+    names = held.get("path", None)
+    matrices = {k: v for k, v in arrays.items() if k != "path" and v.ndim == 2}
+    if len(matrices) != 1:
+        shapes = ", ".join(f"{k} {v.shape}" for k, v in arrays.items()) or "none"
+        raise ValueError(f"{path} must hold one (N, D) array of embeddings; its arrays: {shapes}")
+    values = _checked(next(iter(matrices.values())), path)
+    if names is None:
+        return values, None
+    listed = [str(name) for name in (names.tolist() if isinstance(names, np.ndarray) else names)]
+    if len(listed) != len(values):
+        raise ValueError(f"{path} holds {len(values)} embeddings but {len(listed)} paths: one of each per image")
+    return values, listed
+
+
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        value = value.detach()
+        # NumPy has no bfloat16
+        return value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
+    return np.asarray(value)
+
+
+def _csv(path: Path) -> tuple[np.ndarray, list[str] | None]:
+    try:
+        rows = [row for row in csv.reader(io.StringIO(read_text(path, "embeddings"))) if any(w.strip() for w in row)]
+    except csv.Error as error:
+        raise ValueError(f"{path} is not CSV ({error})") from error
+    if not rows:
+        raise ValueError(f"{path} is empty")
+    header = None if all(map(_is_number, rows[0])) else [word.strip() for word in rows.pop(0)]
+    if not rows:
+        raise ValueError(f"{path} has a header but no row of numbers")
+    width = len(header) if header else len(rows[0])
+    odd = [f"row {number} has {len(row)}" for number, row in enumerate(rows, 1) if len(row) != width]
+    if odd:
+        raise ValueError(f"{path} has {width} columns, but {sample(odd)}")
+    place = header.index("path") if header and "path" in header else None
+    names = None if place is None else [row.pop(place).strip() for row in rows]
+    bad = [f"{word!r} in row {number}" for number, row in enumerate(rows, 1) for word in row if not _is_number(word)]
+    if bad:
+        hint = "" if header is None or place is not None else nearest("path", header)
+        raise ValueError(f"{path} holds {sample(bad)}: numbers are expected, but for a column named path{hint}")
+    return _checked(np.array([[float(word) for word in row] for row in rows]).reshape(len(rows), -1), path), names
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _checked(values: np.ndarray, path: Path) -> np.ndarray:
+    if not np.issubdtype(values.dtype, np.floating) or not values.size:
+        raise ValueError(
+            f"{path} holds an array of shape {values.shape} and type {values.dtype}: (N, D) floating point is expected"
+        )
+    return values
+
+
+def _matched(
+    names: list[str], values: np.ndarray, words: list[str], test: np.ndarray, embeddings: Path, table: Path
+) -> np.ndarray:
+    """For each row of the table, the row of its embedding, -1 where there is none (training images only)."""
+    row: dict[str, int] = {}
+    for number, name in enumerate(names):
+        row.setdefault(name, number)
+    # VeRi's query images are in the gallery too; two batches may differ in the last bits
+    first = values[[row[name] for name in names]].astype(np.float64)
+    far = np.linalg.norm(values - first, axis=1) > 1e-3 * np.linalg.norm(first, axis=1)
+    twice = sorted({names[number] for number in np.flatnonzero(far)})
+    if twice:
+        stand = numbered("{count} [image stands|images stand]", len(twice))
+        raise ValueError(f"{stand} in {embeddings} with different embeddings: {sample(twice)}")
+    # a folder of .npy has bare names without endings
+    stems = Counter(Path(word).stem for word in set(words))
+    where = np.array(
+        [row.get(w, row.get(Path(w).stem, -1) if stems[Path(w).stem] == 1 else -1) for w in words], dtype=np.int64
+    )
+    lost = [word for word, place, needed in zip(words, where, test, strict=True) if needed and place < 0]
+    if lost:
+        raise ValueError(
+            numbered(f"{{count}} query or gallery [image|images] of {table} [has|have] no embedding in ", len(lost))
+            + f"{embeddings}: {sample(lost)}; it has {sample(names)}"
+        )
+    unused = len(row) - len(set(where[where >= 0].tolist()))
+    if unused:
+        logger.warning(numbered("{count} of %d embeddings [belongs|belong] to no row of %s", unused), len(row), table)
+    return where

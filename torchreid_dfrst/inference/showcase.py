@@ -1,0 +1,128 @@
+"""Pictures of one evaluation: what was found for some queries, and where the network looked."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from torchreid_dfrst.evaluation import APPEARANCE, FUSED, TOP, Result, best_matches
+from torchreid_dfrst.evaluation.card import UNNAMED
+from torchreid_dfrst.inference import input_transform, open_network
+from torchreid_dfrst.report.attention import activations, attention_maps
+from torchreid_dfrst.report.canvas import spread
+from torchreid_dfrst.report.ranking import ranked_lists
+
+logger = logging.getLogger(__name__)
+
+
+def show_rankings(result: Result, folder: Path, count: int) -> list[Path]:
+    """Draw the ten best matches of the same queries once for every row of the result (paper, Fig. 6).
+
+    Args:
+        result: what ``evaluation.score`` gave.
+        folder: where the pictures go.
+        count: number of queries, taken at equal steps through the list of those that count.
+
+    Returns:
+        The pictures written.
+    """
+    extraction, chosen = result.ranked, _some_queries(result, count)
+    data = extraction.source.get("data") or UNNAMED
+    written = []
+    for row in result.metrics:
+        index, distance = best_matches(result, row, min(TOP, len(extraction.gallery)))
+        name = row.replace("+", "and").replace(" ", "-").strip("-").removeprefix("and-")
+        written.append(
+            ranked_lists(
+                folder / f"ranked-{name}.png",
+                extraction.query.sightings[chosen],
+                extraction.gallery.sightings,
+                index[chosen],
+                distance[chosen],
+                title=f"{data}: {row}; blue is the query, green right, red wrong; junk removed",
+            )
+        )
+    return written
+
+
+def show_fusion(result: Result, path: Path, count: int, seed: int, title: str) -> Path:
+    """Draw the ten best matches of some queries by appearance and, in the row below, with space and time (Fig. 6).
+
+    Args:
+        result: what ``evaluation.score`` gave, with space and time.
+        path: picture to write.
+        count: number of queries, drawn among those that count.
+        seed: of the draw.
+        title: what was ranked; how to read the picture is added.
+    """
+    extraction, chosen = result.ranked, _some_queries(result, count, seed)
+    top = min(TOP, len(extraction.gallery))
+    index, distance = zip(*(best_matches(result, row, top) for row in (APPEARANCE, FUSED)), strict=True)
+    return ranked_lists(
+        path,
+        extraction.query.sightings[np.repeat(chosen, 2)],
+        extraction.gallery.sightings,
+        np.stack([found[chosen] for found in index], axis=1).reshape(-1, top),
+        np.stack([found[chosen] for found in distance], axis=1).reshape(-1, top),
+        f"{title}; {len(chosen)} of {len(extraction.query)} queries drawn with seed {seed}; blue is the query, "
+        "green right, red wrong; junk removed",
+        [APPEARANCE, FUSED] * len(chosen),
+    )
+
+
+def show_attention(
+    weights: str | Path, result: Result, folder: Path, count: int, seed: int | None = None
+) -> list[Path]:
+    """Draw where each branch looks on some queries and on the first right match of each (paper, Fig. 7).
+
+    Args:
+        weights: the network behind the features, see ``inference.open_network``.
+        result: what ``evaluation.score`` gave.
+        folder: where the picture goes.
+        count: number of queries.
+        seed: of the draw of queries; None takes them at equal steps.
+
+    Raises:
+        ValueError: the features were made with other weights.
+
+    Returns:
+        The picture written; nothing for a network without ``activation_maps``, such as torchreid's own.
+    """
+    extraction = result.ranked
+    model, about = open_network(weights)
+    if about["weights_sha256"] != extraction.source.get("weights_sha256"):
+        raise ValueError(f"{weights} is not the network that made these features: pass the one that did")
+    chosen = _some_queries(result, count, seed)
+    found = list(result.best.values())[-1]
+    query, gallery = extraction.query.sightings[chosen], extraction.gallery.sightings
+    paths, labels = [], []
+    for row, (match, rank) in enumerate(zip(found.match[chosen], found.rank[chosen], strict=True)):
+        paths += [str(query.path[row]), str(gallery.path[match])]
+        labels += [
+            f"query: vehicle {query.identity[row]}\ncam {query.camera[row]}",
+            f"its match, rank {rank}\ncam {gallery.camera[match]}",
+        ]
+    maps = activations(model, paths, input_transform(about))
+    if maps is None:
+        logger.warning("no attention maps: %s has no activation_maps", type(model).__name__)
+        return []
+    return [attention_maps(folder / "attention.png", paths, maps, labels)]
+
+
+def missing_images(result: Result) -> str:
+    """Why no picture can be drawn of these features, empty if one can: names of images are optional in them."""
+    paths = np.concatenate([result.ranked.query.sightings.path, result.ranked.gallery.sightings.path])
+    if (paths == "").any():
+        return "the features do not say which image each row is of"
+    lost = next((path for path in paths.tolist() if not Path(path).is_file()), "")
+    return f"there is no image at {lost}, where the features say it is" if lost else ""
+
+
+def _some_queries(result: Result, count: int, seed: int | None = None) -> np.ndarray:
+    """``count`` of the queries that have a match, at equal steps or drawn, so that nobody picked them."""
+    valid = np.flatnonzero(next(iter(result.metrics.values())).first_match > 0)
+    if seed is None:
+        return valid[spread(len(valid), count)]
+    return np.sort(np.random.default_rng(seed).choice(valid, min(count, len(valid)), replace=False))

@@ -1,0 +1,147 @@
+"""What all our networks have in common: a trunk, streams, heads, and torchreid's contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.models.attention import SpatialAttention
+from torchreid_dfrst.models.backbone import Body
+from torchreid_dfrst.models.division import BNNeckHeads
+
+LOSSES = ("softmax", "triplet")
+
+Branches = tuple[torch.Tensor, ...]
+
+
+class BranchNetwork(nn.Module):
+    """A ResNet trunk, one or more streams on top of it, and heads that read one stream each.
+
+    In training the output is torchreid's for ``loss="softmax"``: logits; for ``"triplet"``: ``(logits, features)``.
+    Each is a tuple with one ``(N, num_classes)`` or ``(N, width)`` tensor per branch, in the order of ``branches``.
+    In evaluation it is the embedding ``(N, D)``: the features after the batch norm, side by side.
+
+    Args:
+        name: torchvision's name of the body, for its ImageNet weights.
+        body: the split ResNet.
+        streams: names of the body's tails, in order.
+        heads: name to heads. The names, in order, with the number of the part where there are several, name the
+            branches.
+        reads: name of each head to the stream it reads.
+        loss: ``"softmax"`` or ``"triplet"``.
+        normalise: in the embedding every branch has length 1, so that all weigh the same; else each weighs as much as
+            its activations are large.
+
+    Raises:
+        KeyError: an unknown loss.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        body: Body,
+        streams: tuple[str, ...],
+        heads: Mapping[str, BNNeckHeads],
+        reads: Mapping[str, str],
+        loss: str,
+        normalise: bool = False,
+    ) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise KeyError(f"unsupported loss {loss!r}{nearest(loss, LOSSES)}")
+        self.body, self.loss, self.reads, self.normalise = name, loss, dict(reads), normalise
+        self.trunk = body.trunk
+        self.streams = nn.ModuleDict(dict(zip(streams, body.tails, strict=True)))
+        self.heads = nn.ModuleDict(heads)
+
+    @property
+    def groups(self) -> dict[str, BNNeckHeads]:
+        """The heads by name, in the order of the embedding."""
+        return cast("dict[str, BNNeckHeads]", dict(self.heads.items()))
+
+    @property
+    def branches(self) -> dict[str, slice]:
+        """Where each branch lies in the embedding: ``embedding[:, branches["height_0"]]``; parts count from 0."""
+        found, start = {}, 0
+        for group, head in self.groups.items():
+            for part in range(head.parts):
+                found[group if head.parts == 1 else f"{group}_{part}"] = slice(start, start + head.features)
+                start += head.features
+        return found
+
+    @property
+    def feature_dim(self) -> int:
+        """Width D of the embedding."""
+        return sum(head.parts * head.features for head in self.groups.values())
+
+    def feature_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Last map of each stream, ``(N, C, H, W)``, of images ``(N, 3, height, width)``."""
+        shared = self.trunk(images)
+        return {name: stream(shared) for name, stream in self.streams.items()}
+
+    def forward(
+        self, images: torch.Tensor, return_featuremaps: bool = False
+    ) -> torch.Tensor | Branches | tuple[Branches, Branches]:
+        """Branches in training, the embedding in evaluation.
+
+        Args:
+            images: ``(N, 3, height, width)``, normalised as ImageNet's.
+            return_featuremaps: give the last stream's map ``(N, C, H, W)`` instead, for torchreid's activation-map
+                tool.
+        """
+        maps = self.feature_maps(images)
+        if return_featuremaps:
+            return maps[list(maps)[-1]]
+        features: list[torch.Tensor] = []
+        necks: list[torch.Tensor] = []
+        logits: list[torch.Tensor] = []
+        for group, head in self.groups.items():
+            feature, neck = head(maps[self.reads[group]])
+            necks.append((functional.normalize(neck, dim=2) if self.normalise else neck).flatten(1))
+            if self.training:
+                features.extend(feature.unbind(1))
+                logits.extend(head.logits(neck).unbind(1))
+        if not self.training:
+            return torch.cat(necks, dim=1)
+        return tuple(logits) if self.loss == "softmax" else (tuple(logits), tuple(features))
+
+    @torch.no_grad()
+    def activation_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Where the branches look (Fig. 7).
+
+        Returns:
+            Name to ``(N, H, W)``, all ``>= 0``. Under a head's name: squares of the activations it pools, averaged
+            over the channels (as in torchreid's activation-map tool). Height and width divisions cut the map of
+            their stream and add nothing to see; each channel part has a map of its own, ``channel_0`` and so on.
+            Under ``spatial_attention``, where the network has it: the gate ``g_s`` in (0, 1).
+
+        Raises:
+            ValueError: the network is in training mode, where looking would change its batch norms.
+        """
+        if self.training:
+            raise ValueError("activation maps of a network in training mode: call model.eval() first")
+        gates: list[torch.Tensor] = []
+        hooks = [
+            module.register_forward_hook(lambda _, __, gate: gates.append(gate.squeeze(1)))
+            for module in self.modules()
+            if isinstance(module, SpatialAttention)
+        ]
+        try:
+            maps = self.feature_maps(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        found = {}
+        for group, head in self.groups.items():
+            energy = maps[self.reads[group]].square()
+            if head.division == "whole":
+                found[group] = energy.mean(1)
+            elif head.division == "channel":
+                parts = energy.unflatten(1, (head.parts, -1)).mean(2).unbind(1)
+                found |= {f"{group}_{number}": part for number, part in enumerate(parts)}
+        return found | ({"spatial_attention": gates[0]} if gates else {})

@@ -1,0 +1,165 @@
+"""What a pair costs beside appearance: the seam at which retrieval takes the distances of space and time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from torchreid_dfrst.checks import check
+from torchreid_dfrst.retrieval.embeddings import tensor
+
+CELLS = 1 << 18
+"""Transit distances of one block that is made for some pairs in it."""
+
+
+class Transit(Protocol):
+    """Transit distances between two lists of sightings, made block by block and never held whole.
+
+    ``low`` and ``high`` bound every value, so that a search may stop where no transit term can change the order.
+    A transit may also have ``pairs(rows, columns)``, the distances of single pairs of two equally long integer arrays,
+    the same to the last bit as in their blocks; retrieval is faster with it. And it may have ``symmetric``, true where
+    the distances of a list to itself are the same there and back to the last bit: a search then makes half of them.
+    Whoever says nothing is taken to have two directions.
+    """
+
+    shape: tuple[int, int]
+    low: float
+    high: float
+
+    def block(self, rows: slice, columns: slice) -> np.ndarray:
+        """Float32 distances of those rows (queries) and columns (gallery); 0 means entirely plausible."""
+        ...
+
+
+def check_fusion(transit: Transit | None, weight: float, shape: tuple[int, int]) -> bool:
+    """Whether a transit term takes part, once its shape and weight are right."""
+    check("weight (omega)", weight, float)
+    if not (np.isfinite(weight) and weight >= 0):
+        raise ValueError(f"weight (omega) is {weight}: a finite number, 0 or more, is needed")
+    if transit is None:
+        if weight:
+            raise ValueError(f"weight (omega) is {weight} but there is no transit: pass model.transit(rows, columns)")
+        return False
+    missing = [name for name in ("shape", "low", "high", "block") if not hasattr(transit, name)]
+    if missing:
+        raise ValueError(
+            f"transit is a {type(transit).__name__} without {', '.join(missing)}: pass model.transit(rows, columns)"
+        )
+    if tuple(transit.shape) != shape:
+        raise ValueError(
+            f"transit has shape {tuple(transit.shape)}, the embeddings make {shape}: same images, same order"
+        )
+    return weight > 0
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """``Da + weight * transit`` (Eq. 6)."""
+
+    transit: Transit
+    weight: float
+
+    @property
+    def high(self) -> float:
+        """Largest contribution."""
+        return self.weight * float(self.transit.high)
+
+    def scores(self, tile: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
+        """Turn a float32 tile of inner products into minus its fused distances, in place.
+
+        No threads of Python's: torch's own, which made the tile, still wait for work on the other cores.
+        """
+        block = tensor(np.ascontiguousarray(self.transit.block(rows, columns))).to(tile.device)
+        tile.mul_(-2).add_(2).clamp_(min=0).sqrt_()
+        return tile.add_(block, alpha=self.weight).neg_()
+
+
+def transits(transit: Transit, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Transit distance of each pair; by ``transit.pairs`` where there is one, else taken from its blocks."""
+    whole = getattr(transit, "pairs", None)
+    if whole is not None:
+        return np.asarray(whole(row, column), dtype=np.float32)
+    result = np.empty(len(row), dtype=np.float32)
+    if not len(row):
+        return result
+    order = np.argsort(row, kind="stable")
+    seen = row[order]
+    edge = np.flatnonzero(np.diff(seen, prepend=-1, append=-1))
+    first, last = int(column.min()), int(column.max()) + 1
+    step = max(1, CELLS // (last - first))
+    while len(edge) > 1:
+        # as many rows as a block may have: those without a pair in between are made for nothing, and there are few
+        stop = int(np.searchsorted(seen[edge[:-1]], seen[edge[0]] + step))
+        part = order[edge[0] : edge[stop]]
+        block = transit.block(slice(int(row[part[0]]), int(row[part[-1]]) + 1), slice(first, last))
+        result[part] = block[row[part] - row[part[0]], column[part] - first]
+        edge = edge[stop:]
+    return result
+
+
+class Mirrored:
+    """A transit between images of one list, the same there and back.
+
+    k-reciprocal sets know one distance between two images; models with directed camera pairs have two. Between a query
+    and a gallery image that of the query counts, as in the ranking without re-ranking; between two queries or two
+    gallery images it is the mean of both directions. (Our reading.)
+
+    Args:
+        transit: ``(N, N)`` transit distances of queries, then gallery.
+        queries: how many of the N are queries.
+    """
+
+    symmetric = True
+
+    def __init__(self, transit: Transit, queries: int):
+        self.transit, self.queries = transit, queries
+        self.shape, self.low, self.high = transit.shape, transit.low, transit.high
+
+    def block(self, rows: slice, columns: slice) -> np.ndarray:
+        """Float32 distances of those rows and columns."""
+        result = np.empty((rows.stop - rows.start, columns.stop - columns.start), dtype=np.float32)
+        for i in self._sides(rows):
+            for j in self._sides(columns):
+                there = i.start < self.queries, j.start < self.queries
+                if there == (True, False):
+                    value = self.transit.block(i, j)
+                elif there == (False, True):
+                    value = self.transit.block(j, i).T
+                else:
+                    value = (self.transit.block(i, j) + self.transit.block(j, i).T) / 2
+                result[i.start - rows.start : i.stop - rows.start, j.start - columns.start : j.stop - columns.start] = (
+                    value
+                )
+        return result
+
+    def pairs(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Float32 distances of single pairs, as in their blocks."""
+        query = rows < self.queries, columns < self.queries
+        there, back = query[0] & ~query[1], ~query[0] & query[1]
+        # what goes against the query's direction is turned round, both directions only where they are averaged
+        first = np.where(back, columns, rows), np.where(back, rows, columns)
+        value = transits(self.transit, *first)
+        both = np.flatnonzero(~(there | back))
+        value[both] = (value[both] + transits(self.transit, columns[both], rows[both])) / 2
+        return value
+
+    def _sides(self, part: slice) -> list[slice]:
+        """The pieces of a slice that are queries and gallery."""
+        middle = min(max(self.queries, part.start), part.stop)
+        return [s for s in (slice(part.start, middle), slice(middle, part.stop)) if s.start < s.stop]
+
+
+def mirrored(transit: Transit, queries: int) -> Transit:
+    """The transit itself if it says that it is the same there and back, else ``Mirrored``."""
+    return transit if is_symmetric(transit) else Mirrored(transit, queries)
+
+
+def is_symmetric(transit: Transit) -> bool:
+    """Whether the distance there is the distance back, to the last bit: what the transit says, no if it says nothing.
+
+    Samples would not show it: two directions may differ between two cameras of hundreds.
+    """
+    return bool(getattr(transit, "symmetric", False))

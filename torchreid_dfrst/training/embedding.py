@@ -1,0 +1,105 @@
+"""Images to embeddings: one pass of a network over a loader, shared by all processes and merged once per image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from torchreid_dfrst.training.distributed import current, of_all, raise_together
+from torchreid_dfrst.training.step import PRECISIONS
+
+
+class Embedded(NamedTuple):
+    """What a network says about a list of images, row by row in the loader's order."""
+
+    embedding: np.ndarray
+    """``(N, D)`` float32, not normalised."""
+    identity: np.ndarray
+    """``(N,)`` int64."""
+    camera: np.ndarray
+    """``(N,)`` int64."""
+    path: np.ndarray
+    """``(N,)`` str."""
+
+
+@torch.inference_mode()
+def embed(
+    model: nn.Module,
+    loader: Iterable[dict[str, Any]],
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    channels_last: bool = True,
+    bar: Callable[..., Any] | None = None,
+    check: Callable[[], object] | None = None,
+    agree: Callable[[Exception | None], object] = raise_together,
+) -> Embedded:
+    """Run a network over test images.
+
+    With several processes, each process's loader holds every n-th image (``DataManager.loader``); every process gets
+    the whole result, each image once, in the order of the whole list.
+
+    Args:
+        model: gives ``(B, D)`` in evaluation; left in the mode it was in.
+        loader: batches with ``img``, ``pid``, ``camid`` and ``impath``, as torchreid's loaders give them; where images
+            may be left out, also their ``number`` in the loader's own list, as ours have it.
+        device: where the model is.
+        precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
+        channels_last: memory layout of the images; numbers may differ in the last bits.
+        bar: wraps the loader, such as ``tqdm.tqdm``.
+        check: called before each batch; what it raises ends the pass.
+        agree: called by all processes at once, each with what happened to it; raises in all of them or in none.
+
+    Raises:
+        ValueError: the loader has no image.
+        OtherProcessError: another process could not embed its part, or not put the parts together.
+    """
+    device = torch.device(device)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    rows, identity, camera, path, number = [], [], [], [], []
+    mode = model.training
+    mine, whole = None, None
+    failure: Exception | None = None
+    model.eval()
+    try:
+        for batch in bar(loader, unit="batch", leave=False) if bar else loader:
+            if check is not None:
+                check()
+            images = batch["img"].to(device, memory_format=layout, non_blocking=True)
+            with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+                rows.append(model(images).float())
+            identity.append(batch["pid"])
+            camera.append(batch["camid"])
+            path.extend(batch["impath"])
+            number.append(batch.get("number", torch.arange(len(path) - len(batch["impath"]), len(path))))
+        if rows:
+            group = current()
+            place = torch.cat(number) * group.world_size + group.rank
+            mine = (torch.cat(rows).cpu(), torch.cat(identity), torch.cat(camera), place, path)
+    except Exception as error:
+        failure = error
+    finally:
+        model.train(mode)
+    # nobody may wait for rows that will never come
+    agree(failure)
+    parts = of_all(mine)
+    try:
+        whole = _merged([part for part in parts if part is not None])
+    except Exception as error:
+        failure = error
+    agree(failure)
+    assert whole is not None
+    return whole
+
+
+def _merged(parts: list[tuple[Any, ...]]) -> Embedded:
+    if not parts:
+        raise ValueError("there is no image to embed: the loader is empty or no file could be read")
+    *columns, places = (torch.cat([part[k] for part in parts]) for k in range(4))
+    order = torch.argsort(places)
+    embedding, identity_, camera_ = (column[order].numpy() for column in columns)
+    names = np.array([name for part in parts for name in part[4]], dtype=np.str_)[order.numpy()]
+    return Embedded(embedding, identity_, camera_, names)

@@ -1,0 +1,116 @@
+"""What a run writes while it goes: metrics.jsonl and TensorBoard, both rewound when a run resumes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from torchreid_dfrst import files
+
+logger = logging.getLogger(__name__)
+
+NAME = "metrics.jsonl"
+
+
+class Journal:
+    """Scalars and pictures of one run, by optimiser step; a full disk is said aloud and does not end training.
+
+    Args:
+        folder: where ``metrics.jsonl`` and the TensorBoard files go.
+        step: step from which the run goes on; later lines of an earlier attempt are taken out.
+        repeats: the run begins with the evaluation of this very step: an earlier attempt's lines of it are taken out.
+        active: write at all; False in all processes but the first.
+    """
+
+    def __init__(self, folder: str | Path, step: int = 0, active: bool = True, repeats: bool = False) -> None:
+        self.writer: SummaryWriter | None = None
+        self._file = None
+        if not active:
+            return
+        path = Path(folder) / NAME
+        kept = _rewind(path, step, repeats)
+        self._file = open(path, "a", encoding="utf-8")
+        # TensorBoard takes out all points of a step or none: what stays of this one is drawn again
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=step if repeats else step + 1)
+        for entry in kept if repeats else ():
+            if entry["step"] == step:
+                self._draw(entry["kind"], step, {k: v for k, v in entry.items() if k not in ("kind", "step", "time")})
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Add one line to ``metrics.jsonl`` and its numbers to TensorBoard under ``kind/``.
+
+        Args:
+            kind: ``train``, or what was evaluated.
+            step: optimiser steps taken so far.
+            values: JSON types; a number that is not finite, for which JSON has no word, becomes null in the file.
+        """
+        if self._file is None:
+            return
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        line = {"kind": kind, "step": step, **finite, "time": round(time.time(), 3)}
+        try:
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            # what could not be written waits in the file object for the next line
+            logger.error("%s cannot be written (%s): training goes on", self._file.name, error)
+        self._draw(kind, step, values)
+
+    def _draw(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and self.writer is not None:
+                with self._without_tensorboard_if_it_fails():
+                    self.writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def picture(self, name: str, step: int, path: Path) -> None:
+        """Show a picture file in TensorBoard."""
+        if self.writer is not None:
+            with Image.open(path) as image, self._without_tensorboard_if_it_fails():
+                self.writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError as error:
+                logger.error("the last lines of %s could not be written (%s)", self._file.name, error)
+        if self.writer is not None:
+            with self._without_tensorboard_if_it_fails():
+                self.writer.close()
+
+    @contextlib.contextmanager
+    def _without_tensorboard_if_it_fails(self) -> Iterator[None]:
+        """Once its thread has failed to write, every further call would fail: do without it."""
+        try:
+            yield
+        except OSError as error:
+            self.writer = None
+            logger.error("TensorBoard's file cannot be written (%s): the rest is in %s alone", error, NAME)
+
+
+def _rewind(path: Path, step: int, repeats: bool) -> list[dict[str, Any]]:
+    """Keep the lines that the resumed state has already behind it, and give them; a torn last line goes."""
+    if not path.is_file():
+        return []
+    kept, entries = [], []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if entry["step"] < step or (entry["step"] == step and (entry["kind"] == "train" or not repeats)):
+            kept.append(line)
+            entries.append(entry)
+    files.write({path: "".join(line + "\n" for line in kept).encode()})
+    return entries

@@ -1,0 +1,88 @@
+"""Learning rates as a function of the epoch: linear warm-up, then torchreid's schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from torchreid_dfrst.checks import nearest, within
+
+SCHEDULES = ("constant", "single_step", "multi_step", "cosine")
+
+
+class WarmupSchedule(LambdaLR):
+    """A schedule that the engine advances after every optimiser step, unlike torchreid's, which count epochs.
+
+    Args:
+        optimizer: whose learning rates are set.
+        factors: per parameter group, step number to multiple of the group's own rate.
+    """
+
+    every_step = True
+
+    def __init__(self, optimizer: Optimizer, factors: list[Callable[[int], float]]) -> None:
+        super().__init__(optimizer, factors)
+
+
+def build_scheduler(
+    optimizer: Optimizer,
+    steps_per_epoch: int,
+    lr_scheduler: str = "multi_step",
+    stepsize: int | Sequence[int] = (60, 100),
+    gamma: float = 0.1,
+    max_epoch: int = 135,
+    warmup_epoch: float = 10,
+    warmup_lr: float = 1e-6,
+) -> WarmupSchedule:
+    """Linear warm-up, then a schedule with torchreid's names (the paper says "warm-up"; the rest is our reading).
+
+    The rate rises linearly from ``warmup_lr`` at the first step to the optimiser's own rate after ``warmup_epoch``
+    epochs. Epochs count from the start of training: the schedule's steps do not wait for the warm-up.
+
+    Args:
+        optimizer: each parameter group keeps its own top rate.
+        steps_per_epoch: batches in an epoch.
+        lr_scheduler: ``constant``, ``single_step`` (times ``gamma`` every ``stepsize`` epochs), ``multi_step`` (times
+            ``gamma`` at each epoch of ``stepsize``) or ``cosine`` (to 0 at ``max_epoch``).
+        stepsize: epochs.
+        gamma: factor of each decay.
+        max_epoch: where ``cosine`` ends.
+        warmup_epoch: length of the warm-up in epochs, may be a fraction; 0 for none.
+        warmup_lr: rate at the first step.
+
+    Raises:
+        KeyError: unknown ``lr_scheduler``.
+        ValueError: ``stepsize`` does not fit it, or a number is out of its range.
+    """
+    if lr_scheduler not in SCHEDULES:
+        raise KeyError(f"unknown scheduler.lr_scheduler {lr_scheduler!r}{nearest(lr_scheduler, SCHEDULES)}")
+    if lr_scheduler == "single_step" and not (isinstance(stepsize, int) and stepsize > 0):
+        raise ValueError(f"scheduler.stepsize is {stepsize!r}: single_step takes one number of epochs, 1 or more")
+    for name, value in {"gamma": gamma, "warmup_epoch": warmup_epoch, "warmup_lr": warmup_lr}.items():
+        within(name, value)
+    milestones = [] if isinstance(stepsize, int) else sorted(stepsize)
+    if lr_scheduler == "multi_step" and (isinstance(stepsize, int) or min(milestones, default=1) < 1):
+        raise ValueError(f"scheduler.stepsize is {stepsize!r}: multi_step takes a list of epochs, such as [60, 100]")
+
+    def decay(epoch: float) -> float:
+        if lr_scheduler == "single_step":
+            return gamma ** (epoch // stepsize)  # type: ignore[operator]
+        if lr_scheduler == "multi_step":
+            return gamma ** sum(epoch >= milestone for milestone in milestones)
+        if lr_scheduler == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / max_epoch)))
+        return 1.0
+
+    def factor_of(top: float) -> Callable[[int], float]:
+        def factor(step: int) -> float:
+            epoch = step / steps_per_epoch
+            warm = min(1.0, epoch / warmup_epoch) if warmup_epoch else 1.0
+            start = min(1.0, warmup_lr / top) if top else 1.0
+            return decay(epoch) * (start + (1 - start) * warm)
+
+        return factor
+
+    return WarmupSchedule(optimizer, [factor_of(float(group["lr"])) for group in optimizer.param_groups])
