@@ -25,6 +25,9 @@ class Sightings:
         track: ``(N,)`` int64 labels of tracks (one vehicle passing one camera once), ``UNKNOWN`` where not known.
             Left out, all unknown.
         path: ``(N,)`` str image paths or any other name of the row. Left out, empty strings.
+        camera_name: ``(N,)`` str what the user's file calls the camera ("north gate", "c003"), for messages and
+            pictures; empty where the label is its name. Left out, all empty.
+        vehicle_name: ``(N,)`` str the same of the vehicle.
 
     Raises:
         ValueError: a column is not one-dimensional or not of the length of ``camera``, a camera is negative, a label
@@ -36,6 +39,8 @@ class Sightings:
     identity: np.ndarray = None  # type: ignore[assignment]
     track: np.ndarray = None  # type: ignore[assignment]
     path: np.ndarray = None  # type: ignore[assignment]
+    camera_name: np.ndarray = None  # type: ignore[assignment]
+    vehicle_name: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         """Fill the columns left out, convert and check all of them."""
@@ -45,8 +50,10 @@ class Sightings:
             "time_s": np.full(count, np.nan) if self.time_s is None else _seconds(self.time_s),
             "identity": np.full(count, UNKNOWN) if self.identity is None else _integers("identity", self.identity),
             "track": np.full(count, UNKNOWN) if self.track is None else _integers("track", self.track),
-            "path": np.full(count, "") if self.path is None else np.asarray(self.path, dtype=np.str_),
         }
+        for name in ("path", "camera_name", "vehicle_name"):
+            words = getattr(self, name)
+            filled[name] = np.full(count, "") if words is None else np.asarray(words, dtype=np.str_)
         for name, column in filled.items():
             if column.ndim != 1 or (name != "camera" and len(column) != count):
                 raise ValueError(
@@ -76,6 +83,14 @@ class Sightings:
         """All rows of ``parts``, in order."""
         return cls(**{field.name: np.concatenate([getattr(p, field.name) for p in parts]) for field in fields(cls)})
 
+    def camera_called(self, label: int) -> str:
+        """What the user's file calls a camera label: its name, else the label itself."""
+        return _called(label, self.camera, self.camera_name)
+
+    def vehicle_called(self, label: int) -> str:
+        """What the user's file calls an identity label: its name, else the label itself."""
+        return _called(label, self.identity, self.vehicle_name)
+
     def require_times(self, what: str) -> None:
         """Refuse to go on without a time for every image.
 
@@ -101,6 +116,7 @@ class CameraNetwork:
     Args:
         cameras: ``(C,)`` int64 camera labels; row and column ``k`` of ``distance_m`` belong to ``cameras[k]``.
         distance_m: ``(C, C)`` float64 road distance in metres, finite, ``>= 0``, symmetric, zero diagonal.
+        names: ``(C,)`` str what the user's file calls each camera; empty where the label is its name. Left out, all.
 
     Raises:
         ValueError: wrong shape, a label twice, a negative or non-finite distance, a diagonal that is not zero, or
@@ -109,6 +125,7 @@ class CameraNetwork:
 
     cameras: np.ndarray
     distance_m: np.ndarray
+    names: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         """Convert and check."""
@@ -138,6 +155,14 @@ class CameraNetwork:
             )
         object.__setattr__(self, "cameras", cameras)
         object.__setattr__(self, "distance_m", distance)
+        names = np.full(len(cameras), "") if self.names is None else np.asarray(self.names, dtype=np.str_)
+        if names.shape != cameras.shape:
+            raise ValueError(f"CameraNetwork has {len(cameras)} cameras but names of shape {names.shape}: one of each")
+        object.__setattr__(self, "names", names)
+
+    def called(self, label: int) -> str:
+        """What the user's file calls a camera label: its name, else the label itself."""
+        return _called(label, self.cameras, self.names)
 
     def __len__(self) -> int:
         """Number of cameras."""
@@ -178,6 +203,11 @@ class CameraNetwork:
         digest = hashlib.sha256(np.ascontiguousarray(self.cameras[order]).astype("<i8").tobytes())
         digest.update(np.ascontiguousarray(self.distance_m[np.ix_(order, order)]).astype("<f8").tobytes())
         return digest.hexdigest()[:16]
+
+
+def _called(label: int, labels: np.ndarray, names: np.ndarray) -> str:
+    found = names[labels == label][:1]
+    return str(found[0]) if len(found) and found[0] else str(label)
 
 
 def _integers(name: str, values: Any) -> np.ndarray:

@@ -116,7 +116,7 @@ class Extraction:
         if self.train is not None:
             columns.update(_columns("train", self.train))
         if self.network is not None:
-            columns["network/cameras"], columns["network/distance_m"] = self.network.cameras, self.network.distance_m
+            columns.update({f"network/{f.name}": getattr(self.network, f.name) for f in fields(CameraNetwork)})
         size = sum(column.nbytes for column in columns.values())
         files.write({Path(path): lambda file: np.savez(file, **columns)}, size=size)  # type: ignore[arg-type]
 
@@ -159,7 +159,9 @@ class Extraction:
                 train_features=Features(columns["train_features/embedding"], _sightings("train_features", columns))
                 if "train_features/camera" in columns
                 else None,
-                network=CameraNetwork(columns["network/cameras"], columns["network/distance_m"])
+                network=CameraNetwork(
+                    columns["network/cameras"], columns["network/distance_m"], columns.get("network/names")
+                )
                 if "network/cameras" in columns
                 else None,
                 source=source,
@@ -175,4 +177,6 @@ def _columns(name: str, sightings: Sightings) -> dict[str, np.ndarray]:
 
 
 def _sightings(name: str, columns: dict[str, np.ndarray]) -> Sightings:
-    return Sightings(**{column.name: columns[f"{name}/{column.name}"] for column in fields(Sightings)})
+    # files of the first form have no names of cameras and vehicles
+    wanted = [f.name for f in fields(Sightings) if not f.name.endswith("_name") or f"{name}/{f.name}" in columns]
+    return Sightings(**{column: columns[f"{name}/{column}"] for column in wanted})
