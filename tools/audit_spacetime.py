@@ -9,7 +9,7 @@ from tools.studies.spacetime import table
 from tools.studies.spacetime.camera_network import camera_network
 from torchreid_dfrst import retrieval
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.data.veri_format import read_veri
+from torchreid_dfrst.data.veri776 import read_veri
 from torchreid_dfrst.evaluation import controls
 from torchreid_dfrst.report import spacetime as pictures
 from torchreid_dfrst.retrieval.features import Extraction

@@ -10,7 +10,8 @@ import logging
 from tqdm import tqdm
 
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.data import DATASETS, options
+from torchreid_dfrst.data import DATASETS
+from torchreid_dfrst.data.loading import parse_options
 from torchreid_dfrst.doctor import check_dataset
 from torchreid_dfrst.doctor.findings import EXAMPLES
 
@@ -29,7 +30,7 @@ def main() -> int:
     # the report says it all, in order
     logging.getLogger("torchreid_dfrst.data").propagate = False
     bar = functools.partial(tqdm, desc="images", disable=None)
-    given = options.parse(arguments.option, arguments.dataset)
+    given = parse_options(arguments.option, arguments.dataset)
     report = check_dataset(arguments.dataset, arguments.root, images=not arguments.no_images, bar=bar, **given)
     shown = None if arguments.all else EXAMPLES
     print(json.dumps(report.to_json(shown), indent=2) if arguments.json else report.text(shown))

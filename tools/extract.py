@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from tools.studies.contamination import damage
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.data import options
+from torchreid_dfrst.data.loading import parse_options
 from torchreid_dfrst.inference import extract
 
 
@@ -44,7 +44,7 @@ def main() -> None:
         precision=args.precision,
         on_bad_image=args.on_bad_image,
         contaminate=damage.one(args.contaminate) if args.contaminate else None,
-        options=options.parse(args.option, args.target),
+        options=parse_options(args.option, args.target),
         bar=tqdm,
     )
     extraction.save(args.out)

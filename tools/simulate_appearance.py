@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from tools.studies.spacetime.simulated import DIFFICULTY, appearance_map, extraction
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.data.veri_format import read_veri
+from torchreid_dfrst.data.veri776 import read_veri
 
 HARDEST = 4.0
 

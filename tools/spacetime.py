@@ -10,7 +10,7 @@ from tools.studies.spacetime.crossvalidate import grid
 from tools.studies.spacetime.pictures import omegas
 from tools.studies.spacetime.simulated import DIFFICULTY, extraction, level
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.data.veri_format import read_veri
+from torchreid_dfrst.data.veri776 import read_veri
 from torchreid_dfrst.retrieval.features import Extraction
 from torchreid_dfrst.spatiotemporal import MODELS, build
 

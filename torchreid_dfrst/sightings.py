@@ -205,6 +205,24 @@ class CameraNetwork:
         return digest.hexdigest()[:16]
 
 
+def draw(identity: np.ndarray, number: int, seed: int = 0) -> np.ndarray:
+    """One random image of each vehicle.
+
+    Args:
+        identity: ``(N,)`` labels, of images in the order of their paths.
+        number: which draw, from 0.
+        seed: of all draws.
+
+    Returns:
+        ``(N,)`` bool, True once per identity.
+    """
+    shuffled = np.random.default_rng([seed, number]).permutation(len(identity))
+    first = np.unique(np.asarray(identity)[shuffled], return_index=True)[1]
+    chosen = np.zeros(len(identity), dtype=bool)
+    chosen[shuffled[first]] = True
+    return chosen
+
+
 def _called(label: int, labels: np.ndarray, names: np.ndarray) -> str:
     found = names[labels == label][:1]
     return str(found[0]) if len(found) and found[0] else str(label)

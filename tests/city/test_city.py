@@ -12,7 +12,7 @@ import pytest
 import torch  # noqa: F401  (torch before FAISS and OpenCV, as everywhere)
 
 from torchreid_dfrst.city import Settings, make_city, make_vehicles, plan_city, render
-from torchreid_dfrst.data.veri_format import read_veri
+from torchreid_dfrst.data.veri776 import read_veri
 
 TINY = {"identities": 10, "cameras": 4, "seed": 3, "passages": 3, "images_per_track": 2}
 NAME = re.compile(r"^(\d{4})_c(\d{3})_(\d{8})_(\d+)\.jpg$")

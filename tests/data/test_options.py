@@ -4,8 +4,8 @@ import pytest
 import torchreid
 
 from torchreid_dfrst import config, evaluation, training
-from torchreid_dfrst.data import DATASETS, options
-from torchreid_dfrst.data.loading import DataManager
+from torchreid_dfrst.data import DATASETS
+from torchreid_dfrst.data.loading import DataManager, known_options, parse_options, share_options
 from torchreid_dfrst.doctor import check_dataset
 from torchreid_dfrst.evaluation import protocols
 from torchreid_dfrst.retrieval import Extraction, Features
@@ -24,23 +24,23 @@ def manager(root, name, **keywords):
     ("cityflow", {"hold_out"}), ("veri776", set()), ("table", set()), ("market1501", set()),
 ])  # fmt: skip
 def test_options_are_those_of_the_signature(name, known):
-    assert set(options.known_options(name)) == known
+    assert set(known_options(name)) == known
 
 
 def test_each_option_goes_to_the_data_sets_that_take_it():
     given = {"reverse": True, "hold_out": 3}
-    assert options.share(given, ["cityflow", "veri776", "vehicleid", "vehicleid1600", "cityflow"]) == {
+    assert share_options(given, ["cityflow", "veri776", "vehicleid", "vehicleid1600", "cityflow"]) == {
         "cityflow": {"hold_out": 3}, "vehicleid": {"reverse": True}, "vehicleid1600": {"reverse": True},
     }  # fmt: skip
-    assert options.share(None, ["veri776"]) == {}
+    assert share_options(None, ["veri776"]) == {}
 
 
 @pytest.mark.parametrize(("words", "found"), [
     (["reverse=true"], {"reverse": True}), ([], {}), (["reverse=true", "reverse=false"], {"reverse": False}),
 ])  # fmt: skip
 def test_words_of_a_command_line(words, found):
-    assert options.parse(words, "vehicleid") == found
-    assert options.parse(["time_format=%d.%m.%Y %H=%M"], "veriwild") == {"time_format": "%d.%m.%Y %H=%M"}
+    assert parse_options(words, "vehicleid") == found
+    assert parse_options(["time_format=%d.%m.%Y %H=%M"], "veriwild") == {"time_format": "%d.%m.%Y %H=%M"}
 
 
 @pytest.mark.parametrize(("words", "name", "error", "message"), [
@@ -54,16 +54,14 @@ def test_words_of_a_command_line(words, found):
 ])  # fmt: skip
 def test_what_no_data_set_takes_is_refused(words, name, error, message):
     with pytest.raises(error, match=message):
-        options.parse(words, name)
+        parse_options(words, name)
 
 
 def test_torchreids_data_manager_builds_with_options(cityflow, vehicleid):
-    assert len(manager(cityflow, "cityflow", options={"hold_out": 3}).test_sets["cityflow"]["gallery"].gallery) == 8
-    assert len(manager(cityflow, "cityflow").test_sets["cityflow"]["gallery"].gallery) == 4, (
-        "only while it was asked for"
-    )
+    assert len(manager(cityflow, "cityflow", options={"hold_out": 3}).test_sets["cityflow"].gallery) == 8
+    assert len(manager(cityflow, "cityflow").test_sets["cityflow"].gallery) == 4, "only while it was asked for"
     test = manager(vehicleid, "vehicleid", options={"reverse": True}).test_sets["vehicleid"]
-    assert len(test["query"].query) == 5 < len(test["gallery"].gallery)
+    assert len(test.query) == 5 < len(test.gallery)
 
 
 def test_tables_are_as_before_even_after_an_error(tmp_path):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from torchreid_dfrst.data import DATASETS, CityFlow, Table, VehicleID, VeRiWild
 from torchreid_dfrst.data.table import read_table
-from torchreid_dfrst.data.veriwild import Record, read_information, read_records
+from torchreid_dfrst.data.veriwild import Record, read_records, read_times
 from torchreid_dfrst.doctor import check_dataset
 from torchreid_dfrst.evaluation.protocols import build, of_dataset
 from torchreid_dfrst.retrieval import Features
@@ -81,7 +81,9 @@ def test_veriwild_times_of_unknown_form_are_counted(veriwild, caplog):
 )
 def test_times_are_parsed_leniently(tmp_path, time):
     (tmp_path / "vehicle_info.txt").write_text(f"id/image;Camera ID;Time;M;T;C\n00001/000001;3;{time};a;b;c\n")
-    assert read_information(tmp_path / "vehicle_info.txt") == {"00001/000001": (3, 1520756130.0)}
+    records = read_records(tmp_path / "vehicle_info.txt")
+    assert records["00001/000001"].camera == 3
+    assert read_times(records, tmp_path / "vehicle_info.txt") == {"00001/000001": 1520756130.0}
 
 
 def test_information_without_model_type_and_colour(tmp_path):

@@ -13,9 +13,7 @@ from tiny import write_tiny_veri
 
 import torchreid_dfrst
 from torchreid_dfrst.data import CityFlow, Table, VehicleID, VeRiWild
-from torchreid_dfrst.data.veri_format import parse_names, read_veri
-from torchreid_dfrst.data.veri_labels import read_index, read_label_names, read_labels
-from torchreid_dfrst.data.veri_network import read_network
+from torchreid_dfrst.data.veri776 import parse_names, read_index, read_labels, read_network, read_veri
 
 PACKAGE = str(Path(torchreid_dfrst.__file__).parent)
 OURS = (ValueError, KeyError, FileNotFoundError)
@@ -111,7 +109,6 @@ READERS = {
     ("veri", "camera_ID.txt"): veri_network,
     ("veri", "gt_index.txt"): veri_index,
     ("veri", "train_label.xml"): veri_labels,
-    ("veri", "list_color.txt"): lambda folder: read_label_names(folder / "list_color.txt"),
     **{
         ("vehicleid", LISTS + f): partial(through_torchreid, VehicleID) for f in ("train_list.txt", "test_list_800.txt")
     },

@@ -8,7 +8,7 @@ from PIL import Image
 
 from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.data import DATASETS
-from torchreid_dfrst.data.problems import Problems, apart, words
+from torchreid_dfrst.data.text import Problems, error_text, single_errors
 from torchreid_dfrst.doctor import check_dataset
 
 
@@ -33,7 +33,9 @@ def test_a_single_problem_stays_what_it_is_and_several_are_listed():
     one, key, lost = ValueError("one"), KeyError("two"), FileNotFoundError("three")
     assert raised(one) is one
     assert str(raised(one, key)) == "2 problems: (1) one; (2) two"
-    assert apart(raised(raised(one, key), lost)) == [one, key, lost], "problems of a part are problems of the whole"
+    assert single_errors(raised(raised(one, key), lost)) == [one, key, lost], (
+        "problems of a part are problems of the whole"
+    )
     assert isinstance(raised(lost, lost), FileNotFoundError) and not isinstance(raised(lost, one), FileNotFoundError)
     with pytest.raises(ZeroDivisionError), Problems().noted():
         raise ZeroDivisionError
@@ -142,4 +144,4 @@ def test_the_command_shows_three_of_each_or_all(tiny_veri, monkeypatch, capsys):
 
 
 def test_words_of_errors():
-    assert words(KeyError("it's")) == "it's" and words(OSError("gone")) == "gone"
+    assert error_text(KeyError("it's")) == "it's" and error_text(OSError("gone")) == "gone"

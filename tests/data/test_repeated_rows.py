@@ -3,8 +3,8 @@
 import pytest
 
 from torchreid_dfrst.data import CityFlow, VehicleID, VeRiWild
-from torchreid_dfrst.data.text import once
-from torchreid_dfrst.data.veri_labels import read_label_names, read_labels
+from torchreid_dfrst.data.text import unrepeated
+from torchreid_dfrst.data.veri776 import read_labels
 from torchreid_dfrst.doctor import check_dataset
 
 VEHICLEID, VERIWILD, CITYFLOW = "VehicleID_V1.0/train_test_split", "VERI-Wild/train_test_split", "AIC20_track2_reid"
@@ -101,17 +101,9 @@ def test_a_label_in_both_files_of_veri(tiny_veri):
         read_labels(folder)
 
 
-def test_names_of_colours(tmp_path):
-    (tmp_path / "list_color.txt").write_text("1 yellow\n2 red\n1 yellow\n")
-    assert read_label_names(tmp_path / "list_color.txt") == {1: "yellow", 2: "red"}
-    (tmp_path / "list_color.txt").write_text("1 yellow\n1 red\n")
-    with pytest.raises(ValueError, match=r"1 \(yellow and red\)"):
-        read_label_names(tmp_path / "list_color.txt")
-
-
-def test_once_is_a_dict_of_first_rows():
-    assert once([("b", 1), ("a", 2), ("b", 1)], "a list") == {"b": 1, "a": 2}
-    assert list(once([("b", 1), ("a", 2), ("b", 1)], "a list")) == ["b", "a"]
+def test_what_is_left_is_a_dict_of_first_rows():
+    assert unrepeated([("b", 1), ("a", 2), ("b", 1)], "a list") == {"b": 1, "a": 2}
+    assert list(unrepeated([("b", 1), ("a", 2), ("b", 1)], "a list")) == ["b", "a"]
 
 
 def test_tracks_of_cityflow_that_do_not_fit_the_images_are_counted(cityflow, caplog):

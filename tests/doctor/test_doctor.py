@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from torchreid_dfrst.data.veri_format import read_veri
+from torchreid_dfrst.data.veri776 import read_veri
 from torchreid_dfrst.doctor import check_dataset
 from torchreid_dfrst.doctor.times import check_times
-from torchreid_dfrst.doctor.traffic import camera_order, clock_offsets, trips
+from torchreid_dfrst.doctor.traffic import camera_order, clock_offsets, delays
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.passes import one_per_pass
+
+NAMES = np.array([f"{word} gate" for word in "0th 1st 2nd 3rd 4th 5th 6th 7th 8th 9th".split()])
 
 
 def severities(findings):
@@ -34,7 +37,7 @@ def town(vehicles=300, cameras=10, seed=0):
             time += 5 + metres[here, there] / rng.lognormal(np.log(10), 0.2)
             here = there
     camera, time, vehicle = (np.array(column) for column in zip(*rows, strict=True))
-    network = CameraNetwork(np.arange(cameras), metres)
+    network = CameraNetwork(np.arange(cameras), metres, NAMES)
     half = vehicle < vehicles // 2
     everyone = Sightings(camera, time, vehicle, np.arange(len(time)), np.array([f"{k}.jpg" for k in range(len(time))]))
     return {"train": everyone[half], "query": everyone[~half][:20], "gallery": everyone[~half]}, network
@@ -62,17 +65,18 @@ def test_a_shifted_clock_is_measured():
     late = changed(splits, time_s=lambda part: part.time_s + 45.0 * (part.camera == 3))
     found = [f for f in check_times(late, network) if f.check == "clock offsets"]
     assert [f.severity for f in found] == ["warning"]
-    assert found[0].count == 1 and found[0].examples[0].startswith("camera 4: +4")
+    assert found[0].count == 1 and found[0].examples[0].startswith("camera 3rd gate: +4")
 
 
 def test_a_shuffled_matrix_is_a_wrong_camera_order():
     splits, network = town()
     cameras = np.random.default_rng(1).permutation(10)
-    found = [f for f in check_times(splits, CameraNetwork(cameras, network.distance_m)) if f.severity == "error"]
+    wrong = CameraNetwork(cameras, network.distance_m, NAMES[cameras])
+    found = [f for f in check_times(splits, wrong) if f.severity == "error"]
     assert [f.check for f in found] == ["camera order"]
     assert "wrong camera order" in found[0].message
     # here the right order is the natural one, which is among those tried
-    assert found[0].advice.split("it reads ")[1].split() == [str(c + 1) for c in range(10)]
+    assert found[0].advice.split("it reads ")[1].split(", ") == list(NAMES)
 
 
 def test_an_order_nobody_knows_is_found_by_search():
@@ -81,7 +85,7 @@ def test_an_order_nobody_knows_is_found_by_search():
     splits = changed(splits, camera=lambda part: right[part.camera])
     wrong = CameraNetwork(np.random.default_rng(3).permutation(10), network.distance_m)
     everyone = Sightings.concatenate([splits["train"], splits["gallery"]])
-    order = camera_order(trips(everyone), wrong, {"natural": np.arange(10)})
+    order = camera_order(delays(everyone), wrong, {"natural": np.arange(10)})
     assert order.wrong and order.best_name == "found by search" and order.best_correlation > 0.9
     assert (order.best == right).mean() > 0.5
 
@@ -90,9 +94,9 @@ def test_a_distance_that_no_car_can_drive():
     splits, network = town()
     metres = network.distance_m.copy()
     metres[2, 7] = metres[7, 2] = 15_000
-    found = check_times(splits, CameraNetwork(network.cameras, metres))
+    found = check_times(splits, CameraNetwork(network.cameras, metres, NAMES))
     assert ("warning", "distances too long") in severities(found)
-    assert any("cameras 3 and 8: 15000 m" in text for f in found for text in f.examples)
+    assert any("cameras 2nd gate and 7th gate: 15000 m" in text for f in found for text in f.examples)
 
 
 def test_missing_times_and_missing_distances():
@@ -102,13 +106,15 @@ def test_missing_times_and_missing_distances():
     none = changed(splits, time_s=lambda part: np.full(len(part), np.nan))
     assert [f.severity for f in check_times(none, network)] == ["note"]
     assert [f.check for f in check_times(splits, None)] == ["distances"]
-    part = CameraNetwork(np.arange(8), network.distance_m[:8, :8])
-    assert ("error", "distances") in severities(check_times(splits, part))
+    named = changed(splits, camera_name=lambda part: NAMES[part.camera])
+    (found,) = check_times(named, CameraNetwork(np.arange(8), network.distance_m[:8, :8]))
+    assert (found.severity, found.check) == ("error", "distances")
+    assert found.examples == ["camera 8th gate", "camera 9th gate"]
 
 
-def test_trips_equal_the_definition():
+def test_delays_equal_the_definition():
     everyone = town(vehicles=30)[0]["gallery"]
-    found = trips(everyone)
+    found = delays(everyone)
     slow = sorted(
         (a, b, s - r)
         for i, a, r in zip(everyone.identity, everyone.camera, everyone.time_s, strict=True)
@@ -116,7 +122,7 @@ def test_trips_equal_the_definition():
         if i == j and a != b and s > r
     )
     assert len(slow) > 50
-    fast = sorted(zip(found.start, found.end, found.delay_s, strict=True))
+    fast = sorted(zip(found.start, found.end, found.seconds, strict=True))
     np.testing.assert_allclose(fast, slow)
 
 
@@ -134,12 +140,16 @@ def test_real_veri_in_natural_camera_order_is_an_error(veri_lists, tmp_path):
     assert report.exit_code == 2
     (error,) = [f for f in report.findings if f.severity == "error"]
     assert "wrong camera order" in error.message and "0.62" in error.message and "0.94" in error.message
-    assert (veri_lists / "camera_ID.txt").read_text().strip() in error.advice
+    right = (veri_lists / "camera_ID.txt").read_text().split()
+    assert error.advice.endswith(", ".join(f"c{int(number):03d}" for number in right))
+    # what it says to write can be read
+    (tmp_path / "veri" / "camera_ID.txt").write_text(error.advice.partition("it reads ")[2])
+    assert check_dataset("veri_format", tmp_path / "veri").exit_code == 0
 
 
 def test_real_clocks_agree_to_some_seconds(veri_lists):
     veri = read_veri(veri_lists, images=False)
-    offsets = clock_offsets(Sightings.concatenate([veri.train, veri.gallery]), veri.network)
+    offsets = clock_offsets(one_per_pass(Sightings.concatenate([veri.train, veri.gallery])), veri.network)
     known = {0: 1.8, 2: 1.6, 5: -2.3, 8: 1.3, 10: -2.4, 15: 3.1}
     sure = {camera: offset for camera, (offset, error) in offsets.items() if error < 6}
     assert len(sure) >= 14 and max(map(abs, sure.values())) < 10
@@ -224,10 +234,10 @@ def short_truth(folder):
         (break_image, "error", "unreadable images", "image_train/0001"),
         (copy_under_another_vehicle, "error", "the same image under two vehicles", "image_train/0001"),
         (copy_into_test, "error", "the same image in training and test", "image_test/0002"),
-        (copy_into_test, "error", "vehicles in training and test", "2"),
+        (copy_into_test, "error", "vehicles in training and test", "0002"),
         (repeat_image, "warning", "repeated images", "image_train/0001"),
-        (one_camera, "warning", "one-camera vehicles", "1"),
-        (unseen_camera, "warning", "cameras never seen in training", "camera 2"),
+        (one_camera, "warning", "one-camera vehicles", "0001"),
+        (unseen_camera, "warning", "cameras never seen in training", "camera c003"),
         (lone_query, "warning", "queries without a match", "0002_c001"),
         (wrong_truth, "error", "right answers and junk", "0002_c001"),
         (short_truth, "error", "right answers and junk", ""),

@@ -97,7 +97,7 @@ def test_tracks_are_taken_from_blocks_as_from_the_matrix(pair):
 
 
 def test_real_veri_has_2021_tracks_to_rank(veri_lists):
-    from torchreid_dfrst.data.veri_format import read_veri
+    from torchreid_dfrst.data.veri776 import read_veri
 
     veri = read_veri(veri_lists, images=False)
     rng = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from tools import audit_spacetime, simulate_appearance, spacetime
 from tools.studies.spacetime import camera_network, crossvalidate, pictures
 from tools.studies.spacetime.simulated import DIFFICULTY, appearance_map, extraction, level
 from torchreid_dfrst import retrieval
-from torchreid_dfrst.data.veri_format import read_veri
+from torchreid_dfrst.data.veri776 import read_veri
 from torchreid_dfrst.evaluation import audit
 from torchreid_dfrst.evaluation.holdout import held_out
 from torchreid_dfrst.evaluation.weight import OMEGAS, choose_weight

@@ -80,7 +80,7 @@ def test_torchreids_metrics_give_torchreids_score(metric, normalised, tiny_veri)
 def test_visrank_writes_torchreids_pictures(tiny_veri, tmp_path):
     made = engine(tiny_veri, network=TinyNet)
     made.run(str(tmp_path), test_only=True, visrank=True, visrank_topk=3)
-    queries = made.datamanager.test_sets["veri776"]["query"].query
+    queries = made.datamanager.test_sets["veri776"].query
     drawn = {path.stem for path in (tmp_path / "visrank_veri776").glob("*.jpg")}
     assert len(drawn) > 1 and drawn == {Path(path).stem for path, *_ in queries}
 

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered
-from torchreid_dfrst.data.dataset import VehicleDataset, find_folder
-from torchreid_dfrst.data.problems import Problems
-from torchreid_dfrst.data.text import count, once, read_lines, sample
-from torchreid_dfrst.data.xml_items import read_items
+from torchreid_dfrst.data.dataset import Splits, VehicleDataset
+from torchreid_dfrst.data.text import Problems, read_items, read_lines, sample, unrepeated, warn, whole_number
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
-_log = logging.getLogger(__name__)
 
-
-class Label(NamedTuple):
-    """Vehicle and camera of one image, as written: cameras from 1."""
+@dataclass(frozen=True)
+class Label:
+    """Vehicle and camera of one image, cameras from 1, and how the file writes them."""
 
     vehicle: int
     camera: int
+    words: tuple[str, str] = field(compare=False, repr=False)
 
 
 class CityFlow(VehicleDataset):
@@ -44,17 +39,16 @@ class CityFlow(VehicleDataset):
         ValueError: a label file is broken, an item lacks its name, vehicle or camera, or rows contradict each other.
     """
 
-    dataset_dir = "cityflow"
-    folder_names: ClassVar[tuple[str, ...]] = (
-        "cityflow", "CityFlow-ReID", "AIC19_track2_reid", "AIC20_track2_reid", "AIC21_Track2_ReID",
-    )  # fmt: skip
-    advice: ClassVar[str] = "CityFlow-ReID comes from the AI City Challenge; --root is the folder that holds it."
+    folder_names = ("cityflow", "CityFlow-ReID", "AIC19_track2_reid", "AIC20_track2_reid", "AIC21_Track2_ReID")
+    marker = ("train_label.xml",)
+    advice = "CityFlow-ReID comes from the AI City Challenge; --root is the folder that holds it."
+    image_folder = "image_train"
 
-    def __init__(self, root: str = "", hold_out: int = 5, **kwargs: Any) -> None:
+    @classmethod
+    def read(cls, folder: Path, hold_out: int = 5) -> Splits:
+        """Read labels, lists and tracks."""
         if hold_out < 2:
             raise ValueError(f"hold_out is {hold_out}: every second vehicle at most can be held out")
-        folder = find_folder(root, self.folder_names, ("train_label.xml",), self.advice)
-        self.root, self.dataset_dir = root, str(folder)
         problems, parts, labelled = Problems(), {}, (folder / "test_label.xml").is_file()
         with problems.noted():
             labels = read_labels(folder / "train_label.xml")
@@ -69,23 +63,15 @@ class CityFlow(VehicleDataset):
             if "test" in parts:
                 parts["test"] = _with_tracks(parts["test"], folder / "test_track.txt")
         problems.raise_all()
-        train = parts["train"]
         if labelled:
-            query, gallery = parts["query"], parts["test"]
-        else:
-            vehicles = np.unique(train.identity)
-            gallery = train[np.isin(train.identity, vehicles[hold_out - 1 :: hold_out])]
-            if not len(gallery):
-                raise ValueError(f"{folder} has {len(vehicles)} vehicles, too few for hold_out={hold_out}")
-            train = train[~np.isin(train.identity, gallery.identity)]
-            pairs = np.stack([gallery.identity, gallery.camera])
-            query = gallery[np.unique(pairs, axis=1, return_index=True)[1]]
-        super().__init__(train, query, gallery, **kwargs)
-
-    def unlisted(self) -> list[str]:
-        """Training images that ``train_label.xml`` does not label."""
-        labelled = read_labels(Path(self.dataset_dir) / "train_label.xml")
-        return sorted(p.name for p in Path(self.dataset_dir).glob("image_train/*.jpg") if p.name not in labelled)
+            return Splits(parts["train"], parts["query"], parts["test"])
+        train, vehicles = parts["train"], np.unique(parts["train"].identity)
+        held = np.isin(train.identity, vehicles[hold_out - 1 :: hold_out])
+        if not held.any():
+            raise ValueError(f"{folder} has {len(vehicles)} vehicles, too few for hold_out={hold_out}")
+        gallery = train[held]
+        one_each = np.unique(np.stack([gallery.identity, gallery.camera]), axis=1, return_index=True)[1]
+        return Splits(train[~held], gallery[one_each], gallery)
 
 
 def read_labels(path: Path) -> dict[str, Label]:
@@ -96,23 +82,24 @@ def read_labels(path: Path) -> dict[str, Label]:
         ValueError: as ``read_items``; an item lacks its name, vehicle or camera; there is none, or two contradict each
             other.
     """
-    labels = once(_items(path), path)
+    labels = unrepeated(_labels(path), path)
     if not labels:
         raise ValueError(f"{path} labels no image: <Item imageName=... vehicleID=... cameraID=... /> are expected")
     return labels
 
 
-def _items(path: Path) -> Iterator[tuple[str, Label]]:
+def _labels(path: Path) -> Iterator[tuple[str, Label]]:
     for number, item in enumerate(read_items(path), start=1):
-        vehicle = count(item.get("vehicleID", ""), 0, 10**9)
-        camera = count(item.get("cameraID", "").lower().removeprefix("c"), 1, 10**6)
+        words = item.get("vehicleID", ""), item.get("cameraID", "")
+        vehicle = whole_number(words[0], 0, 10**9)
+        camera = whole_number(words[1].lower().removeprefix("c"), 1, 10**6)
         if vehicle is None or camera is None or not item.get("imageName"):
             raise ValueError(f"item {number} of {path} is {item}: imageName, vehicleID, cameraID are needed")
-        yield item["imageName"], Label(vehicle, camera)
+        yield item["imageName"], Label(vehicle, camera, words)
 
 
 def _listed(path: Path, images: Path, labels: dict[str, Label]) -> Sightings:
-    names = list(once(((name, None) for name in read_lines(path, "list of images")), path))
+    names = list(unrepeated(((name, None) for name in read_lines(path, "list of images")), path))
     lost = [name for name in names if name not in labels]
     if lost or not names:
         raise ValueError(
@@ -123,21 +110,25 @@ def _listed(path: Path, images: Path, labels: dict[str, Label]) -> Sightings:
 
 
 def _sightings(names: list[str], images: Path, labels: dict[str, Label]) -> Sightings:
-    identity, camera = np.array([labels[name] for name in names]).T
-    return Sightings(camera - 1, identity=identity, path=np.array([str(images / name) for name in names]))
+    found = [labels[name] for name in names]
+    vehicle_name, camera_name = np.array([label.words for label in found]).T
+    return Sightings(
+        camera=np.array([label.camera - 1 for label in found]),
+        identity=np.array([label.vehicle for label in found]),
+        path=np.array([str(images / name) for name in names]),
+        camera_name=camera_name,
+        vehicle_name=vehicle_name,
+    )
 
 
 def _with_tracks(part: Sightings, path: Path) -> Sightings:
     if not path.is_file():
         return part
     lines = enumerate(read_lines(path, "tracks"), start=1)
-    of_name = once(((name, row) for row, line in lines for name in line.split()), path)
+    row_of = unrepeated(((name, row) for row, line in lines for name in line.split()), path)
     names = [Path(image).name for image in part.path.tolist()]
-    for what, found in (
-        ("{count} [image is|images are] in no track of", [name for name in names if name not in of_name]),
-        ("{count} [name that no list has stands|names that no list has stand] in", sorted(set(of_name) - set(names))),
-    ):
-        if found:
-            _log.warning("%s %s: %s", numbered(what, len(found)), path, sample(found))
-    track = np.array([of_name[name] - 1 if name in of_name else UNKNOWN for name in names], dtype=np.int64)
+    warn(f"{{count}} [image is|images are] in no track of {path}", [name for name in names if name not in row_of])
+    text = f"{{count}} [name that no list has stands|names that no list has stand] in {path}"
+    warn(text, sorted(set(row_of).difference(names)))
+    track = np.array([row_of[name] - 1 if name in row_of else UNKNOWN for name in names], dtype=np.int64)
     return replace(part, track=track)

@@ -6,33 +6,30 @@ import contextlib
 import io
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torchreid
+import yaml
 
-from torchreid_dfrst.checks import listed, nearest, numbered, within
+from torchreid_dfrst.checks import check, listed, nearest, numbered, within
+from torchreid_dfrst.config import keywords
+from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.batches import Change, Images, Item, Loader
-from torchreid_dfrst.data.once import said_once
-from torchreid_dfrst.data.options import share
 from torchreid_dfrst.data.sampling import EpochSampler
-from torchreid_dfrst.tables import require_datasets, with_options
+from torchreid_dfrst.tables import require_datasets
 
 logger = logging.getLogger(__name__)
-
-UNREAD = ("k_tfm", "load_train_targets", "train_sampler_t", "num_cams", "num_datasets")
-"""Keywords of torchreid's data manager that change nothing in ours."""
 
 TRANSFORMS = ("random_flip", "random_crop", "random_patch", "color_jitter", "random_erase")
 
 
-class DataManager(torchreid.data.ImageDataManager):
-    """torchreid's ``ImageDataManager`` with our loaders: same data sets, same transforms, other iteration.
+class DataManager(torchreid.data.datamanager.DataManager):
+    """torchreid's ``ImageDataManager`` with our loaders: same data sets, each built once, same transforms.
 
-    Beyond torchreid's keywords (``root``, ``sources``, ``targets``, ``height``, ``width``, ``transforms``,
-    ...):
+    Beyond torchreid's own keywords, which mean what they mean there:
 
     Args:
         train_sampler: ``RandomIdentitySampler`` (default) or ``RandomSampler``, see ``EpochSampler``.
@@ -50,11 +47,10 @@ class DataManager(torchreid.data.ImageDataManager):
         workers: loading processes per training process; 0 loads in the process itself.
         rank: this process.
         world_size: number of processes.
-        **torchreid_keywords: as in torchreid; those in ``UNREAD`` are taken and change nothing.
 
     Attributes:
         train_set: torchreid's training data set (the sum of the sources).
-        test_sets: ``test_sets[name]["query" | "gallery"]``, torchreid's data sets of each target.
+        test_sets: the data set of each target, by name.
         validation: ``{"query": Loader, "gallery": Loader}``, or None.
         identities: the name of one image per training label, in label order: what the classifier's rows mean.
         summary: what there is to train on, in a line.
@@ -62,12 +58,28 @@ class DataManager(torchreid.data.ImageDataManager):
 
     Raises:
         KeyError: an unknown data set, option, transform or sampler.
-        ValueError: no batch can be made, an option is of another type, too many identities are held out, or a number
-            is out of its range.
+        ValueError: no source is named, no batch can be made, an option is of another type, too many identities are held
+            out, or a number is out of its range.
     """
+
+    data_type = "image"
 
     def __init__(
         self,
+        root: str = "",
+        sources: str | Sequence[str] = (),
+        targets: str | Sequence[str] | None = None,
+        height: int = 256,
+        width: int = 128,
+        transforms: str | Sequence[str] | None = "random_flip",
+        norm_mean: Sequence[float] | None = None,
+        norm_std: Sequence[float] | None = None,
+        use_gpu: bool = True,
+        split_id: int = 0,
+        combineall: bool = False,
+        cuhk03_labeled: bool = False,
+        cuhk03_classic_split: bool = False,
+        market1501_500k: bool = False,
         train_sampler: str = "RandomIdentitySampler",
         on_bad_image: str = "error",
         cache: bool = False,
@@ -80,67 +92,73 @@ class DataManager(torchreid.data.ImageDataManager):
         workers: int = 4,
         rank: int = 0,
         world_size: int = 1,
-        **torchreid_keywords: Any,
     ) -> None:
-        counts = {name: torchreid_keywords.get(name, 1) for name in ("height", "width")}
-        counts |= {"batch_size_train": batch_size_train, "batch_size_test": batch_size_test}
-        for name, count in {**counts, "num_instances": num_instances}.items():
-            within(name, count, lowest=1)
+        numbers = {"height": height, "width": width, "num_instances": num_instances}
+        numbers |= {"batch_size_train": batch_size_train, "batch_size_test": batch_size_test}
+        for name, number in numbers.items():
+            within(name, number, lowest=1)
         within("workers", workers)
-        _check_names(torchreid_keywords.get("transforms"), on_bad_image)
-        _check_normalisation(torchreid_keywords.get("norm_mean"), torchreid_keywords.get("norm_std"))
-        names = [*listed(torchreid_keywords.get("sources")), *listed(torchreid_keywords.get("targets"))]
-        require_datasets(names)
+        _check_names(sources, transforms, on_bad_image)
+        _check_normalisation(norm_mean, norm_std)
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), with_options(share(options, names)), said_once():
-            super().__init__(train_sampler="RandomSampler", workers=0, **torchreid_keywords)
+        with contextlib.redirect_stdout(printed):
+            super().__init__(listed(sources), targets, height, width, transforms, norm_mean, norm_std, use_gpu)
+            made = _build_datasets(
+                [*self.sources, *self.targets],
+                options,
+                root=root,
+                split_id=split_id,
+                combineall=combineall,
+                cuhk03_labeled=cuhk03_labeled,
+                cuhk03_classic_split=cuhk03_classic_split,
+                market1501_500k=market1501_500k,
+            )
         logger.debug(printed.getvalue())
-        made: Any = self
-        self.train_set = made.train_loader.dataset
-        self.test_sets: dict[str, dict[str, Any]] = {
-            name: {part: loader.dataset for part, loader in parts.items()} for name, parts in made.test_loader.items()
-        }
-        self.on_bad_image, self.seed, self.rank, self.world_size = on_bad_image, seed, rank, world_size
-        self.batch_size_test = batch_size_test
-        self._options = {"num_workers": workers, "pin_memory": self.use_gpu}
+        self.train_set: Any = sum(made[name] for name in self.sources)
+        self.test_sets = {name: made[name] for name in self.targets}
+        self.on_bad_image, self.rank, self.world_size = on_bad_image, rank, world_size
+        self._test_options = {"batch_size": batch_size_test, "num_workers": workers, "pin_memory": self.use_gpu}
         items, held = _hold_out(self.train_set.train, validation_identities, seed)
-        first = {pid: path for path, pid, *_ in reversed(items)}
-        self.identities = [Path(first[pid]).name for pid in range(len(first))]
-        self.held_out = sorted(Path(p).name for p in {pid: p for p, pid, *_ in held.get("query", [])}.values())
-        self._num_train_pids, self._num_train_cams = len(first), len({camera for _, _, camera, _ in items})
-        self.sampler = EpochSampler(
-            [pid for _, pid, *_ in items],
-            batch=batch_size_train,
-            instances=num_instances,
-            name=train_sampler,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-        )
+        labels = [pid for _, pid, *_ in items]
+        self.sampler = EpochSampler(labels, batch_size_train, num_instances, train_sampler, seed, rank, world_size)
         self.train_loader = Loader(
             Images(items, self.transform_tr, substitute=on_bad_image == "skip", cache=cache),
             batch_sampler=self.sampler,
+            num_workers=workers,
             persistent_workers=workers > 0,
-            **self._options,
+            pin_memory=self.use_gpu,
         )
+        self._add_test_loaders(held)
+        self._describe(items, held)
+
+    def _add_test_loaders(self, held: Mapping[str, Sequence[Item]]) -> None:
+        parts = ("query", "gallery")
+        # what torchreid's engine draws ranked lists of
+        self.test_dataset = {n: {part: getattr(d, part) for part in parts} for n, d in self.test_sets.items()}
         self.test_loader = {
-            name: {part: self.loader(getattr(dataset, part)) for part, dataset in parts.items()}
-            for name, parts in self.test_sets.items()
+            name: {part: self.loader(rows) for part, rows in lists.items()} for name, lists in self.test_dataset.items()
         }
         self.validation = {part: self.loader(rows) for part, rows in held.items()} if held else None
+
+    def _describe(self, items: Sequence[Item], held: Mapping[str, Sequence[Item]]) -> None:
+        first = {pid: path for path, pid, *_ in reversed(items)}
+        self.identities = [Path(first[pid]).name for pid in range(len(first))]
+        out = {pid: path for path, pid, *_ in held.get("query", [])}
+        self.held_out = sorted(Path(path).name for path in out.values())
+        self._num_train_pids, self._num_train_cams = len(first), len({camera for _, _, camera, _ in items})
         self.summary = (
             f"{' + '.join(self.sources)}: {numbered('{count} [image|images]', len(items))} of "
             f"{numbered('{count} [identity|identities]', len(first))} by "
             f"{numbered('{count} [camera|cameras]', self._num_train_cams)} to train on, "
             f"{numbered('{count} [step|steps]', len(self.sampler))} an epoch"
-            + (f"; {validation_identities} identities held out for validation" if held else "")
+            + (f"; {len(out)} identities held out for validation" if held else "")
         )
 
     def loader(self, items: Sequence[Item], change: Change | None = None) -> Loader:
         """Test-time loader of any items, in order, each once; with several processes each loads every n-th image."""
         share = Images(items[self.rank :: self.world_size], self.transform_te, change=change)
         # workers start anew for each pass: between evaluations they would only hold memory
-        return Loader(share, skip=self.on_bad_image == "skip", batch_size=self.batch_size_test, **self._options)
+        return Loader(share, skip=self.on_bad_image == "skip", **self._test_options)
 
     @property
     def skipped(self) -> list[str]:
@@ -150,7 +168,67 @@ class DataManager(torchreid.data.ImageDataManager):
         return sorted(set().union(*(loader.skipped for loader in loaders)))
 
 
-def _check_names(transforms: str | Sequence[str] | None, on_bad_image: str) -> None:
+def known_options(name: str) -> dict[str, Any]:
+    """Options that a data set takes beside those every data set has, and their types; torchreid's own have none."""
+    return keywords(DATASETS[name].read, leave_out=("split_id", "images")).expected if name in DATASETS else {}
+
+
+def share_options(options: Mapping[str, Any] | None, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Give each option to every named data set that takes it.
+
+    Args:
+        options: name to value.
+        names: of data sets.
+
+    Returns:
+        data set to its options, for those that get any.
+
+    Raises:
+        KeyError: no data set of these takes an option; the message has the nearest one.
+        ValueError: a value is of another type than the data set's ``read`` says.
+    """
+    options, taken = options or {}, {name: known_options(name) for name in names}
+    types = {option: kind for mine in taken.values() for option, kind in mine.items()}
+    for option, value in options.items():
+        if option not in types:
+            hint = nearest(str(option), types) if types else ", nor any other"
+            raise KeyError(f"{' and '.join(taken)} has no option {option!r}{hint}")
+        check(f"option {option} of {' and '.join(n for n in taken if option in taken[n])}", value, types[option])
+    shared = {name: {o: v for o, v in options.items() if o in mine} for name, mine in taken.items()}
+    return {name: mine for name, mine in shared.items() if mine}
+
+
+def parse_options(words: Sequence[str], name: str) -> dict[str, Any]:
+    """Options of one data set from ``key=value`` words of a command line; values as YAML, text as it is.
+
+    Raises:
+        KeyError: the data set does not take such an option.
+        ValueError: a word has no ``=``, or a value is of another type.
+    """
+    types, found = known_options(name), {}
+    for word in words:
+        option, equals, text = word.partition("=")
+        if not equals:
+            raise ValueError(f"--option {word!r} has no value: write it as key=value")
+        # a format of times may begin with %, which YAML refuses
+        is_text = str in (types.get(option), *get_args(types.get(option)))
+        try:
+            found[option] = text if is_text else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--option {word!r}: the value is not YAML ({error})") from error
+    return share_options(found, [name]).get(name, {})
+
+
+def _build_datasets(names: Sequence[str], options: Mapping[str, Any] | None, **own: Any) -> dict[str, Any]:
+    """Each named data set once; torchreid's manager builds three of each, and reads every list three times."""
+    require_datasets(names)
+    shared, build = share_options(options, names), torchreid.data.datasets.init_image_dataset
+    return {name: build(name, **own, **shared.get(name, {})) for name in dict.fromkeys(names)}
+
+
+def _check_names(sources: str | Sequence[str], transforms: str | Sequence[str] | None, on_bad_image: str) -> None:
+    if not listed(sources):
+        raise ValueError(f"sources is {sources!r}: name a data set to train on, such as veri776")
     for name in listed(transforms):
         if name.lower() not in TRANSFORMS:
             raise KeyError(f"unknown name {name!r} in data.transforms{nearest(name, TRANSFORMS)}")
@@ -161,14 +239,11 @@ def _check_names(transforms: str | Sequence[str] | None, on_bad_image: str) -> N
 
 
 def _check_normalisation(mean: Sequence[float] | None, deviation: Sequence[float] | None) -> None:
-    given = {"norm_mean": mean, "norm_std": deviation}
-    for name, other in (("norm_mean", "norm_std"), ("norm_std", "norm_mean")):
-        values = given[name]
-        if values is None:
-            continue
-        if given[other] is None:
-            raise ValueError(f"{name} is {values!r} and {other} is not given: give both, or neither for ImageNet's")
-        if len(values) != 3:
+    mine, other = ("norm_mean", mean), ("norm_std", deviation)
+    for (name, values), (missing, others) in ((mine, other), (other, mine)):
+        if values is not None and others is None:
+            raise ValueError(f"{name} is {values!r} and {missing} is not given: give both, or neither for ImageNet's")
+        if values is not None and len(values) != 3:
             raise ValueError(f"{name} is {values!r}: one number for each of red, green and blue")
     if deviation is not None and not all(0 < value < math.inf for value in deviation):
         raise ValueError(f"norm_std is {deviation!r}: numbers above 0")

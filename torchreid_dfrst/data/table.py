@@ -7,23 +7,20 @@ import difflib
 import io
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 
 from torchreid_dfrst.checks import nearest
-from torchreid_dfrst.data.dataset import VehicleDataset
-from torchreid_dfrst.data.problems import Problems
-from torchreid_dfrst.data.text import read_text, sample
-from torchreid_dfrst.data.veriwild import time_parser
+from torchreid_dfrst.data.dataset import Splits, VehicleDataset
+from torchreid_dfrst.data.text import Problems, read_text, sample, time_parser
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 
 COLUMNS = ("path", "identity", "camera", "split")
 OPTIONAL = ("time", "track")
 SPLITS = ("train", "query", "gallery")
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Table(VehicleDataset):
@@ -44,25 +41,31 @@ class Table(VehicleDataset):
             camera has no distance.
     """
 
-    dataset_dir = ""
-    advice: ClassVar[str] = "Write path,identity,camera,time,split[,track] into table.csv; see docs/data.md."
+    advice = "Write path,identity,camera,time,split[,track] into table.csv; see docs/data.md."
 
-    def __init__(self, root: str = "", **kwargs: Any) -> None:
+    @classmethod
+    def find(cls, root: str | Path, marker: Sequence[str] = ("table.csv", "table.parquet")) -> Path:
+        """The table."""
         place = Path(root).expanduser().absolute()
-        choices = [place] if place.is_file() else [place / "table.csv", place / "table.parquet"]
+        choices = [place] if place.is_file() else [place / name for name in marker]
         path = next(filter(Path.is_file, choices), None)
         if path is None:
-            raise FileNotFoundError(f"no {' or '.join(map(str, choices))}. {self.advice}")
-        self.root, self.dataset_dir = root, str(path.parent)
-        problems, network = Problems(), None
-        splits: dict[str, Sightings] = {}
+            raise FileNotFoundError(f"no {' or '.join(map(str, choices))}. {cls.advice}")
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Splits:
+        """Read a table and the distances beside it."""
+        problems = Problems()
+        network: CameraNetwork | None = None
+        parts: dict[str, Sightings] = {}
         cameras: list[str] = []
         with problems.noted():
-            splits, cameras = read_table(path)
+            parts, cameras = read_table(path)
         with problems.noted():
             network = read_distances(path.parent, cameras)
         problems.raise_all()
-        super().__init__(**splits, network=network, **kwargs)
+        return Splits(parts["train"], parts["query"], parts["gallery"], network)
 
 
 def read_table(path: Path) -> tuple[dict[str, Sightings], list[str]]:
@@ -112,7 +115,8 @@ def read_rows(path: Path) -> tuple[Sightings, np.ndarray, list[str], list[str]]:
         keys = [f"{i} {c} {t}" for i, c, t in zip(identity, camera[0], columns["track"], strict=True)]
         track = np.where(known, labels(keys)[0], UNKNOWN)
     paths = np.array([str(path.parent / name) for name in columns["path"]])
-    everyone = Sightings(camera[0], seconds, identity, track, paths)
+    called = np.array(columns["camera"]), np.array(columns["identity"])
+    everyone = Sightings(camera[0], seconds, identity, track, paths, *called)
     return everyone, np.array(columns["split"]), columns["path"], camera[1]
 
 
@@ -198,7 +202,7 @@ def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
         raise ValueError(f"{len(lost)} cameras of the table are not in {source}: {sample(lost)}; add them")
     rows_of = [names.index(name) for name in cameras]
     numbers = np.array(cameras, dtype=np.int64) if numeric else np.arange(len(cameras))
-    return CameraNetwork(numbers, distance[np.ix_(rows_of, rows_of)])
+    return CameraNetwork(numbers, distance[np.ix_(rows_of, rows_of)], np.array(cameras))
 
 
 def _warn_of_misspelt(columns: Iterable[str], path: Path) -> None:
@@ -206,7 +210,7 @@ def _warn_of_misspelt(columns: Iterable[str], path: Path) -> None:
     for name in OPTIONAL:
         close = difflib.get_close_matches(name, others, n=1)
         if name not in columns and close:
-            _log.warning(
+            logger.warning(
                 "%s has no column %r, but one called %r, which is not used: rename it if it holds the %s of each image",
                 path,
                 name,

@@ -1,16 +1,22 @@
-"""Lists as people save them: CRLF, byte order marks, blank lines, Chinese encodings."""
+"""Lists as people save them: CRLF, byte order marks, blank lines, Chinese encodings; and all their mistakes at once."""
 
 from __future__ import annotations
 
+import datetime
 import logging
-from collections.abc import Iterable
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from torchreid_dfrst.checks import numbered
 
 T = TypeVar("T")
-_log = logging.getLogger(__name__)
+FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y%m%d%H%M%S", "%Y-%m-%d_%H-%M-%S")
+MISTAKES = (ValueError, KeyError, OSError)
+logger = logging.getLogger(__name__)
 
 
 def read_text(path: str | Path, what: str) -> str:
@@ -31,11 +37,10 @@ def read_text(path: str | Path, what: str) -> str:
             f"no {what} at {path}: check that {path.parent} is the folder of the data set itself, the spelling of the "
             "file, and that the archive is complete"
         )
-    return decode(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
+    return _decoded(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def decode(raw: bytes) -> str:
-    """Text of ``raw``; every byte string has one, since Latin-1 refuses nothing."""
+def _decoded(raw: bytes) -> str:
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", errors="replace")
     for encoding in ("utf-8-sig", "gb18030"):
@@ -43,6 +48,7 @@ def decode(raw: bytes) -> str:
             return raw.decode(encoding)
         except UnicodeDecodeError:
             continue
+    # every byte string has a text, since Latin-1 refuses nothing
     return raw.decode("latin-1")
 
 
@@ -56,17 +62,46 @@ def read_lines(path: str | Path, what: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def first_words(lists: Iterable[Path]) -> set[str]:
-    """The first word of every line of several lists."""
-    return {line.split()[0] for path in lists for line in read_lines(path, "list of images")}
+def read_items(path: Path) -> list[dict[str, str]]:
+    """Attributes of every ``<Item .../>`` of a label file of VeRi-776 or CityFlow, in any of its encodings.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not well-formed XML, or a document type is declared: labels need none, and entities can be a bomb.
+    """
+    # the standard parser refuses the declared gb2312, so it gets text without the declaration
+    text = re.sub(r"^\s*<\?xml[^>]*\?>", "", read_text(path, "labels"), count=1)
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise ValueError(f"{path} declares a document type or entities, which labels never need: refused unread")
+    try:
+        return [dict(item.attrib) for item in ET.fromstring(text).iter("Item")]
+    except ET.ParseError as error:
+        raise ValueError(f"{path} is not well-formed XML ({error}): download it again, or remove it") from error
 
 
-def count(word: str, low: int, high: int) -> int | None:
+def whole_number(word: str, low: int, high: int) -> int | None:
     """The number that ``word`` writes in plain digits if it is in ``[low, high]``, else None."""
     # the length is checked first: int() itself refuses thousands of digits with an error of its own
     if not (word.isascii() and word.isdigit() and len(word) < 19):
         return None
     return int(word) if low <= int(word) <= high else None
+
+
+def time_parser(time_format: str | None) -> Callable[[str], float]:
+    """A function from the text of a date and time to seconds since 1970 (read as UTC), NaN if it is none."""
+    formats = FORMATS if time_format is None else (time_format,)
+
+    def parse(text: str) -> float:
+        for form in formats:
+            for whole in (form, form + ".%f"):
+                try:
+                    moment = datetime.datetime.strptime(text, whole)
+                    return moment.replace(tzinfo=datetime.timezone.utc).timestamp()
+                except (ValueError, OverflowError):
+                    continue
+        return float("nan")
+
+    return parse
 
 
 def sample(items: Iterable[object], most: int = 3) -> str:
@@ -76,7 +111,13 @@ def sample(items: Iterable[object], most: int = 3) -> str:
     return ", ".join(shown[:most]) + rest
 
 
-def once(rows: Iterable[tuple[str, T]], where: object) -> dict[str, T]:
+def warn(text: str, found: Sequence[object]) -> None:
+    """Log a warning about ``found``, if there are any; see ``checks.numbered`` for the text."""
+    if len(found):
+        logger.warning("%s: %s", numbered(text, len(found)), sample(found))
+
+
+def unrepeated(rows: Iterable[tuple[str, T]], where: object) -> dict[str, T]:
     """What a file says of each image, in its order; rows that repeat an earlier one are left out and counted.
 
     Args:
@@ -100,7 +141,59 @@ def once(rows: Iterable[tuple[str, T]], where: object) -> dict[str, T]:
             numbered(f"{{count}} [row|rows] of {where} [contradicts|contradict] an earlier one: ", len(other))
             + f"{sample(other)}; keep the right one of each"
         )
-    if same:
-        text = "{count} [row of %s repeats an earlier one and is|rows of %s repeat an earlier one and are] left out: %s"
-        _log.warning(numbered(text, len(same)), where, sample(same))
+    warn(f"{{count}} [row of {where} repeats|rows of {where} repeat] an earlier one and [is|are] left out", same)
     return found
+
+
+class SeveralProblemsError(ValueError):
+    """More than one thing is wrong; ``errors`` has each of them, in the order found."""
+
+    errors: list[Exception]
+
+
+class SeveralFilesMissingError(FileNotFoundError):
+    """The same where all that is wrong is that files are missing."""
+
+    errors: list[Exception]
+
+
+class Problems:
+    """Collects what reading the parts of a data set raises: nobody repairs one thing only to hear of the next."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note what a user's data makes the block raise, and go on behind it."""
+        try:
+            yield
+        except MISTAKES as error:
+            self.errors += single_errors(error)
+
+    def note(self, text: str, found: Sequence[str]) -> None:
+        """Note a ``ValueError`` about each of ``found``, if there are any; see ``checks.numbered`` for the text."""
+        if found:
+            self.errors.append(ValueError(f"{numbered(text, len(found))}: {sample(found)}"))
+
+    def raise_all(self) -> None:
+        """Raise what was noted: a single error as it is, several as one of the classes above."""
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            listed = "; ".join(f"({number}) {error_text(error)}" for number, error in enumerate(self.errors, start=1))
+            missing = all(isinstance(error, FileNotFoundError) for error in self.errors)
+            made = SeveralFilesMissingError if missing else SeveralProblemsError
+            several = made(f"{len(self.errors)} problems: {listed}")
+            several.errors = self.errors
+            raise several
+
+
+def single_errors(error: Exception) -> list[Exception]:
+    """The errors that ``error`` stands for: itself, or those of ``Problems.raise_all``."""
+    return getattr(error, "errors", [error])
+
+
+def error_text(error: Exception) -> str:
+    """The text of an error; Python quotes that of a ``KeyError``."""
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 
-from torchreid_dfrst.data.dataset import VehicleDataset, find_folder
-from torchreid_dfrst.data.problems import Problems
-from torchreid_dfrst.data.text import count, first_words, once, read_lines, sample
-from torchreid_dfrst.evaluation.protocols import draw
-from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.data.dataset import Splits, VehicleDataset, with_test_sizes
+from torchreid_dfrst.data.text import Problems, read_lines, sample, unrepeated, whole_number
+from torchreid_dfrst.sightings import Sightings, draw
 
 
 class VehicleID(VehicleDataset):
     """VehicleID (Liu et al., CVPR 2016), ``VehicleID_V1.0``: 13,164 training vehicles.
 
     The standard protocol draws one random image of each vehicle into the *gallery*; all others are queries; ten
-    repeats are averaged. ``split_id`` is the repeat, the same draw as ``protocols.draw(identity, split_id)``, so
+    repeats are averaged. ``split_id`` is the repeat, the same draw as ``sightings.draw(identity, split_id)``, so
     ``tools/evaluate.py`` makes all ten from the features of any one. There are no cameras: training images and
     queries get 0, gallery images 1, which keeps torchreid's junk rule from removing the only match.
 
@@ -37,62 +34,31 @@ class VehicleID(VehicleDataset):
         ValueError: a line is not ``image vehicle``, or two lines contradict each other.
     """
 
-    dataset_dir = "vehicleid"
-    folder_names: ClassVar[tuple[str, ...]] = ("vehicleid", "VehicleID_V1.0", "VehicleID")
-    advice: ClassVar[str] = "VehicleID is sent by its authors on request; --root holds VehicleID_V1.0."
-    test_size: ClassVar[int] = 800
+    folder_names = ("vehicleid", "VehicleID_V1.0", "VehicleID")
+    marker = ("train_test_split",)
+    advice = "VehicleID is sent by its authors on request; --root holds VehicleID_V1.0."
+    image_folder = "image"
+    lists = ("train_list.txt", "test_list_{size}.txt")
+    test_size = 800
 
-    def __init__(self, root: str = "", split_id: int = 0, reverse: bool = False, **kwargs: Any) -> None:
-        folder = find_folder(root, self.folder_names, ("train_test_split",), self.advice)
-        self.root, self.dataset_dir = root, str(folder)
-        lists = folder / "train_test_split"
-        problems, read = Problems(), {}
-        for part in ("train_list", f"test_list_{self.test_size}"):
+    @classmethod
+    def read(cls, folder: Path, split_id: int = 0, reverse: bool = False) -> Splits:
+        """Read both lists and draw one test image of each vehicle."""
+        problems, parts = Problems(), []
+        for path in cls.list_paths(folder):
             with problems.noted():
-                read[part] = read_list(lists / f"{part}.txt", folder / "image")
+                parts.append(read_list(path, folder / cls.image_folder))
         problems.raise_all()
-        train, test = read.values()
+        train, test = parts
         one = draw(test.identity, split_id)
-        few, many = test[one], test[~one]
-        query, gallery = (few, many) if reverse else (many, few)
+        query, gallery = (test[one], test[~one]) if reverse else (test[~one], test[one])
         gallery = replace(gallery, camera=np.ones(len(gallery), dtype=np.int64))
-        super().__init__(train, query, gallery, **kwargs)
-
-    def unlisted(self) -> list[str]:
-        """Images that neither the training list nor any test list names."""
-        folder = Path(self.dataset_dir)
-        listed = first_words((folder / "train_test_split").glob("t*.txt"))
-        return sorted(path.name for path in folder.glob("image/*.jpg") if path.stem not in listed)
+        return Splits(train, query, gallery, protocol="vehicleid-reversed" if reverse else "vehicleid")
 
 
-class VehicleID1600(VehicleID):
-    """The test list of 1,600 vehicles."""
-
-    test_size = 1600
-
-
-class VehicleID2400(VehicleID):
-    """The test list of 2,400 vehicles."""
-
-    test_size = 2400
-
-
-class VehicleID3200(VehicleID):
-    """The test list of 3,200 vehicles."""
-
-    test_size = 3200
-
-
-class VehicleID6000(VehicleID):
-    """The test list of 6,000 vehicles."""
-
-    test_size = 6000
-
-
-class VehicleID13164(VehicleID):
-    """The test list of 13,164 vehicles."""
-
-    test_size = 13164
+VehicleID1600, VehicleID2400, VehicleID3200, VehicleID6000, VehicleID13164 = with_test_sizes(
+    VehicleID, 1600, 2400, 3200, 6000, 13164
+)
 
 
 def read_list(path: Path, images: Path) -> Sightings:
@@ -103,15 +69,17 @@ def read_list(path: Path, images: Path) -> Sightings:
         ValueError: it is empty, a line is of another form, or an image is listed with two vehicles.
     """
     rows = [line.split() for line in read_lines(path, "list of images")]
-    bad = [" ".join(row) for row in rows if len(row) != 2 or any(count(word, 0, 10**9) is None for word in row)]
+    bad = [" ".join(row) for row in rows if len(row) != 2 or any(whole_number(w, 0, 10**9) is None for w in row)]
     if bad or not rows:
         raise ValueError(
             f"{len(bad)} of {len(rows)} lines of {path} are not of the form '0279029 23781' (image, vehicle): "
             f"{sample(bad) or 'the list is empty'}"
         )
-    vehicles = dict(sorted(once(((name, int(vehicle)) for name, vehicle in rows), path).items()))
+    vehicles = dict(sorted(unrepeated(((name, int(vehicle)) for name, vehicle in rows), path).items()))
+    words = {name: vehicle for name, vehicle in rows}
     return Sightings(
         camera=np.zeros(len(vehicles), dtype=np.int64),
         identity=np.array(list(vehicles.values())),
         path=np.array([str(images / f"{name}.jpg") for name in vehicles]),
+        vehicle_name=np.array([words[name] for name in vehicles]),
     )

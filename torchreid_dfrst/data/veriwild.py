@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from sys import intern
+from typing import NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.data.dataset import VehicleDataset, find_folder
-from torchreid_dfrst.data.problems import Problems
-from torchreid_dfrst.data.text import count, first_words, once, read_lines, sample
+from torchreid_dfrst.data.dataset import Splits, VehicleDataset, with_test_sizes
+from torchreid_dfrst.data.text import Problems, read_lines, sample, time_parser, unrepeated, whole_number
 from torchreid_dfrst.sightings import Sightings
 
-FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y%m%d%H%M%S", "%Y-%m-%d_%H-%M-%S")
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Record(NamedTuple):
@@ -49,54 +46,39 @@ class VeRiWild(VehicleDataset):
         ValueError: a line is of another form, lines contradict each other, or an image has no camera.
     """
 
-    dataset_dir = "veriwild"
-    folder_names: ClassVar[tuple[str, ...]] = ("veriwild", "VERI-Wild", "VeRI-Wild")
-    advice: ClassVar[str] = "VERI-Wild is sent by its authors on request; --root is the folder that holds VERI-Wild."
-    test_size: ClassVar[int] = 3000
+    folder_names = ("veriwild", "VERI-Wild", "VeRI-Wild")
+    marker = ("train_test_split",)
+    advice = "VERI-Wild is sent by its authors on request; --root is the folder that holds VERI-Wild."
+    image_folder = "images"
+    lists = ("train_list.txt", "test_{size}_query.txt", "test_{size}.txt")
+    test_size = 3000
 
-    def __init__(self, root: str = "", time_format: str | None = None, **kwargs: Any) -> None:
-        folder = find_folder(root, self.folder_names, ("train_test_split",), self.advice)
-        self.root, self.dataset_dir = root, str(folder)
-        lists = folder / "train_test_split"
-        information = [lists / "vehicle_info.txt", folder / "vehicle_info.txt"]
-        self.information = next(filter(Path.is_file, information), information[0])
-        problems, seen, splits = Problems(), None, []
+    @classmethod
+    def read(cls, folder: Path, time_format: str | None = None) -> Splits:
+        """Read cameras and times, and the three lists."""
+        places = [parent / "vehicle_info.txt" for parent in (folder / "train_test_split", folder)]
+        information = next(filter(Path.is_file, places), places[0])
+        problems, splits = Problems(), []
+        records: dict[str, Record] = {}
         with problems.noted():
-            seen = read_information(self.information, time_format)
-        for name in ("train_list.txt", f"test_{self.test_size}_query.txt", f"test_{self.test_size}.txt"):
+            records = read_records(information)
+            times = read_times(records, information, time_format)
+        for path in cls.list_paths(folder):
             with problems.noted():
-                names = _names(lists / name)
-                if seen is not None:
-                    splits.append(_split(lists / name, names, folder / "images", seen))
+                names = _names(path)
+                if records:
+                    splits.append(_split(path, names, folder / cls.image_folder, records, times))
         problems.raise_all()
         train, query, gallery = splits
-        super().__init__(train, query, gallery, **kwargs)
+        return Splits(train, query, gallery, labels=records, protocol="veriwild")
 
-    @cached_property
-    def labels(self) -> dict[str, Record]:
-        """Model, type and colour by ``vehicle/image``, of all images of VERI-Wild; read when first asked for."""
-        return read_records(self.information)
-
-    def unlisted(self) -> list[str]:
-        """Images, as ``vehicle/image``, that neither the training list nor any test list names."""
-        folder = Path(self.dataset_dir)
-        listed = first_words((folder / "train_test_split").glob("t*.txt"))
-        found = (
-            path.relative_to(folder / "images").with_suffix("").as_posix() for path in folder.glob("images/*/*.jpg")
-        )
-        return sorted(set(found) - {name.removesuffix(".jpg") for name in listed})
+    @property
+    def labels(self) -> Mapping[str, Record]:
+        """Model, type and colour by ``vehicle/image``, of all images of VERI-Wild."""
+        return self.splits.labels
 
 
-class VeRiWild5000(VeRiWild):
-    """The medium test set."""
-
-    test_size = 5000
-
-
-class VeRiWild10000(VeRiWild):
-    """The large test set."""
-
-    test_size = 10000
+VeRiWild5000, VeRiWild10000 = with_test_sizes(VeRiWild, 5000, 10000)
 
 
 def read_records(path: Path) -> dict[str, Record]:
@@ -106,23 +88,22 @@ def read_records(path: Path) -> dict[str, Record]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line has too few fields or a camera that is no number, or lines contradict each other.
+        ValueError: a line has too few fields or a camera that is no number, lines contradict each other, or there is
+            none.
     """
-    return once(_records(path), path)
+    records = unrepeated(_records(path), path)
+    if not records:
+        raise ValueError(f"{path} is empty: a line id/image;camera;time;... per image is expected")
+    return records
 
 
-def read_information(path: Path, time_format: str | None = None) -> dict[str, tuple[int, float]]:
-    """Camera (from 0) and time in seconds (NaN if unknown) by ``vehicle/image``.
-
-    Raises:
-        FileNotFoundError, ValueError: as ``read_records``.
-    """
+def read_times(records: Mapping[str, Record], path: Path, time_format: str | None = None) -> dict[str, float]:
+    """Seconds since 1970 (read as UTC) by ``vehicle/image``, NaN where the time cannot be read, which is logged."""
     parse = time_parser(time_format)
-    records = read_records(path)
-    found = {name: (record.camera, parse(record.time)) for name, record in records.items()}
-    unread = [records[name].time for name, (_, time) in found.items() if np.isnan(time)]
+    found = {name: parse(record.time) for name, record in records.items()}
+    unread = [records[name].time for name, time in found.items() if np.isnan(time)]
     if unread:
-        _log.warning(
+        logger.warning(
             "%d of %d times in %s cannot be read (%s): these images have no time; %s",
             len(unread),
             len(found),
@@ -138,27 +119,12 @@ def _records(path: Path) -> Iterator[tuple[str, Record]]:
         fields = [field.strip() for field in line.split(";")]
         if number == 1 and fields[0].lower().startswith("id"):
             continue
-        camera = count(fields[1], 0, 10**6) if len(fields) >= 3 else None
+        camera = whole_number(fields[1], 0, 10**6) if len(fields) >= 3 else None
         if camera is None:
             raise ValueError(f"line {number} of {path} is {line[:80]!r}, expected id/image;camera;time;...")
-        yield fields[0].removesuffix(".jpg"), Record(camera, *[*fields[2:6], "", "", ""][:4])
-
-
-def time_parser(time_format: str | None) -> Callable[[str], float]:
-    """A function from the text of a date and time to seconds since 1970 (read as UTC), NaN if it is none."""
-    formats = FORMATS if time_format is None else (time_format,)
-
-    def parse(text: str) -> float:
-        for form in formats:
-            for whole in (form, form + ".%f"):
-                try:
-                    moment = datetime.datetime.strptime(text, whole)
-                    return moment.replace(tzinfo=datetime.timezone.utc).timestamp()
-                except (ValueError, OverflowError):
-                    continue
-        return float("nan")
-
-    return parse
+        # a few hundred words for 400,000 images
+        words = map(intern, [*fields[2:6], "", "", ""][:4])
+        yield fields[0].removesuffix(".jpg"), Record(camera, *words)
 
 
 def _names(path: Path) -> list[str]:
@@ -168,24 +134,27 @@ def _names(path: Path) -> list[str]:
     bad = []
     for name, row in zip(names, rows, strict=True):
         vehicle, *image = name.split("/")
-        if len(image) != 1 or any(count(word, 0, 10**9) is None for word in (vehicle, *row[1:])):
+        if len(image) != 1 or any(whole_number(word, 0, 10**9) is None for word in (vehicle, *row[1:])):
             bad.append(" ".join(row)[:80])
     if bad or not names:
         raise ValueError(
             f"{len(bad)} of {len(names)} lines of {path} are not of the form 20342/209528 (vehicle/image): "
             f"{sample(bad) or 'the list is empty'}"
         )
-    return list(once(((name, None) for name in names), path))
+    return list(unrepeated(((name, None) for name in names), path))
 
 
-def _split(path: Path, names: list[str], images: Path, seen: dict[str, tuple[int, float]]) -> Sightings:
-    lost = [name for name in names if name not in seen]
+def _split(
+    path: Path, names: list[str], images: Path, records: Mapping[str, Record], times: Mapping[str, float]
+) -> Sightings:
+    lost = [name for name in names if name not in records]
     if lost:
         raise ValueError(f"{len(lost)} images of {path} are not in vehicle_info.txt ({sample(lost)}): no camera known")
-    camera, time = np.array([seen[name] for name in names]).T
+    vehicles = [name.partition("/")[0] for name in names]
     return Sightings(
-        camera=camera.astype(np.int64),
-        time_s=time,
-        identity=np.array([int(name.split("/")[0]) for name in names]),
+        camera=np.array([records[name].camera for name in names]),
+        time_s=np.array([times[name] for name in names]),
+        identity=np.array([int(vehicle) for vehicle in vehicles]),
         path=np.array([str(images / f"{name}.jpg") for name in names]),
+        vehicle_name=np.array(vehicles),
     )

@@ -1,14 +1,16 @@
-"""One thing that the doctor found."""
+"""What the doctor found, and how it is shown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torchreid_dfrst.checks import numbered
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 EXAMPLES = 3
+VERDICT = ("clean", "usable, with warnings", "do not train on this before it is repaired")
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,54 @@ class Finding:
 def finding(
     severity: str, check: str, message: str, where: Iterable[object], advice: str, show: bool = True
 ) -> list[Finding]:
-    """A finding about each of ``where``, none if there is nothing there; for the message see ``names.numbered``."""
+    """A finding about each of ``where``, none if there is nothing there; for the message see ``checks.numbered``."""
     found = [str(item) for item in where]
     if not found:
         return []
     return [Finding(severity, check, numbered(message, len(found)), len(found), found if show else [], advice)]
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Everything that the doctor found.
+
+    Args:
+        dataset: registered name.
+        root: where it was looked for.
+        counts: split to ``images``, ``vehicles``, ``cameras``.
+        findings: errors first.
+    """
+
+    dataset: str
+    root: str
+    counts: dict[str, dict[str, int]]
+    findings: list[Finding]
+
+    @property
+    def exit_code(self) -> int:
+        """0 clean, 1 warnings, 2 errors."""
+        severities = {found.severity for found in self.findings}
+        return 2 if ERROR in severities else 1 if WARNING in severities else 0
+
+    def to_json(self, examples: int | None = EXAMPLES) -> dict[str, Any]:
+        """JSON types only, with so many examples of each finding, None for all."""
+        listed = [{**asdict(found), "examples": found.examples[:examples]} for found in self.findings]
+        return {**asdict(self), "findings": listed, "exit_code": self.exit_code}
+
+    def text(self, examples: int | None = EXAMPLES) -> str:
+        """The report for a person, with so many examples of each finding, None for all."""
+        lines = [f"{self.dataset} in {self.root}"]
+        for split, counts in self.counts.items():
+            counted = (numbered(f"{{count}} [{what[:-1]}|{what}]", count) for what, count in counts.items())
+            lines.append(f"  {split:8}{', '.join(counted)}")
+        for found in self.findings:
+            lines += ["", f"{found.severity.upper()}: {found.check}", f"  {found.message}"]
+            if examples is None:
+                lines += [f"    {example}" for example in found.examples]
+            elif found.examples:
+                lines.append(f"  for example: {', '.join(found.examples[:examples])}")
+            if found.advice:
+                lines.append(f"  what to do: {found.advice}")
+        severities = [found.severity for found in self.findings]
+        counted = (numbered(f"{{count}} [{word}|{word}s]", severities.count(word)) for word in (ERROR, WARNING))
+        return "\n".join([*lines, "", f"{', '.join(counted)}: {VERDICT[self.exit_code]}"])

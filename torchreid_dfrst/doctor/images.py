@@ -10,91 +10,75 @@ from torchreid_dfrst.data.images import BadImageError, read_image
 from torchreid_dfrst.doctor.findings import ERROR, WARNING, Finding, finding
 from torchreid_dfrst.sightings import Sightings
 
+Bar = Callable[[Iterable[Path]], Iterable[Path]]
 
-def check_images(sightings: dict[str, Sightings], bar: Callable[[Iterable[Path]], Iterable[Path]]) -> list[Finding]:
+
+def check_images(parts: dict[str, Sightings], bar: Bar) -> list[Finding]:
     """Open every image once and compare their bytes.
 
     Args:
-        sightings: split to its images, with paths.
+        parts: split to its images, with paths.
         bar: progress bar around the paths.
     """
-    owners: dict[str, list[tuple[str, int, str]]] = {}
-    seen: dict[str, str] = {}
-    bad: list[str] = []
     rows = [
-        (split, identity, path)
-        for split, part in sightings.items()
-        for identity, path in zip(part.identity.tolist(), part.path.tolist(), strict=True)
+        (path, split, identity)
+        for split, part in parts.items()
+        for path, identity in zip(part.path.tolist(), part.identity.tolist(), strict=True)
     ]
-    for (split, identity, path), file in zip(rows, bar([Path(path) for _, _, path in rows]), strict=True):
-        if path not in seen:
-            try:
-                read_image(file)
-                seen[path] = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
-            except (BadImageError, OSError) as error:
-                seen[path] = ""
-                bad.append(str(error))
-        if seen[path]:
-            owners.setdefault(seen[path], []).append((split, identity, path))
-    clash = [group for group in owners.values() if len({identity for _, identity, _ in group}) > 1]
-    leak = [
-        group
-        for group in owners.values()
-        if len({identity for _, identity, _ in group}) == 1 and len({split == "train" for split, _, _ in group}) > 1
-    ]
-    twice = [group for group in owners.values() if any(_same_split(group, split) > 1 for split in sightings)]
-    twice = [group for group in twice if len({identity for _, identity, _ in group}) == 1]
+    digest, findings = read_all([Path(path) for path in dict.fromkeys(path for path, *_ in rows)], bar)
+    copies: dict[str, list[tuple[str, str, int]]] = {}
+    for row in rows:
+        if row[0] in digest:
+            copies.setdefault(digest[row[0]], []).append(row)
+    clash, leak, twice = [], [], []
+    for group in copies.values():
+        paths, splits, identities = (set(column) for column in zip(*group, strict=True))
+        pair = " = ".join(sorted("/".join(Path(path).parts[-2:]) for path in paths)[:2])
+        if len(identities) > 1:
+            clash.append(pair)
+        elif "train" in splits and len(splits) > 1:
+            leak.append(pair)
+        if len(identities) == 1 and len({(path, split) for path, split, _ in group}) > len(splits):
+            twice.append(pair)
     return [
-        *_bad(bad, len(seen)),
+        *findings,
         *finding(
             ERROR,
             "the same image under two vehicles",
             "{count} [image carries|images carry] two different vehicle numbers",
-            map(_pair, clash),
+            clash,
             "one of the two labels is wrong: find out which and remove the other file",
         ),
         *finding(
             ERROR,
             "the same image in training and test",
             "{count} [image is|images are] in both",
-            map(_pair, leak),
+            leak,
             "remove them from training",
         ),
         *finding(
             WARNING,
             "repeated images",
             "{count} [image is|images are] in one split more than once",
-            map(_pair, twice),
+            twice,
             "remove the copies: they count double in training and in the metrics",
         ),
     ]
 
 
-def unreadable(paths: Sequence[Path], bar: Callable[[Iterable[Path]], Iterable[Path]]) -> list[Finding]:
-    """Open image files of which nothing else is known."""
-    bad = []
+def read_all(paths: Sequence[Path], bar: Bar) -> tuple[dict[str, str], list[Finding]]:
+    """Open image files: the digest of the bytes of each that can be read, by path, and what is said of the others."""
+    digest, bad = {}, []
     for path in bar(paths):
         try:
             read_image(path)
+            digest[str(path)] = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
         except (BadImageError, OSError) as error:
             bad.append(str(error))
-    return _bad(bad, len(paths))
-
-
-def _bad(bad: list[str], images: int) -> list[Finding]:
-    return finding(
+    return digest, finding(
         ERROR,
         "unreadable images",
-        f"{{count}} of {images} images cannot be read",
+        f"{{count}} of {len(paths)} images cannot be read",
         bad,
         "copy them again, or take them out; training can go on without them with data.on_bad_image skip",
     )
-
-
-def _same_split(group: list[tuple[str, int, str]], split: str) -> int:
-    return len({path for where, _, path in group if where == split})
-
-
-def _pair(group: list[tuple[str, int, str]]) -> str:
-    names = sorted({"/".join(Path(path).parts[-2:]) for _, _, path in group})
-    return " = ".join(names[:2])

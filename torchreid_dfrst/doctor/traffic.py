@@ -10,64 +10,62 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import rankdata
 
-from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.passes import LEG_M, one_per_pass
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.passes import LEG_M
 
 QUANTILE = 0.1  # of the delays between two cameras: trips without a stop, not those by way of a car park
 SEARCH = "found by search"
 MIN_TRIPS = 5
 MIN_PAIRS = 8
+GOOD_CORRELATION = 0.75
 NEAR_S = 150.0  # two passes of one trip through neighbouring cameras lie within this
 MOST_OFFSET_S = 3600.0
 
 
 @dataclass(frozen=True, eq=False)
-class Trips:
+class Delays:
     """Ordered pairs of passes of one vehicle by two different cameras.
 
     Args:
         start: ``(T,)`` int64 camera of the earlier pass.
         end: ``(T,)`` int64 camera of the later pass.
-        delay_s: ``(T,)`` seconds between the two, above 0.
+        seconds: ``(T,)`` between the two, above 0.
     """
 
     start: np.ndarray
     end: np.ndarray
-    delay_s: np.ndarray
+    seconds: np.ndarray
 
 
-def trips(sightings: Sightings) -> Trips:
-    """Every pair of passes of one vehicle by two cameras; rows without time or identity take no part."""
-    known = (sightings.identity != UNKNOWN) & ~np.isnan(sightings.time_s)
-    seen = one_per_pass(sightings[known])
-    seen = seen[np.lexsort((seen.time_s, seen.identity))]
-    rows = np.split(np.arange(len(seen)), np.flatnonzero(np.diff(seen.identity)) + 1)
-    pairs = [(part[0] + i, part[0] + j) for part in rows if len(part) for i, j in [np.triu_indices(len(part), 1)]]
-    first = np.concatenate([i for i, _ in pairs] or [np.empty(0, np.int64)])
-    second = np.concatenate([j for _, j in pairs] or [np.empty(0, np.int64)])
-    delay = seen.time_s[second] - seen.time_s[first]
-    keep = (seen.camera[first] != seen.camera[second]) & (delay > 0)
-    return Trips(seen.camera[first[keep]], seen.camera[second[keep]], delay[keep])
-
-
-def fast_delays(found: Trips, directed: bool, least: int = MIN_TRIPS) -> dict[tuple[int, int], float]:
-    """Lower decile of the delays of each pair of cameras with at least ``least`` trips, in seconds.
+def delays(seen: Sightings) -> Delays:
+    """Every pair of passes of one vehicle by two cameras.
 
     Args:
-        found: all trips.
-        directed: False joins both directions under the smaller camera first.
-        least: pairs with fewer trips are left out.
+        seen: one sighting for each pass, with times and identities, see ``passes.one_per_pass``.
     """
-    start, end = found.start, found.end
-    if not directed:
-        start, end = np.minimum(start, end), np.maximum(start, end)
-    order = np.lexsort((end, start))
-    cut = np.flatnonzero((np.diff(start[order]) != 0) | (np.diff(end[order]) != 0)) + 1
-    groups = np.split(order, cut) if len(order) else []
+    seen = seen[np.lexsort((seen.time_s, seen.identity))]
+    first, second = _pairs(seen.identity)
+    seconds = seen.time_s[second] - seen.time_s[first]
+    kept = (seen.camera[first] != seen.camera[second]) & (seconds > 0)
+    return Delays(seen.camera[first[kept]], seen.camera[second[kept]], seconds[kept])
+
+
+def fast_delays(found: Delays, directed: bool) -> dict[tuple[int, int], float]:
+    """Lower decile of the delays of each pair of cameras with at least ``MIN_TRIPS``, in seconds.
+
+    Args:
+        found: all delays.
+        directed: False joins both directions under the smaller camera first.
+    """
+    pair = np.stack([found.start, found.end])
+    pair = pair if directed else np.sort(pair, axis=0)
+    order = np.lexsort(pair[::-1])
+    new = (np.diff(pair[:, order], axis=1) != 0).any(axis=0)
+    groups = np.split(order, np.flatnonzero(new) + 1) if len(order) else []
     return {
-        (int(start[g[0]]), int(end[g[0]])): float(np.quantile(found.delay_s[g], QUANTILE))
+        (int(pair[0, g[0]]), int(pair[1, g[0]])): float(np.quantile(found.seconds[g], QUANTILE))
         for g in groups
-        if len(g) >= least
+        if len(g) >= MIN_TRIPS
     }
 
 
@@ -92,17 +90,17 @@ class Order:
     @property
     def wrong(self) -> bool:
         """The rows explain little, and another order explains much more."""
-        return self.correlation < 0.75 and self.best_correlation > self.correlation + 0.15
+        return self.correlation < GOOD_CORRELATION and self.best_correlation > self.correlation + 0.15
 
 
-def camera_order(found: Trips, network: CameraNetwork, known: dict[str, np.ndarray], seed: int = 0) -> Order | None:
+def camera_order(found: Delays, network: CameraNetwork, known: dict[str, np.ndarray], seed: int = 0) -> Order | None:
     """Compare the order of the rows of the distance matrix with others: ``known`` ones, and the best of a search.
 
     On VeRi-776 the right order has a rank correlation of 0.94 and the natural one 0.62; on data with few trips the
     search may find an order that is better than the one it has to find, so it is a hint, not a proof.
 
     Args:
-        found: trips.
+        found: all delays.
         network: distances with the rows as the data set names them.
         known: name to cameras row by row, of orders to try.
         seed: of the search.
@@ -110,7 +108,7 @@ def camera_order(found: Trips, network: CameraNetwork, known: dict[str, np.ndarr
     Returns:
         None if fewer than eight camera pairs have five trips each: nothing can be said.
     """
-    have = set(network.cameras.tolist())
+    have, count = set(network.cameras.tolist()), len(network)
     fast = {pair: delay for pair, delay in fast_delays(found, directed=False).items() if set(pair) <= have}
     if len(fast) < MIN_PAIRS:
         return None
@@ -121,30 +119,29 @@ def camera_order(found: Trips, network: CameraNetwork, known: dict[str, np.ndarr
         metres = rankdata(network.distance_m[row_of[a], row_of[b]])
         return float(np.corrcoef(delay, metres)[0, 1]) if np.ptp(metres) else 0.0
 
-    def rows(cameras: np.ndarray) -> np.ndarray:
-        """Row that each camera (in the order of ``network.cameras``) has if the rows are ``cameras``."""
-        place = {camera: row for row, camera in enumerate(cameras.tolist())}
-        return np.array([place[camera] for camera in network.cameras.tolist()])
-
-    candidates = {name: rows(cameras) for name, cameras in known.items() if set(cameras.tolist()) == have}
-    count = len(network)
     here = correlation(np.arange(count))
-    scored = {name: correlation(row_of) for name, row_of in candidates.items()}
-    if here < 0.75 and max(scored.values(), default=-1.0) < 0.75:
+    # the row that each camera, in the order of network.cameras, has if the rows are `cameras`
+    rows_of = {
+        name: np.argsort(cameras)[np.searchsorted(np.sort(cameras), network.cameras)]
+        for name, cameras in known.items()
+        if set(cameras.tolist()) == have
+    }
+    scored = [(correlation(row_of), name) for name, row_of in rows_of.items()]
+    if max([(here, ""), *scored])[0] < GOOD_CORRELATION:
         rng = np.random.default_rng(seed)
-        starts = [np.arange(count), *candidates.values(), *(rng.permutation(count) for _ in range(3))]
-        climbed = [_climb(correlation, start) for start in starts]
-        scored[SEARCH], candidates[SEARCH] = max(climbed, key=lambda pair: pair[0])
+        starts = [np.arange(count), *rows_of.values(), *(rng.permutation(count) for _ in range(3))]
+        top, rows_of[SEARCH] = max((_climb(correlation, start) for start in starts), key=lambda pair: pair[0])
+        scored.append((top, SEARCH))
     if not scored:
         return Order(len(fast), here, "none", network.cameras, here)
-    name = max(scored, key=lambda key: scored[key])
+    top, name = max(scored, key=lambda pair: pair[0])
     cameras = np.empty(count, dtype=np.int64)
-    cameras[candidates[name]] = network.cameras
-    return Order(len(fast), here, name, cameras, scored[name])
+    cameras[rows_of[name]] = network.cameras
+    return Order(len(fast), here, name, cameras, top)
 
 
 def clock_offsets(
-    sightings: Sightings, network: CameraNetwork, samples: int = 12, seed: int = 0
+    seen: Sightings, network: CameraNetwork, samples: int = 12, seed: int = 0
 ) -> dict[int, tuple[float, float]]:
     """How far each camera's clock is ahead of the others, from traffic that goes both ways between two cameras.
 
@@ -154,7 +151,7 @@ def clock_offsets(
     squares; the times are corrected and the trips paired again until nothing moves.
 
     Args:
-        sightings: with times, identities and tracks or not.
+        seen: one sighting for each pass, with times and identities.
         network: distances of all their cameras.
         samples: vehicles are drawn anew this often for the standard errors.
         seed: of the samples.
@@ -165,8 +162,6 @@ def clock_offsets(
         of the bootstrap's standard error and of how much the camera's partners disagree (median absolute deviation):
         where return trips take another road they disagree, and nothing can be said.
     """
-    known = (sightings.identity != UNKNOWN) & ~np.isnan(sightings.time_s)
-    seen = one_per_pass(sightings[known])
     found = _offsets(seen, network)
     rng, vehicles = np.random.default_rng(seed), np.unique(seen.identity)
     drawn: dict[int, list[float]] = {camera: [] for camera in found}
@@ -174,23 +169,28 @@ def clock_offsets(
     for _ in range(samples if found else 0):
         chosen = [rows_of[v] for v in rng.choice(vehicles, len(vehicles))]
         identity = np.repeat(np.arange(len(chosen)), [len(part) for part in chosen])
-        sample = seen[np.concatenate(chosen)]
-        for camera, (value, _) in _offsets(
-            replace(sample, identity=identity, track=np.arange(len(sample))), network
-        ).items():
+        sample = replace(seen[np.concatenate(chosen)], identity=identity)
+        for camera, (value, _) in _offsets(sample, network).items():
             if camera in drawn:
                 drawn[camera].append(value)
     enough = {c: float(np.std(values, ddof=1)) if len(values) > 5 else np.inf for c, values in drawn.items()}
     return {c: (offset, max(spread, enough[c])) for c, (offset, spread) in found.items()}
 
 
+def _pairs(identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of every pair of one vehicle, the first before the second; ``identity`` is in ascending order."""
+    row = np.arange(len(identity))
+    later = np.searchsorted(identity, identity, side="right") - row - 1
+    first = np.repeat(row, later)
+    return first, first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(later) - later, later)
+
+
 def _offsets(seen: Sightings, network: CameraNetwork) -> dict[int, tuple[float, float]]:
     cameras, at = np.unique(seen.camera, return_inverse=True)
-    offset = _coarse(seen, cameras, at)
+    offset = _coarse_offsets(seen, at, len(cameras))
     joined, spread = np.zeros(len(cameras), dtype=bool), np.zeros(len(cameras))
     for _ in range(8):
-        moved = replace(seen, time_s=seen.time_s - offset[at])
-        fast = fast_delays(trips(moved), directed=True)
+        fast = fast_delays(delays(replace(seen, time_s=seen.time_s - offset[at])), directed=True)
         both = [(a, b, delay, fast[b, a]) for (a, b), delay in fast.items() if a < b and (b, a) in fast]
         if not both:
             return {}
@@ -199,7 +199,7 @@ def _offsets(seen: Sightings, network: CameraNetwork) -> dict[int, tuple[float, 
         direct = pace <= 1.5 * np.median(pace)
         difference = (there - back)[direct] / 2
         a, b = np.searchsorted(cameras, a[direct]), np.searchsorted(cameras, b[direct])
-        step = _solve(a, b, difference, len(cameras))
+        step = _robust_least_squares(a, b, difference, len(cameras))
         group = connected_components(coo_array((np.ones(len(a)), (a, b)), shape=(len(cameras),) * 2), directed=False)[1]
         largest = group == np.bincount(group).argmax()
         joined = largest & (np.bincount(np.concatenate([a, b]), minlength=len(cameras)) >= 2)
@@ -214,28 +214,25 @@ def _offsets(seen: Sightings, network: CameraNetwork) -> dict[int, tuple[float, 
     return {int(cameras[c]): (float(offset[c]), float(spread[c])) for c in np.flatnonzero(joined)}
 
 
-def _coarse(seen: Sightings, cameras: np.ndarray, at: np.ndarray) -> np.ndarray:
+def _coarse_offsets(seen: Sightings, at: np.ndarray, count: int) -> np.ndarray:
     """Offsets of minutes and more: where a camera's passes cluster around those of the same vehicle elsewhere."""
     order = np.argsort(seen.identity, kind="stable")
-    rows = np.split(order, np.flatnonzero(np.diff(seen.identity[order])) + 1)
-    gaps: list[list[np.ndarray]] = [[] for _ in cameras]
-    for part in rows:
-        difference = seen.time_s[part][:, None] - seen.time_s[part]
-        for i, row in enumerate(part):
-            gaps[at[row]].append(difference[i, at[part] != at[row]])
-    offset = np.zeros(len(cameras))
-    for camera, found in enumerate(gaps):
-        values = np.sort(np.concatenate([*found, np.empty(0)]))
-        centres = np.arange(-MOST_OFFSET_S, MOST_OFFSET_S + 1, 10.0)
-        near = np.searchsorted(values, centres + NEAR_S) - np.searchsorted(values, centres - NEAR_S)
-        here = near[len(centres) // 2]
-        best = centres[near == near.max()].mean() if near.max() > 1.5 * here and near.max() >= 20 else 0.0
-        offset[camera] = best
+    first, second = (order[rows] for rows in _pairs(seen.identity[order]))
+    here, there = np.concatenate([first, second]), np.concatenate([second, first])
+    here, there = here[at[here] != at[there]], there[at[here] != at[there]]
+    offset = np.zeros(count)
+    centres = np.arange(-MOST_OFFSET_S, MOST_OFFSET_S + 1, 10.0)
+    for camera in range(count):
+        mine = at[here] == camera
+        gaps = np.sort(seen.time_s[here[mine]] - seen.time_s[there[mine]])
+        near = np.searchsorted(gaps, centres + NEAR_S) - np.searchsorted(gaps, centres - NEAR_S)
+        if near.max() > 1.5 * near[len(centres) // 2] and near.max() >= 20:
+            offset[camera] = centres[near == near.max()].mean()
     return offset
 
 
-def _solve(a: np.ndarray, b: np.ndarray, difference: np.ndarray, count: int) -> np.ndarray:
-    """Least squares of ``x[b] - x[a] = difference`` with Huber weights; 0 where nothing is said of a camera."""
+def _robust_least_squares(a: np.ndarray, b: np.ndarray, difference: np.ndarray, count: int) -> np.ndarray:
+    """Solve ``x[b] - x[a] = difference`` with Huber weights; 0 where nothing is said of a camera."""
     design = np.zeros((len(a), count))
     design[np.arange(len(a)), b], design[np.arange(len(a)), a] = 1, -1
     weight, x = np.ones(len(a)), np.zeros(count)
@@ -247,19 +244,17 @@ def _solve(a: np.ndarray, b: np.ndarray, difference: np.ndarray, count: int) -> 
     return x
 
 
-def _climb(score: Callable[[np.ndarray], float], start: np.ndarray) -> tuple[float, np.ndarray]:
+def _climb(score: Callable[[np.ndarray], float], order: np.ndarray) -> tuple[float, np.ndarray]:
     """Swap two rows as long as that helps."""
-    best, order = score(start), start
+    best = score(order)
     while True:
-        tried = []
+        swaps = []
         for i in range(len(order)):
             for j in range(i):
                 other = order.copy()
                 other[[i, j]] = other[[j, i]]
-                tried.append((score(other), i, j))
-        top, i, j = max(tried, default=(best, 0, 0))
+                swaps.append((score(other), i, j, other))
+        top, *_, other = max(swaps, key=lambda swap: swap[:3], default=(best, 0, 0, order))
         if top <= best + 1e-9:
             return best, order
-        order = order.copy()
-        order[[i, j]] = order[[j, i]]
-        best = top
+        best, order = top, other

@@ -12,7 +12,7 @@ from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.retrieval.embeddings import normalise
 from torchreid_dfrst.retrieval.features import Features
 from torchreid_dfrst.retrieval.metrics import PRECISION, TRAPEZOID, Metrics, evaluate
-from torchreid_dfrst.sightings import UNKNOWN, Sightings
+from torchreid_dfrst.sightings import UNKNOWN, Sightings, draw
 
 
 @dataclass(frozen=True)
@@ -195,24 +195,6 @@ def build(
         draws=chosen.draws if draws is None else draws,
         seed=seed,
     )
-
-
-def draw(identity: np.ndarray, number: int, seed: int = 0) -> np.ndarray:
-    """One random image of each vehicle.
-
-    Args:
-        identity: ``(N,)`` labels, of images in the order of their paths.
-        number: which draw, from 0.
-        seed: of all draws.
-
-    Returns:
-        ``(N,)`` bool, True once per identity.
-    """
-    shuffled = np.random.default_rng([seed, number]).permutation(len(identity))
-    first = np.unique(np.asarray(identity)[shuffled], return_index=True)[1]
-    chosen = np.zeros(len(identity), dtype=bool)
-    chosen[shuffled[first]] = True
-    return chosen
 
 
 def _at_camera(features: Features, camera: int) -> Features:

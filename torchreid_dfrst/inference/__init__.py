@@ -137,15 +137,15 @@ def extract(
         row = {image: number for number, image in enumerate(sightings.path.tolist())}
         return Features(embedded.embedding, sightings[np.array([row[image] for image in embedded.path.tolist()])])
 
-    sets = data.test_sets[name]
-    items, known = _for_choices(sets["query"].train, name, about)
-    sightings = getattr(sets["query"], "sightings", None) or _sightings_of(sets["query"])
+    dataset = data.test_sets[name]
+    items, known = _for_choices(dataset.train, name, about)
+    sightings = getattr(dataset, "sightings", None) or _sightings_of(dataset)
     extraction = Extraction(
-        query=see(sets["query"].query, sightings["query"], contaminate),
-        gallery=see(sets["gallery"].gallery, sightings["gallery"], contaminate),
+        query=see(dataset.query, sightings["query"], contaminate),
+        gallery=see(dataset.gallery, sightings["gallery"], contaminate),
         train=sightings["train"],
         train_features=see(items, sightings["train"]) if train else None,
-        network=getattr(sets["query"], "network", None),
+        network=getattr(dataset, "network", None),
         source={
             "data": name,
             "options": dict(options or {}),

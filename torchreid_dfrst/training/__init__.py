@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from torchreid_dfrst import evaluation, files
 from torchreid_dfrst.checks import named, within
 from torchreid_dfrst.config import Config, Keywords, dump, keywords
-from torchreid_dfrst.data.loading import UNREAD, DataManager
+from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import FACTORIES, build, default_options
 from torchreid_dfrst.models.dfrst import DFRST
@@ -85,24 +85,16 @@ def build_optimizer(model: nn.Module, adam_beta2: float = 0.999, **options: Any)
 
 def sections() -> dict[str, Keywords]:
     """The configuration of training: section to valid keys, each the keyword arguments of what reads it."""
-    names = str | Sequence[str]
-    manager = keywords(
-        DataManager,
-        torchreid.data.ImageDataManager,
-        leave_out=("rank", "world_size", "seed", "use_gpu", *UNREAD),
-        root=str,
-        sources=names,
-        targets=names | None,
-        transforms=names | None,
-        norm_mean=Sequence[float] | None,
-        norm_std=Sequence[float] | None,
-    )
     return {
         "model": keywords(build_model, build, DFRST, leave_out=("loss",)),
-        "data": manager,
+        "data": keywords(DataManager, leave_out=("rank", "world_size", "seed", "use_gpu")),
         "loss": keywords(DFRSTLoss),
         "optim": keywords(
-            build_optimizer, torchreid.optim.build_optimizer, optim=str, sgd_dampening=float, new_layers=names
+            build_optimizer,
+            torchreid.optim.build_optimizer,
+            optim=str,
+            sgd_dampening=float,
+            new_layers=str | Sequence[str],
         ),
         "scheduler": keywords(build_scheduler, leave_out=("max_epoch",)),
         # what tools/evaluate.py reads from the same file

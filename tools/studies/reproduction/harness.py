@@ -20,7 +20,7 @@ from torchreid_dfrst import evaluation
 from torchreid_dfrst.checks import listed
 from torchreid_dfrst.city import make_city
 from torchreid_dfrst.config import Config, checked
-from torchreid_dfrst.data.options import share
+from torchreid_dfrst.data.loading import share_options
 from torchreid_dfrst.evaluation.card import Card, fingerprint
 from torchreid_dfrst.inference import extract, open_dataset, open_network
 from torchreid_dfrst.retrieval import Extraction
@@ -215,7 +215,7 @@ def body_of(network: str) -> str:
 
 def _options(data: Mapping[str, Any], *tests: str) -> dict[str, dict[str, Any]]:
     """The options of each data set that a section names, and of test sets beside them."""
-    return share(data.get("options"), [*listed(data["sources"]), *listed(data.get("targets")), *tests])
+    return share_options(data.get("options"), [*listed(data["sources"]), *listed(data.get("targets")), *tests])
 
 
 def digest(value: Any) -> str:
