@@ -69,7 +69,9 @@ def test_rows_that_contradict_each_other_are_refused(case, request, with_test_la
 
 def test_an_image_in_two_tracks_is_refused(cityflow):
     repeat(cityflow / CITYFLOW / "train_track.txt")
-    with pytest.raises(ValueError, match=r"train_track\.txt contradicts an earlier one: 000003\.jpg \(2 and 3\)"):
+    with pytest.raises(
+        ValueError, match=r"train_track\.txt contradicts an earlier one: 000003\.jpg \(track 2 and track 3\)"
+    ):
         CityFlow(str(cityflow), verbose=False)
 
 

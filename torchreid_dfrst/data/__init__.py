@@ -1,4 +1,7 @@
-"""Data sets for torchreid; ``DATASETS`` maps the names that ``-s`` and ``-t`` take to their classes."""
+"""Data sets for torchreid; ``DATASETS`` maps the names that ``-s`` and ``-t`` take to their classes.
+
+To add one: a file with a ``VehicleDataset`` that says where its folder is and reads it, and a row here.
+"""
 
 from torchreid_dfrst.data import vehicleid, veriwild
 from torchreid_dfrst.data.cityflow import CityFlow

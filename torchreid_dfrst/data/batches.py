@@ -22,9 +22,9 @@ Change = Callable[[Image.Image, str], Image.Image]
 
 
 class Images(Dataset):
-    """Images on disk as torchreid's items: a dict of ``img``, ``pid``, ``camid``, ``impath``, ``dsetid``, and two more.
+    """Images on disk as torchreid's items: a dict of ``img``, ``pid``, ``camid``, ``impath``, ``dsetid``.
 
-    These are ``number``, the image's own, and ``bad``, empty or the file that this one stands in for.
+    Each also has its ``number``, and in ``bad`` the file that it stands in for, else nothing.
 
     An index is an image number, ``(image number, seed)`` for a random transform that depends on nothing else, or
     ``(image number, seed, batch)`` with the numbers of the whole batch. A file that cannot be read comes back as a
@@ -36,7 +36,7 @@ class Images(Dataset):
         transform: PIL image to tensor; its first step is a resize to a fixed size if ``cache`` is set.
         substitute: replace unreadable images instead of reporting them.
         cache: keep the resized images in memory (in each worker process its own).
-        change: what happens to each image as it was read, given its path, such as a ``Contamination``.
+        change: what happens to each image as it was read, given its path, such as damage.
     """
 
     def __init__(
@@ -83,21 +83,20 @@ class Images(Dataset):
         return {**found, "number": index, "bad": bad}
 
     def _read(self, index: int) -> Any:
-        if self.cache is None:
-            return self._decoded(self.items[index][0])
-        if index not in self.cache:
+        if self.cache is not None and index in self.cache:
+            return self.cache[index]
+        path = self.items[index][0]
+        image = read_image(path) if self.change is None else self.change(read_image(path), path)
+        if self.cache is not None:
             # the first step is the resize, the only one that is the same every time
-            self.cache[index] = self.transform.transforms[0](self._decoded(self.items[index][0]))
-        return self.cache[index]
-
-    def _decoded(self, path: str) -> Image.Image:
-        image = read_image(path)
-        return image if self.change is None else self.change(image, path)
+            image = self.cache[index] = self.transform.transforms[0](image)
+        return image
 
     def _transform(self, image: Any) -> torch.Tensor:
-        steps = self.transform.transforms[1:] if self.cache is not None else [self.transform]
-        image = image.copy() if self.cache is not None else image
-        for step in steps:
+        if self.cache is None:
+            return self.transform(image)
+        image = image.copy()
+        for step in self.transform.transforms[1:]:
             image = step(image)
         return image
 
@@ -105,8 +104,7 @@ class Images(Dataset):
         """What replaces an unreadable image: a function of the batch alone, whichever process asks."""
         family = self.siblings[self.items[index][1]]
         mates = list(dict.fromkeys(mate for mate in batch if mate in family)) or [index]
-        taken = set(mates)
-        chosen = None
+        taken, chosen = set(mates), None
         # unreadable ones earlier in the batch choose first
         for bad in mates[: mates.index(index) + 1]:
             if bad != index and self._readable(bad):
@@ -191,13 +189,11 @@ def _is_pytorchs(handler: Any) -> bool:
 
 
 def _of_a_dead_process(error: Exception) -> bool:
-    """Does the error say that a loading process is gone, unlike one raised inside of it or beside it?
-
-    PyTorch's words, those of its pinning thread, which ends with its source, or a connection that broke.
-    """
+    """Does the error say that a loading process is gone, unlike one raised inside of it or beside it?"""
     if isinstance(error, RuntimeError):
+        # the words of PyTorch, and of its pinning thread, which ends with its source
         return str(error).startswith(("DataLoader worker", "Pin memory thread exited"))
-    # what a loading process reports itself is of the same type, and quotes its traceback
+    # a broken connection; what a loading process reports itself is of the same type, and quotes its traceback
     return not str(error).startswith("Caught ")
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from torchreid_dfrst.data.dataset import Splits, VehicleDataset
-from torchreid_dfrst.data.text import Problems, read_items, read_lines, sample, unrepeated, warn, whole_number
-from torchreid_dfrst.sightings import UNKNOWN, Sightings
+from torchreid_dfrst.data.dataset import Splits, VehicleDataset, tracks_of
+from torchreid_dfrst.data.text import Problems, read_items, read_lines, sample, unrepeated, whole_number
+from torchreid_dfrst.sightings import Sightings
 
 
 @dataclass(frozen=True)
-class Label:
+class Annotation:
     """Vehicle and camera of one image, cameras from 1, and how the file writes them."""
 
     vehicle: int
@@ -49,23 +49,13 @@ class CityFlow(VehicleDataset):
         """Read labels, lists and tracks."""
         if hold_out < 2:
             raise ValueError(f"hold_out is {hold_out}: every second vehicle at most can be held out")
-        problems, parts, labelled = Problems(), {}, (folder / "test_label.xml").is_file()
-        with problems.noted():
-            labels = read_labels(folder / "train_label.xml")
-            train = _sightings(sorted(labels), folder / "image_train", labels)
-            parts["train"] = _with_tracks(train, folder / "train_track.txt")
-        with problems.noted():
-            test = read_labels(folder / "test_label.xml") if labelled else {}
-            for part in ("query", "test") if labelled else ():
-                with problems.noted():
-                    parts[part] = _listed(folder / f"name_{part}.txt", folder / f"image_{part}", test)
-        with problems.noted():
-            if "test" in parts:
-                parts["test"] = _with_tracks(parts["test"], folder / "test_track.txt")
+        problems = Problems()
+        train = problems.attempt(_train, folder)
+        test = problems.attempt(_test, folder) if (folder / "test_label.xml").is_file() else None
         problems.raise_all()
-        if labelled:
-            return Splits(parts["train"], parts["query"], parts["test"])
-        train, vehicles = parts["train"], np.unique(parts["train"].identity)
+        if test:
+            return Splits(train, *test)
+        vehicles = np.unique(train.identity)
         held = np.isin(train.identity, vehicles[hold_out - 1 :: hold_out])
         if not held.any():
             raise ValueError(f"{folder} has {len(vehicles)} vehicles, too few for hold_out={hold_out}")
@@ -74,31 +64,39 @@ class CityFlow(VehicleDataset):
         return Splits(train[~held], gallery[one_each], gallery)
 
 
-def read_labels(path: Path) -> dict[str, Label]:
-    """Labels by image name.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: as ``read_items``; an item lacks its name, vehicle or camera; there is none, or two contradict each
-            other.
-    """
-    labels = unrepeated(_labels(path), path)
+def _read_annotations(path: Path) -> dict[str, Annotation]:
+    """Labels by image name."""
+    labels = unrepeated(_annotations(path), path)
     if not labels:
         raise ValueError(f"{path} labels no image: <Item imageName=... vehicleID=... cameraID=... /> are expected")
     return labels
 
 
-def _labels(path: Path) -> Iterator[tuple[str, Label]]:
+def _annotations(path: Path) -> Iterator[tuple[str, Annotation]]:
     for number, item in enumerate(read_items(path), start=1):
         words = item.get("vehicleID", ""), item.get("cameraID", "")
         vehicle = whole_number(words[0], 0, 10**9)
         camera = whole_number(words[1].lower().removeprefix("c"), 1, 10**6)
         if vehicle is None or camera is None or not item.get("imageName"):
             raise ValueError(f"item {number} of {path} is {item}: imageName, vehicleID, cameraID are needed")
-        yield item["imageName"], Label(vehicle, camera, words)
+        yield item["imageName"], Annotation(vehicle, camera, words)
 
 
-def _listed(path: Path, images: Path, labels: dict[str, Label]) -> Sightings:
+def _train(folder: Path) -> Sightings:
+    labels = _read_annotations(folder / "train_label.xml")
+    return _with_tracks(_sightings(folder, "train", sorted(labels), labels), folder / "train_track.txt")
+
+
+def _test(folder: Path) -> tuple[Sightings, Sightings]:
+    problems, labels = Problems(), _read_annotations(folder / "test_label.xml")
+    query = problems.attempt(_listed, folder, "query", labels)
+    gallery = problems.attempt(lambda: _with_tracks(_listed(folder, "test", labels), folder / "test_track.txt"))
+    problems.raise_all()
+    return query, gallery
+
+
+def _listed(folder: Path, part: str, labels: dict[str, Annotation]) -> Sightings:
+    path = folder / f"name_{part}.txt"
     names = list(unrepeated(((name, None) for name in read_lines(path, "list of images")), path))
     lost = [name for name in names if name not in labels]
     if lost or not names:
@@ -106,16 +104,16 @@ def _listed(path: Path, images: Path, labels: dict[str, Label]) -> Sightings:
             f"{len(lost)} of {len(names)} images of {path} have no label in test_label.xml: "
             f"{sample(lost) or 'the list is empty'}"
         )
-    return _sightings(names, images, labels)
+    return _sightings(folder, part, names, labels)
 
 
-def _sightings(names: list[str], images: Path, labels: dict[str, Label]) -> Sightings:
+def _sightings(folder: Path, part: str, names: list[str], labels: dict[str, Annotation]) -> Sightings:
     found = [labels[name] for name in names]
     vehicle_name, camera_name = np.array([label.words for label in found]).T
     return Sightings(
         camera=np.array([label.camera - 1 for label in found]),
         identity=np.array([label.vehicle for label in found]),
-        path=np.array([str(images / name) for name in names]),
+        path=np.array([str(folder / f"image_{part}" / name) for name in names]),
         camera_name=camera_name,
         vehicle_name=vehicle_name,
     )
@@ -124,11 +122,5 @@ def _sightings(names: list[str], images: Path, labels: dict[str, Label]) -> Sigh
 def _with_tracks(part: Sightings, path: Path) -> Sightings:
     if not path.is_file():
         return part
-    lines = enumerate(read_lines(path, "tracks"), start=1)
-    row_of = unrepeated(((name, row) for row, line in lines for name in line.split()), path)
     names = [Path(image).name for image in part.path.tolist()]
-    warn(f"{{count}} [image is|images are] in no track of {path}", [name for name in names if name not in row_of])
-    text = f"{{count}} [name that no list has stands|names that no list has stand] in {path}"
-    warn(text, sorted(set(row_of).difference(names)))
-    track = np.array([row_of[name] - 1 if name in row_of else UNKNOWN for name in names], dtype=np.int64)
-    return replace(part, track=track)
+    return replace(part, track=tracks_of(names, [line.split() for line in read_lines(path, "tracks")], path))

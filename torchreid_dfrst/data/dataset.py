@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,29 +12,20 @@ import numpy as np
 import torchreid
 
 from torchreid_dfrst.data.images import read_image
-from torchreid_dfrst.data.text import read_lines, sample, warn
+from torchreid_dfrst.data.text import read_lines, sample, unrepeated, warn
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """What the lists of a data set say.
-
-    Args:
-        train: training images, with paths and identities as the lists have them.
-        query: query images.
-        gallery: gallery images.
-        network: road distances, or None.
-        labels: what the lists say besides, by image.
-        protocol: name of the protocol that results are published with.
-    """
+    """What the lists of a data set say: images with paths, and identities as the lists have them."""
 
     train: Sightings
     query: Sightings
     gallery: Sightings
     network: CameraNetwork | None = None
-    labels: Mapping[str, Any] = field(default_factory=dict)
-    protocol: str = "image-to-image"
+    labels: Mapping[str, Any] = field(default_factory=dict)  # what the lists say besides, by image
+    protocol: str = "image-to-image"  # with which results are published
 
     def parts(self) -> dict[str, Sightings]:
         """``train``, ``query`` and ``gallery`` by name."""
@@ -69,16 +60,11 @@ class VehicleDataset(torchreid.data.ImageDataset):
         ValueError: a split is empty, no query has a match, or as ``read``.
     """
 
-    folder_names: ClassVar[tuple[str, ...]] = ()
-    """Names of its folder, the first one preferred."""
-    marker: ClassVar[tuple[str, ...]]
-    """Files or folders of which its folder holds at least one."""
-    advice: ClassVar[str]
-    """What to do if it is not found."""
-    image_folder: ClassVar[str] = ""
-    """Folder of images of which each should be in a list; empty where the folders themselves count."""
-    lists: ClassVar[tuple[str, ...]] = ()
-    """Lists that are read, of those in ``train_test_split``; ``{size}`` stands for ``test_size``."""
+    folder_names: ClassVar[tuple[str, ...]] = ()  # of its folder, the first one preferred
+    marker: ClassVar[tuple[str, ...]]  # files or folders of which its folder holds at least one
+    advice: ClassVar[str]  # what to do if it is not found
+    image_folder: ClassVar[str] = ""  # where each image should be in a list; empty if being in the folder is enough
+    lists: ClassVar[tuple[str, ...]] = ()  # those that are read, of train_test_split; {size} is the test_size
     test_size: ClassVar[int] = 0
 
     def __init__(self, root: str = "", **kwargs: Any) -> None:
@@ -90,9 +76,8 @@ class VehicleDataset(torchreid.data.ImageDataset):
         self.network, self.protocol, self.sightings = splits.network, splits.protocol, splits.parts()
         if kwargs.get("combineall"):
             self.sightings["train"] = Sightings.concatenate([*splits.parts().values()])
-        dense = np.unique(splits.train.identity, return_inverse=True)[1]
-        tests = (splits.query, splits.gallery)
-        super().__init__(_items(splits.train, dense), *(_items(part, part.identity) for part in tests), **kwargs)
+        dense = replace(splits.train, identity=np.unique(splits.train.identity, return_inverse=True)[1])
+        super().__init__(*map(_items, (dense, splits.query, splits.gallery)), **kwargs)
 
     @classmethod
     def read(cls, folder: Path) -> Splits:
@@ -101,15 +86,7 @@ class VehicleDataset(torchreid.data.ImageDataset):
 
     @classmethod
     def find(cls, root: str | Path, marker: Sequence[str] = ()) -> Path:
-        """Where the data set lies: in ``root`` under one of its names, else ``root`` itself.
-
-        Args:
-            root: see the class.
-            marker: other files or folders to know it by.
-
-        Raises:
-            FileNotFoundError: neither place holds a ``marker``.
-        """
+        """The data set's folder: in ``root`` under one of its names, else ``root``; whichever holds a ``marker``."""
         root, marker = Path(root).expanduser().absolute(), marker or cls.marker
         places = [*(root / name for name in cls.folder_names), root]
         for place in places:
@@ -138,13 +115,7 @@ class VehicleDataset(torchreid.data.ImageDataset):
         return sorted(path.relative_to(folder).as_posix() for path in found if str(path) not in listed)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One image with its labels, as torchreid's ``ImageDataset`` gives it.
-
-        torchreid's own reader tries a broken file again for ever; this one stops.
-
-        Raises:
-            BadImageError: the image is not there or cannot be decoded.
-        """
+        """One image as torchreid gives it, or a ``BadImageError``: torchreid tries a broken file again for ever."""
         path, pid, camid, dsetid = self.data[index]
         image = read_image(path)
         if self.transform is not None:
@@ -157,6 +128,16 @@ def with_test_sizes(dataset: type[VehicleDataset], *sizes: int) -> Iterator[Any]
     for size in sizes:
         words = {"__doc__": f"The test list of {size:,} vehicles.", "__module__": dataset.__module__}
         yield type(f"{dataset.__name__}{size}", (dataset,), {"test_size": size, **words})
+
+
+def tracks_of(names: list[str], tracks: Sequence[Sequence[str]], path: Path) -> np.ndarray:
+    """Place in ``tracks``, the images of each line of a file, of each of ``names``; -1 where no line has it."""
+    rows = ((name, f"track {row}") for row, line in enumerate(tracks, start=1) for name in line)
+    found = unrepeated(rows, path)
+    warn(f"{{count}} [image is|images are] in no track of {path}", [name for name in names if name not in found])
+    text = f"{{count}} [name that no list has stands|names that no list has stand] in {path}"
+    warn(text, sorted(set(found).difference(names)))
+    return np.array([int(found[name][6:]) - 1 if name in found else UNKNOWN for name in names], dtype=np.int64)
 
 
 def vehicles_called(sightings: Sightings, identity: np.ndarray) -> list[str]:
@@ -197,5 +178,5 @@ def _report_matches(name: str, splits: Splits) -> None:
     warn(f"{text}scored", query.path[lone])
 
 
-def _items(sightings: Sightings, identity: np.ndarray) -> list[tuple[str, int, int]]:
-    return list(zip(sightings.path.tolist(), identity.tolist(), sightings.camera.tolist(), strict=True))
+def _items(part: Sightings) -> list[tuple[str, int, int]]:
+    return list(zip(part.path.tolist(), part.identity.tolist(), part.camera.tolist(), strict=True))

@@ -103,16 +103,10 @@ class DataManager(torchreid.data.datamanager.DataManager):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             super().__init__(listed(sources), targets, height, width, transforms, norm_mean, norm_std, use_gpu)
-            made = _build_datasets(
-                [*self.sources, *self.targets],
-                options,
-                root=root,
-                split_id=split_id,
-                combineall=combineall,
-                cuhk03_labeled=cuhk03_labeled,
-                cuhk03_classic_split=cuhk03_classic_split,
-                market1501_500k=market1501_500k,
-            )
+            shared: dict[str, Any] = {"root": root, "split_id": split_id, "combineall": combineall}
+            shared |= {"cuhk03_labeled": cuhk03_labeled, "cuhk03_classic_split": cuhk03_classic_split}
+            shared |= {"market1501_500k": market1501_500k}
+            made = _build_datasets([*self.sources, *self.targets], options, shared)
         logger.debug(printed.getvalue())
         self.train_set: Any = sum(made[name] for name in self.sources)
         self.test_sets = {name: made[name] for name in self.targets}
@@ -219,11 +213,13 @@ def parse_options(words: Sequence[str], name: str) -> dict[str, Any]:
     return share_options(found, [name]).get(name, {})
 
 
-def _build_datasets(names: Sequence[str], options: Mapping[str, Any] | None, **own: Any) -> dict[str, Any]:
+def _build_datasets(
+    names: Sequence[str], options: Mapping[str, Any] | None, shared: Mapping[str, Any]
+) -> dict[str, Any]:
     """Each named data set once; torchreid's manager builds three of each, and reads every list three times."""
     require_datasets(names)
-    shared, build = share_options(options, names), torchreid.data.datasets.init_image_dataset
-    return {name: build(name, **own, **shared.get(name, {})) for name in dict.fromkeys(names)}
+    own, build = share_options(options, names), torchreid.data.datasets.init_image_dataset
+    return {name: build(name, **shared, **own.get(name, {})) for name in dict.fromkeys(names)}
 
 
 def _check_names(sources: str | Sequence[str], transforms: str | Sequence[str] | None, on_bad_image: str) -> None:

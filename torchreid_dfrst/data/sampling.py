@@ -88,11 +88,8 @@ class EpochSampler:
     anew), so that every epoch has the same number of steps.
 
     Args:
-        labels: identity of each training image.
-        batch: images per step over all processes.
-        instances: images per identity (``RandomIdentitySampler``).
+        labels: as the functions above take them, ``batch``, ``instances`` and ``seed`` too.
         name: ``RandomIdentitySampler`` or ``RandomSampler``, torchreid's names.
-        seed: the run's seed.
         rank: this process.
         world_size: number of processes; ``batch`` must be a multiple of it.
 
@@ -122,10 +119,8 @@ class EpochSampler:
         counts = np.unique(self.labels, return_counts=True)[1]
         if name == "RandomIdentitySampler" and counts.min() < instances:
             logger.warning(
-                "%d of %d training identities have fewer than data.num_instances=%d images: theirs are repeated",
-                (counts < instances).sum(),
-                len(counts),
-                instances,
+                f"{(counts < instances).sum()} of {len(counts)} training identities have fewer than "
+                f"data.num_instances={instances} images: theirs are repeated"
             )
 
     def seek(self, epoch: int, start: int = 0) -> None:
@@ -158,9 +153,8 @@ def _deck(images: np.ndarray, instances: int, rng: np.random.Generator) -> list[
     order = rng.permutation(images)
     short = -len(order) % instances
     if short:
-        others = order[
-            : len(order) - (len(order) % instances)
-        ]  # the hand's own images are not drawn again if avoidable
+        # the hand's own images are not drawn again if avoidable
+        others = order[: len(order) - len(order) % instances]
         filler = rng.choice(others, short, replace=False) if len(others) >= short else rng.choice(order, short)
         order = np.concatenate([order, filler])
     return list(order.reshape(-1, instances))

@@ -14,7 +14,7 @@ import numpy as np
 
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset
-from torchreid_dfrst.data.text import Problems, read_text, sample, time_parser
+from torchreid_dfrst.data.text import Problems, metres, read_text, sample, time_parser
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 
 COLUMNS = ("path", "identity", "camera", "split")
@@ -41,39 +41,30 @@ class Table(VehicleDataset):
             camera has no distance.
     """
 
+    marker = ("table.csv", "table.parquet")
     advice = "Write path,identity,camera,time,split[,track] into table.csv; see docs/data.md."
 
     @classmethod
-    def find(cls, root: str | Path, marker: Sequence[str] = ("table.csv", "table.parquet")) -> Path:
+    def find(cls, root: str | Path, marker: Sequence[str] = ()) -> Path:
         """The table."""
         place = Path(root).expanduser().absolute()
-        choices = [place] if place.is_file() else [place / name for name in marker]
-        path = next(filter(Path.is_file, choices), None)
-        if path is None:
-            raise FileNotFoundError(f"no {' or '.join(map(str, choices))}. {cls.advice}")
-        return path
+        if place.is_file():
+            return place
+        return next(filter(Path.is_file, map(super().find(place).joinpath, cls.marker)))
 
     @classmethod
     def read(cls, path: Path) -> Splits:
         """Read a table and the distances beside it."""
         problems = Problems()
-        network: CameraNetwork | None = None
-        parts: dict[str, Sightings] = {}
-        cameras: list[str] = []
-        with problems.noted():
-            parts, cameras = read_table(path)
-        with problems.noted():
-            network = read_distances(path.parent, cameras)
+        table = problems.attempt(read_table, path)
+        network = problems.attempt(read_distances, path.parent, table[1] if table else [])
         problems.raise_all()
+        parts = table[0]
         return Splits(parts["train"], parts["query"], parts["gallery"], network)
 
 
 def read_table(path: Path) -> tuple[dict[str, Sightings], list[str]]:
-    """Sightings of each split, and the name of each camera label.
-
-    Raises:
-        ValueError: see ``Table``.
-    """
+    """Sightings of each split, and the name of each camera label; errors as ``Table`` has them."""
     everyone, split, _, cameras = read_rows(path)
     return {name: everyone[split == name] for name in SPLITS}, cameras
 
@@ -85,13 +76,10 @@ def read_rows(path: Path) -> tuple[Sightings, np.ndarray, list[str], list[str]]:
         all sightings, ``(N,)`` names of their splits, their paths as written, and the name of each camera label.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: see ``Table``.
+        FileNotFoundError, ValueError: as ``Table`` has them.
     """
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no table at {path}: it holds path,identity,camera,time,split[,track], see docs/data.md"
-        )
+        raise FileNotFoundError(f"no table at {path}: {Table.advice}")
     columns = read_columns(path, COLUMNS)
     _warn_of_misspelt(columns, path)
     count = len(columns["path"])
@@ -104,7 +92,9 @@ def read_rows(path: Path) -> tuple[Sightings, np.ndarray, list[str], list[str]]:
     named = [key for key in zip(columns["path"], columns["split"], strict=True) if all(key)]
     twice = [str(key) for key, times in Counter(named).items() if times > 1]
     problems.note(f"{{count}} [image stands|images stand] more than once in one split of {path}", twice)
-    seconds, unread = _times(columns.get("time", [""] * count))
+    times, parse = columns.get("time", [""] * count), time_parser(None)
+    seconds = np.array([_seconds(word, parse) for word in times])
+    unread = [f"row {k + 2}: {times[k]!r}" for k in np.flatnonzero(~np.isfinite(seconds)) if times[k]]
     problems.note(f"{{count}} [time of {path} is|times of {path} are] no seconds and no date and time", unread)
     problems.raise_all()
     identity, camera = labels(columns["identity"])[0], labels(columns["camera"])
@@ -121,13 +111,7 @@ def read_rows(path: Path) -> tuple[Sightings, np.ndarray, list[str], list[str]]:
 
 
 def read_columns(path: Path, needed: tuple[str, ...]) -> dict[str, list[str]]:
-    """Columns of a CSV or Parquet file as text without surrounding blanks.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a needed column is missing, two have one name, a row is not as long as the header, or Parquet cannot
-            be read.
-    """
+    """Columns of a CSV or Parquet file as text without surrounding blanks."""
     if path.suffix == ".parquet":
         columns = _parquet(path)
     else:
@@ -183,11 +167,11 @@ def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
         names = [name for name, _ in rows]
         if any(len(column) != len(names) for _, column in rows) or not rows:
             raise ValueError(f"{matrix} has {len(names)} cameras in its header: as many rows are needed below")
-        distance = np.array([[_number(word, matrix) for word in column] for _, column in rows]).T
+        distance = metres([column for _, column in rows], matrix).T
     elif places.is_file():
         columns = read_columns(places, ("camera", "x", "y"))
         names = columns["camera"]
-        place = np.array([[_number(word, places) for word in columns[axis]] for axis in ("x", "y")]).T
+        place = metres([columns["x"], columns["y"]], places).T
         distance = np.linalg.norm(place[:, None] - place, axis=2)
         distance = (distance + distance.T) / 2
     else:
@@ -211,11 +195,8 @@ def _warn_of_misspelt(columns: Iterable[str], path: Path) -> None:
         close = difflib.get_close_matches(name, others, n=1)
         if name not in columns and close:
             logger.warning(
-                "%s has no column %r, but one called %r, which is not used: rename it if it holds the %s of each image",
-                path,
-                name,
-                others[close[0]],
-                name,
+                f"{path} has no column {name!r}, but one called {others[close[0]]!r}, which is not used: "
+                f"rename it if it holds the {name} of each image"
             )
 
 
@@ -223,20 +204,9 @@ def _is_label(word: str) -> bool:
     return word.isascii() and word.isdigit() and len(word) < 10
 
 
-def _times(words: list[str]) -> tuple[np.ndarray, list[str]]:
-    """Seconds, NaN where there is no word, and the rows whose word cannot be read."""
-    parse = time_parser(None)
-    times = np.full(len(words), np.nan)
-    bad = []
-    for row, word in enumerate(words):
-        if word:
-            times[row] = _seconds(word, parse)
-            if not np.isfinite(times[row]):
-                bad.append(f"row {row + 2}: {word!r}")
-    return times, bad
-
-
 def _seconds(word: str, parse: Callable[[str], float]) -> float:
+    if not word:
+        return np.nan
     # 14 digits are a date and time without marks: as seconds they would be 600,000 years
     if len(word) == 14 and word.isdigit() and not np.isnan(moment := parse(word)):
         return moment
@@ -244,13 +214,6 @@ def _seconds(word: str, parse: Callable[[str], float]) -> float:
         return float(word)
     except ValueError:
         return parse(word)
-
-
-def _number(word: str, path: Path) -> float:
-    try:
-        return float(word)
-    except ValueError as error:
-        raise ValueError(f"{path} holds {word!r}: metres are expected") from error
 
 
 def _parquet(path: Path) -> dict[str, list[str]]:

@@ -6,10 +6,11 @@ import datetime
 import logging
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
 
 from torchreid_dfrst.checks import numbered
 
@@ -53,21 +54,16 @@ def _decoded(raw: bytes) -> str:
 
 
 def read_lines(path: str | Path, what: str) -> list[str]:
-    """Lines of a text file without surrounding blanks; empty lines are left out.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
+    """Lines of a text file without surrounding blanks, see ``read_text``; empty lines are left out."""
     lines = (line.strip() for line in read_text(path, what).split("\n"))
     return [line for line in lines if line]
 
 
 def read_items(path: Path) -> list[dict[str, str]]:
-    """Attributes of every ``<Item .../>`` of a label file of VeRi-776 or CityFlow, in any of its encodings.
+    """Attributes of every ``<Item .../>`` of a label file of VeRi-776 or CityFlow.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not well-formed XML, or a document type is declared: labels need none, and entities can be a bomb.
+        FileNotFoundError, ValueError: no such file; no well-formed XML, or entities, which can be a bomb.
     """
     # the standard parser refuses the declared gb2312, so it gets text without the declaration
     text = re.sub(r"^\s*<\?xml[^>]*\?>", "", read_text(path, "labels"), count=1)
@@ -102,6 +98,15 @@ def time_parser(time_format: str | None) -> Callable[[str], float]:
         return float("nan")
 
     return parse
+
+
+def metres(rows: Iterable[Sequence[str]], path: Path) -> np.ndarray:
+    """Rows of numbers, all of one length, as an array."""
+    try:
+        return np.array([[float(word) for word in row] for row in rows])
+    except ValueError as error:
+        word = str(error).partition(": ")[2]
+        raise ValueError(f"{path} holds {word}, which is not a number: metres are expected") from error
 
 
 def sample(items: Iterable[object], most: int = 3) -> str:
@@ -163,13 +168,13 @@ class Problems:
     def __init__(self) -> None:
         self.errors: list[Exception] = []
 
-    @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Note what a user's data makes the block raise, and go on behind it."""
+    def attempt(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What the function returns; None if a user's data makes it raise, which is noted."""
         try:
-            yield
+            return function(*arguments)
         except MISTAKES as error:
             self.errors += single_errors(error)
+            return None
 
     def note(self, text: str, found: Sequence[str]) -> None:
         """Note a ``ValueError`` about each of ``found``, if there are any; see ``checks.numbered`` for the text."""

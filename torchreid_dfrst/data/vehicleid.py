@@ -44,12 +44,9 @@ class VehicleID(VehicleDataset):
     @classmethod
     def read(cls, folder: Path, split_id: int = 0, reverse: bool = False) -> Splits:
         """Read both lists and draw one test image of each vehicle."""
-        problems, parts = Problems(), []
-        for path in cls.list_paths(folder):
-            with problems.noted():
-                parts.append(read_list(path, folder / cls.image_folder))
+        problems, images = Problems(), folder / cls.image_folder
+        train, test = (problems.attempt(read_list, path, images) for path in cls.list_paths(folder))
         problems.raise_all()
-        train, test = parts
         one = draw(test.identity, split_id)
         query, gallery = (test[one], test[~one]) if reverse else (test[~one], test[one])
         gallery = replace(gallery, camera=np.ones(len(gallery), dtype=np.int64))
@@ -62,12 +59,7 @@ VehicleID1600, VehicleID2400, VehicleID3200, VehicleID6000, VehicleID13164 = wit
 
 
 def read_list(path: Path, images: Path) -> Sightings:
-    """Images of a list of lines ``0279029 23781`` (image without ending, vehicle), in the order of their names.
-
-    Raises:
-        FileNotFoundError: there is no such list.
-        ValueError: it is empty, a line is of another form, or an image is listed with two vehicles.
-    """
+    """Images of a list of lines ``0279029 23781`` (image without ending, vehicle), in the order of their names."""
     rows = [line.split() for line in read_lines(path, "list of images")]
     bad = [" ".join(row) for row in rows if len(row) != 2 or any(whole_number(w, 0, 10**9) is None for w in row)]
     if bad or not rows:

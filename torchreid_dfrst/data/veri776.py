@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from torchreid_dfrst.checks import numbered
-from torchreid_dfrst.data.dataset import Splits, VehicleDataset
+from torchreid_dfrst.data.dataset import Splits, VehicleDataset, tracks_of
 from torchreid_dfrst.data.text import (
     Problems,
+    metres,
     read_items,
     read_lines,
     read_text,
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 FRAMES_PER_SECOND = 25  # measured on the official lists: neighbouring cameras are then passed at 20 to 40 km/h
 TRACK_GAP_FRAMES = 250  # cutting here gives 2,021 test tracks, 1,998 of them the official ones
-SPLITS = {"train": "image_train", "query": "image_query", "gallery": "image_test"}
+FOLDERS = {"train": "image_train", "query": "image_query", "gallery": "image_test"}
 LISTS = {"train": "name_train.txt", "query": "name_query.txt", "gallery": "name_test.txt"}
 OFFICIAL_COUNTS = {"train": 37_778, "query": 1_678, "gallery": 11_579}
 
@@ -67,7 +68,7 @@ class VeRiFormat(VehicleDataset):
         FileNotFoundError, ValueError: as ``read_veri``.
     """
 
-    marker = tuple(SPLITS.values())
+    marker = tuple(FOLDERS.values())
     advice = "Give --root the folder that holds image_train, image_query and image_test."
 
     @classmethod
@@ -99,11 +100,10 @@ class VeRi776(VeRiFormat):
         splits = read_veri(folder, images)
         counts = {split: len(part) for split, part in splits.parts().items()}
         if counts != OFFICIAL_COUNTS:
+            here, official = (", ".join(f"{c[split]:,} {split}" for split in c) for c in (counts, OFFICIAL_COUNTS))
             logger.warning(
-                "%s has %s images, VeRi-776 has %s: results on it are not results on VeRi-776 (for other data in this "
-                "format the name is veri_format)",
-                folder,
-                *(", ".join(f"{count:,} {split}" for split, count in c.items()) for c in (counts, OFFICIAL_COUNTS)),
+                f"{folder} has {here} images, VeRi-776 has {official}: results on it are not results on VeRi-776 (for "
+                "other data in this format the name is veri_format)"
             )
         return splits
 
@@ -135,22 +135,17 @@ def read_veri(folder: str | Path, images: bool = True) -> Splits:
             several things are wrong, which are named together.
     """
     folder, problems = Path(folder), Problems()
-    names, parsed, track = {}, {}, np.empty(0, dtype=np.int64)
-    network: CameraNetwork | None = None
-    for split, directory in SPLITS.items():
-        with problems.noted():
-            names[split] = (_from_folder if images else _from_list)(folder, split)
-            parsed[split] = parse_names(names[split], f"{folder / directory}")
-    with problems.noted():
-        network = read_network(folder)
-    for split in parsed:
-        with problems.noted():
-            _require_rows(folder, network, names[split], parsed[split][1])
-    with problems.noted():
-        if "gallery" in parsed:
-            track = _test_tracks(folder, names["gallery"], parsed["gallery"])
+    names, parsed = {}, {}
+    for split, directory in FOLDERS.items():
+        names[split] = problems.attempt(_from_folder if images else _from_list, folder, split)
+        parsed[split] = names[split] and problems.attempt(parse_names, names[split], f"{folder / directory}")
+    network = problems.attempt(read_network, folder)
+    for split in FOLDERS if network else ():
+        if parsed[split]:
+            problems.attempt(_require_rows, folder, network, names[split], parsed[split][1])
+    track = parsed["gallery"] and problems.attempt(_test_tracks, folder, names["gallery"], parsed["gallery"])
     problems.raise_all()
-    track_of = dict(zip(names["gallery"], track.tolist(), strict=True))
+    track_of = dict(zip(names["gallery"], track, strict=True))
     lost = [name for name in names["query"] if name not in track_of]
     text = f"{{count}} of {len(names['query'])} query images of {folder} [is|are] not in the gallery, where VeRi-776 "
     warn(f"{text}keeps them, so that their track is unknown", lost)
@@ -160,7 +155,7 @@ def read_veri(folder: str | Path, images: bool = True) -> Splits:
         "gallery": track,
     }
     sightings = {}
-    for split, directory in SPLITS.items():
+    for split, directory in FOLDERS.items():
         identity, camera, frame = parsed[split]
         path = [str(folder / directory / name) for name in names[split]] if images else names[split]
         called = ([name[part] for name in names[split]] for part in (slice(5, 9), slice(4)))
@@ -170,11 +165,7 @@ def read_veri(folder: str | Path, images: bool = True) -> Splits:
 
 
 def parse_names(names: Sequence[str], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Identity, camera (from 0) and frame of each ``VVVV_cCCC_TTTTTTTT_K.jpg``, three int64 arrays.
-
-    Raises:
-        ValueError: a name has another form, or names camera 000.
-    """
+    """Identity, camera (from 0) and frame of each ``VVVV_cCCC_TTTTTTTT_K.jpg``, three int64 arrays."""
     rows = [_NAME.fullmatch(name) for name in names]
     bad = [name for name, row in zip(names, rows, strict=True) if row is None or row[2] == "000"]
     if bad:
@@ -194,11 +185,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def cut_tracks(identity: np.ndarray, camera: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """Track of each image: the images of one vehicle and camera, cut where more than 250 frames pass.
-
-    Returns:
-        ``(N,)`` int64 labels from 0, counted in the order of identity, camera and time.
-    """
+    """Track of each image, from 0 in the order of identity, camera and time: cut where more than 250 frames pass."""
     order = np.lexsort((frame, camera, identity))
     i, c, t = identity[order], camera[order], frame[order]
     new = (i[1:] != i[:-1]) | (c[1:] != c[:-1]) | (t[1:] - t[:-1] > TRACK_GAP_FRAMES)
@@ -208,14 +195,7 @@ def cut_tracks(identity: np.ndarray, camera: np.ndarray, frame: np.ndarray) -> n
 
 
 def read_tracks(path: str | Path) -> list[list[str]]:
-    """Image names of each track of ``test_track.txt``, line by line.
-
-    The first word of a line, ``VVVV_cCCC_tNNNN``, numbers the track within its camera; it is not a time.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line holds no image, or images of two vehicles or cameras.
-    """
+    """Image names of each track of ``test_track.txt``; the ``tNNNN`` that begins a line is a number, not a time."""
     tracks = [line.split() for line in read_lines(path, "list of tracks")]
     for row, words in enumerate(tracks):
         if len(words) < 2 or any(word[:9] != words[0][:9] for word in words):
@@ -277,8 +257,7 @@ def read_labels(folder: str | Path) -> dict[str, Label]:
     Not every image has one, and the old release gives type 0 to three vehicles: read an absent name, and 0, as unknown.
 
     Raises:
-        ValueError: a file is not well-formed XML, declares a document type, holds an item without a name, or items
-            contradict each other.
+        ValueError: a file is not sound XML, an item has no name or no number, or items contradict each other.
     """
     files = [Path(folder) / name for name in ("train_label.xml", "test_label.xml")]
     files = [path for path in files if path.is_file()]
@@ -288,13 +267,8 @@ def read_labels(folder: str | Path) -> dict[str, Label]:
 def read_index(path: str | Path, gallery_size: int) -> list[np.ndarray]:
     """Rows of the gallery for each query, from ``gt_index.txt`` or ``jk_index.txt``, counted from 0.
 
-    Args:
-        path: the file; it counts rows of ``name_test.txt`` from 1, one line per line of ``name_query.txt``.
-        gallery_size: number of gallery images.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: something is not a number between 1 and ``gallery_size``.
+    The file counts rows of ``name_test.txt`` from 1, one line per line of ``name_query.txt``; other words are a
+    ``ValueError``.
     """
     rows = []
     # a query may have no entry: here an empty line means something
@@ -319,10 +293,10 @@ def _from_list(folder: Path, split: str) -> list[str]:
 
 
 def _from_folder(folder: Path, split: str) -> list[str]:
-    directory, path = folder / SPLITS[split], folder / LISTS[split]
+    directory, path = folder / FOLDERS[split], folder / LISTS[split]
     if not directory.is_dir():
         raise FileNotFoundError(
-            f"no folder {directory}: data in VeRi-776's format has {', '.join(SPLITS.values())}; "
+            f"no folder {directory}: data in VeRi-776's format has {', '.join(FOLDERS.values())}; "
             f"{folder} holds {sample(sorted(p.name for p in folder.iterdir()), 8) if folder.is_dir() else 'nothing'}"
         )
     names = [path.name for path in image_files(directory)]
@@ -350,23 +324,10 @@ def _test_tracks(folder: Path, names: list[str], parsed: tuple[np.ndarray, np.nd
     if not path.is_file():
         logger.warning("no %s: gallery tracks are cut at gaps of more than %d frames", path, TRACK_GAP_FRAMES)
         return cut_tracks(*parsed)
-    track_of: dict[str, int] = {}
-    twice = []
-    for track, words in enumerate(read_tracks(path)):
-        for name in words:
-            if name in track_of:
-                twice.append(name)
-            if track_of.setdefault(name, track) != track:
-                raise ValueError(f"{name} is in tracks {track_of[name] + 1} and {track + 1} of {path}: one track each")
-    warn(f"{TWICE} in a track of {path}", twice)
-    warn(f"{{count}} [image is|images are] in no track of {path}", [name for name in names if name not in track_of])
-    warn(f"{{count}} [image is|images are] not in the gallery but in {path}", sorted(set(track_of).difference(names)))
-    return np.array([track_of.get(name, UNKNOWN) for name in names], dtype=np.int64)
+    return tracks_of(names, read_tracks(path), path)
 
 
-def _require_rows(folder: Path, network: CameraNetwork | None, names: Sequence[str], camera: np.ndarray) -> None:
-    if network is None:
-        return
+def _require_rows(folder: Path, network: CameraNetwork, names: Sequence[str], camera: np.ndarray) -> None:
     lost = [name for name, known in zip(names, np.isin(camera, network.cameras), strict=True) if not known]
     if lost:
         raise ValueError(
@@ -389,10 +350,7 @@ def _matrix(path: Path) -> np.ndarray:
             f"{path} has {numbered('{count} [row|rows]', len(rows))} of "
             f"{sample(sorted({len(row) for row in rows})) or 'no'} numbers: a square matrix is expected"
         )
-    try:
-        given = np.array([[float(word) for word in row] for row in rows])
-    except ValueError as error:
-        raise ValueError(f"{path} holds something that is not a number ({error}): metres are expected") from error
+    given = metres(rows, path)
     if not np.triu(given, 1).any() or not np.tril(given, -1).any():
         return given + given.T - np.diag(np.diagonal(given))
     if (given == given.T).all():

@@ -58,18 +58,15 @@ class VeRiWild(VehicleDataset):
         """Read cameras and times, and the three lists."""
         places = [parent / "vehicle_info.txt" for parent in (folder / "train_test_split", folder)]
         information = next(filter(Path.is_file, places), places[0])
-        problems, splits = Problems(), []
-        records: dict[str, Record] = {}
-        with problems.noted():
-            records = read_records(information)
-            times = read_times(records, information, time_format)
-        for path in cls.list_paths(folder):
-            with problems.noted():
-                names = _names(path)
-                if records:
-                    splits.append(_split(path, names, folder / cls.image_folder, records, times))
+        problems = Problems()
+        records = problems.attempt(read_records, information)
+        times = records and read_times(records, information, time_format)
+        parts = [
+            problems.attempt(_read_list, path, folder / cls.image_folder, records, times)
+            for path in cls.list_paths(folder)
+        ]
         problems.raise_all()
-        train, query, gallery = splits
+        train, query, gallery = parts
         return Splits(train, query, gallery, labels=records, protocol="veriwild")
 
     @property
@@ -82,15 +79,7 @@ VeRiWild5000, VeRiWild10000 = with_test_sizes(VeRiWild, 5000, 10000)
 
 
 def read_records(path: Path) -> dict[str, Record]:
-    """What ``vehicle_info.txt`` says, by ``vehicle/image``.
-
-    Lines are ``id/image;Camera ID;Time;Model;Type;Color`` after a header line.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line has too few fields or a camera that is no number, lines contradict each other, or there is
-            none.
-    """
+    """What the lines ``id/image;Camera ID;Time;Model;Type;Color`` of ``vehicle_info.txt`` say, by ``vehicle/image``."""
     records = unrepeated(_records(path), path)
     if not records:
         raise ValueError(f"{path} is empty: a line id/image;camera;time;... per image is expected")
@@ -103,13 +92,10 @@ def read_times(records: Mapping[str, Record], path: Path, time_format: str | Non
     found = {name: parse(record.time) for name, record in records.items()}
     unread = [records[name].time for name, time in found.items() if np.isnan(time)]
     if unread:
+        advice = f"their format is not {time_format!r}" if time_format else "give their format with time_format"
         logger.warning(
-            "%d of %d times in %s cannot be read (%s): these images have no time; %s",
-            len(unread),
-            len(found),
-            path,
-            sample(unread),
-            f"their format is not {time_format!r}" if time_format else "give their format with time_format",
+            f"{len(unread)} of {len(found)} times in {path} cannot be read ({sample(unread)}): these images have no "
+            f"time; {advice}"
         )
     return found
 
@@ -127,26 +113,25 @@ def _records(path: Path) -> Iterator[tuple[str, Record]]:
         yield fields[0].removesuffix(".jpg"), Record(camera, *words)
 
 
-def _names(path: Path) -> list[str]:
+def _read_list(
+    path: Path, images: Path, records: Mapping[str, Record] | None, times: Mapping[str, float]
+) -> Sightings | None:
     # test_3000_id.txt and its like have vehicle and camera as numbers behind the name
     rows = [line.split() for line in read_lines(path, "list of images")]
-    names = [row[0].removesuffix(".jpg") for row in rows]
+    words = [row[0].removesuffix(".jpg") for row in rows]
     bad = []
-    for name, row in zip(names, rows, strict=True):
-        vehicle, *image = name.split("/")
-        if len(image) != 1 or any(whole_number(word, 0, 10**9) is None for word in (vehicle, *row[1:])):
+    for word, row in zip(words, rows, strict=True):
+        vehicle, *image = word.split("/")
+        if len(image) != 1 or any(whole_number(number, 0, 10**9) is None for number in (vehicle, *row[1:])):
             bad.append(" ".join(row)[:80])
-    if bad or not names:
+    if bad or not rows:
         raise ValueError(
-            f"{len(bad)} of {len(names)} lines of {path} are not of the form 20342/209528 (vehicle/image): "
+            f"{len(bad)} of {len(rows)} lines of {path} are not of the form 20342/209528 (vehicle/image): "
             f"{sample(bad) or 'the list is empty'}"
         )
-    return list(unrepeated(((name, None) for name in names), path))
-
-
-def _split(
-    path: Path, names: list[str], images: Path, records: Mapping[str, Record], times: Mapping[str, float]
-) -> Sightings:
+    names = list(unrepeated(((word, None) for word in words), path))
+    if records is None:
+        return None
     lost = [name for name in names if name not in records]
     if lost:
         raise ValueError(f"{len(lost)} images of {path} are not in vehicle_info.txt ({sample(lost)}): no camera known")

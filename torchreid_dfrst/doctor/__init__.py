@@ -15,7 +15,7 @@ from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, lone_queries, one_camera_vehicles, vehicles_called
 from torchreid_dfrst.data.loading import share_options
 from torchreid_dfrst.data.text import MISTAKES, error_text, single_errors
-from torchreid_dfrst.data.veri776 import LISTS, SPLITS, VeRiFormat, image_files, read_index, read_labels
+from torchreid_dfrst.data.veri776 import FOLDERS, LISTS, VeRiFormat, image_files, read_index, read_labels
 from torchreid_dfrst.doctor.findings import ERROR, NOTE, WARNING, Finding, Report, finding
 from torchreid_dfrst.doctor.images import Bar, check_images, read_all
 from torchreid_dfrst.doctor.times import check_times
@@ -63,9 +63,9 @@ def _examine(
 ) -> tuple[dict[str, dict[str, int]], list[Finding]]:
     folder, veri, have_images = None, issubclass(dataset, VeRiFormat), True
     try:
-        folder = dataset.find(root, (*SPLITS.values(), *LISTS.values())) if veri else dataset.find(root)
+        folder = dataset.find(root, (*FOLDERS.values(), *LISTS.values())) if veri else dataset.find(root)
         if veri:
-            have_images = any((folder / split).is_dir() for split in SPLITS.values())
+            have_images = any((folder / split).is_dir() for split in FOLDERS.values())
             options = {"images": have_images}
         splits = dataset.read(folder, **options)
         splits.require_images(dataset.__name__)
@@ -74,7 +74,7 @@ def _examine(
         findings = [Finding(ERROR, "loading", error_text(one), 1, [], advice) for one in single_errors(error)]
         if veri and folder is not None:
             findings += _check_label_files(folder)
-            paths = [path for split in SPLITS.values() for path in image_files(folder / split)]
+            paths = [path for split in FOLDERS.values() for path in image_files(folder / split)]
             findings += read_all(paths, bar)[1] if images else []
         return {}, findings
     parts = splits.parts()
@@ -106,7 +106,7 @@ def _check_labels(splits: Splits) -> list[Finding]:
     lone = lone_queries(query, gallery)
     unseen = [f"camera {test.camera_called(camera)}" for camera in np.setdiff1d(test.camera, train.camera)]
     many = len(np.unique(train.camera)) > 1
-    gaps = vehicles[-1] + 1 - vehicles[0] - len(vehicles)
+    gaps = int(vehicles[-1] + 1 - vehicles[0]) - len(vehicles)
     return [
         *finding(
             ERROR,
@@ -143,9 +143,8 @@ def _check_labels(splits: Splits) -> list[Finding]:
             "label gaps",
             f"training vehicles are numbered {vehicles[0]} to {vehicles[-1]} with {{count}} [number|numbers] not used; "
             "torchreid needs 0, 1, 2, ..., and this package relabels them so when it loads them",
-            range(gaps),
+            gaps,
             "nothing here; your own loader has to relabel too",
-            show=False,
         ),
     ]
 

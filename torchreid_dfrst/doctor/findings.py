@@ -15,50 +15,31 @@ VERDICT = ("clean", "usable, with warnings", "do not train on this before it is 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that the doctor found.
+    """One thing that the doctor found."""
 
-    Args:
-        severity: ``"error"``, ``"warning"`` or ``"note"``.
-        check: what was looked at.
-        message: what is the matter, with counts.
-        count: how many.
-        examples: which; reports show the first ``EXAMPLES`` unless asked for all.
-        advice: what to do.
-    """
-
-    severity: str
-    check: str
-    message: str
-    count: int
-    examples: list[str]
-    advice: str
+    severity: str  # "error", "warning" or "note"
+    check: str  # what was looked at
+    message: str  # what is the matter, with counts
+    count: int  # how many
+    examples: list[str]  # which; reports show the first EXAMPLES unless asked for all
+    advice: str  # what to do
 
 
-def finding(
-    severity: str, check: str, message: str, where: Iterable[object], advice: str, show: bool = True
-) -> list[Finding]:
-    """A finding about each of ``where``, none if there is nothing there; for the message see ``checks.numbered``."""
-    found = [str(item) for item in where]
-    if not found:
-        return []
-    return [Finding(severity, check, numbered(message, len(found)), len(found), found if show else [], advice)]
+def finding(severity: str, check: str, message: str, where: Iterable[object] | int, advice: str) -> list[Finding]:
+    """A finding about each of ``where``, or about so many; none if there are none. See ``checks.numbered``."""
+    examples = [] if isinstance(where, int) else [str(item) for item in where]
+    count = where if isinstance(where, int) else len(examples)
+    return [Finding(severity, check, numbered(message, count), count, examples, advice)] if count else []
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Everything that the doctor found.
+    """Everything that the doctor found."""
 
-    Args:
-        dataset: registered name.
-        root: where it was looked for.
-        counts: split to ``images``, ``vehicles``, ``cameras``.
-        findings: errors first.
-    """
-
-    dataset: str
-    root: str
-    counts: dict[str, dict[str, int]]
-    findings: list[Finding]
+    dataset: str  # registered name
+    root: str  # where it was looked for
+    counts: dict[str, dict[str, int]]  # split to images, vehicles, cameras
+    findings: list[Finding]  # errors first
 
     @property
     def exit_code(self) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -22,27 +23,31 @@ NEAR_S = 150.0  # two passes of one trip through neighbouring cameras lie within
 MOST_OFFSET_S = 3600.0
 
 
-@dataclass(frozen=True, eq=False)
-class Delays:
-    """Ordered pairs of passes of one vehicle by two different cameras.
+class Delays(NamedTuple):
+    """Pairs of passes of one vehicle by two different cameras, the earlier one first."""
 
-    Args:
-        start: ``(T,)`` int64 camera of the earlier pass.
-        end: ``(T,)`` int64 camera of the later pass.
-        seconds: ``(T,)`` between the two, above 0.
-    """
+    start: np.ndarray  # (T,) int64 camera of the earlier pass
+    end: np.ndarray  # (T,) int64 camera of the later pass
+    seconds: np.ndarray  # (T,) between the two, above 0
 
-    start: np.ndarray
-    end: np.ndarray
-    seconds: np.ndarray
+
+class Order(NamedTuple):
+    """How well road distances explain travel times."""
+
+    pairs: int  # camera pairs with enough trips
+    correlation: float  # Spearman's, of distance and fast travel time, with the rows as they are
+    best_name: str  # what the best other order of the rows is
+    best: np.ndarray  # its cameras, row by row
+    best_correlation: float
+
+    @property
+    def wrong(self) -> bool:
+        """The rows explain little, and another order explains much more."""
+        return self.correlation < GOOD_CORRELATION and self.best_correlation > self.correlation + 0.15
 
 
 def delays(seen: Sightings) -> Delays:
-    """Every pair of passes of one vehicle by two cameras.
-
-    Args:
-        seen: one sighting for each pass, with times and identities, see ``passes.one_per_pass``.
-    """
+    """Every pair of passes in ``seen``: one sighting for each, with times and identities, see ``one_per_pass``."""
     seen = seen[np.lexsort((seen.time_s, seen.identity))]
     first, second = _pairs(seen.identity)
     seconds = seen.time_s[second] - seen.time_s[first]
@@ -53,9 +58,7 @@ def delays(seen: Sightings) -> Delays:
 def fast_delays(found: Delays, directed: bool) -> dict[tuple[int, int], float]:
     """Lower decile of the delays of each pair of cameras with at least ``MIN_TRIPS``, in seconds.
 
-    Args:
-        found: all delays.
-        directed: False joins both directions under the smaller camera first.
+    Without ``directed`` both directions count together, under the smaller camera first.
     """
     pair = np.stack([found.start, found.end])
     pair = pair if directed else np.sort(pair, axis=0)
@@ -67,30 +70,6 @@ def fast_delays(found: Delays, directed: bool) -> dict[tuple[int, int], float]:
         for g in groups
         if len(g) >= MIN_TRIPS
     }
-
-
-@dataclass(frozen=True, eq=False)
-class Order:
-    """How well road distances explain travel times.
-
-    Args:
-        pairs: camera pairs with enough trips.
-        correlation: Spearman's, of distance and fast travel time, with the rows as they are.
-        best_name: what the best other order of the rows is.
-        best: its cameras, row by row.
-        best_correlation: its correlation.
-    """
-
-    pairs: int
-    correlation: float
-    best_name: str
-    best: np.ndarray
-    best_correlation: float
-
-    @property
-    def wrong(self) -> bool:
-        """The rows explain little, and another order explains much more."""
-        return self.correlation < GOOD_CORRELATION and self.best_correlation > self.correlation + 0.15
 
 
 def camera_order(found: Delays, network: CameraNetwork, known: dict[str, np.ndarray], seed: int = 0) -> Order | None:
