@@ -94,13 +94,13 @@ def test_another_file_is_refused_and_a_pickle_never_runs(tmp_path, monkeypatch, 
     else:
         Extraction(features(2), features(3)).save(path)
         path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match=r"is not a features file.*tools/import_features\.py"):
+    with pytest.raises(ValueError, match=r"is not a features file.*`dfrst extract`.*`dfrst import`"):
         Extraction.load(path)
     assert not (tmp_path / "proof-that-it-ran").exists()
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"tools/extract\.py.*tools/import_features\.py"):
+    with pytest.raises(FileNotFoundError, match=r"`dfrst extract`.*`dfrst import`"):
         Extraction.load(tmp_path / "none.npz")
 
 

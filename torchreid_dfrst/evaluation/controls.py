@@ -9,8 +9,7 @@ import numpy as np
 
 from torchreid_dfrst.evaluation import audit
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.fusion import fuse
-from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.model import GapModel, fuse
 
 SKEWS_S = (2.0, 5.0, 15.0, 30.0, 60.0)
 WRONG = (0.1, 0.25, 0.5)

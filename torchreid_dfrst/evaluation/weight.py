@@ -13,8 +13,7 @@ from torchreid_dfrst.evaluation.holdout import SEED, Fold, held_out
 from torchreid_dfrst.retrieval.features import Features
 from torchreid_dfrst.retrieval.metrics import evaluate
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.fusion import fuse
-from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.model import GapModel, fuse
 
 # around the paper's 0.2, each 2^(1/3) of the one before
 OMEGAS = (0.0, *(0.2 * 2 ** (np.arange(-9, 18) / 3)).round(4).tolist())

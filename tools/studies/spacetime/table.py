@@ -11,8 +11,7 @@ from torchreid_dfrst.evaluation import audit
 from torchreid_dfrst.evaluation.weight import OMEGAS, choose_weight
 from torchreid_dfrst.retrieval.features import Extraction
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.fusion import fuse
-from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.model import GapModel, fuse
 
 PAPER_OMEGA = 0.2
 NOTE = (
