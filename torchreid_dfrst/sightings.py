@@ -85,11 +85,11 @@ class Sightings:
 
     def camera_called(self, label: int) -> str:
         """What the user's file calls a camera: its name, or the label where it has none."""
-        return _called(label, self.camera, self.camera_name)
+        return _called(label, self.camera, self.camera_name, str(label))
 
     def vehicle_called(self, label: int) -> str:
         """What the user's file calls a vehicle: its name, or the label where it has none."""
-        return _called(label, self.identity, self.vehicle_name)
+        return _called(label, self.identity, self.vehicle_name, str(label))
 
     def require_times(self, what: str) -> None:
         """Refuse to go on without a time for every image.
@@ -155,14 +155,17 @@ class CameraNetwork:
                 ends = self.called(cameras[i]), self.called(cameras[j])
                 raise ValueError("distance from " + words.format(*ends, distance[i, j], distance[j, i]))
 
-    def named(self, sightings: Sightings) -> CameraNetwork:
-        """The same network; a camera without a name is called as in ``sightings``."""
-        names = [name or sightings.camera_called(c) for c, name in zip(self.cameras, self.names, strict=True)]
+    def named(self, *parts: Sightings) -> CameraNetwork:
+        """The same network; a camera without a name is called as in the first part that has one."""
+        names = self.names.tolist()
+        for part in parts:
+            known = zip(self.cameras, names, strict=True)
+            names = [name or _called(label, part.camera, part.camera_name, "") for label, name in known]
         return replace(self, names=np.array(names, dtype=np.str_))
 
     def called(self, label: int) -> str:
         """What the user's file calls a camera: its name, or the label where it has none."""
-        return _called(label, self.cameras, self.names)
+        return _called(label, self.cameras, self.names, str(label))
 
     def __len__(self) -> int:
         """Number of cameras."""
@@ -206,9 +209,27 @@ class CameraNetwork:
         return digest.hexdigest()[:16]
 
 
-def _called(label: int, labels: np.ndarray, names: np.ndarray) -> str:
+def draw(identity: np.ndarray, number: int, seed: int = 0) -> np.ndarray:
+    """One random image of each vehicle.
+
+    Args:
+        identity: ``(N,)`` labels, of images in the order of their paths.
+        number: which draw, from 0.
+        seed: of all draws.
+
+    Returns:
+        ``(N,)`` bool, True once per identity.
+    """
+    shuffled = np.random.default_rng([seed, number]).permutation(len(identity))
+    first = np.unique(np.asarray(identity)[shuffled], return_index=True)[1]
+    chosen = np.zeros(len(identity), dtype=bool)
+    chosen[shuffled[first]] = True
+    return chosen
+
+
+def _called(label: int, labels: np.ndarray, names: np.ndarray, otherwise: str) -> str:
     found = names[labels == label]
-    return next(iter(found[found != ""][:1].tolist()), str(label))
+    return next(iter(found[found != ""][:1].tolist()), otherwise)
 
 
 def _integers(name: str, values: Any) -> np.ndarray:

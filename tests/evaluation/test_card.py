@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from torchreid_dfrst.evaluation.card import Card, fingerprint, make_card, names
+from torchreid_dfrst.evaluation.card import Card, Result, fingerprint, make_card, names
 from torchreid_dfrst.evaluation.compare import compare, differences, paired, text
 from torchreid_dfrst.evaluation.protocols import build
 from torchreid_dfrst.retrieval import Extraction, Features, distance, normalise
@@ -47,7 +47,8 @@ def carded(features, protocol=None, rows=("appearance",), weight=0.0):
             noise = np.random.default_rng(5).random(table.shape) * weight * number
             found[row].append(protocol.score(table + noise, q.sightings, g.sightings))
     sightings = [(q.sightings, g.sightings) for q, g in pairs]
-    return make_card(features, protocol, found, sightings, {"distance": "Euclidean"}, "evaluate.py x"), found
+    result = Result(protocol, found, sightings, {"distance": "Euclidean"}, {}, features, {}, None)
+    return make_card(result, features, "evaluate.py x"), found
 
 
 def test_the_card_says_everything():
@@ -217,7 +218,7 @@ def test_a_file_that_is_no_card(tmp_path, content, message):
 
 
 def test_no_card_and_queries_of_another_card(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"evaluate\.py"):
+    with pytest.raises(FileNotFoundError, match="dfrst evaluate"):
         Card.load(tmp_path / "card.json")
     carded(extraction())[0].save(tmp_path / "a.json")
     carded(extraction(noise=2))[0].save(tmp_path / "b.json")

@@ -14,8 +14,7 @@ from tools.studies.spacetime.simulated import DIFFICULTY, appearance_map, extrac
 from torchreid_dfrst import retrieval
 from torchreid_dfrst.data.veri_format import read_veri
 from torchreid_dfrst.evaluation import audit
-from torchreid_dfrst.evaluation.holdout import held_out
-from torchreid_dfrst.evaluation.weight import OMEGAS, choose_weight
+from torchreid_dfrst.evaluation.weight import OMEGAS, choose_weight, held_out
 from torchreid_dfrst.report import canvas
 from torchreid_dfrst.spatiotemporal import MODELS, build, fuse, load
 

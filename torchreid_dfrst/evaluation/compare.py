@@ -23,21 +23,14 @@ def compare(cards: Mapping[str, Card]) -> dict[str, Any]:
     """
     groups: list[dict[str, Card]] = []
     for label, card in cards.items():
-        for group in groups:
-            if not differences(next(iter(group.values())), card):
-                group[label] = card
-                break
+        fitting = [group for group in groups if not differences(next(iter(group.values())), card)]
+        if fitting:
+            fitting[0][label] = card
         else:
             groups.append({label: card})
-    first_label, first = next(iter(groups[0].items()))
-    return {
-        "groups": [_group(group) for group in groups],
-        "differences": [
-            f"{label} against {first_label}: {difference}"
-            for label, other in (next(iter(group.items())) for group in groups[1:])
-            for difference in differences(first, other)
-        ],
-    }
+    (reference, first), *others = (next(iter(group.items())) for group in groups)
+    found = [f"{label} against {reference}: {why}" for label, card in others for why in differences(first, card)]
+    return {"groups": [_group(group) for group in groups], "differences": found}
 
 
 def differences(a: Card, b: Card) -> list[str]:
