@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,20 @@ def test_reliability_counts_every_pair_of_two_cameras_once():
     same = (QUERY.identity[:, None] == GALLERY.identity)[across]
     assert sum(b["pairs"] * b["same"] for b in bins) == pytest.approx(same.sum())
     assert [b["distance"] for b in bins] == sorted(b["distance"] for b in bins)
+
+
+def test_an_audit_names_cameras_as_the_users_file_does():
+    names = dict(zip((3, 5, 7, 9, 11), ("north gate", "c001", "bridge", "tunnel", "c2"), strict=True))
+    gallery = replace(GALLERY, camera_name=np.array([names[c] for c in GALLERY.camera.tolist()]))
+    result = audit.run(build("provid"), named(0, 60, first=0), QUERY, gallery, road())
+    assert result["cameras"] == [names[c] for c in road().cameras]
+    assert {pair["query"] for pair in result["pairs"]} | {pair["gallery"] for pair in result["pairs"]} == {
+        *names.values()
+    }
+    plain = audit.run(build("provid"), named(0, 60, first=0), QUERY, GALLERY, road())
+    assert plain["cameras"] == [str(c) for c in road().cameras]
+    for one, other in zip(result["pairs"], plain["pairs"], strict=True):
+        assert one == {**other, "query": names[int(other["query"])], "gallery": names[int(other["gallery"])]}
 
 
 def test_the_command_writes_controls_and_pictures(tmp_path, monkeypatch, capsys):

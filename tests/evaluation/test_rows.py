@@ -260,6 +260,11 @@ def test_the_protocol_of_the_data_set_is_the_default(extraction):
     named = Extraction(extraction.query, extraction.gallery, source={"data": "vehicleid"})
     assert evaluation.score(named, {"model": None}, {"k1": 6, "k2": 3}).protocol.name == "vehicleid"
     assert evaluation.score(extraction, {"model": None}, {"k1": 6, "k2": 3}).protocol.name == "image-to-image"
+    own = replace(named, source={"data": "mine", "protocol": "veriwild-without-removal"})
+    without = {"rerank": False}
+    assert evaluation.score(own, {"model": None}, None, without).protocol.name == "veriwild-without-removal"
+    asked = {**without, "protocol": "image-to-image"}
+    assert evaluation.score(own, {"model": None}, None, asked).protocol.name == "image-to-image"
 
 
 def test_tracks_are_ranked_in_all_rows(extraction):

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image
 
 from tools.studies.contamination.pictures import contact_sheet
+from torchreid_dfrst.report import canvas, ranking, spacetime
 from torchreid_dfrst.report.attention import activations, attention_maps
 from torchreid_dfrst.report.canvas import spread, thumbnail
 from torchreid_dfrst.report.ranking import ranked_lists, time_gap
@@ -40,6 +42,39 @@ def test_ranked_lists_refuse_shapes_that_disagree(images, tmp_path):
     sightings = Sightings(np.zeros(4, int), path=images)
     with pytest.raises(ValueError, match="one row each"):
         ranked_lists(tmp_path / "x.png", sightings[:2], sightings, np.zeros((1, 2), int), np.zeros((1, 2)))
+
+
+@pytest.fixture
+def words(monkeypatch):
+    """Every word of the pictures that are drawn, gathered while they are written."""
+    found = []
+
+    def write(made, path):
+        found.extend(text.get_text() for text in made.findobj(Text))
+        return canvas.write(made, path)
+
+    for module in (ranking, spacetime):
+        monkeypatch.setattr(module, "write", write)
+    return found
+
+
+def test_ranked_lists_name_cameras_and_vehicles_as_the_users_file_does(images, tmp_path, words):
+    gates, vans = ["north gate", "c003", "", "bridge"], ["blue van", "blue van", "7b", ""]
+    sightings = Sightings([0, 0, 2, 3], np.arange(4.0), [7, 7, 8, 8], path=images, camera_name=gates, vehicle_name=vans)
+    query = sightings[[0, 3]]
+    ranked_lists(
+        tmp_path / "a.png", query, sightings, np.array([[1, 2], [3, -1]]), np.array([[0.1, 0.2], [0.3, np.nan]])
+    )
+    assert {"query: vehicle blue van\ncam north gate", "query: vehicle 8\ncam bridge"} <= {*words}
+    assert {"1: cam c003, +1 s\n0.100", "2: cam 2, +2 s\n0.200", "1: cam bridge, +0 s\n0.300"} <= {*words}
+
+
+def test_the_picture_of_camera_pairs_has_their_names(tmp_path, words):
+    pairs = [{"query": "north gate", "gallery": "c003", "queries": 3, "mAP": 60.0, "chance": 10.0}]
+    spacetime.pair_gains({"cameras": ["c003", "north gate", "9"], "pairs": pairs}, tmp_path / "pairs.png")
+    assert (tmp_path / "pairs.png").is_file()
+    drawn = [word for word in words if word in ("c003", "north gate", "9")]
+    assert list(dict.fromkeys(drawn)) == ["c003", "north gate", "9"] and len(drawn) >= 6, "on both axes"
 
 
 @pytest.mark.parametrize("seconds, text", [(np.nan, ""), (-12.4, ", -12 s"), (150.0, ", +2.5 min")])
