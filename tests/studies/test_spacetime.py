@@ -142,16 +142,6 @@ def test_a_picture_of_two_grids_of_omega_is_refused(made, tmp_path):
         pictures.omegas(table, tmp_path)
 
 
-def test_the_line_of_appearance_alone_is_named_where_there_is_one(tmp_path, monkeypatch):
-    figures, score = drawn(pictures, monkeypatch), {"mAP": 60.0}
-    result = {key: {"0": score} for key in ("clock skew s", "wrong times", "cameras without training")}
-    result |= {"as it is": score, "shuffled": dict.fromkeys(("times", "cameras", "both"), score)}
-    for extra, names in (({}, ["provid"]), ({"appearance": {"mAP": 40.0}}, ["appearance alone", "provid"])):
-        pictures.controls({"provid": result | extra}, tmp_path / "controls.png")
-        legend = figures["controls.png"].axes[0].get_legend()
-        assert sorted(text.get_text() for text in legend.get_texts()) == names
-
-
 @pytest.mark.parametrize("content", ["[]", "{}", '{"mAP": 3}', '{"a": {"mAP": 3}}'])
 def test_the_audit_refuses_json_that_is_no_table_before_it_starts(content, tmp_path, capsys):
     (tmp_path / "card.json").write_text(content)

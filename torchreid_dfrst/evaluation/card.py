@@ -19,7 +19,7 @@ import numpy as np
 
 from torchreid_dfrst import files
 from torchreid_dfrst.checks import numbered
-from torchreid_dfrst.evaluation.intervals import MEASURES, Queries, bootstrap
+from torchreid_dfrst.evaluation.intervals import MEASURES, bootstrap, over_draws, shares
 from torchreid_dfrst.evaluation.protocols import Protocol
 from torchreid_dfrst.retrieval import Extraction, Metrics
 from torchreid_dfrst.retrieval.ranking import Best
@@ -31,6 +31,7 @@ FORMAT = "torchreid_dfrst card 1"
 SAMPLES = 1000
 NEEDED = ("rows", "intervals", "protocol", "queries", "gallery", "data", "choices", "source")
 UNNAMED = "data without a name"
+HEADING = "".join(f"{name:>8}" for name in MEASURES)
 PACKAGES = ("torch", "torchvision", "torchreid", "numpy", "scipy", "faiss-gpu", "faiss-cpu")
 
 
@@ -122,15 +123,12 @@ class Card:
         content = self.content
         rows, protocol, queries, data = (content[key] for key in ("rows", "protocol", "queries", "data"))
         width = max(len("  over draws"), *map(len, rows))
-        lines = [" " * width + "".join(f"{name:>8}" for name in MEASURES) + f"{'mAP, 95 %':>18}{'R1, 95 %':>18}"]
+        lines = [" " * width + HEADING + f"{'mAP, 95 %':>18}{'R1, 95 %':>18}"]
         for name, values in rows.items():
-            lines.append(f"{name:<{width}}" + "".join(f"{values[measure]:8.2f}" for measure in MEASURES))
-            lines[-1] += "".join(
-                "  [{:6.2f},{:6.2f}]".format(*values["interval"][measure]) for measure in ("mAP", "R1")
-            )
+            sure = values["interval"]
+            lines.append(f"{name:<{width}}{numbers(values)}{ends(sure['mAP'])}{ends(sure['R1'])}")
             if "deviation" in values:
-                spread = "".join(f"{values['deviation'][measure]:8.2f}" for measure in MEASURES)
-                lines.append(f"{'  over draws':<{width}}{spread}  (standard deviation)")
+                lines.append(f"{'  over draws':<{width}}{numbers(values['deviation'])}  (standard deviation)")
         lines += textwrap.wrap(f"{data['name'] or UNNAMED} ({data['fingerprint']}); {protocol['in words']}", 100)
         skipped = "".join(f"; {count} skipped: {why}" for why, count in queries["why"].items() if count)
         used = numbered("{count} [query|queries] used", queries["used"])
@@ -147,20 +145,20 @@ def make_card(result: Result, extraction: Extraction, command: str) -> Card:
         extraction: the features that were scored, and what is known about them.
         command: the command line.
     """
-    queries = {
-        name: Queries.collect(draws, [query.identity for query, _ in result.pairs])
-        for name, draws in result.draws.items()
+    draws = next(iter(result.draws.values()))
+    used = [np.flatnonzero(metrics.first_match) for metrics in draws]
+    asked = [query for query, _ in result.pairs]
+    columns = {
+        "draw": np.repeat(np.arange(len(used)), [len(rows) for rows in used]),
+        "path": np.concatenate([_query_names(query)[rows] for query, rows in zip(asked, used, strict=True)]),
+        "identity": np.concatenate([query.identity[rows] for query, rows in zip(asked, used, strict=True)]),
     }
-    one = next(iter(queries.values()))
-    path = [_query_names(query)[one.row[one.draw == n]] for n, (query, _) in enumerate(result.pairs)]
-    columns = {"draw": one.draw, "path": np.concatenate(path), "identity": one.identity}
-    for name, found in queries.items():
-        columns |= {f"{name}/{measure}": found.value[measure] for measure in MEASURES}
-    vehicles = numbered("{count} [vehicle|vehicles]", len(np.unique(one.identity)))
+    scores = {row: shares(found) for row, found in result.draws.items()}
+    vehicles = numbered("{count} [vehicle|vehicles]", len(np.unique(columns["identity"])))
     train = extraction.train
     content = {
         "format": FORMAT,
-        "rows": {name: _numbers(found) for name, found in queries.items()},
+        "rows": {row: _numbers(found, columns) for row, found in scores.items()},
         "intervals": f"95 %, percentile bootstrap over {vehicles}, {SAMPLES} samples",
         "protocol": {**result.protocol.parameters, "in words": result.protocol.describe()},
         "queries": _counts(result),
@@ -180,7 +178,7 @@ def make_card(result: Result, extraction: Extraction, command: str) -> Card:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
     }
-    return Card(content, columns)
+    return Card(content, columns | {f"{row}/{name}": v for row, found in scores.items() for name, v in found.items()})
 
 
 def fingerprint(parts: Sequence[Sightings], network: CameraNetwork | None = None) -> str:
@@ -232,23 +230,27 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def numbers(values: Mapping[str, float]) -> str:
+    """The measures of a row below ``HEADING``."""
+    return "".join(f"{values[measure]:8.2f}" for measure in MEASURES)
+
+
+def ends(interval: Sequence[float]) -> str:
+    """An interval beside ``numbers``."""
+    return "  [{:6.2f},{:6.2f}]".format(*interval)
+
+
 def _used(choices: Mapping[str, Any], source: Mapping[str, Any]) -> str:
     """The choices behind the rows in a line: network, space-time model and its weight, re-ranking."""
-    network = source.get("network")
+    network, spacetime, rerank = source.get("network"), choices.get("spacetime"), choices.get("rerank")
     name = network.get("name") if isinstance(network, Mapping) else network
-    parts = [f"network: {name or 'not named'}"]
-    spacetime, rerank = choices.get("spacetime"), choices.get("rerank")
+    parts = [f"network: {name or 'not named'}", "no ST", "no re-ranking"]
     if spacetime:
         origin = spacetime.get("weight_from")
         how = f"chosen by {origin.get('method')}" if isinstance(origin, Mapping) else origin
-        parts.append(f"ST: {spacetime.get('model')}, omega {spacetime.get('weight'):.4g} ({how})")
-    else:
-        parts.append("no ST")
+        parts[1] = f"ST: {spacetime.get('model')}, omega {spacetime.get('weight'):.4g} ({how})"
     if rerank:
-        k1, k2, share = (rerank.get(name) for name in ("k1", "k2", "lambda_value"))
-        parts.append(f"re-ranking: k1 {k1}, k2 {k2}, lambda {share}")
-    else:
-        parts.append("no re-ranking")
+        parts[2] = f"re-ranking: k1 {rerank.get('k1')}, k2 {rerank.get('k2')}, lambda {rerank.get('lambda_value')}"
     return "; ".join(parts)
 
 
@@ -261,15 +263,16 @@ def _test_data(extraction: Extraction, protocol: Protocol) -> list[Sightings]:
     return [replace(everything, camera=np.zeros(len(everything), dtype=np.int64))]
 
 
-def _numbers(found: Queries) -> dict[str, Any]:
-    means = {measure: found.mean(measure) for measure in MEASURES}
+def _numbers(found: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Of each measure, in percent, the mean, its interval and, over several draws, its deviation."""
+    means = {name: over_draws(value, columns["draw"]) for name, value in found.items()}
     # the same vehicles are drawn for every row and measure, so intervals can be compared with each other
-    ends = {m: bootstrap(found.value[m], found.identity, np.random.default_rng(0), SAMPLES) for m in MEASURES}
-    numbers: dict[str, Any] = {measure: _percent(mean) for measure, (mean, _) in means.items()}
-    numbers["interval"] = {measure: [_percent(low), _percent(high)] for measure, (low, high) in ends.items()}
-    if found.draw.max() > 0:
-        numbers["deviation"] = {measure: _percent(deviation) for measure, (_, deviation) in means.items()}
-    return numbers
+    sure = {n: bootstrap(v, columns["identity"], np.random.default_rng(0), SAMPLES) for n, v in found.items()}
+    result: dict[str, Any] = {name: _percent(mean) for name, (mean, _) in means.items()}
+    result["interval"] = {name: [_percent(low), _percent(high)] for name, (low, high) in sure.items()}
+    if columns["draw"].max() > 0:
+        result["deviation"] = {name: _percent(deviation) for name, (_, deviation) in means.items()}
+    return result
 
 
 def _counts(result: Result) -> dict[str, Any]:
@@ -288,10 +291,7 @@ def _counts(result: Result) -> dict[str, Any]:
 def _over_draws(met: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts added up, words side by side."""
     columns = {name: [one[name] for one in met] for name in met[0]}
-    return {
-        name: ", ".join(dict.fromkeys(found)) if isinstance(found[0], str) else sum(found)
-        for name, found in columns.items()
-    }
+    return {n: ", ".join(dict.fromkeys(c)) if isinstance(c[0], str) else sum(c) for n, c in columns.items()}
 
 
 def _size(part: Sightings) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,42 +23,24 @@ MEASURES: dict[str, Callable[[Metrics], np.ndarray]] = {
 """Measures of a card, in its order: name to ``(Q,)`` shares of the queries, whose mean over the used ones it is."""
 
 
-@dataclass(frozen=True, eq=False)
-class Queries:
-    """What each used query of each draw scored.
+def shares(draws: Sequence[Metrics]) -> dict[str, np.ndarray]:
+    """Measure name to what each used query scored, one draw after the other: ``(N,)`` float64 in [0, 1]."""
+    used = [metrics.first_match > 0 for metrics in draws]
+    return {
+        name: np.concatenate([of(m)[rows] for m, rows in zip(draws, used, strict=True)]).astype(np.float64)
+        for name, of in MEASURES.items()
+    }
+
+
+def over_draws(value: np.ndarray, draw: np.ndarray) -> tuple[float, float]:
+    """Mean over draws of the mean over queries, and the standard deviation over draws (0 for one draw).
 
     Args:
-        draw: ``(N,)`` number of the draw.
-        row: ``(N,)`` row of the query in its draw.
-        identity: ``(N,)`` vehicle.
-        value: measure name (see ``MEASURES``) to ``(N,)`` float64 in [0, 1].
+        value: ``(N,)`` one number per query.
+        draw: ``(N,)`` number of its draw, from 0.
     """
-
-    draw: np.ndarray
-    row: np.ndarray
-    identity: np.ndarray
-    value: dict[str, np.ndarray]
-
-    @classmethod
-    def collect(cls, draws: Sequence[Metrics], identities: Sequence[np.ndarray]) -> Queries:
-        """Join the used queries of all draws; ``identities`` are the query identities of each."""
-        rows = [np.flatnonzero(metrics.first_match) for metrics in draws]
-
-        def joined(columns: Sequence[np.ndarray]) -> np.ndarray:
-            return np.concatenate([np.asarray(column)[used] for column, used in zip(columns, rows, strict=True)])
-
-        return cls(
-            draw=np.repeat(np.arange(len(draws)), [len(used) for used in rows]),
-            row=np.concatenate(rows),
-            identity=joined(identities),
-            value={name: joined([of(m) for m in draws]).astype(np.float64) for name, of in MEASURES.items()},
-        )
-
-    def mean(self, measure: str) -> tuple[float, float]:
-        """Mean over draws of the mean over queries, and the standard deviation over draws (0 for one draw)."""
-        count = np.bincount(self.draw)
-        means = np.bincount(self.draw, self.value[measure]) / count
-        return float(means.mean()), float(means.std(ddof=1)) if len(means) > 1 else 0.0
+    means = np.bincount(draw, value) / np.bincount(draw)
+    return float(means.mean()), float(means.std(ddof=1)) if len(means) > 1 else 0.0
 
 
 def bootstrap(
