@@ -8,10 +8,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from torchreid_dfrst.evaluation import protocols
-from torchreid_dfrst.evaluation.card import Card, make_card
+from torchreid_dfrst import evaluation
+from torchreid_dfrst.evaluation.card import Card
 from torchreid_dfrst.inference.importing import read_embeddings
-from torchreid_dfrst.retrieval import Extraction, Features, Metrics
+from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 
 VALUES = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -20,10 +20,8 @@ EXTRACTION = Extraction(Features(VALUES, SIGHTINGS), Features(VALUES, SIGHTINGS)
 
 
 def write_card(path):
-    protocol = protocols.build()
-    distance = np.linalg.norm(VALUES[:, None] - VALUES, axis=2)
-    metrics: Metrics = protocol.score(distance, SIGHTINGS, SIGHTINGS)
-    make_card(EXTRACTION, protocol, {"appearance": [metrics]}, [(SIGHTINGS, SIGHTINGS)], {}, "test").save(path)
+    result = evaluation.score(EXTRACTION, {"model": None}, None, {"rerank": False})
+    evaluation.card(result, EXTRACTION, "test").save(path)
 
 
 WRITERS = {

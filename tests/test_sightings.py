@@ -119,3 +119,57 @@ def test_the_fingerprint_knows_the_network_and_not_the_order_of_its_rows():
     assert same.fingerprint == one.fingerprint
     assert network(labels=(5, 7, 8)).fingerprint != one.fingerprint
     assert CameraNetwork(one.cameras, one.distance_m * 2).fingerprint != one.fingerprint
+
+
+def called(count=4):
+    """Cameras 0 and 1 have names, camera 2 has none; of vehicle 0 only the second image says how it is called."""
+    camera, identity = np.arange(count) % 3, np.arange(count) // 2
+    gates, cars = np.array(["north gate", "c003", ""])[camera], np.array(["", "blue van", "", "7b"])[:count]
+    return Sightings(camera, identity=identity, camera_name=gates, vehicle_name=cars)
+
+
+def test_cameras_and_vehicles_are_called_as_the_users_file_calls_them():
+    seen = called()
+    assert [seen.camera_called(c) for c in (0, 1, 2, 9)] == ["north gate", "c003", "2", "9"]
+    assert [seen.vehicle_called(v) for v in (0, 1, 5)] == ["blue van", "7b", "5"]
+    assert some().camera_called(1) == "1" and some().vehicle_called(1) == "1"
+    assert list(seen[[3, 0]].camera_name) == ["north gate", "north gate"]
+
+
+def test_parts_with_and_without_names_are_joined():
+    for both in (Sightings.concatenate([some(), called()]), Sightings.concatenate([called(), some()])):
+        assert both.camera_called(0) == "north gate" and both.vehicle_called(0) == "blue van"
+    with pytest.raises(ValueError, match=r"camera_name has shape \(1,\), expected \(2,\)"):
+        Sightings([0, 1], camera_name=["north gate"])
+
+
+def test_a_network_takes_the_names_that_it_lacks_from_sightings():
+    given = CameraNetwork(np.array([1, 0, 2]), network().distance_m, ["own", "", ""])
+    named = given.named(some(), called())
+    assert list(named.names) == ["own", "north gate", ""]
+    assert [named.called(c) for c in (1, 0, 2)] == ["own", "north gate", "2"]
+    assert named.fingerprint == given.fingerprint and list(given.names) == ["own", "", ""]
+
+
+@pytest.mark.parametrize(
+    "matrix, message",
+    [
+        ([[0, 1], [2, 0]], "distance from camera north gate to c003 is 1.0 but 2.0 back"),
+        ([[0, -1], [-1, 0]], "distance from camera north gate to camera c003 is -1.0"),
+        ([[3, 1], [1, 0]], "distance from camera north gate to itself is 3.0"),
+    ],
+)
+def test_bad_distances_are_those_of_cameras_with_names(matrix, message):
+    with pytest.raises(ValueError, match=message):
+        CameraNetwork(np.array([4, 5]), np.array(matrix, float), ["north gate", "c003"])
+
+
+def test_cameras_that_have_no_row_or_two_have_names():
+    with pytest.raises(ValueError, match="camera north gate has 2 rows"):
+        CameraNetwork(np.array([4, 4]), np.zeros((2, 2)), ["north gate", "north gate"])
+    known = CameraNetwork(np.array([0, 2]), np.array([[0.0, 9.0], [9.0, 0.0]]), ["south gate", ""])
+    seen = called()
+    with pytest.raises(KeyError, match=r"camera c003 has no row in the distance matrix, which knows south gate, 2:"):
+        known.rows(seen.camera, seen.camera_called)
+    with pytest.raises(ValueError, match=r"\(2,\) cameras, \(1,\) names"):
+        CameraNetwork(known.cameras, known.distance_m, ["south gate"])

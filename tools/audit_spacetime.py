@@ -9,8 +9,8 @@ from tools.studies.spacetime import table
 from tools.studies.spacetime.camera_network import camera_network
 from torchreid_dfrst import retrieval
 from torchreid_dfrst.commands import command
-from torchreid_dfrst.data.veri776 import read_veri
-from torchreid_dfrst.evaluation import controls
+from torchreid_dfrst.data.veri_format import read_veri
+from torchreid_dfrst.evaluation import audit
 from torchreid_dfrst.report import spacetime as pictures
 from torchreid_dfrst.retrieval.features import Extraction
 from torchreid_dfrst.spatiotemporal import MODELS, build
@@ -54,7 +54,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for model in models:
         name = model.name
-        results[name] = controls.run(model, train, query, gallery, network, appearance, omega)
+        results[name] = audit.run(model, train, query, gallery, network, appearance, omega)
         kept = {key: results[name][key] for key in ("as it is", "shuffled")}
         print(name, json.dumps(kept), flush=True)
         (out / "audit.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
@@ -62,7 +62,7 @@ def main() -> None:
     pictures.controls(results, out / "spacetime_controls.png")
     pictures.reliability(results, out / "spacetime_reliability.png")
     for name, result in results.items():
-        pictures.pair_gains(result, network.cameras, out / f"spacetime_pairs_{name}.png")
+        pictures.pair_gains(result, out / f"spacetime_pairs_{name}.png")
     study.logistic_family(out / "spacetime_logistic.png")
     study.densities(LogNormal().fit(train, network), train, network, out / "spacetime_densities.png")
     study.evidence(Likelihood().fit(train, network), train, network, out / "spacetime_evidence.png")

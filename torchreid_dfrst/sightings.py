@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,8 @@ class Sightings:
             Left out, all unknown.
         path: ``(N,)`` str image paths or any other name of the row. Left out, empty strings.
         camera_name: ``(N,)`` str what the user's file calls the camera ("north gate", "c003"), for messages and
-            pictures; empty where the label is its name. Left out, all empty.
-        vehicle_name: ``(N,)`` str the same of the vehicle.
+            pictures; empty where the label is its name. Left out, empty strings.
+        vehicle_name: ``(N,)`` str, the same for the vehicle.
 
     Raises:
         ValueError: a column is not one-dimensional or not of the length of ``camera``, a camera is negative, a label
@@ -84,12 +84,12 @@ class Sightings:
         return cls(**{field.name: np.concatenate([getattr(p, field.name) for p in parts]) for field in fields(cls)})
 
     def camera_called(self, label: int) -> str:
-        """What the user's file calls a camera label: its name, else the label itself."""
-        return _called(label, self.camera, self.camera_name)
+        """What the user's file calls a camera: its name, or the label where it has none."""
+        return _called(label, self.camera, self.camera_name, str(label))
 
     def vehicle_called(self, label: int) -> str:
-        """What the user's file calls an identity label: its name, else the label itself."""
-        return _called(label, self.identity, self.vehicle_name)
+        """What the user's file calls a vehicle: its name, or the label where it has none."""
+        return _called(label, self.identity, self.vehicle_name, str(label))
 
     def require_times(self, what: str) -> None:
         """Refuse to go on without a time for every image.
@@ -116,7 +116,8 @@ class CameraNetwork:
     Args:
         cameras: ``(C,)`` int64 camera labels; row and column ``k`` of ``distance_m`` belong to ``cameras[k]``.
         distance_m: ``(C, C)`` float64 road distance in metres, finite, ``>= 0``, symmetric, zero diagonal.
-        names: ``(C,)`` str what the user's file calls each camera; empty where the label is its name. Left out, all.
+        names: ``(C,)`` str what the user's file calls each camera; empty where the label is its name. Left out, empty
+            strings.
 
     Raises:
         ValueError: wrong shape, a label twice, a negative or non-finite distance, a diagonal that is not zero, or
@@ -130,49 +131,52 @@ class CameraNetwork:
     def __post_init__(self) -> None:
         """Convert and check."""
         cameras, distance = _integers("cameras", self.cameras), np.asarray(self.distance_m, dtype=np.float64)
-        if cameras.ndim != 1 or distance.shape != (len(cameras), len(cameras)):
+        names = np.full(cameras.shape, "") if self.names is None else np.asarray(self.names, dtype=np.str_)
+        if cameras.ndim != 1 or distance.shape != (len(cameras), len(cameras)) or names.shape != cameras.shape:
             raise ValueError(
-                f"CameraNetwork has {cameras.shape} cameras but a distance matrix of shape {distance.shape}: "
-                "one row and one column per camera are needed"
+                f"CameraNetwork has {cameras.shape} cameras, {names.shape} names and a distance matrix of shape "
+                f"{distance.shape}: one name, one row and one column per camera are needed"
             )
+        for name, column in (("cameras", cameras), ("distance_m", distance), ("names", names)):
+            object.__setattr__(self, name, column)
         labels, counts = np.unique(cameras, return_counts=True)
         if (counts > 1).any():
-            raise ValueError(f"camera {labels[counts > 1][0]} has {counts.max()} rows in the distance matrix: one each")
-        bad = ~np.isfinite(distance) | (distance < 0)
-        if bad.any():
-            i, j = np.argwhere(bad)[0]
-            raise ValueError(
-                f"distance from camera {cameras[i]} to camera {cameras[j]} is {distance[i, j]}: metres, 0 or more"
-            )
-        if np.diagonal(distance).any():
-            i = int(np.flatnonzero(np.diagonal(distance))[0])
-            raise ValueError(f"distance from camera {cameras[i]} to itself is {distance[i, i]}: it must be 0")
-        if (distance != distance.T).any():
-            i, j = np.argwhere(distance != distance.T)[0]
-            raise ValueError(
-                f"distance from camera {cameras[i]} to {cameras[j]} is {distance[i, j]} but {distance[j, i]} back: "
-                "symmetrise the matrix (an upper triangle U becomes U + U.T)"
-            )
-        object.__setattr__(self, "cameras", cameras)
-        object.__setattr__(self, "distance_m", distance)
-        names = np.full(len(cameras), "") if self.names is None else np.asarray(self.names, dtype=np.str_)
-        if names.shape != cameras.shape:
-            raise ValueError(f"CameraNetwork has {len(cameras)} cameras but names of shape {names.shape}: one of each")
-        object.__setattr__(self, "names", names)
+            twice = self.called(labels[counts > 1][0])
+            raise ValueError(f"camera {twice} has {counts.max()} rows in the distance matrix: one each")
+        for wrong, words in (
+            (~np.isfinite(distance) | (distance < 0), "camera {0} to camera {1} is {2}: metres, 0 or more"),
+            ((distance != 0) & np.eye(len(cameras), dtype=bool), "camera {0} to itself is {2}: it must be 0"),
+            (
+                distance != distance.T,
+                "camera {0} to {1} is {2} but {3} back: symmetrise the matrix (an upper triangle U becomes U + U.T)",
+            ),
+        ):
+            for i, j in np.argwhere(wrong)[:1]:
+                ends = self.called(cameras[i]), self.called(cameras[j])
+                raise ValueError("distance from " + words.format(*ends, distance[i, j], distance[j, i]))
+
+    def named(self, *parts: Sightings) -> CameraNetwork:
+        """The same network; a camera without a name is called as in the first part that has one."""
+        names = self.names.tolist()
+        for part in parts:
+            known = zip(self.cameras, names, strict=True)
+            names = [name or _called(label, part.camera, part.camera_name, "") for label, name in known]
+        return replace(self, names=np.array(names, dtype=np.str_))
 
     def called(self, label: int) -> str:
-        """What the user's file calls a camera label: its name, else the label itself."""
-        return _called(label, self.cameras, self.names)
+        """What the user's file calls a camera: its name, or the label where it has none."""
+        return _called(label, self.cameras, self.names, str(label))
 
     def __len__(self) -> int:
         """Number of cameras."""
         return len(self.cameras)
 
-    def rows(self, camera: np.ndarray) -> np.ndarray:
+    def rows(self, camera: np.ndarray, called: Callable[[int], str] | None = None) -> np.ndarray:
         """Row of each camera label.
 
         Args:
             camera: array of camera labels, any shape.
+            called: the name of a label in a message, such as ``sightings.camera_called``; left out, ``self.called``.
 
         Returns:
             int64 array of the same shape, indices into ``distance_m``.
@@ -187,8 +191,8 @@ class CameraNetwork:
         lost = np.unique(camera[self.cameras[row] != camera])
         if len(lost):
             raise KeyError(
-                f"camera {', '.join(map(str, lost))} has no row in the distance matrix, which knows "
-                f"{', '.join(map(str, np.sort(self.cameras)))}: add its distances or leave its images out"
+                f"camera {', '.join(map(called or self.called, lost))} has no row in the distance matrix, which knows "
+                f"{', '.join(map(self.called, self.cameras[order]))}: add its distances or leave its images out"
             )
         return row
 
@@ -223,9 +227,9 @@ def draw(identity: np.ndarray, number: int, seed: int = 0) -> np.ndarray:
     return chosen
 
 
-def _called(label: int, labels: np.ndarray, names: np.ndarray) -> str:
-    found = names[labels == label][:1]
-    return str(found[0]) if len(found) and found[0] else str(label)
+def _called(label: int, labels: np.ndarray, names: np.ndarray, otherwise: str) -> str:
+    found = names[labels == label]
+    return next(iter(found[found != ""][:1].tolist()), otherwise)
 
 
 def _integers(name: str, values: Any) -> np.ndarray:

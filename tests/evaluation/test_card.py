@@ -3,11 +3,12 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from torchreid_dfrst.evaluation.card import Card, fingerprint, make_card, names
+from torchreid_dfrst.evaluation.card import Card, Result, fingerprint, make_card, names
 from torchreid_dfrst.evaluation.compare import compare, differences, paired, text
 from torchreid_dfrst.evaluation.protocols import build
 from torchreid_dfrst.retrieval import Extraction, Features, distance, normalise
@@ -47,7 +48,8 @@ def carded(features, protocol=None, rows=("appearance",), weight=0.0):
             noise = np.random.default_rng(5).random(table.shape) * weight * number
             found[row].append(protocol.score(table + noise, q.sightings, g.sightings))
     sightings = [(q.sightings, g.sightings) for q, g in pairs]
-    return make_card(features, protocol, found, sightings, {"distance": "Euclidean"}, "evaluate.py x"), found
+    result = Result(protocol, found, sightings, {"distance": "Euclidean"}, {}, features, {}, None)
+    return make_card(result, features, "evaluate.py x"), found
 
 
 def test_the_card_says_everything():
@@ -99,6 +101,12 @@ def test_draws_have_a_mean_and_a_deviation():
     assert row["mAP"] == pytest.approx(np.mean(maps), abs=1e-3)
     assert row["deviation"]["mAP"] == pytest.approx(np.std(maps, ddof=1), abs=1e-3)
     assert np.std(maps) > 0
+    for number, metrics in enumerate(found["appearance"]):
+        mine = card.queries["draw"] == number
+        used = metrics.average_precision[metrics.first_match > 0]
+        np.testing.assert_array_equal(card.queries["appearance/mAP"][mine], used)
+    vehicles = [int(Path(path).name.split("_")[0].removesuffix(".jpg")) for path in card.queries["path"].tolist()]
+    assert vehicles == card.queries["identity"].tolist()
 
 
 def test_the_fingerprint_is_of_the_data_not_of_where_it_lies():
@@ -217,7 +225,7 @@ def test_a_file_that_is_no_card(tmp_path, content, message):
 
 
 def test_no_card_and_queries_of_another_card(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"evaluate\.py"):
+    with pytest.raises(FileNotFoundError, match="dfrst evaluate"):
         Card.load(tmp_path / "card.json")
     carded(extraction())[0].save(tmp_path / "a.json")
     carded(extraction(noise=2))[0].save(tmp_path / "b.json")

@@ -5,26 +5,22 @@ import itertools
 import numpy as np
 import pytest
 
-from torchreid_dfrst.evaluation.intervals import Queries, bootstrap, sign_flip
+from torchreid_dfrst.evaluation.intervals import MEASURES, bootstrap, shares, sign_flip
 from torchreid_dfrst.retrieval import evaluate
 
 
-def test_queries_collect_what_the_metrics_are_the_mean_of():
+def test_shares_are_what_the_metrics_are_the_mean_of():
     rng = np.random.default_rng(0)
-    draws, identities = [], []
+    draws = []
     for _ in range(3):
         q, g = rng.integers(0, 12, 30), rng.integers(0, 9, 80)  # some queries have no match
         draws.append(evaluate(rng.random((30, 80)), q, g, np.zeros(30, int), np.ones(80, int)))
-        identities.append(q)
-    queries = Queries.collect(draws, identities)
     assert draws[0].skipped > 0
+    found, last = shares(draws), slice(draws[0].used + draws[1].used, None)
+    assert list(found) == list(MEASURES) == ["mAP", "R1", "R5", "R10", "mINP"]
     for name, of in (("mAP", lambda m: m.mAP), ("mINP", lambda m: m.mINP), ("R5", lambda m: m.rank(5))):
-        mean, deviation = queries.mean(name)
-        assert mean == pytest.approx(np.mean([of(m) for m in draws]))
-        assert deviation == pytest.approx(np.std([of(m) for m in draws], ddof=1))
-        assert deviation > 0
-    at = queries.draw == 2
-    np.testing.assert_array_equal(queries.identity[at], identities[2][queries.row[at]])
+        assert len(found[name]) == sum(m.used for m in draws) and 0 < found[name].mean() < 1
+        assert found[name][last].mean() == pytest.approx(of(draws[2]))
 
 
 def test_the_interval_covers_about_95_percent():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torchreid
 
-from torchreid_dfrst.evaluation.protocols import PROTOCOLS, Protocol, build, draw
+from torchreid_dfrst.evaluation.protocols import PROTOCOLS, Protocol, build, of_dataset
 from torchreid_dfrst.retrieval import Features, distance, normalise
-from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.sightings import Sightings, draw
 
 
 def features(count, seed, vehicles=8, cameras=3, prefix="g"):
@@ -193,7 +193,7 @@ def test_the_trapezoid_is_named_in_the_protocol(pair):
     (precision,) = ranked(build("image-to-image"), query, gallery)
     (trapezoid,) = ranked(build("image-to-image", average_precision="trapezoid"), query, gallery)
     assert precision.mAP != trapezoid.mAP
-    assert build("image-to-image", average_precision="trapezoid").parameters["average_precision"] == "trapezoid"
+    assert "AP as trapezoid area" in build("image-to-image", average_precision="trapezoid").describe()
 
 
 def test_every_protocol_describes_itself():
@@ -228,8 +228,36 @@ def test_images_without_a_track_are_an_error(pair, pooling):
         ranked(build(f"image-to-track-{pooling}"), query, broken)
 
 
-def test_a_track_of_two_vehicles_is_an_error(pair):
+def test_a_track_of_two_vehicles_or_cameras_is_an_error_that_names_them(pair):
     query, gallery = pair
-    broken = Features(gallery.embedding, replace(gallery.sightings, track=np.zeros(120, int)))
-    with pytest.raises(ValueError, match="track 0 of the gallery has more than one identity"):
-        ranked(build("image-to-track-min"), query, broken)
+    one = replace(gallery.sightings, track=np.zeros(120, int))
+    cars, gates = (
+        np.array([f"{word} {k}" for k in column]) for word, column in (("car", one.identity), ("c", one.camera))
+    )
+    for given, column, names in (
+        (one, "identity", "0 and 7"),
+        (replace(one, vehicle_name=cars), "identity", "car 0 and car 7"),
+        (replace(one, identity=one.identity * 0, camera_name=gates), "camera", "c 0 and c 2"),
+    ):
+        with pytest.raises(ValueError, match=f"track 0 of the gallery has more than one {column}, {names}:"):
+            ranked(build("image-to-track-min"), query, Features(gallery.embedding, given))
+
+
+def test_lists_of_one_camera_are_an_error_that_names_it(pair):
+    query, gallery = (
+        Features(
+            part.embedding,
+            replace(part.sightings, camera=np.full(len(part), 4), camera_name=["north gate"] * len(part)),
+        )
+        for part in pair
+    )
+    with pytest.raises(ValueError, match="all images are from camera north gate, so every match is junk"):
+        ranked(build(), query, gallery)
+    ranked(build("veriwild-without-removal"), query, gallery)
+
+
+def test_a_data_set_that_says_its_protocol_is_scored_by_it():
+    assert (
+        of_dataset("vehicleid800") == "vehicleid" and of_dataset("vehicleid", {"reverse": True}) == "vehicleid-reversed"
+    )
+    assert of_dataset("veriwild3000") == "veriwild" and of_dataset("veri776") == of_dataset(None) == "image-to-image"

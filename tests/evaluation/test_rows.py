@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from torchreid_dfrst import evaluation, retrieval, spatiotemporal
+from torchreid_dfrst.evaluation import rows
 from torchreid_dfrst.evaluation.weight import choose_weight
 from torchreid_dfrst.retrieval import Extraction, Features, Parameters, Reranking
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
@@ -213,7 +214,7 @@ def test_the_limit_of_memory_bounds_every_row():
 
 def test_a_limit_of_memory_changes_no_score(extraction, monkeypatch):
     whole = evaluation.score(extraction, {"weight": 0.3}, {"k1": 6, "k2": 3})
-    monkeypatch.setattr(evaluation, "HELD", 0)
+    monkeypatch.setattr(rows, "HELD", 0)
     for limit in (None, 1_000_000):
         blocks = evaluation.score(extraction, {"weight": 0.3}, {"k1": 6, "k2": 3, "memory_limit": limit})
         for row, metrics in whole.metrics.items():
@@ -259,6 +260,11 @@ def test_the_protocol_of_the_data_set_is_the_default(extraction):
     named = Extraction(extraction.query, extraction.gallery, source={"data": "vehicleid"})
     assert evaluation.score(named, {"model": None}, {"k1": 6, "k2": 3}).protocol.name == "vehicleid"
     assert evaluation.score(extraction, {"model": None}, {"k1": 6, "k2": 3}).protocol.name == "image-to-image"
+    own = replace(named, source={"data": "mine", "protocol": "veriwild-without-removal"})
+    without = {"rerank": False}
+    assert evaluation.score(own, {"model": None}, None, without).protocol.name == "veriwild-without-removal"
+    asked = {**without, "protocol": "image-to-image"}
+    assert evaluation.score(own, {"model": None}, None, asked).protocol.name == "image-to-image"
 
 
 def test_tracks_are_ranked_in_all_rows(extraction):
@@ -287,7 +293,7 @@ def test_the_weight_can_be_chosen_on_training_vehicles(extraction):
     expected = choose_weight(model, extraction.train, known, NETWORK)
     assert result.choices["spacetime"]["weight"] == expected.value > 0
     assert f"omega {expected.value:.4g} (chosen by map)" in evaluation.card(result, with_train, "x").table()
-    assert result.choices["spacetime"]["weight_from"] == {**expected.as_json(), "network": None}
+    assert result.choices["spacetime"]["weight_from"] == {**asdict(expected), "network": None}
     assert evaluation.transit_weight(with_train, model, "calibrated")[1]["method"] == "calibrated"
 
 

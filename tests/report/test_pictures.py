@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image
 
 from tools.studies.contamination.pictures import contact_sheet
+from torchreid_dfrst.report import canvas, ranking, spacetime
 from torchreid_dfrst.report.attention import activations, attention_maps
 from torchreid_dfrst.report.canvas import spread, thumbnail
 from torchreid_dfrst.report.ranking import ranked_lists, time_gap
@@ -40,6 +42,53 @@ def test_ranked_lists_refuse_shapes_that_disagree(images, tmp_path):
     sightings = Sightings(np.zeros(4, int), path=images)
     with pytest.raises(ValueError, match="one row each"):
         ranked_lists(tmp_path / "x.png", sightings[:2], sightings, np.zeros((1, 2), int), np.zeros((1, 2)))
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn, by file name, as well as the files."""
+    found = {}
+
+    def write(made, path):
+        found[path.name] = made
+        return canvas.write(made, path)
+
+    for module in (ranking, spacetime):
+        monkeypatch.setattr(module, "write", write)
+    return found
+
+
+def words(figure):
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+def test_ranked_lists_name_cameras_and_vehicles_as_the_users_file_does(images, tmp_path, figures):
+    gates, vans = ["north gate", "c003", "", "bridge"], ["blue van", "blue van", "7b", ""]
+    sightings = Sightings([0, 0, 2, 3], np.arange(4.0), [7, 7, 8, 8], path=images, camera_name=gates, vehicle_name=vans)
+    index, distance = np.array([[1, 2], [3, -1]]), np.array([[0.1, 0.2], [0.3, np.nan]])
+    ranked_lists(tmp_path / "a.png", sightings[[0, 3]], sightings, index, distance)
+    labels = {"1: cam c003, +1 s\n0.100", "2: cam 2, +2 s\n0.200", "1: cam bridge, +0 s\n0.300"}
+    labels |= {"query: vehicle blue van\ncam north gate", "query: vehicle 8\ncam bridge"}
+    assert labels <= {*words(figures["a.png"])}
+
+
+def test_the_picture_of_camera_pairs_has_their_names(tmp_path, figures):
+    pairs = [{"query": "north gate", "gallery": "c003", "queries": 3, "mAP": 60.0, "chance": 10.0}]
+    spacetime.pair_gains({"cameras": ["c003", "north gate", "9"], "pairs": pairs}, tmp_path / "pairs.png")
+    drawn = [word for word in words(figures["pairs.png"]) if word in ("c003", "north gate", "9")]
+    assert list(dict.fromkeys(drawn)) == ["c003", "north gate", "9"] and len(drawn) >= 6, "on both axes"
+    (image,) = figures["pairs.png"].axes[0].images
+    assert image.get_array()[1, 0] == 50 and np.ma.count(image.get_array()) == 1, "row: query, column: gallery"
+
+
+def test_the_line_of_appearance_alone_is_named_where_there_is_one(tmp_path, figures):
+    score = {"mAP": 60.0}
+    result = {key: {"0": score} for key in ("clock skew s", "wrong times", "cameras without training")}
+    result |= {"as it is": score, "shuffled": dict.fromkeys(("times", "cameras", "both"), score)}
+    for extra, names in (({}, ["provid"]), ({"appearance": {"mAP": 40.0}}, ["appearance alone", "provid"])):
+        spacetime.controls({"provid": result | extra}, tmp_path / "controls.png")
+        legend = figures["controls.png"].axes[0].get_legend()
+        assert sorted(text.get_text() for text in legend.get_texts()) == names
 
 
 @pytest.mark.parametrize("seconds, text", [(np.nan, ""), (-12.4, ", -12 s"), (150.0, ", +2.5 min")])

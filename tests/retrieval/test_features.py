@@ -11,7 +11,12 @@ from torchreid_dfrst.sightings import CameraNetwork, Sightings
 def features(count, width=5, seed=0):
     rng = np.random.default_rng(seed)
     sightings = Sightings(
-        np.arange(count) % 2, np.arange(count) * 1.5, np.arange(count), path=[f"{k}.jpg" for k in range(count)]
+        np.arange(count) % 2,
+        np.arange(count) * 1.5,
+        np.arange(count),
+        path=[f"{k}.jpg" for k in range(count)],
+        camera_name=np.array(["north gate", "c003"])[np.arange(count) % 2],
+        vehicle_name=[f"van {k}" for k in range(count)],
     )
     return Features(rng.normal(size=(count, width)).astype(np.float32), sightings)
 
@@ -28,7 +33,7 @@ def same_sightings(a, b):
 
 @pytest.mark.parametrize("full", [True, False])
 def test_what_is_saved_loads_again(tmp_path, full):
-    network = CameraNetwork(np.array([0, 1]), np.array([[0.0, 9.0], [9.0, 0.0]]))
+    network = CameraNetwork(np.array([0, 1]), np.array([[0.0, 9.0], [9.0, 0.0]]), ["north gate", "c003"])
     extra = dict(
         train=features(4).sightings, train_features=features(3, seed=2), network=network, source={"model": "dfrst"}
     )
@@ -42,8 +47,25 @@ def test_what_is_saved_loads_again(tmp_path, full):
         same_sightings(read.train, given.train)
         same(read.train_features, given.train_features)
         assert read.network.fingerprint == network.fingerprint
+        assert read.network.names.tolist() == ["north gate", "c003"]
     else:
         assert read.train is None and read.train_features is None and read.network is None
+
+
+def test_a_file_without_names_of_cameras_and_vehicles_loads(tmp_path):
+    """The first version wrote such files."""
+    network = CameraNetwork(np.array([0, 1]), np.array([[0.0, 9.0], [9.0, 0.0]]), ["north gate", "c003"])
+    given = Extraction(features(2), features(6, seed=1), features(4).sightings, features(3, seed=2), network)
+    given.save(tmp_path / "f.npz")
+    with np.load(tmp_path / "f.npz") as file:
+        columns = {name: file[name] for name in file.files if not name.endswith(("_name", "/names"))}
+    assert len(file.files) - len(columns) == 9
+    np.savez(tmp_path / "old.npz", **columns)
+    read = Extraction.load(tmp_path / "old.npz")
+    np.testing.assert_array_equal(read.gallery.sightings.path, given.gallery.sightings.path)
+    for part in (read.query.sightings, read.gallery.sightings, read.train, read.train_features.sightings):
+        assert (part.camera_name == "").all() and (part.vehicle_name == "").all()
+    assert read.query.sightings.camera_called(1) == read.network.called(1) == "1"
 
 
 def test_rows_with_nan_are_named():
@@ -94,13 +116,13 @@ def test_another_file_is_refused_and_a_pickle_never_runs(tmp_path, monkeypatch, 
     else:
         Extraction(features(2), features(3)).save(path)
         path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match=r"is not a features file.*tools/import_features\.py"):
+    with pytest.raises(ValueError, match=r"is not a features file.*`dfrst extract`.*`dfrst import`"):
         Extraction.load(path)
     assert not (tmp_path / "proof-that-it-ran").exists()
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"tools/extract\.py.*tools/import_features\.py"):
+    with pytest.raises(FileNotFoundError, match=r"`dfrst extract`.*`dfrst import`"):
         Extraction.load(tmp_path / "none.npz")
 
 

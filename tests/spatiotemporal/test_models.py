@@ -1,6 +1,7 @@
 """What holds for every model: blocks, missing times, saving, refusals."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_one_curve_evaluated_alone_is_the_distance(pairwise):
     for i, a in enumerate(row(query.camera)):
         for j, b in enumerate(row(gallery.camera)):
             gap = np.float64(gallery.time_s[j] - query.time_s[i])
-            expected = pairwise.offsets[a, b] + pairwise.curve(pairwise.numbers[a, b], gap)
+            expected = pairwise.law.offsets[a, b] + pairwise.curve(pairwise.law.numbers[a, b], gap)
             assert whole[i, j] == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
 
 
@@ -111,10 +112,9 @@ def test_an_image_without_a_time_gets_the_documented_value(pairwise):
     known = np.setdiff1d(np.arange(len(gallery)), [2, 5])
     np.testing.assert_allclose(part[:, known], whole[:, known], rtol=1e-5, atol=1e-6)
     a, b = pairwise.network.rows(query.camera), pairwise.network.rows(gallery.camera[[2, 5]])
-    np.testing.assert_allclose(part[:, [2, 5]], pairwise.offsets[a[:, None], b] + pairwise.unknown, rtol=1e-6)
-    np.testing.assert_allclose(
-        pairwise.distance(gappy, query)[[2, 5]], (pairwise.offsets + pairwise.unknown)[b][:, a], rtol=1e-6
-    )
+    blind = pairwise.law.offsets + pairwise.law.unknown
+    np.testing.assert_allclose(part[:, [2, 5]], blind[a[:, None], b], rtol=1e-6)
+    np.testing.assert_allclose(pairwise.distance(gappy, query)[[2, 5]], blind[b][:, a], rtol=1e-6)
 
 
 def test_lists_without_any_time_are_refused(model):
@@ -297,3 +297,42 @@ def test_transition_has_two_directions_at_one_instant_where_one_takes_a_second()
     transit = model.transit(images, images)
     there, back = transit.block(slice(0, 2), slice(0, 2))[[0, 1], [1, 0]]
     assert there != back and not transit.symmetric
+
+
+NAMES_OF_CAMERAS = {3: "north gate", 5: "c001", 7: "bridge", 9: "tunnel", 11: "c2", 4: "car park"}
+
+
+def named(sightings):
+    return replace(sightings, camera_name=np.array([NAMES_OF_CAMERAS[c] for c in sightings.camera.tolist()]))
+
+
+def test_messages_name_cameras_as_the_users_file_does(model, tmp_path):
+    """Whether the names came with the road distances or with the sightings."""
+    parked = named(Sightings(np.array([4]), np.array([0.0])))
+    own = road()
+    for network in (own, CameraNetwork(own.cameras, own.distance_m, [NAMES_OF_CAMERAS[c] for c in own.cameras])):
+        fitted = build(model.name).fit(named(traffic(0, 80)), network)
+        for lists in ((parked, traffic(1, 3)), (traffic(1, 3), parked)):
+            with pytest.raises(KeyError) as caught:
+                fitted.distance(*lists)
+            assert "camera car park has no row" in caught.value.args[0]
+            assert "which knows north gate, c001, bridge, tunnel, c2:" in caught.value.args[0]
+    fitted.save(tmp_path / "model.json")
+    again = load(tmp_path / "model.json", network)
+    assert [again.network.called(c) for c in (3, 11)] == ["north gate", "c2"]
+    content = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**content, "cameras": [3, 5, 7, 9, 9]}))
+    with pytest.raises(ValueError) as caught:
+        load(tmp_path / "model.json", network)
+    assert "lists cameras [north gate, c001, bridge, tunnel, tunnel]" in caught.value.args[0]
+    assert "its network has [north gate, c001, bridge, tunnel, c2]" in caught.value.args[0]
+
+
+def test_training_lists_and_roads_that_are_refused_have_names():
+    seen, metres = named(traffic(0)), road()
+    with pytest.raises(KeyError, match="camera car park has no row"):
+        build("provid").fit(Sightings.concatenate([seen, named(Sightings(np.array([4])))]), metres)
+    far = metres.distance_m.copy()
+    far[metres.rows(3), metres.rows(9)] = far[metres.rows(9), metres.rows(3)] = 5e7
+    with pytest.raises(ValueError, match=r"from camera (north gate to tunnel|tunnel to north gate) is 5e"):
+        build("provid").fit(seen, CameraNetwork(metres.cameras, far))

@@ -8,7 +8,7 @@ from worlds import road, traffic
 
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal import build
-from torchreid_dfrst.spatiotemporal.passes import one_per_pass, trips
+from torchreid_dfrst.spatiotemporal.passes import direct_trips, one_per_pass
 
 TRAIN, QUERY, GALLERY, ROAD = traffic(0, 60), traffic(1, 6), traffic(2, 12), road()
 
@@ -50,7 +50,7 @@ def slow_trips(seen):
 
 def test_a_trip_is_no_return():
     seen = one_per_pass(returning())
-    start, end = trips(seen)
+    start, end = direct_trips(seen)
     found = set(zip(start.tolist(), end.tolist(), strict=True))
     assert found == set(slow_trips(seen)) and len(found) == len(start)
     every = sum(seen.time_s[i] < seen.time_s[j] for i, j in same_vehicle(seen))

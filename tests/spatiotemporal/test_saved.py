@@ -7,7 +7,6 @@ import pytest
 from worlds import road, traffic
 
 from torchreid_dfrst.spatiotemporal import MODELS, build, load
-from torchreid_dfrst.spatiotemporal.saved import Expected, check_fitted
 
 NAMES = sorted(MODELS)
 FITTED = {
@@ -177,9 +176,12 @@ def test_a_network_longer_than_what_provid_divides_by(saved, tmp_path):
     assert "a road of the network has 600" in refused_content(content, tmp_path)
 
 
-def test_whole_numbers_do_where_numbers_are_expected():
-    found = check_fitted({"a": 3, "b": [1, 2]}, {"a": Expected(), "b": Expected((2,))})
-    assert isinstance(found["a"], float) and found["b"].dtype == np.float64
+def test_whole_numbers_do_where_numbers_are_expected(saved, tmp_path):
+    content = json.loads(saved["transition"])
+    content["fitted"] |= {"median_s": 60, "mu": np.full((5, 5), 4).tolist()}
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    model = load(tmp_path / "model.json", road())
+    assert isinstance(model.median_s, float) and model.mu.dtype == np.float64 and (model.mu == 4).all()
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -14,8 +14,7 @@ from tools.studies.spacetime.simulated import DIFFICULTY, appearance_map, extrac
 from torchreid_dfrst import retrieval
 from torchreid_dfrst.data.veri776 import read_veri
 from torchreid_dfrst.evaluation import audit
-from torchreid_dfrst.evaluation.holdout import held_out
-from torchreid_dfrst.evaluation.weight import OMEGAS, choose_weight
+from torchreid_dfrst.evaluation.weight import OMEGAS, choose_weight, held_out
 from torchreid_dfrst.report import canvas
 from torchreid_dfrst.spatiotemporal import MODELS, build, fuse, load
 
@@ -141,16 +140,6 @@ def test_a_picture_of_two_grids_of_omega_is_refused(made, tmp_path):
         ValueError, match=r"provid was tried with 27 omegas up to 8\.\d+ beside simulated 65, lognormal"
     ):
         pictures.omegas(table, tmp_path)
-
-
-def test_the_line_of_appearance_alone_is_named_where_there_is_one(tmp_path, monkeypatch):
-    figures, score = drawn(pictures, monkeypatch), {"mAP": 60.0}
-    result = {key: {"0": score} for key in ("clock skew s", "wrong times", "cameras without training")}
-    result |= {"as it is": score, "shuffled": dict.fromkeys(("times", "cameras", "both"), score)}
-    for extra, names in (({}, ["provid"]), ({"appearance": {"mAP": 40.0}}, ["appearance alone", "provid"])):
-        pictures.controls({"provid": result | extra}, tmp_path / "controls.png")
-        legend = figures["controls.png"].axes[0].get_legend()
-        assert sorted(text.get_text() for text in legend.get_texts()) == names
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"mAP": 3}', '{"a": {"mAP": 3}}'])

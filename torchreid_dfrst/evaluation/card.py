@@ -11,7 +11,7 @@ import json
 import platform
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,50 @@ import numpy as np
 
 from torchreid_dfrst import files
 from torchreid_dfrst.checks import numbered
-from torchreid_dfrst.evaluation.intervals import MEASURES, Queries, bootstrap
+from torchreid_dfrst.evaluation.intervals import MEASURES, bootstrap, shares
 from torchreid_dfrst.evaluation.protocols import Protocol
-from torchreid_dfrst.retrieval.features import Extraction
-from torchreid_dfrst.retrieval.metrics import Metrics
+from torchreid_dfrst.retrieval import Extraction, Metrics
+from torchreid_dfrst.retrieval.ranking import Best
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal import GapModel
 from torchreid_dfrst.version import __version__
 
 FORMAT = "torchreid_dfrst card 1"
 SAMPLES = 1000
 NEEDED = ("rows", "intervals", "protocol", "queries", "gallery", "data", "choices", "source")
 UNNAMED = "data without a name"
-_PACKAGES = ("torch", "torchvision", "torchreid", "numpy", "scipy", "faiss-gpu", "faiss-cpu")
+HEADING = "".join(f"{name:>8}" for name in MEASURES)
+PACKAGES = ("torch", "torchvision", "torchreid", "numpy", "scipy", "faiss-gpu", "faiss-cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The rows of one evaluation.
+
+    Args:
+        protocol: what was ranked against what, and what counted.
+        draws: row name (such as ``"+ ST"``) to its metrics, one per draw of the protocol (most draw once).
+        pairs: query and gallery sightings of each draw, as ranked.
+        choices: every option that had a say, JSON types only.
+        neighbours: re-ranked row to what its search of neighbours met, see ``rows.rankings``, one per draw.
+        ranked: the features of the first draw, as ranked.
+        best: row name to the first ``rows.TOP`` images of each query, and its first right one, of the first draw.
+        transit: the fitted space-time model, None where the result is by appearance alone.
+    """
+
+    protocol: Protocol
+    draws: dict[str, list[Metrics]]
+    pairs: list[tuple[Sightings, Sightings]]
+    choices: dict[str, Any]
+    neighbours: dict[str, list[dict[str, Any]]]
+    ranked: Extraction
+    best: dict[str, Best]
+    transit: GapModel | None
+
+    @property
+    def metrics(self) -> dict[str, Metrics]:
+        """Metrics of the first draw by row name."""
+        return {row: draws[0] for row, draws in self.draws.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,16 +101,16 @@ class Card:
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"no result card at {path}: make one with tools/evaluate.py")
+            raise FileNotFoundError(f"no result card at {path}: make one with `dfrst evaluate`")
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{path} is not JSON ({error}): make the card again with tools/evaluate.py") from error
+            raise ValueError(f"{path} is not JSON ({error}): make the card again with `dfrst evaluate`") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"{path} is no result card of the form {FORMAT!r}: make it again with tools/evaluate.py")
+            raise ValueError(f"{path} is no result card of the form {FORMAT!r}: make it again with `dfrst evaluate`")
         lost = [key for key in NEEDED if key not in content]
         if lost:
-            raise ValueError(f"the result card {path} lacks {', '.join(lost)}: make it again with tools/evaluate.py")
+            raise ValueError(f"the result card {path} lacks {', '.join(lost)}: make it again with `dfrst evaluate`")
         if not _beside(path).is_file():
             return cls(content)
         if file_digest(_beside(path)) != content.get("queries_sha256"):
@@ -88,61 +120,65 @@ class Card:
 
     def table(self) -> str:
         """The card for a screen: the rows with their 95 % intervals, then what they were measured on and how."""
-        return table(self.content)
+        content = self.content
+        rows, protocol, queries, data = (content[key] for key in ("rows", "protocol", "queries", "data"))
+        width = max(len("  over draws"), *map(len, rows))
+        lines = [" " * width + HEADING + f"{'mAP, 95 %':>18}{'R1, 95 %':>18}"]
+        for name, values in rows.items():
+            sure = values["interval"]
+            lines.append(f"{name:<{width}}{numbers(values)}{ends(sure['mAP'])}{ends(sure['R1'])}")
+            if "deviation" in values:
+                lines.append(f"{'  over draws':<{width}}{numbers(values['deviation'])}  (standard deviation)")
+        lines += textwrap.wrap(f"{data['name'] or UNNAMED} ({data['fingerprint']}); {protocol['in words']}", 100)
+        skipped = "".join(f"; {count} skipped: {why}" for why, count in queries["why"].items() if count)
+        used = numbered("{count} [query|queries] used", queries["used"])
+        lines.append(f"{used} of {queries['used'] + queries['skipped']:,}{skipped}")
+        lines.append(f"gallery of {content['gallery']:,}; intervals: {content['intervals']}")
+        return "\n".join(lines + textwrap.wrap(_used(content["choices"], content["source"]), 100))
 
 
-def make_card(
-    extraction: Extraction,
-    protocol: Protocol,
-    rows: Mapping[str, Sequence[Metrics]],
-    pairs: Sequence[tuple[Sightings, Sightings]],
-    choices: Mapping[str, Any],
-    command: str,
-    neighbours: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
-) -> Card:
-    """Put together the card of one evaluation.
+def make_card(result: Result, extraction: Extraction, command: str) -> Card:
+    """Every number and every choice of one evaluation.
 
     Args:
+        result: the rows.
         extraction: the features that were scored, and what is known about them.
-        protocol: the protocol.
-        rows: name of a ranking (such as ``"+ ST"``) to its metrics, one per draw.
-        pairs: query and gallery sightings of each draw, as ranked.
-        choices: distance, space-time model with its weight and how that was chosen, re-ranking parameters.
         command: the command line.
-        neighbours: what the search of neighbours behind a ranking met (``evaluation.rankings``), one per draw.
     """
-    queries = {name: Queries.collect(draws, [query.identity for query, _ in pairs]) for name, draws in rows.items()}
-    one = next(iter(queries.values()))
-    path = np.concatenate([_query_names(query)[one.row[one.draw == n]] for n, (query, _) in enumerate(pairs)])
-    columns = {"draw": one.draw, "path": path, "identity": one.identity}
-    for name, found in queries.items():
-        columns.update({f"{name}/{measure}": found.value[measure] for measure in MEASURES})
-    vehicles = numbered("{count} [vehicle|vehicles]", len(np.unique(one.identity)))
+    draws = next(iter(result.draws.values()))
+    used = [np.flatnonzero(metrics.first_match) for metrics in draws]
+    asked = [query for query, _ in result.pairs]
+    columns = {
+        "draw": np.repeat(np.arange(len(used)), [len(rows) for rows in used]),
+        "path": np.concatenate([_query_names(query)[rows] for query, rows in zip(asked, used, strict=True)]),
+        "identity": np.concatenate([query.identity[rows] for query, rows in zip(asked, used, strict=True)]),
+    }
+    scores = {row: shares(found) for row, found in result.draws.items()}
+    vehicles = numbered("{count} [vehicle|vehicles]", len(np.unique(columns["identity"])))
+    train = extraction.train
     content = {
         "format": FORMAT,
-        "rows": {name: _numbers(found) for name, found in queries.items()},
+        "rows": {row: _numbers(found, columns) for row, found in scores.items()},
         "intervals": f"95 %, percentile bootstrap over {vehicles}, {SAMPLES} samples",
-        "protocol": {**protocol.parameters, "in words": protocol.describe()},
-        "queries": _counts(next(iter(rows.values())), pairs),
-        "gallery": len(pairs[0][1]),
+        "protocol": {**asdict(result.protocol), "in words": result.protocol.describe()},
+        "queries": _counts(result),
+        "gallery": len(result.pairs[0][1]),
         "data": {
             "name": extraction.source.get("data"),
-            "fingerprint": fingerprint(_test_data(extraction, protocol), extraction.network),
+            "fingerprint": fingerprint(_test_data(extraction, result.protocol), extraction.network),
             "query": _size(extraction.query.sightings),
             "gallery": _size(extraction.gallery.sightings),
-            "train": None
-            if extraction.train is None
-            else {**_size(extraction.train), "fingerprint": fingerprint([extraction.train])},
+            "train": None if train is None else {**_size(train), "fingerprint": fingerprint([train])},
         },
         "embedding": extraction.query.embedding.shape[1],
-        "choices": dict(choices),
-        "neighbours": {name: _over_draws(met) for name, met in (neighbours or {}).items()},
+        "choices": result.choices,
+        "neighbours": {name: _over_draws(met) for name, met in result.neighbours.items()},
         "source": extraction.source,
         "command": command,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
     }
-    return Card(content, columns)
+    return Card(content, columns | {f"{row}/{name}": v for row, found in scores.items() for name, v in found.items()})
 
 
 def fingerprint(parts: Sequence[Sightings], network: CameraNetwork | None = None) -> str:
@@ -181,7 +217,7 @@ def _query_names(query: Sightings) -> np.ndarray:
 def versions() -> dict[str, str]:
     """Versions of this package, of Python and of what computes, as installed."""
     found = {"torchreid_dfrst": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -194,43 +230,27 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def table(content: Mapping[str, Any]) -> str:
-    """A card's content as text for a screen."""
-    rows, protocol, queries, data = (content[key] for key in ("rows", "protocol", "queries", "data"))
-    width = max(len("  over draws"), *map(len, rows))
-    lines = [" " * width + "".join(f"{name:>8}" for name in MEASURES) + f"{'mAP, 95 %':>18}{'R1, 95 %':>18}"]
-    for name, values in rows.items():
-        lines.append(f"{name:<{width}}" + "".join(f"{values[measure]:8.2f}" for measure in MEASURES))
-        lines[-1] += "".join("  [{:6.2f},{:6.2f}]".format(*values["interval"][measure]) for measure in ("mAP", "R1"))
-        if "deviation" in values:
-            spread = "".join(f"{values['deviation'][measure]:8.2f}" for measure in MEASURES)
-            lines.append(f"{'  over draws':<{width}}{spread}  (standard deviation)")
-    lines += textwrap.wrap(f"{data['name'] or UNNAMED} ({data['fingerprint']}); {protocol['in words']}", 100)
-    skipped = "".join(f"; {count} skipped: {why}" for why, count in queries["why"].items() if count)
-    used = numbered("{count} [query|queries] used", queries["used"])
-    lines.append(f"{used} of {queries['used'] + queries['skipped']:,}{skipped}")
-    lines.append(f"gallery of {content['gallery']:,}; intervals: {content['intervals']}")
-    lines += textwrap.wrap(_used(content["choices"], content["source"]), 100)
-    return "\n".join(lines)
+def numbers(values: Mapping[str, float]) -> str:
+    """The measures of a row below ``HEADING``."""
+    return "".join(f"{values[measure]:8.2f}" for measure in MEASURES)
+
+
+def ends(interval: Sequence[float]) -> str:
+    """An interval beside ``numbers``."""
+    return "  [{:6.2f},{:6.2f}]".format(*interval)
 
 
 def _used(choices: Mapping[str, Any], source: Mapping[str, Any]) -> str:
     """The choices behind the rows in a line: network, space-time model and its weight, re-ranking."""
-    network = source.get("network")
+    network, spacetime, rerank = source.get("network"), choices.get("spacetime"), choices.get("rerank")
     name = network.get("name") if isinstance(network, Mapping) else network
-    parts = [f"network: {name or 'not named'}"]
-    spacetime, rerank = choices.get("spacetime"), choices.get("rerank")
+    parts = [f"network: {name or 'not named'}", "no ST", "no re-ranking"]
     if spacetime:
         origin = spacetime.get("weight_from")
         how = f"chosen by {origin.get('method')}" if isinstance(origin, Mapping) else origin
-        parts.append(f"ST: {spacetime.get('model')}, omega {spacetime.get('weight'):.4g} ({how})")
-    else:
-        parts.append("no ST")
+        parts[1] = f"ST: {spacetime.get('model')}, omega {spacetime.get('weight'):.4g} ({how})"
     if rerank:
-        k1, k2, share = (rerank.get(name) for name in ("k1", "k2", "lambda_value"))
-        parts.append(f"re-ranking: k1 {k1}, k2 {k2}, lambda {share}")
-    else:
-        parts.append("no re-ranking")
+        parts[2] = f"re-ranking: k1 {rerank.get('k1')}, k2 {rerank.get('k2')}, lambda {rerank.get('lambda_value')}"
     return "; ".join(parts)
 
 
@@ -243,40 +263,36 @@ def _test_data(extraction: Extraction, protocol: Protocol) -> list[Sightings]:
     return [replace(everything, camera=np.zeros(len(everything), dtype=np.int64))]
 
 
-def _numbers(found: Queries) -> dict[str, Any]:
-    means = {measure: found.mean(measure) for measure in MEASURES}
+def _numbers(found: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Of each measure, in percent, the mean over draws, its interval and, of several draws, their deviation."""
+    draw = columns["draw"]
+    means = {name: np.bincount(draw, value) / np.bincount(draw) for name, value in found.items()}
+    result: dict[str, Any] = {name: _percent(mean.mean()) for name, mean in means.items()}
     # the same vehicles are drawn for every row and measure, so intervals can be compared with each other
-    ends = {m: bootstrap(found.value[m], found.identity, np.random.default_rng(0), SAMPLES) for m in MEASURES}
-    numbers: dict[str, Any] = {measure: _percent(mean) for measure, (mean, _) in means.items()}
-    numbers["interval"] = {measure: [_percent(low), _percent(high)] for measure, (low, high) in ends.items()}
-    if found.draw.max() > 0:
-        numbers["deviation"] = {measure: _percent(deviation) for measure, (_, deviation) in means.items()}
-    return numbers
+    sure = {n: bootstrap(v, columns["identity"], np.random.default_rng(0), SAMPLES) for n, v in found.items()}
+    result["interval"] = {name: [_percent(low), _percent(high)] for name, (low, high) in sure.items()}
+    if draw.max() > 0:
+        result["deviation"] = {name: _percent(mean.std(ddof=1)) for name, mean in means.items()}
+    return result
 
 
-def _counts(draws: Sequence[Metrics], pairs: Sequence[tuple[Sightings, Sightings]]) -> dict[str, Any]:
-    absent = alone = 0
+def _counts(result: Result) -> dict[str, Any]:
+    """How many queries count, why the others do not, and some of these."""
+    absent = alone = used = 0
     examples: list[str] = []
-    for metrics, (query, gallery) in zip(draws, pairs, strict=True):
+    for metrics, (query, gallery) in zip(next(iter(result.draws.values())), result.pairs, strict=True):
         lost = np.flatnonzero(metrics.first_match == 0)
         here = np.isin(query.identity[lost], gallery.identity)
-        absent, alone = absent + int((~here).sum()), alone + int(here.sum())
+        used, absent, alone = used + metrics.used, absent + int((~here).sum()), alone + int(here.sum())
         examples += [Path(path).name for path in query.path[lost[:3]]]
-    return {
-        "used": sum(metrics.used for metrics in draws),
-        "skipped": absent + alone,
-        "why": {"vehicle not in the gallery": absent, "vehicle seen by the query's own camera only": alone},
-        "examples": examples[:3],
-    }
+    why = {"vehicle not in the gallery": absent, "vehicle seen by the query's own camera only": alone}
+    return {"used": used, "skipped": absent + alone, "why": why, "examples": examples[:3]}
 
 
 def _over_draws(met: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts added up, words side by side."""
     columns = {name: [one[name] for one in met] for name in met[0]}
-    return {
-        name: ", ".join(dict.fromkeys(found)) if isinstance(found[0], str) else sum(found)
-        for name, found in columns.items()
-    }
+    return {n: ", ".join(dict.fromkeys(c)) if isinstance(c[0], str) else sum(c) for n, c in columns.items()}
 
 
 def _size(part: Sightings) -> dict[str, int]:
@@ -284,7 +300,7 @@ def _size(part: Sightings) -> dict[str, int]:
 
 
 def _percent(share: float) -> float:
-    return round(100 * share, 4)
+    return round(100 * float(share), 4)
 
 
 def _beside(path: Path) -> Path:

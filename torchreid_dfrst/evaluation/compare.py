@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.evaluation.card import UNNAMED, Card
+from torchreid_dfrst.evaluation.card import HEADING, UNNAMED, Card, ends, numbers
 from torchreid_dfrst.evaluation.intervals import MEASURES, bootstrap, sign_flip
 
 
@@ -23,21 +23,14 @@ def compare(cards: Mapping[str, Card]) -> dict[str, Any]:
     """
     groups: list[dict[str, Card]] = []
     for label, card in cards.items():
-        for group in groups:
-            if not differences(next(iter(group.values())), card):
-                group[label] = card
-                break
+        fitting = [group for group in groups if not differences(next(iter(group.values())), card)]
+        if fitting:
+            fitting[0][label] = card
         else:
             groups.append({label: card})
-    first_label, first = next(iter(groups[0].items()))
-    return {
-        "groups": [_group(group) for group in groups],
-        "differences": [
-            f"{label} against {first_label}: {difference}"
-            for label, other in (next(iter(group.items())) for group in groups[1:])
-            for difference in differences(first, other)
-        ],
-    }
+    (reference, first), *others = (next(iter(group.items())) for group in groups)
+    found = [f"{label} against {reference}: {why}" for label, card in others for why in differences(first, card)]
+    return {"groups": [_group(group) for group in groups], "differences": found}
 
 
 def differences(a: Card, b: Card) -> list[str]:
@@ -76,16 +69,11 @@ def paired(a: Card | Sequence[Card], row_a: str, b: Card | Sequence[Card], row_b
     if any(column not in card.queries for cards, column in sides for card in cards):
         return None
     one, other = (_by_query(cards, column) for cards, column in sides)
-    identity = {
-        key: name
-        for card in sides[0][0]
-        for key, name in zip(_keys(card), card.queries["identity"].tolist(), strict=True)
-    }
     both = [key for key in one if key in other]
     if not both:
         return None
-    difference = np.array([one[key] - other[key] for key in both])
-    vehicle = np.array([identity[key] for key in both])
+    vehicle = np.array([one[key][0] for key in both])
+    difference = np.array([one[key][1] - other[key][1] for key in both])
     low, high = bootstrap(difference, vehicle, np.random.default_rng(0))
     return {
         "difference": round(100 * float(difference.mean()), 4),
@@ -101,19 +89,13 @@ def text(result: Mapping[str, Any], cards: Mapping[str, Card]) -> str:
     lines = []
     for number, group in enumerate(result["groups"], start=1):
         content = cards[group["cards"][0]].content
-        data = content["data"]
-        lines.append(
-            f"group {number}: {data['name'] or UNNAMED} ({data['fingerprint']}); {content['protocol']['in words']}"
-        )
+        data, protocol = content["data"], content["protocol"]["in words"]
+        lines.append(f"group {number}: {data['name'] or UNNAMED} ({data['fingerprint']}); {protocol}")
         width = max(len(f"{entry['card']}: {entry['row']}") for entry in group["ranking"])
-        lines.append(" " * width + "".join(f"{name:>8}" for name in MEASURES) + f"{'mAP, 95 %':>18}")
+        lines.append(" " * width + HEADING + f"{'mAP, 95 %':>18}")
         for entry in group["ranking"]:
-            numbers = "".join(f"{entry[measure]:8.2f}" for measure in MEASURES)
-            ends = "  [{:6.2f},{:6.2f}]".format(*entry["interval"])
-            lines.append(f"{entry['card'] + ': ' + entry['row']:<{width}}{numbers}{ends}")
-        for test in group["tests"]:
-            lines.append(_sentence(test))
-        lines.append("")
+            lines.append(f"{entry['card'] + ': ' + entry['row']:<{width}}{numbers(entry)}{ends(entry['interval'])}")
+        lines += [*map(_sentence, group["tests"]), ""]
     if result["differences"]:
         lines.append("NOT COMPARABLE: the groups measured different things and are not ranked against each other.")
         lines += [f"  {difference}" for difference in result["differences"]]
@@ -139,17 +121,14 @@ def _group(group: Mapping[str, Card]) -> dict[str, Any]:
     return {"cards": list(group), "ranking": sorted(ranking, key=lambda entry: -entry["mAP"]), "tests": tests}
 
 
-def _by_query(cards: Sequence[Card], column: str) -> dict[tuple[int, str], float]:
-    """Each query's mean over the cards that used it."""
-    found: dict[tuple[int, str], list[float]] = {}
+def _by_query(cards: Sequence[Card], column: str) -> dict[tuple[int, str], tuple[int, float]]:
+    """Draw and name of each query to its vehicle and its mean over the cards that used it."""
+    found: dict[tuple[int, str], tuple[int, list[float]]] = {}
     for card in cards:
-        for key, value in zip(_keys(card), card.queries[column].tolist(), strict=True):
-            found.setdefault(key, []).append(value)
-    return {key: sum(values) / len(values) for key, values in found.items()}
-
-
-def _keys(card: Card) -> list[tuple[int, str]]:
-    return list(zip(card.queries["draw"].tolist(), card.queries["path"].tolist(), strict=True))
+        columns = (card.queries[name].tolist() for name in ("draw", "path", "identity", column))
+        for draw, path, vehicle, value in zip(*columns, strict=True):
+            found.setdefault((draw, path), (vehicle, []))[1].append(value)
+    return {key: (vehicle, sum(values) / len(values)) for key, (vehicle, values) in found.items()}
 
 
 def _sentence(entry: Mapping[str, Any]) -> str:

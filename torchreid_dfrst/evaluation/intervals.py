@@ -1,57 +1,35 @@
-"""How sure a result is: bootstrap intervals over vehicles, and a paired test over queries."""
+"""What is measured, and how sure it is: bootstrap intervals over vehicles, and a paired test over queries."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from torchreid_dfrst.retrieval.metrics import Metrics
-from torchreid_dfrst.retrieval.neighbors import blocks
+from torchreid_dfrst.retrieval import Metrics
 
-RANKS = (1, 5, 10)
-MEASURES = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
+CELLS = 1 << 22  # random signs that are held at once
 
 
-@dataclass(frozen=True, eq=False)
-class Queries:
-    """What each used query of each draw scored.
+def _within(rank: int) -> Callable[[Metrics], np.ndarray]:
+    return lambda metrics: metrics.first_match <= rank
 
-    Args:
-        draw: ``(N,)`` number of the draw.
-        row: ``(N,)`` row of the query in its draw.
-        identity: ``(N,)`` vehicle.
-        value: measure name (see ``MEASURES``) to ``(N,)`` float64 in [0, 1].
-    """
 
-    draw: np.ndarray
-    row: np.ndarray
-    identity: np.ndarray
-    value: dict[str, np.ndarray]
+MEASURES: dict[str, Callable[[Metrics], np.ndarray]] = {
+    "mAP": lambda metrics: metrics.average_precision,
+    **{f"R{rank}": _within(rank) for rank in (1, 5, 10)},
+    "mINP": lambda metrics: metrics.inverse_penalty,
+}
+"""Measures of a card, in its order: name to ``(Q,)`` shares of the queries, whose mean over the used ones it is."""
 
-    @classmethod
-    def collect(cls, draws: Sequence[Metrics], identities: Sequence[np.ndarray]) -> Queries:
-        """Join the used queries of all draws; ``identities`` are the query identities of each."""
-        row = [np.flatnonzero(metrics.first_match) for metrics in draws]
-        used = list(zip(draws, row, strict=True))
-        first = np.concatenate([metrics.first_match[rows] for metrics, rows in used])
-        return cls(
-            draw=np.repeat(np.arange(len(draws)), [len(rows) for rows in row]),
-            row=np.concatenate(row),
-            identity=np.concatenate([np.asarray(i)[rows] for i, rows in zip(identities, row, strict=True)]),
-            value={
-                "mAP": np.concatenate([metrics.average_precision[rows] for metrics, rows in used]),
-                **{f"R{rank}": (first <= rank).astype(np.float64) for rank in RANKS},
-                "mINP": np.concatenate([metrics.inverse_penalty[rows] for metrics, rows in used]),
-            },
-        )
 
-    def mean(self, measure: str) -> tuple[float, float]:
-        """Mean over draws of the mean over queries, and the standard deviation over draws (0 for one draw)."""
-        count = np.bincount(self.draw)
-        means = np.bincount(self.draw, self.value[measure]) / count
-        return float(means.mean()), float(means.std(ddof=1)) if len(means) > 1 else 0.0
+def shares(draws: Sequence[Metrics]) -> dict[str, np.ndarray]:
+    """Measure name to what each used query scored, one draw after the other: ``(N,)`` float64 in [0, 1]."""
+    used = [metrics.first_match > 0 for metrics in draws]
+    return {
+        name: np.concatenate([of(m)[rows] for m, rows in zip(draws, used, strict=True)]).astype(np.float64)
+        for name, of in MEASURES.items()
+    }
 
 
 def bootstrap(
@@ -74,10 +52,9 @@ def bootstrap(
     Raises:
         ValueError: no query, or lengths that differ.
     """
-    total, count = _by_vehicle(value, identity)
+    total, count = _by_group(value, identity)
     times = rng.multinomial(len(total), np.full(len(total), 1 / len(total)), size=samples)
-    means = (times @ total) / (times @ count)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile((times @ total) / (times @ count), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -93,17 +70,19 @@ def sign_flip(difference: np.ndarray, group: np.ndarray, rng: np.random.Generato
     Raises:
         ValueError: no query, or lengths that differ.
     """
-    total, _ = _by_vehicle(difference, group)
+    total, _ = _by_group(difference, group)
     # rounding must not make an equal sum count as smaller
     threshold, extreme = abs(total.sum()) - 1e-9, 1
-    for part in blocks(samples, len(total)):
-        signs = rng.choice(np.array([-1.0, 1.0]), size=(part.stop - part.start, len(total)))
+    step = max(1, CELLS // len(total))
+    for start in range(0, samples, step):
+        signs = rng.choice(np.array([-1.0, 1.0]), size=(min(step, samples - start), len(total)))
         extreme += int(np.count_nonzero(np.abs(signs @ total) >= threshold))
     return extreme / (1 + samples)
 
 
-def _by_vehicle(value: np.ndarray, identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if not len(value) or len(value) != len(identity):
-        raise ValueError(f"{len(value)} values of {len(identity)} queries: one of each, and at least one, is needed")
-    group = np.unique(identity, return_inverse=True)[1]
-    return np.bincount(group, value), np.bincount(group)
+def _by_group(value: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and number of the values of each group."""
+    if not len(value) or len(value) != len(group):
+        raise ValueError(f"{len(value)} values of {len(group)} queries: one of each, and at least one, is needed")
+    label = np.unique(group, return_inverse=True)[1]
+    return np.bincount(label, value), np.bincount(label)

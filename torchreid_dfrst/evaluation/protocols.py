@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from torchreid_dfrst.checks import nearest
-from torchreid_dfrst.retrieval.embeddings import normalise
-from torchreid_dfrst.retrieval.features import Features
-from torchreid_dfrst.retrieval.metrics import PRECISION, TRAPEZOID, Metrics, evaluate
+from torchreid_dfrst.retrieval import Features, Metrics, evaluate, normalise
+from torchreid_dfrst.retrieval.metrics import PRECISION, TRAPEZOID
 from torchreid_dfrst.sightings import UNKNOWN, Sightings, draw
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to evaluate. Two results compare only if every field is the same.
+    """One way to evaluate. Two results compare only if every field but the name is the same.
 
     Args:
         name: a key of ``PROTOCOLS``.
@@ -60,11 +59,6 @@ class Protocol:
                 "one_image is drawn, and a seed of 0 or more"
             )
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Every choice, JSON types only: equal for comparable results."""
-        return asdict(self)
-
     def describe(self) -> str:
         """The protocol in words."""
         ranked = {
@@ -103,12 +97,7 @@ class Protocol:
             yield (others, one) if self.one_image == "gallery" else (one, others)
 
     def score(
-        self,
-        distance: np.ndarray | Iterable[np.ndarray],
-        query: Sightings,
-        gallery: Sightings,
-        *,
-        max_rank: int = 50,
+        self, distance: np.ndarray | Iterable[np.ndarray], query: Sightings, gallery: Sightings, max_rank: int = 50
     ) -> Metrics:
         """Metrics of one ranking.
 
@@ -126,18 +115,16 @@ class Protocol:
             gallery = gallery[order][start]
             blocks = [distance] if isinstance(distance, np.ndarray) else distance
             distance = (np.minimum.reduceat(np.asarray(block)[:, order], start, axis=1) for block in blocks)
-        query_camera, gallery_camera = query.camera, gallery.camera
+        cameras = query.camera, gallery.camera
         if not self.junk:
-            query_camera, gallery_camera = np.zeros_like(query_camera), np.ones_like(gallery_camera)
-        return evaluate(
-            distance,
-            query.identity,
-            gallery.identity,
-            query_camera,
-            gallery_camera,
-            max_rank=max_rank,
-            average_precision=self.average_precision,
-        )
+            cameras = np.zeros_like(query.camera), np.ones_like(gallery.camera)
+        elif len(only := np.union1d(*cameras)) == 1:
+            raise ValueError(
+                f"all images are from camera {gallery.camera_called(only[0])}, so every match is junk (same identity, "
+                "same camera): cross-camera evaluation needs two cameras"
+            )
+        labels = query.identity, gallery.identity, *cameras
+        return evaluate(distance, *labels, max_rank=max_rank, average_precision=self.average_precision)
 
 
 PROTOCOLS = {
@@ -169,10 +156,7 @@ def of_dataset(name: str | None, options: Mapping[str, Any] | None = None) -> st
 
 
 def build(
-    protocol: str = "image-to-image",
-    average_precision: str = PRECISION,
-    draws: int | None = None,
-    seed: int = 0,
+    protocol: str = "image-to-image", average_precision: str = PRECISION, draws: int | None = None, seed: int = 0
 ) -> Protocol:
     """A protocol by name.
 
@@ -189,12 +173,8 @@ def build(
     if protocol not in PROTOCOLS:
         raise KeyError(f"no protocol {protocol!r}{nearest(str(protocol), PROTOCOLS)}")
     chosen = PROTOCOLS[protocol]
-    return replace(
-        chosen,
-        average_precision=average_precision,
-        draws=chosen.draws if draws is None else draws,
-        seed=seed,
-    )
+    draws = chosen.draws if draws is None else draws
+    return replace(chosen, average_precision=average_precision, draws=draws, seed=seed)
 
 
 def _at_camera(features: Features, camera: int) -> Features:
@@ -212,12 +192,15 @@ def _track_starts(gallery: Sightings) -> tuple[np.ndarray, np.ndarray]:
         )
     order = np.argsort(gallery.track, kind="stable")
     start = np.unique(gallery.track[order], return_index=True)[1]
-    for column in ("identity", "camera"):
+    for column, called in (("identity", gallery.vehicle_called), ("camera", gallery.camera_called)):
         values = getattr(gallery, column)[order]
-        mixed = np.flatnonzero(np.minimum.reduceat(values, start) != np.maximum.reduceat(values, start))
-        if len(mixed):
-            track = gallery.track[order][start[mixed[0]]]
-            raise ValueError(f"track {track} of the gallery has more than one {column}: a track is one passage of one")
+        ends = np.minimum.reduceat(values, start), np.maximum.reduceat(values, start)
+        for mixed in np.flatnonzero(ends[0] != ends[1])[:1]:
+            one, other = (called(end[mixed]) for end in ends)
+            raise ValueError(
+                f"track {gallery.track[order][start[mixed]]} of the gallery has more than one {column}, {one} and "
+                f"{other}: a track is one passage of one vehicle by one camera"
+            )
     return order, start
 
 

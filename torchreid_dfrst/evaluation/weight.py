@@ -1,26 +1,66 @@
-"""How much transit counts beside appearance, chosen on training vehicles that were held out."""
+"""How much transit counts beside appearance, chosen on training vehicles that play query and gallery."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from torchreid_dfrst import retrieval
-from torchreid_dfrst.evaluation.holdout import SEED, Fold, held_out
-from torchreid_dfrst.retrieval.features import Features
-from torchreid_dfrst.retrieval.metrics import evaluate
+from torchreid_dfrst.retrieval import Features, evaluate
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.fusion import fuse
-from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal import GapModel, fuse
 
+SEED = 776
 # around the paper's 0.2, each 2^(1/3) of the one before
 OMEGAS = (0.0, *(0.2 * 2 ** (np.arange(-9, 18) / 3)).round(4).tolist())
 METHODS = ("map", "calibrated")
 SAMPLES = 100_000
 QUERIES, GALLERY = 1000, 200
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Rows of a training list.
+
+    Args:
+        fit: ``(F,)`` int64 rows to learn from, none of a vehicle that is asked for.
+        query: ``(Q,)`` int64 rows, one image of each vehicle asked for and camera.
+        gallery: ``(G,)`` int64 rows, those of ``query`` among them.
+    """
+
+    fit: np.ndarray
+    query: np.ndarray
+    gallery: np.ndarray
+
+
+def held_out(sightings: Sightings, folds: int = 3, most: int = 200, parts: int = 1, seed: int = SEED) -> Iterator[Fold]:
+    """Folds over vehicles, each built as VeRi-776 builds its test.
+
+    Args:
+        sightings: training images; those without an identity are in no fold.
+        folds: number of disjoint groups of vehicles; the images of a group are a gallery.
+        most: most vehicles in one gallery; the others of its group are only learned from.
+        parts: how many times each gallery is yielded, each time asked for another part of its vehicles. Only the
+            vehicles asked for are left out of ``fit``: with more parts it comes closer to all of ``sightings``.
+        seed: decides the groups and the query images.
+
+    Raises:
+        ValueError: fewer than two vehicles for each fold.
+    """
+    vehicles = np.unique(sightings.identity[sightings.identity != UNKNOWN])
+    if len(vehicles) < 2 * folds:
+        raise ValueError(f"{len(vehicles)} training vehicles are too few for {folds} folds: {2 * folds} needed")
+    generator = np.random.default_rng(seed)
+    for group in np.array_split(generator.permutation(vehicles), folds):
+        gallery = np.flatnonzero(np.isin(sightings.identity, group[:most]))
+        shuffled = generator.permutation(gallery)
+        key = np.stack([sightings.identity[shuffled], sightings.camera[shuffled]])
+        query = shuffled[np.unique(key, axis=1, return_index=True)[1]]
+        for asked in np.array_split(group[:most], min(parts, len(group[:most]))):
+            out = np.isin(sightings.identity, asked)
+            yield Fold(np.flatnonzero(~out), query[out[query]], gallery)
 
 
 @dataclass(frozen=True)
@@ -45,10 +85,6 @@ class Weight:
     seed: int
     curve: dict[str, float]
     evidence: dict[str, float]
-
-    def as_json(self) -> dict[str, Any]:
-        """For the result card."""
-        return asdict(self)
 
 
 def choose_weight(
@@ -85,16 +121,16 @@ def choose_weight(
     """
     if method not in METHODS:
         raise KeyError(f"no method {method!r} to choose a weight, there are {', '.join(METHODS)}")
-    scores, used, pairs, vehicles, fits = [], [], [], 0, 0
+    scores, used, pairs, vehicles = [], [], [], []
     for fold in _folds(features.sightings, folds, seed):
         asked = np.unique(features.sightings.identity[fold.query])
-        vehicles, fits = vehicles + len(asked), fits + 1
+        vehicles.append(len(asked))
         # every n-th query: enough to compare weights with each other
         query, gallery = features[fold.query[:: -(-len(fold.query) // QUERIES)]], features[fold.gallery]
         copy = type(model)(**model.options).fit(train[~np.isin(train.identity, asked)], network)
         appearance = retrieval.distance(*(retrieval.normalise(x.embedding) for x in (query, gallery)))
-        transit = copy.distance(query.sightings, gallery.sightings)
         q, g = query.sightings, gallery.sightings
+        transit = copy.distance(q, g)
         if method == "map":
             labels = q.identity, g.identity, q.camera, g.camera
             found = [evaluate(fuse(appearance, transit, omega), *labels) for omega in OMEGAS]
@@ -102,16 +138,15 @@ def choose_weight(
             used.append(found[0].used)
         else:
             across = q.camera[:, None] != g.camera
-            same = (q.identity[:, None] == g.identity)[across]
-            pairs.append((appearance[across], transit[across], same))
+            pairs.append((appearance[across], transit[across], (q.identity[:, None] == g.identity)[across]))
+    asked_for = method, len(vehicles), sum(vehicles), seed
     if method == "calibrated":
         appearance, transit, same = (np.concatenate(column) for column in zip(*pairs, strict=True))
         bias, a, t = _logistic(appearance, transit, same, seed)
-        evidence = {"bias": bias, "appearance": a, "transit": t}
-        return Weight(max(t, 0.0) / max(a, 1e-6), method, fits, vehicles, seed, {}, evidence)
+        return Weight(max(t, 0.0) / max(a, 1e-6), *asked_for, {}, {"bias": bias, "appearance": a, "transit": t})
     mean = 100 * np.average(scores, axis=0, weights=used)
     curve = {str(omega): round(float(value), 3) for omega, value in zip(OMEGAS, mean, strict=True)}
-    return Weight(_peak(OMEGAS, mean), method, fits, vehicles, seed, curve, {})
+    return Weight(_peak(OMEGAS, mean), *asked_for, curve, {})
 
 
 def _folds(sightings: Sightings, folds: int, seed: int) -> Iterator[Fold]:

@@ -41,20 +41,29 @@ def ranked_lists(
     drawn = figure(1.15 * (columns + 1), 1.5 * count + 0.4)
     grid = drawn.subplots(count, columns + 1, squeeze=False)
     for row in range(count):
-        _cell(grid[row, 0], query.path[row], BLUE, f"query: vehicle {query.identity[row]}\ncam {query.camera[row]}")
+        _cell(grid[row, 0], query.path[row], BLUE, f"query: vehicle {vehicle(query, row)}\ncam {camera(query, row)}")
         if rows:
             grid[row, 0].set_ylabel(rows[row], fontsize=8)
-        for rank in range(columns):
-            place = index[row, rank]
+        for rank, place in enumerate(index[row].tolist(), start=1):
             if place < 0:
-                grid[row, rank + 1].set_axis_off()
+                grid[row, rank].set_axis_off()
                 continue
             right = gallery.identity[place] == query.identity[row]
-            gap = gallery.time_s[place] - query.time_s[row]
-            label = f"{rank + 1}: cam {gallery.camera[place]}{time_gap(gap)}\n{distance[row, rank]:.3f}"
-            _cell(grid[row, rank + 1], gallery.path[place], GREEN if right else RED, label)
+            gap = time_gap(gallery.time_s[place] - query.time_s[row])
+            label = f"{rank}: cam {camera(gallery, place)}{gap}\n{distance[row, rank - 1]:.3f}"
+            _cell(grid[row, rank], gallery.path[place], GREEN if right else RED, label)
     drawn.suptitle(title, fontsize=9)
     return write(drawn, path)
+
+
+def camera(part: Sightings, row: int) -> str:
+    """What the user's file calls the camera of a row."""
+    return part[[row]].camera_called(part.camera[row])
+
+
+def vehicle(part: Sightings, row: int) -> str:
+    """What the user's file calls the vehicle of a row."""
+    return part[[row]].vehicle_called(part.identity[row])
 
 
 def time_gap(seconds: float) -> str:

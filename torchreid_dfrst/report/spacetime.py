@@ -1,4 +1,4 @@
-"""Pictures of space and time: fitted laws over their data, omega, the logistic, the controls."""
+"""Pictures of an audit of space and time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from torchreid_dfrst.report.canvas import write
-
-WIDE, SQUARE = (9.0, 3.6), (6.5, 5.6)
-DATA, LAW = "#b8c4d0", "#c0392b"
 
 
 def controls(results: dict[str, dict[str, Any]], path: str | Path) -> None:
@@ -58,17 +55,17 @@ def reliability(results: dict[str, dict[str, Any]], path: str | Path) -> None:
     write(figure, path)
 
 
-def pair_gains(result: dict[str, Any], cameras: np.ndarray, path: str | Path) -> None:
+def pair_gains(result: dict[str, Any], path: str | Path) -> None:
     """How much better than chance each ordered camera pair is ranked, mAP in points."""
-    place = {int(c): k for k, c in enumerate(cameras)}
-    grid = np.full((len(cameras), len(cameras)), np.nan)
+    names = result["cameras"]
+    grid = np.full((len(names), len(names)), np.nan)
     for pair in result["pairs"]:
-        grid[place[pair["query"]], place[pair["gallery"]]] = pair["mAP"] - pair["chance"]
-    figure = Figure(SQUARE, layout="constrained")
+        grid[names.index(pair["query"]), names.index(pair["gallery"])] = pair["mAP"] - pair["chance"]
+    figure = Figure((6.5, 5.6), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(grid, cmap="viridis", vmin=0)
-    axes.set_xticks(range(len(cameras)), cameras.astype(str), fontsize=7)
-    axes.set_yticks(range(len(cameras)), cameras.astype(str), fontsize=7)
+    axes.set_xticks(range(len(names)), names, fontsize=7, rotation=90)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set(xlabel="gallery camera, in the order of the distance matrix", ylabel="query camera")
     figure.colorbar(image, label="mAP above chance, points")
     write(figure, path)

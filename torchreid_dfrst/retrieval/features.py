@@ -18,6 +18,8 @@ from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 FORMAT = "torchreid_dfrst features 1"
+TABLES: dict[str, type[Any]] = {"train": Sightings, "network": CameraNetwork}
+NAMES = ("camera_name", "vehicle_name", "names")
 # what NumPy and zipfile raise on damaged files, one byte changed at a time
 DAMAGED = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, RuntimeError, OverflowError, MemoryError,
@@ -111,12 +113,10 @@ class Extraction:
         for name in ("query", "gallery", "train_features"):
             part = getattr(self, name)
             if part is not None:
-                columns[f"{name}/embedding"] = part.embedding
-                columns.update(_columns(name, part.sightings))
-        if self.train is not None:
-            columns.update(_columns("train", self.train))
-        if self.network is not None:
-            columns.update({f"network/{f.name}": getattr(self.network, f.name) for f in fields(CameraNetwork)})
+                columns |= {f"{name}/embedding": part.embedding, **_columns(name, part.sightings)}
+        for name in ("train", "network"):
+            if getattr(self, name) is not None:
+                columns |= _columns(name, getattr(self, name))
         size = sum(column.nbytes for column in columns.values())
         files.write({Path(path): lambda file: np.savez(file, **columns)}, size=size)  # type: ignore[arg-type]
 
@@ -136,8 +136,8 @@ class Extraction:
         """
         if not Path(path).is_file():
             raise FileNotFoundError(
-                f"no features at {path}: make them with tools/extract.py, or from embeddings of another toolbox with "
-                "tools/import_features.py"
+                f"no features at {path}: make them with `dfrst extract`, or from embeddings of another toolbox with "
+                "`dfrst import`"
             )
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -148,35 +148,28 @@ class Extraction:
             source = json.loads(str(columns["source"]))
         except DAMAGED as error:
             raise ValueError(
-                f"{path} is not a features file of this package ({error}): make it with tools/extract.py, or from "
-                "embeddings of another toolbox with tools/import_features.py"
+                f"{path} is not a features file of this package ({error}): make it with `dfrst extract`, or from "
+                "embeddings of another toolbox with `dfrst import`"
             ) from error
+        there = {name.partition("/")[0] for name in columns}
         try:
-            return cls(
-                query=Features(columns["query/embedding"], _sightings("query", columns)),
-                gallery=Features(columns["gallery/embedding"], _sightings("gallery", columns)),
-                train=_sightings("train", columns) if "train/camera" in columns else None,
-                train_features=Features(columns["train_features/embedding"], _sightings("train_features", columns))
-                if "train_features/camera" in columns
-                else None,
-                network=CameraNetwork(
-                    columns["network/cameras"], columns["network/distance_m"], columns.get("network/names")
-                )
-                if "network/cameras" in columns
-                else None,
-                source=source,
-            )
+            parts: dict[str, Any] = {
+                name: Features(columns[f"{name}/embedding"], _table(Sightings, name, columns))
+                for name in ("query", "gallery", *({"train_features"} & there))
+            }
+            parts |= {name: _table(kind, name, columns) for name, kind in TABLES.items() if name in there}
+            return cls(**parts, source=source)
         except KeyError as error:
-            raise ValueError(f"{path} lacks the array {error}: make it again with tools/extract.py") from error
+            raise ValueError(f"{path} lacks the array {error}: make it again with `dfrst extract`") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
 
-def _columns(name: str, sightings: Sightings) -> dict[str, np.ndarray]:
-    return {f"{name}/{column.name}": getattr(sightings, column.name) for column in fields(Sightings)}
+def _columns(name: str, table: Sightings | CameraNetwork) -> dict[str, np.ndarray]:
+    return {f"{name}/{column.name}": getattr(table, column.name) for column in fields(table)}
 
 
-def _sightings(name: str, columns: dict[str, np.ndarray]) -> Sightings:
-    # files of the first form have no names of cameras and vehicles
-    wanted = [f.name for f in fields(Sightings) if not f.name.endswith("_name") or f"{name}/{f.name}" in columns]
-    return Sightings(**{column: columns[f"{name}/{column}"] for column in wanted})
+def _table(kind: type[Any], name: str, columns: dict[str, np.ndarray]) -> Any:
+    keys = {column.name: f"{name}/{column.name}" for column in fields(kind)}
+    # files of earlier versions have no names of cameras and vehicles
+    return kind(**{column: columns[key] for column, key in keys.items() if column not in NAMES or key in columns})

@@ -15,13 +15,11 @@ import numpy as np
 from torchreid_dfrst.checks import check, expected_types, nearest
 from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork
-from torchreid_dfrst.spatiotemporal.fusion import fuse
 from torchreid_dfrst.spatiotemporal.histogram import Histogram
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal
-from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.model import AGAIN, GapModel, fuse, read
 from torchreid_dfrst.spatiotemporal.provid import Provid
-from torchreid_dfrst.spatiotemporal.saved import AGAIN, read
 from torchreid_dfrst.spatiotemporal.transition import Transition
 
 MODELS: dict[str, type[GapModel]] = {m.name: m for m in (LogNormal, Provid, Transition, Histogram, Likelihood)}
@@ -42,12 +40,10 @@ def build(name: str, **options: Any) -> GapModel:
     """
     if name not in MODELS:
         raise KeyError(f"no space-time model {name!r}{nearest(name, MODELS)}")
-    known = list(MODELS[name]().options)
-    for option in options:
-        if option not in known:
-            raise KeyError(f"{name} has no option {option!r}{nearest(option, known)}")
     expected = expected_types(MODELS[name])
     for option, value in options.items():
+        if option not in expected:
+            raise KeyError(f"{name} has no option {option!r}{nearest(option, expected)}")
         check(f"option {option} of {name}", value, expected[option])
     return MODELS[name](**options)
 
@@ -61,8 +57,9 @@ def load(path: str | Path, network: CameraNetwork) -> GapModel:
         KeyError: a model or option this version does not have.
     """
     content = read(path, network)
-    # what was fitted is in the order of its own network, and a fingerprint does not see the order of rows
-    own = CameraNetwork(np.array(content["cameras"]), network.between(content["cameras"], content["cameras"]))
+    # what was learned is in the order of its own network, and a fingerprint does not see the order of rows
+    rows = network.rows(content["cameras"])
+    own = CameraNetwork(network.cameras[rows], network.distance_m[np.ix_(rows, rows)], network.names[rows])
     try:
         model = build(content["model"], **content["options"])
         if lacking := set(model.options) - set(content["options"]):

@@ -1,10 +1,17 @@
-"""A signed logarithmic axis for time gaps: fine near zero, coarse far away, past and future apart."""
+"""Time gaps on a signed logarithmic axis (fine near zero, coarse far away), and log-probabilities as distances."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+
+NATS = 10.0  # one unit of distance, so that omega has the same meaning for every model that speaks in logarithms
+
+
+def distance_of(evidence: np.ndarray, top: float, bottom: float) -> np.ndarray:
+    """``(top - evidence) / 10`` with the evidence, in nats, cut to ``[bottom, top]``; 0 means entirely plausible."""
+    return (top - np.clip(evidence, bottom, top)) / NATS
 
 
 @dataclass(frozen=True)
@@ -42,20 +49,21 @@ class LogAxis:
         unit = np.arange(self.bins) / (self.bins - 1) * 2 - 1
         return np.copysign(np.expm1(np.abs(unit) * np.log1p(self.reach_s / self.scale_s)) * self.scale_s, unit)
 
-    def between(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The point below each place (int64, at most ``bins - 2``) and the fraction of the way to the next one."""
-        low = np.minimum(position.astype(np.int64), self.bins - 2)
-        return low, position - low
-
     def count(self, group: np.ndarray, gap_s: np.ndarray, groups: int) -> np.ndarray:
         """``(groups, bins)``: each gap shared between its two neighbouring points, added up for each group."""
-        low, part = self.between(self.position(gap_s))
+        low, part = self._between(gap_s)
         place, size = group * self.bins + low, groups * self.bins
         return (np.bincount(place, 1 - part, size) + np.bincount(place + 1, part, size)).reshape(groups, self.bins)
 
+    def interpolate(self, table: np.ndarray, row: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
+        """``table[row]``, one value for each point of the axis, at a gap in between; elementwise, arrays broadcast."""
+        low, part = self._between(gap_s)
+        place, flat = row * table.shape[1] + low, table.reshape(-1)
+        below = flat.take(place)
+        return below + (flat.take(place + 1) - below) * part
 
-def interpolate(table: np.ndarray, row: np.ndarray, low: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """``table[row, low] * (1 - part) + table[row, low + 1] * part``, elementwise on arrays that broadcast."""
-    place, flat = row * table.shape[1] + low, table.reshape(-1)
-    below = flat.take(place)
-    return below + (flat.take(place + 1) - below) * part
+    def _between(self, gap_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The point below each gap (at most ``bins - 2``) and the fraction of the way to the next one."""
+        position = self.position(gap_s)
+        low = np.minimum(position.astype(np.int64), self.bins - 2)
+        return low, position - low

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.evidence import NATS, distance_of
-from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.axis import NATS, distance_of
+from torchreid_dfrst.spatiotemporal.gaps import Law
+from torchreid_dfrst.spatiotemporal.model import GapModel, learned
 from torchreid_dfrst.spatiotemporal.passes import one_per_pass, pairs_of_a_vehicle
-from torchreid_dfrst.spatiotemporal.saved import Expected
 
 ROUNDING = 1e-6  # of a bin: gaps of whole frames fall on edges and must not depend on the last bit
 
@@ -42,8 +42,8 @@ class Histogram(GapModel):
     reach_s: float = 3600.0
     smoothing: float = 10.0
     depth: float = 6.0
-    log_density: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
-    seen: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
+    log_density: np.ndarray = learned("pairs", "bins")
+    seen: np.ndarray = learned("cameras", "cameras", count=True)
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -63,10 +63,8 @@ class Histogram(GapModel):
         return np.clip(np.floor(gap_s / self.bin_s + ROUNDING), -half, half - 1).astype(np.int64) + half
 
     def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
-        seen, count = one_per_pass(sightings), len(network)
-        pairs, row, bins = pairs_of_a_vehicle(seen), network.rows(seen.camera), self.bins
-        first = np.concatenate([pairs.first, pairs.second])
-        second = np.concatenate([pairs.second, pairs.first])
+        seen, count, bins = one_per_pass(sightings), len(network), self.bins
+        (first, second), row = pairs_of_a_vehicle(seen).both_ways(), network.rows(seen.camera)
         place = (row[first] * count + row[second]) * bins + self._bin(seen.time_s[second] - seen.time_s[first])
         counts = np.bincount(place, minlength=count**2 * bins).reshape(count**2, bins).astype(np.float64)
         self.seen = counts.sum(axis=1).astype(np.int64).reshape(count, count)
@@ -78,36 +76,22 @@ class Histogram(GapModel):
         # four digits are a thousandth of the histogram's own noise and keep the file small
         self.log_density = np.round(np.log(np.maximum(density, np.exp(bottom))), 4)
 
-    def _prepare(self, network: CameraNetwork) -> None:
-        count = len(network)
-        self._top = float(self.log_density.max())
-        self._table = distance_of(self.log_density, self._top, self._top - self.depth).astype(np.float32)
-        self._table[np.eye(count, dtype=bool).ravel()] = self.depth / NATS
-        uniform = np.array(-np.log(self.log_density.shape[1]))
-        self._unknown = float(distance_of(uniform, self._top, self._top - self.depth))
-
-    def _expected(self, cameras: int) -> dict[str, Expected]:
-        return {"log_density": Expected((cameras**2, self.bins)), "seen": Expected((cameras, cameras), count=True)}
+    def _law(self, network: CameraNetwork) -> Law:
+        top, largest = float(self.log_density.max()), self.depth / NATS
+        self._table = distance_of(self.log_density, top, top - self.depth).astype(np.float32)
+        self._table[np.eye(len(network), dtype=bool).ravel()] = largest
+        uniform = np.array(-np.log(self.bins))
+        return Law(network, self.curve, float(distance_of(uniform, top, top - self.depth)), (0.0, largest))
 
     def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
         """Constant within a bin."""
-        return self._table.reshape(-1).take(number * self._table.shape[1] + self._bin(gap_s))
-
-    @property
-    def unknown(self) -> float:
-        """The distance of a gap under a uniform histogram."""
-        return self._unknown
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Cut at ``depth``."""
-        return 0.0, self.depth / NATS
+        return self._table.reshape(-1).take(number * self.bins + self._bin(gap_s))
 
     def describe(self) -> str:
         """Bins, smoothing and how many pairs were seen."""
         pairs = len(self.seen) * (len(self.seen) - 1)
         return (
-            f"histogram (st-ReID, per pass): {self.log_density.shape[1]} bins of {self.bin_s:g} s, smoothed over "
+            f"histogram (st-ReID, per pass): {self.bins} bins of {self.bin_s:g} s, smoothed over "
             f"{self.smoothing:g} bins, {self.seen.sum() // 2} pairs of passes; "
             f"{(self.seen > 0).sum()} of {pairs} ordered pairs of cameras seen"
         )

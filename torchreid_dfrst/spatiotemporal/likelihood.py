@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.axis import LogAxis, interpolate
-from torchreid_dfrst.spatiotemporal.evidence import NATS
-from torchreid_dfrst.spatiotemporal.gaps import GapTransit
-from torchreid_dfrst.spatiotemporal.model import GapModel
-from torchreid_dfrst.spatiotemporal.passes import one_per_pass, pairs_of_a_vehicle
-from torchreid_dfrst.spatiotemporal.relays import RelayTransit
-from torchreid_dfrst.spatiotemporal.saved import Expected
+from torchreid_dfrst.spatiotemporal.axis import NATS, LogAxis
+from torchreid_dfrst.spatiotemporal.gaps import GapTransit, Law
+from torchreid_dfrst.spatiotemporal.model import GapModel, learned
+from torchreid_dfrst.spatiotemporal.passes import middle_of_pass, one_per_pass, pairs_of_a_vehicle, passes
 
 COUNTED = 40_000_000  # pairs of passes of any two vehicles
 NEAREST_M = 20.0
+KEPT = 1 << 25  # float32 ratios between gallery passes that are kept rather than made again: 128 MiB
+ROWS = 256
 
 
 @dataclass(eq=False, kw_only=True)
@@ -62,16 +61,14 @@ class Likelihood(GapModel):
     similar: float = 0.35
     pooling: bool = True
     relays: int = 10
-    evidence: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
-    seen: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
-    returns: float = field(default=0.0, init=False)
+    evidence: np.ndarray = learned("pairs", "bins")
+    seen: np.ndarray = learned("cameras", "cameras", count=True)
+    returns: float = learned(positive=True)
 
     def __post_init__(self) -> None:
         """Check the options."""
         self._axis = LogAxis(self.bins, self.scale_s, self.reach_s)
-        for name in ("smoothing", "background", "shrinkage", "similar"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
+        self._require_positive("smoothing", "background", "shrinkage", "similar")
         if self.relays < 0 or (self.relays and not self.pooling):
             raise ValueError(
                 f"relays is {self.relays} with pooling {self.pooling}: 0 or more, and pooling for more than 0"
@@ -79,9 +76,7 @@ class Likelihood(GapModel):
 
     def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
         seen, count = one_per_pass(sightings[~np.isnan(sightings.time_s)]), len(network)
-        row, pairs = network.rows(seen.camera), pairs_of_a_vehicle(seen)
-        first = np.concatenate([pairs.first, pairs.second])
-        second = np.concatenate([pairs.second, pairs.first])
+        row, (first, second) = network.rows(seen.camera), pairs_of_a_vehicle(seen).both_ways()
         pair = row[first] * count + row[second]
         same = self._axis.count(pair, seen.time_s[second] - seen.time_s[first], count**2)
         everyone = _all_pairs(self._axis, row, seen.time_s, count)
@@ -107,7 +102,7 @@ class Likelihood(GapModel):
         reference = np.exp(log.mean())
 
         def resampled(counts: np.ndarray, stretch: np.ndarray) -> np.ndarray:
-            return interpolate(counts, each, *self._axis.between(self._axis.position(points * stretch[:, None])))
+            return self._axis.interpolate(counts, each, points * stretch[:, None])
 
         weight = np.exp(-0.5 * ((log[:, None] - log) / self.similar) ** 2)
         total = same[across].sum() / everyone[across].sum()
@@ -121,45 +116,25 @@ class Likelihood(GapModel):
         prior[across] = resampled(ratio, reference / np.exp(log))
         return prior
 
-    def _prepare(self, network: CameraNetwork) -> None:
-        self._low, self._high = float(self.evidence.min()), float(self.evidence.max())
+    def _law(self, network: CameraNetwork) -> Law:
+        low, high = self._bounds = float(self.evidence.min()), float(self.evidence.max())
         self._table = self.evidence.astype(np.float32)
-
-    def _expected(self, cameras: int) -> dict[str, Expected]:
-        square, table = (cameras, cameras), (cameras**2, self.bins)
-        counts = {"seen": Expected(square, count=True), "returns": Expected(positive=True)}
-        return {"evidence": Expected(table), **counts}
+        # no evidence either way where a time is not known
+        return Law(network, self.curve, high / NATS, (0.0, (high - low) / NATS))
 
     def ratio(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
         """Log-likelihood ratio, in nats, of pair ``number = row * C + column`` at a signed gap."""
-        return interpolate(self._table, number, *self._axis.between(self._axis.position(gap_s)))
+        return self._axis.interpolate(self._table, number, gap_s)
 
     def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
         """Distance without relays: tenths of nats below the largest evidence."""
-        return (self._high - self.ratio(number, gap_s)) / NATS
+        return (self._bounds[1] - self.ratio(number, gap_s)) / NATS
 
-    def transit(self, query: Sightings, gallery: Sightings) -> Transit:
-        """Distances between two lists, to be taken in blocks; see ``GapModel.transit``."""
-        plain = super().transit(query, gallery)
-        if not self.pooling or 0 in plain.shape:
-            return plain
-
-        def evidence(rows: Sightings, columns: Sightings) -> GapTransit:
-            assert self.network is not None
-            numbers, bounds = self.numbers, (self._low, self._high)
-            return GapTransit(rows, columns, self.network, numbers, np.zeros(numbers.shape), self.ratio, 0.0, bounds)
-
-        return RelayTransit(query, gallery, evidence, self.relays, self.returns, (self._low, self._high))
-
-    @property
-    def unknown(self) -> float:
-        """No evidence either way."""
-        return self._high / NATS
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """From the largest evidence to the smallest."""
-        return 0.0, (self._high - self._low) / NATS
+    def _transit(self, query: Sightings, gallery: Sightings) -> Transit:
+        if not self.pooling or not len(query) or not len(gallery):
+            return super()._transit(query, gallery)
+        evidence = Law(self.law.network, self.ratio, 0.0, self._bounds)
+        return RelayTransit(query, gallery, evidence, self.relays, self.returns)
 
     def describe(self) -> str:
         """What was counted, and the range of the evidence."""
@@ -167,9 +142,79 @@ class Likelihood(GapModel):
         return (
             f"likelihood (ours): {self.bins} points to {self.reach_s:g} s, smoothed over {self.smoothing:g}, shrinkage "
             f"{self.shrinkage:g}; {self.seen.sum() // 2} pairs of passes, {(self.seen > 0).sum()} of {pairs} ordered "
-            f"pairs of cameras seen\n  evidence from {self._low:.1f} to {self._high:.1f} nats; a pass has "
+            f"pairs of cameras seen\n  evidence from {self._bounds[0]:.1f} to {self._bounds[1]:.1f} nats; a pass has "
             f"{self.returns:.1f} others of its vehicle; {'pass times, ' if self.pooling else ''}{self.relays} relays"
         )
+
+
+class RelayTransit:
+    """``(top - x) / 10`` with ``x(q, g) = e(q, g) + ln(1 + sum over h of P(h | q) exp e(h, g))``.
+
+    ``e`` is a log-likelihood ratio of two passes, ``h`` runs over the passes of the gallery that are the most likely
+    to be the query's vehicle and ``P(h | q)`` is their probability. No identity is looked at. All images of one pass
+    (one track, see ``passes.passes``) share its time and so their distance; without tracks each image is a pass.
+
+    Args:
+        query: sightings of the rows.
+        gallery: sightings of the columns; the relays are taken from it.
+        evidence: ``e``, in nats.
+        relays: how many passes each query relies on; 0 leaves ``e`` alone.
+        returns: how many other passes one pass of a vehicle has on average, for the prior of ``P``.
+    """
+
+    def __init__(self, query: Sightings, gallery: Sightings, evidence: Law, relays: int, returns: float):
+        self.shape = (len(query), len(gallery))
+        everyone = Sightings.concatenate([query, gallery])
+        label = passes(everyone, by_identity=False)
+        time_s = middle_of_pass(everyone.time_s, label)
+        lists = []
+        for part, labels in ((query, label[: len(query)]), (gallery, label[len(query) :])):
+            seen, first, where = np.unique(labels, return_index=True, return_inverse=True)
+            lists.append((Sightings(part.camera[first], time_s[seen]), where))
+        (rows, self._row), (columns, self._column) = lists
+        self._base, self._among = (GapTransit(part, columns, evidence) for part in (rows, columns))
+        self._relays = min(relays, len(columns))
+        self._find(returns / len(columns))
+        low, high = evidence.bounds
+        # a sum of at most `relays` ratios
+        self._top = high + float(np.log1p(self._relays * np.exp(high)))
+        self.low, self.high = 0.0, (self._top - low) / NATS
+        small = self._relays and len(columns) ** 2 <= min(KEPT, 4 * len(rows) * len(columns))
+        self._ratio = np.exp(self._among.block(slice(None), slice(None))) if small else None
+
+    def _find(self, odds: float) -> None:
+        """The most likely passes of each row and their probabilities."""
+        count, kept = self._base.shape[0], self._relays
+        self._relay = np.empty((count, kept), dtype=np.int64)
+        self._weight = np.empty((count, kept), dtype=np.float32)
+        for start in range(0, count if kept else 0, ROWS):
+            part = slice(start, start + ROWS)
+            evidence = self._base.block(part, slice(None))
+            best = np.argpartition(-evidence, kept - 1, axis=1)[:, :kept]
+            ratio = odds * np.exp(np.take_along_axis(evidence, best, axis=1))
+            self._relay[part], self._weight[part] = best, ratio / (1 + ratio)
+
+    def block(self, rows: slice, columns: slice) -> np.ndarray:
+        """Float32 distances of those rows and columns, in their order."""
+        row, back = np.unique(self._row[rows], return_inverse=True)
+        column: Any
+        if columns == slice(None) or columns == slice(0, self.shape[1]):
+            column, forth = slice(None), self._column
+        else:
+            column, forth = np.unique(self._column[columns], return_inverse=True)
+        x = self._base.block(row, column)
+        if self._relays and x.size:
+            relay, place = np.unique(self._relay[row], return_inverse=True)
+            weight = np.zeros((len(row), len(relay)), dtype=np.float32)
+            np.put_along_axis(weight, place.reshape(len(row), -1), self._weight[row], axis=1)
+            if self._ratio is None:
+                ratio = np.exp(self._among.block(relay, column))
+            else:
+                ratio = self._ratio[relay][:, column]
+            x += np.log1p(weight @ ratio)
+        x -= np.float32(self._top)
+        x *= np.float32(-1 / NATS)
+        return x.take(forth, axis=1)[back]
 
 
 def _smooth(counts: np.ndarray, width: float) -> np.ndarray:

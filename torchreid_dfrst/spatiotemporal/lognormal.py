@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.gaps import Law
+from torchreid_dfrst.spatiotemporal.model import GapModel, learned
 from torchreid_dfrst.spatiotemporal.passes import pairs_of_a_vehicle
-from torchreid_dfrst.spatiotemporal.saved import Expected
 
 METRES = {"m": 1.0, "km": 1000.0}
 SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
@@ -51,55 +51,35 @@ class LogNormal(GapModel):
     time_unit: str = "s"
     floor_m: float = 10.0
     floor_s: float = 1.0
-    mu_s: float = field(default=0.0, init=False)
-    sigma_s: float = field(default=0.0, init=False)
-    mu_t: float = field(default=0.0, init=False)
-    sigma_t: float = field(default=0.0, init=False)
-    pairs: int = field(default=0, init=False)
+    mu_s: float = learned()
+    sigma_s: float = learned(positive=True)
+    mu_t: float = learned()
+    sigma_t: float = learned(positive=True)
+    pairs: int = learned(count=True)
 
     def __post_init__(self) -> None:
         """Check the options."""
-        for name, value, known in (
-            ("density", self.density, ("mode", "raw")),
-            ("distance_unit", self.distance_unit, tuple(METRES)),
-            ("time_unit", self.time_unit, tuple(SECONDS)),
-        ):
-            if value not in known:
-                raise KeyError(f"{name} is {value!r}, choose one of {', '.join(known)}")
-        for name in ("slope_s", "slope_t", "floor_m", "floor_s"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
+        for name, known in (("density", ("mode", "raw")), ("distance_unit", METRES), ("time_unit", SECONDS)):
+            self._require_choice(name, known)
+        self._require_positive("slope_s", "slope_t", "floor_m", "floor_s")
         for name in ("offset_s", "offset_t"):
             if not np.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be a number")
 
     def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
-        pairs = pairs_of_a_vehicle(sightings)
+        first, second = pairs_of_a_vehicle(sightings)
         row = network.rows(sightings.camera)
-        gap_s = np.abs(sightings.time_s[pairs.first] - sightings.time_s[pairs.second])
-        self.mu_s, self.sigma_s = _fit(
-            "distance", network.distance_m[row[pairs.first], row[pairs.second]], self.floor_m
-        )
+        gap_s = np.abs(sightings.time_s[first] - sightings.time_s[second])
+        self.mu_s, self.sigma_s = _fit("distance", network.distance_m[row[first], row[second]], self.floor_m)
         self.mu_t, self.sigma_t = _fit("time gap", gap_s, self.floor_s)
-        self.pairs = len(pairs)
+        self.pairs = len(first)
 
-    def _prepare(self, network: CameraNetwork) -> None:
-        p = self.density_of(network.distance_m, "s")
-        self._offsets = logistic(p, self.slope_s, self.offset_s)
-
-    def _expected(self, cameras: int) -> dict[str, Expected]:
-        free, spread = Expected(), Expected(positive=True)
-        return {"mu_s": free, "sigma_s": spread, "mu_t": free, "sigma_t": spread, "pairs": Expected(count=True)}
-
-    @property
-    def numbers(self) -> np.ndarray:
-        """One curve for all camera pairs."""
-        return np.zeros(self._offsets.shape, dtype=np.int64)
-
-    @property
-    def offsets(self) -> np.ndarray:
-        """``D_s`` of Eq. 4."""
-        return self._offsets
+    def _law(self, network: CameraNetwork) -> Law:
+        # one curve, D_t of Eq. 5, for all camera pairs, and D_s of Eq. 4 is what each pair adds
+        offsets = logistic(self.density_of(network.distance_m, "s"), self.slope_s, self.offset_s)
+        one, alike = np.zeros(offsets.shape, dtype=np.int64), np.array_equal(offsets, offsets.T)
+        # both terms are logistic, D_t is 1/2 where a time is not known, and the gap counts without its sign
+        return Law(network, self.curve, 0.5, (0.0, 2.0), numbers=one, offsets=offsets, symmetric=alike)
 
     def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
         """``D_t`` of Eq. 5; the sign of the gap does not count."""
@@ -114,21 +94,6 @@ class LogNormal(GapModel):
             return np.exp(-((log - mu + sigma**2) ** 2) / (2 * sigma**2))
         unit = np.log(METRES[self.distance_unit] if which == "s" else SECONDS[self.time_unit])
         return np.exp(-((log - mu) ** 2) / (2 * sigma**2) - (log - unit)) / (sigma * np.sqrt(2 * np.pi))
-
-    @property
-    def symmetric(self) -> bool:
-        """The gap counts without its sign."""
-        return bool(np.array_equal(self._offsets, self._offsets.T))
-
-    @property
-    def unknown(self) -> float:
-        """``D_t`` where a time is not known."""
-        return 0.5
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Both terms are logistic; the sharper of the two possible ends depends on the fitted density."""
-        return 0.0, 2.0
 
     def describe(self) -> str:
         """Both laws, with the distance and the gap at their mode."""

@@ -1,9 +1,10 @@
-"""What the five models share: checks, blocks, saving, loading."""
+"""What all models share: checks, distances, files, and Eq. 6."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -13,21 +14,40 @@ import numpy as np
 from torchreid_dfrst import files
 from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.gaps import GapTransit
+from torchreid_dfrst.spatiotemporal.gaps import GapTransit, Law
 from torchreid_dfrst.spatiotemporal.passes import check_network, check_speed
-from torchreid_dfrst.spatiotemporal.saved import FORMAT, FORMAT_VERSION, Expected, check_fitted
 
 ROWS = 1024
+FORMAT = "torchreid_dfrst space-time model"
+FORMAT_VERSION = 1
+AGAIN = "fit the model again and save it"
+SECTIONS = {"model": str, "network": str, "cameras": list, "options": dict, "fitted": dict}
+WORDS = {str: "text", list: "a list", dict: "names and values"}
 
 Self = TypeVar("Self", bound="GapModel")
+
+
+def learned(*shape: str, positive: bool = False, count: bool = False) -> Any:
+    """A field that ``fit`` learns and a file keeps.
+
+    Args:
+        shape: axes of an array: ``"cameras"``, ``"pairs"`` (all ordered pairs of cameras) or ``"bins"`` (the model's
+            own number of them); none for a single number.
+        positive: every number is above 0.
+        count: every number is whole and 0 or more.
+    """
+    about = {"shape": shape, "positive": positive, "count": count}
+    if shape:
+        return field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False, metadata=about)
+    return field(default=0 if count else 0.0, init=False, metadata=about)
 
 
 @dataclass(eq=False, kw_only=True)
 class GapModel(ABC):
     """A model whose distance depends on the two cameras and the signed time gap only.
 
-    Options are the constructor's keywords, what ``fit`` learns are the fields without one. Images without a time get
-    ``unknown`` plus whatever their cameras say; a list in which no image has a time is refused.
+    Options are the constructor's keywords, what ``fit`` learns are the fields made by ``learned``. Images without a
+    time get what the law says where it is unknown; a list in which no image has a time is refused.
 
     Args:
         check_units: refuse training data whose vehicles would drive at an impossible speed (wrong unit).
@@ -36,6 +56,22 @@ class GapModel(ABC):
     name: ClassVar[str]
     check_units: bool = True
     network: CameraNetwork | None = field(default=None, init=False, repr=False)
+
+    @abstractmethod
+    def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
+        """Set the learned fields."""
+
+    @abstractmethod
+    def _law(self, network: CameraNetwork) -> Law:
+        """Options and learned fields as a law whose curve is ``curve``; asked for after fitting and after loading."""
+
+    @abstractmethod
+    def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
+        """Distance of curve ``number`` at the signed gap ``t_gallery - t_query`` in seconds, elementwise."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The fitted model in words and numbers, for a person."""
 
     def fit(self: Self, sightings: Sightings, network: CameraNetwork) -> Self:
         """Learn from *training* sightings, never from those to be ranked.
@@ -51,59 +87,19 @@ class GapModel(ABC):
             ValueError: no vehicle seen by two cameras, no times, an impossible network, a wrong unit.
             KeyError: a camera has no row in the network.
         """
+        network = network.named(sightings)
         check_network(network)
-        network.rows(sightings.camera)
+        network.rows(sightings.camera, sightings.camera_called)
         if np.isnan(sightings.time_s).all():
             sightings.require_times("the training list")
         if self.check_units:
             check_speed(sightings, network)
-        self.network = network
         self._learn(sightings, network)
-        self._prepare(network)
+        return self._on(network)
+
+    def _on(self: Self, network: CameraNetwork) -> Self:
+        self.network, self.law = network, self._law(network)
         return self
-
-    @abstractmethod
-    def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
-        """Set the fitted fields."""
-
-    @abstractmethod
-    def _prepare(self, network: CameraNetwork) -> None:
-        """Derive from options and fitted fields what ``curve`` needs; also runs after loading."""
-
-    @abstractmethod
-    def _expected(self, cameras: int) -> dict[str, Expected]:
-        """What each fitted field holds, for a file that claims to hold them."""
-
-    @abstractmethod
-    def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
-        """Distance of curve ``number`` at the signed gap ``t_gallery - t_query`` in seconds, elementwise."""
-
-    @property
-    def numbers(self) -> np.ndarray:
-        """``(C, C)`` int64: the curve of each ordered camera pair, query camera first; here each has its own."""
-        assert self.network is not None
-        return np.arange(len(self.network) ** 2).reshape(len(self.network), -1)
-
-    @property
-    def offsets(self) -> np.ndarray:
-        """``(C, C)``: what the camera pair alone adds to its curve."""
-        assert self.network is not None
-        return np.zeros((len(self.network), len(self.network)))
-
-    @property
-    @abstractmethod
-    def unknown(self) -> float:
-        """Value that stands for the curve where a time is not known."""
-
-    @property
-    @abstractmethod
-    def bounds(self) -> tuple[float, float]:
-        """Smallest and largest possible distance."""
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether two sightings are as far from each other whichever of them is the query, to the last bit."""
-        return False
 
     def transit(self, query: Sightings, gallery: Sightings) -> Transit:
         """Distances between two lists, to be taken in blocks.
@@ -114,17 +110,14 @@ class GapModel(ABC):
         """
         if self.network is None:
             raise ValueError(f"the {self.name} model is not fitted: call fit(train, network) or load it")
-        return GapTransit(
-            query,
-            gallery,
-            self.network,
-            self.numbers,
-            self.offsets,
-            self.curve,
-            self.unknown,
-            self.bounds,
-            self.symmetric,
-        )
+        for name, part in (("query", query), ("gallery", gallery)):
+            if len(part) and np.isnan(part.time_s).all():
+                part.require_times(f"the {name} list")
+            self.network.rows(part.camera, part.camera_called)
+        return self._transit(query, gallery)
+
+    def _transit(self, query: Sightings, gallery: Sightings) -> Transit:
+        return GapTransit(query, gallery, self.law)
 
     def distance(self, query: Sightings, gallery: Sightings) -> np.ndarray:
         """All ``(Q, G)`` float32 distances at once; small means plausible. Raises as ``transit`` does."""
@@ -134,10 +127,6 @@ class GapModel(ABC):
             out[start : start + ROWS] = transit.block(slice(start, start + ROWS), slice(None))
         return out
 
-    @abstractmethod
-    def describe(self) -> str:
-        """The fitted model in words and numbers, for a person."""
-
     @property
     def options(self) -> dict[str, Any]:
         """The constructor's keywords and their values."""
@@ -146,7 +135,7 @@ class GapModel(ABC):
     @property
     def fitted(self) -> dict[str, Any]:
         """What ``fit`` learned, by field; arrays as nested lists."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if not f.init and f.name != "network"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata}
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
     @property
@@ -182,8 +171,110 @@ class GapModel(ABC):
         Raises:
             ValueError: the fitted fields are not this model's, of another shape, or hold what no fit leaves.
         """
-        for name, value in check_fitted(fitted, self._expected(len(network))).items():
-            setattr(self, name, value)
-        self.network = network
-        self._prepare(network)
-        return self
+        expected = {f.name: f.metadata for f in fields(self) if f.metadata}
+        if set(fitted) != set(expected):
+            raise ValueError(f"fitted holds {', '.join(sorted(fitted))}, not {', '.join(sorted(expected))}")
+        sizes = {"cameras": len(network), "pairs": len(network) ** 2, "bins": getattr(self, "bins", 0)}
+        for name, about in expected.items():
+            shape = tuple(sizes[axis] for axis in about["shape"])
+            setattr(self, name, _checked(name, fitted[name], shape, about["positive"], about["count"]))
+        return self._on(network)
+
+    def _require_positive(self, *names: str) -> None:
+        for name in names:
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
+
+    def _require_choice(self, name: str, known: Iterable[str]) -> None:
+        if getattr(self, name) not in known:
+            raise KeyError(f"{name} is {getattr(self, name)!r}, choose one of {', '.join(known)}")
+
+
+def fuse(appearance: np.ndarray, transit: np.ndarray, weight: float) -> np.ndarray:
+    """Final distance ``appearance + weight * transit`` (paper, Eq. 6).
+
+    Args:
+        appearance: ``(Q, G)`` Euclidean distance, not squared, of L2-normalised embeddings, in ``[0, 2]``.
+        transit: ``(Q, G)`` distance; small means that the trip is plausible.
+        weight: trade-off omega, ``>= 0``; 0 gives ``appearance`` back.
+
+    Returns:
+        ``(Q, G)`` array of ``appearance``'s dtype.
+
+    Raises:
+        ValueError: the shapes differ, or ``weight`` is negative or not finite.
+    """
+    if appearance.shape != transit.shape:
+        raise ValueError(f"appearance has shape {appearance.shape}, transit {transit.shape}: they must be equal")
+    if not 0 <= weight < np.inf:
+        raise ValueError(f"weight is {weight}: omega is 0 or more")
+    return appearance + appearance.dtype.type(weight) * transit.astype(appearance.dtype, copy=False)
+
+
+def read(path: str | Path, network: CameraNetwork) -> dict[str, Any]:
+    """Content of a saved model, checked as far as its kind does not matter.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a model of ours, of another format version, incomplete, or fitted on another camera network.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no space-time model at {path}: fit one and save it there")
+    try:
+        content = json.loads(Path(path).read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not a saved space-time model: it is not text (byte {error.start} is none of UTF-8); {AGAIN}"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is not a whole saved space-time model: it stops being JSON in line {error.lineno}, column "
+            f"{error.colno} ({error.msg}); {AGAIN}"
+        ) from None
+    if not isinstance(content, dict) or "format" not in content or "version" not in content:
+        raise ValueError(f"{path} is not a saved space-time model: it has no format and version; {AGAIN}")
+    kind, version = content["format"], content["version"]
+    if kind != FORMAT or version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} is {kind!r} version {version!r}, this package reads {FORMAT!r} version {FORMAT_VERSION}; {AGAIN}"
+        )
+    for name, wanted in SECTIONS.items():
+        if not isinstance(content.get(name), wanted):
+            found = f"{name} {type(content[name]).__name__}" if name in content else f"no {name}"
+            raise ValueError(f"{path} has {found}, a saved space-time model has {WORDS[wanted]} there; {AGAIN}")
+    given, known = content["cameras"], np.sort(network.cameras).tolist()
+    if content["network"] != network.fingerprint:
+        raise ValueError(
+            f"{path} was fitted on camera network {content['network']} of {len(given)} cameras, not on "
+            f"{network.fingerprint} of {len(network)}: fit it again on this network"
+        )
+    # the learned fields follow this order, which the fingerprint does not see
+    if not all(type(label) is int for label in given) or sorted(given) != known:
+        one, other = (f"[{', '.join(map(network.called, labels))}]" for labels in (given, known))
+        raise ValueError(f"{path} lists cameras {one}, its network has {other}; {AGAIN}")
+    return content
+
+
+def _checked(name: str, value: Any, shape: tuple[int, ...], positive: bool, count: bool) -> Any:
+    """A learned field as ``fit`` leaves it: an array of float64 or int64, or a single number."""
+    kind = "a positive number" if positive else "a whole number" if count else "a finite number"
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} has rows of different lengths, expected shape {shape}") from None
+    fits = array.dtype.kind in ("i" if count else "if")
+    if not fits:
+        number = int if count else (int, float)
+        for place, item in np.ndenumerate(np.array(value, dtype=object)):
+            if isinstance(item, bool) or not isinstance(item, number):
+                raise ValueError(f"{name}{list(place) or ''} is {json.dumps(item)[:40]}, expected {kind}")
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+    if not fits:
+        raise ValueError(f"{name} holds a number of more than 18 digits, expected {kind}")
+    bad = ~np.isfinite(array) | (array <= 0 if positive else count & (array < 0))
+    if bad.any():
+        place = np.argwhere(bad)[0].tolist()
+        raise ValueError(f"{name}{place or ''} is {array[bad].flat[0]}, expected {kind}")
+    array = array.astype(np.int64 if count else np.float64)
+    return array if shape else array.item()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,25 +26,19 @@ UNITS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Ordered pairs of sightings of the same vehicle.
-
-    Args:
-        first: ``(P,)`` int64 row of the earlier entry in the list of sightings.
-        second: ``(P,)`` int64 row of the later entry; each unordered pair occurs once, ``first < second``.
-    """
+class Pairs(NamedTuple):
+    """Pairs of sightings of one vehicle by different cameras: ``(P,)`` int64 rows in the list of sightings, twice."""
 
     first: np.ndarray
     second: np.ndarray
 
-    def __len__(self) -> int:
-        """Number of pairs."""
-        return len(self.first)
+    def both_ways(self) -> Pairs:
+        """Each pair once in either order: ``2 P`` of them."""
+        return Pairs(np.concatenate([self.first, self.second]), np.concatenate([self.second, self.first]))
 
 
 def pairs_of_a_vehicle(sightings: Sightings) -> Pairs:
-    """All unordered pairs of two sightings of one vehicle by different cameras, both with a time.
+    """All unordered pairs of two sightings of one vehicle by different cameras, both with a time; ``first < second``.
 
     Rows without a time or an identity take part in no pair.
 
@@ -52,23 +47,21 @@ def pairs_of_a_vehicle(sightings: Sightings) -> Pairs:
     """
     usable = np.flatnonzero((sightings.identity != UNKNOWN) & ~np.isnan(sightings.time_s))
     order = usable[np.argsort(sightings.identity[usable], kind="stable")]
-    first, second = [], []
-    for rows in np.split(order, np.flatnonzero(np.diff(sightings.identity[order])) + 1) if len(order) else []:
-        i, j = np.triu_indices(len(rows), 1)
-        apart = sightings.camera[rows[i]] != sightings.camera[rows[j]]
-        first.append(rows[i[apart]])
-        second.append(rows[j[apart]])
-    pairs = Pairs(np.concatenate([*first, np.empty(0, np.int64)]), np.concatenate([*second, np.empty(0, np.int64)]))
-    if not len(pairs):
+    found = [np.empty((2, 0), np.int64)]
+    for rows in np.split(order, np.flatnonzero(np.diff(sightings.identity[order])) + 1):
+        pairs = rows[np.array(np.triu_indices(len(rows), 1))]
+        found.append(pairs[:, sightings.camera[pairs[0]] != sightings.camera[pairs[1]]])
+    first, second = np.concatenate(found, axis=1)
+    if not len(first):
         raise ValueError(
             f"nothing to fit space and time on: of {len(sightings)} training sightings {len(usable)} have an identity "
             f"and a time, and no vehicle among them was seen by two cameras ({len(np.unique(sightings.camera))} "
             "cameras in all): at least one vehicle must be"
         )
-    return pairs
+    return Pairs(first, second)
 
 
-def trips(seen: Sightings) -> tuple[np.ndarray, np.ndarray]:
+def direct_trips(seen: Sightings) -> Pairs:
     """Pairs of passes of one vehicle by two cameras, with no other pass by either of them in between.
 
     A vehicle that goes from A to B, and by A and B once more an hour later, has made the trip from A to B twice; that
@@ -78,20 +71,20 @@ def trips(seen: Sightings) -> tuple[np.ndarray, np.ndarray]:
         seen: one sighting for each pass, see ``one_per_pass``.
 
     Returns:
-        ``(P,)`` int64 rows of the earlier pass and of the later one.
+        The earlier pass and the later one of each trip.
 
     Raises:
         ValueError: as ``pairs_of_a_vehicle``.
     """
     pairs, cameras = pairs_of_a_vehicle(seen), seen.camera.max() + 1
     forth = seen.time_s[pairs.first] <= seen.time_s[pairs.second]
-    ends = np.where(forth, [pairs.first, pairs.second], [pairs.second, pairs.first])
+    ends = np.where(forth, pairs, pairs[::-1])
     # of each pass the next one by the other camera; of what is left, of each pass the last one before it
     for here, there in ((0, 1), (1, 0)):
         key = ends[here] * cameras + seen.camera[ends[there]]
         order = np.lexsort((seen.time_s[ends[1]] - seen.time_s[ends[0]], key))
         ends = ends[:, order[np.unique(key[order], return_index=True)[1]]]
-    return ends[0], ends[1]
+    return Pairs(*ends)
 
 
 def passes(sightings: Sightings, by_identity: bool) -> np.ndarray:
@@ -133,8 +126,7 @@ def one_per_pass(sightings: Sightings) -> Sightings:
     """One sighting for each pass of a training list: its first row, at the middle of the pass."""
     label = passes(sightings, by_identity=True)
     _, rows = np.unique(label, return_index=True)
-    part = sightings[rows]
-    return Sightings(part.camera, middle_of_pass(sightings.time_s, label), part.identity, part.track, part.path)
+    return replace(sightings[rows], time_s=middle_of_pass(sightings.time_s, label))
 
 
 def check_network(network: CameraNetwork) -> None:
@@ -152,8 +144,8 @@ def check_network(network: CameraNetwork) -> None:
     if network.distance_m.max() > EARTH_M:
         i, j = np.unravel_index(int(network.distance_m.argmax()), network.distance_m.shape)
         raise ValueError(
-            f"distance from camera {network.cameras[i]} to {network.cameras[j]} is {network.distance_m.max():.6g} m, "
-            "more than once round the Earth: give metres"
+            f"distance from camera {network.called(network.cameras[i])} to {network.called(network.cameras[j])} is "
+            f"{network.distance_m[i, j]:.6g} m, more than once round the Earth: give metres"
         )
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.gaps import Law
+from torchreid_dfrst.spatiotemporal.model import GapModel, learned
 from torchreid_dfrst.spatiotemporal.passes import pairs_of_a_vehicle
-from torchreid_dfrst.spatiotemporal.saved import Expected
 
 LAST, PRINTED = "last", "printed"
 
@@ -31,13 +31,12 @@ class Provid(GapModel):
 
     name: ClassVar[str] = "provid"
     same_camera: str = LAST
-    longest_s: float = field(default=0.0, init=False)
-    longest_m: float = field(default=0.0, init=False)
+    longest_s: float = learned(positive=True)
+    longest_m: float = learned(positive=True)
 
     def __post_init__(self) -> None:
         """Check the option."""
-        if self.same_camera not in (LAST, PRINTED):
-            raise KeyError(f"same_camera is {self.same_camera!r}, choose {LAST} or {PRINTED}")
+        self._require_choice("same_camera", (LAST, PRINTED))
 
     def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
         pairs_of_a_vehicle(sightings)
@@ -49,44 +48,23 @@ class Provid(GapModel):
                 "provid divides by both"
             )
 
-    def _prepare(self, network: CameraNetwork) -> None:
+    def _law(self, network: CameraNetwork) -> Law:
         if self.longest_m < network.distance_m.max():
             raise ValueError(f"longest_m is {self.longest_m}, but a road of the network has {network.distance_m.max()}")
         share = network.distance_m / self.longest_m
+        # one curve for each distance that occurs, and one for a camera and itself
         self._share, number = np.unique(share, return_inverse=True)
-        self._numbers = number.reshape(share.shape)
-        self._unknown = float(share.mean() / 2)
+        number = number.reshape(share.shape)
         if self.same_camera == LAST:
             self._share = np.append(self._share, -1.0)
-            self._numbers[np.eye(len(network), dtype=bool)] = len(self._share) - 1
-
-    def _expected(self, cameras: int) -> dict[str, Expected]:
-        return {"longest_s": Expected(positive=True), "longest_m": Expected(positive=True)}
-
-    @property
-    def numbers(self) -> np.ndarray:
-        """One curve for each distance that occurs, and one for a camera and itself."""
-        return self._numbers
+            number[np.eye(len(network), dtype=bool)] = len(self._share) - 1
+        alike = np.array_equal(number, number.T)
+        return Law(network, self.curve, float(share.mean() / 2), (0.0, 1.0), numbers=number, symmetric=alike)
 
     def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
         """STR; longer gaps than any in training count as the longest."""
         share = self._share[number]
         return np.where(share < 0, 1.0, np.minimum(np.abs(gap_s) / self.longest_s, 1.0) * share)
-
-    @property
-    def symmetric(self) -> bool:
-        """The gap counts without its sign."""
-        return bool(np.array_equal(self._numbers, self._numbers.T))
-
-    @property
-    def unknown(self) -> float:
-        """STR of half the longest gap at the mean distance."""
-        return self._unknown
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Both shares are at most 1."""
-        return 0.0, 1.0
 
     def describe(self) -> str:
         """What gap and distance are divided by."""

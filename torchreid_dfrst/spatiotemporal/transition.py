@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.evidence import NATS, distance_of
-from torchreid_dfrst.spatiotemporal.model import GapModel
-from torchreid_dfrst.spatiotemporal.passes import one_per_pass, trips
-from torchreid_dfrst.spatiotemporal.saved import Expected
+from torchreid_dfrst.spatiotemporal.axis import NATS, distance_of
+from torchreid_dfrst.spatiotemporal.gaps import Law
+from torchreid_dfrst.spatiotemporal.model import GapModel, learned
+from torchreid_dfrst.spatiotemporal.passes import direct_trips, one_per_pass
 
 NORMAL = 1.4826  # a normal law's deviation over its median absolute deviation
 
@@ -33,7 +33,7 @@ ESTIMATES: dict[str, tuple[Estimate, Estimate]] = {
 class Transition(GapModel):
     """``-ln p(|gap|)`` with ``p`` the log-normal density of trips from the earlier camera to the later one.
 
-    What counts as a trip says ``training.trips``: a vehicle that comes back an hour later did not take an hour.
+    ``passes.direct_trips`` says what counts as a trip: a vehicle that comes back an hour later did not take an hour.
     In tenths of nats below the highest density of any pair, cut at ``depth``: ``[0, depth / 10]``. OIN turns ``p`` into
     a distance by a logistic whose constants are not published; the logarithm ranks the same way and keeps apart what
     the logistic flattens. A pair of cameras with fewer than ``min_trips`` trips takes the law of all trips,
@@ -61,22 +61,19 @@ class Transition(GapModel):
     floor_m: float = 10.0
     sigma_floor: float = 0.05
     depth: float = 9.0
-    mu: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
-    sigma: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
-    seen: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), init=False, repr=False)
-    median_s: float = field(default=0.0, init=False)
+    mu: np.ndarray = learned("cameras", "cameras")
+    sigma: np.ndarray = learned("cameras", "cameras", positive=True)
+    seen: np.ndarray = learned("cameras", "cameras", count=True)
+    median_s: float = learned(positive=True)
 
     def __post_init__(self) -> None:
         """Check the options."""
-        if self.estimate not in ESTIMATES:
-            raise KeyError(f"estimate is {self.estimate!r}, choose one of {', '.join(ESTIMATES)}")
-        for name in ("min_trips", "floor_s", "floor_m", "sigma_floor", "depth"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
+        self._require_choice("estimate", ESTIMATES)
+        self._require_positive("min_trips", "floor_s", "floor_m", "sigma_floor", "depth")
 
     def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
         seen, count = one_per_pass(sightings), len(network)
-        row, (start, end) = network.rows(seen.camera), trips(seen)
+        row, (start, end) = network.rows(seen.camera), direct_trips(seen)
         pair = row[start] * count + row[end]
         log = np.log(np.maximum(seen.time_s[end] - seen.time_s[start], self.floor_s))
         metres = np.log(np.maximum(network.distance_m, self.floor_m)).ravel()
@@ -85,31 +82,28 @@ class Transition(GapModel):
         # the law of all trips is one of pace: ln(gap / distance)
         pace = log - metres[pair]
         mu, sigma = metres + middle(pace), np.full(count**2, spread(pace))
-        self.seen = np.bincount(pair, minlength=count**2)
         order = np.argsort(pair, kind="stable")
         for own in np.split(order, np.flatnonzero(np.diff(pair[order])) + 1):
             if len(own) >= self.min_trips:
                 mu[pair[own[0]]], sigma[pair[own[0]]] = middle(log[own]), spread(log[own])
-        self.mu, self.sigma, self.seen = (
-            values.reshape(count, count) for values in (mu, np.maximum(sigma, self.sigma_floor), self.seen)
-        )
+        self.mu, self.sigma = mu.reshape(count, count), np.maximum(sigma, self.sigma_floor).reshape(count, count)
+        self.seen = np.bincount(pair, minlength=count**2).reshape(count, count)
         self.median_s = float(np.exp(np.median(log)))
 
-    def _prepare(self, network: CameraNetwork) -> None:
+    def _law(self, network: CameraNetwork) -> Law:
         count = len(network)
-        self._same = np.eye(count, dtype=bool).ravel()
-        mode = np.where(np.eye(count, dtype=bool), -np.inf, self.sigma**2 / 2 - self.mu - np.log(self.sigma))
+        same, every = np.eye(count, dtype=bool), np.arange(count**2)
+        self._same = same.ravel()
+        mode = np.where(same, -np.inf, self.sigma**2 / 2 - self.mu - np.log(self.sigma))
         self._top = float(mode.max() - np.log(np.sqrt(2 * np.pi)))
         # a negative gap is a trip from the gallery camera to the query camera
         self._mu = np.stack([self.mu.T.ravel(), self.mu.ravel()])
         self._sigma = np.stack([self.sigma.T.ravel(), self.sigma.ravel()])
-        middle = self.log_density(np.arange(count**2), np.full(count**2, self.median_s))
-        self._unknown = float(distance_of(middle[~self._same].mean(), self._top, self._top - self.depth))
-
-    def _expected(self, cameras: int) -> dict[str, Expected]:
-        square = (cameras, cameras)
-        laws = {"mu": Expected(square), "sigma": Expected(square, positive=True)}
-        return {**laws, "seen": Expected(square, count=True), "median_s": Expected(positive=True)}
+        middle = self.log_density(every, np.full(count**2, self.median_s))[~self._same].mean()
+        unknown = float(distance_of(middle, self._top, self._top - self.depth))
+        # every trip has one direction, whoever asks; only two sightings at one instant have none
+        now = self.curve(every, np.zeros(count**2)).astype(np.float32).reshape(count, count)
+        return Law(network, self.curve, unknown, (0.0, self.depth / NATS), symmetric=np.array_equal(now, now.T))
 
     def log_density(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
         """``ln p`` per second of a signed gap between the cameras of pair ``number = row * C + column``."""
@@ -123,23 +117,6 @@ class Transition(GapModel):
         bottom = self._top - self.depth
         evidence = np.where(self._same[number], bottom, self.log_density(number, gap_s))
         return distance_of(evidence, self._top, bottom)
-
-    @property
-    def symmetric(self) -> bool:
-        """Every trip has one direction, whoever asks; only two sightings at one instant have none."""
-        count = len(self.mu)
-        now = self.curve(np.arange(count**2), np.zeros(count**2)).astype(np.float32).reshape(count, count)
-        return bool(np.array_equal(now, now.T))
-
-    @property
-    def unknown(self) -> float:
-        """The distance of a trip of the median length, mean over all pairs of two cameras."""
-        return self._unknown
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Cut at ``depth``."""
-        return 0.0, self.depth / NATS
 
     def describe(self) -> str:
         """How many pairs have a law of their own, and the quickest and slowest of them."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst.evaluation import audit
-from torchreid_dfrst.evaluation.holdout import held_out
+from torchreid_dfrst.evaluation.weight import held_out
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal import build
 

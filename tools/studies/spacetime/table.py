@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from torchreid_dfrst import retrieval
 from torchreid_dfrst.evaluation import audit
+from torchreid_dfrst.evaluation.audit import alone
 from torchreid_dfrst.evaluation.weight import OMEGAS, choose_weight
 from torchreid_dfrst.retrieval.features import Extraction
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.fusion import fuse
-from torchreid_dfrst.spatiotemporal.model import GapModel
+from torchreid_dfrst.spatiotemporal.model import GapModel, fuse
 
 PAPER_OMEGA = 0.2
 NOTE = (
@@ -21,14 +22,6 @@ NOTE = (
     "the paper's; auto and calibrated: chosen on held-out training vehicles; best on test: to judge these two by."
 )
 _log = logging.getLogger(__name__)
-
-
-def alone(model: GapModel, query: Sightings, gallery: Sightings) -> dict[str, Any]:
-    """Score of a fitted model by time and camera alone, with the bounds of its mAP over all orders of ties."""
-    distance = model.distance(query, gallery)
-    worst, best = audit.tie_bounds(distance, query, gallery)
-    score = audit.percent(audit.rank(distance, query, gallery))
-    return {**score, "mAP_ties": [audit.percent(m)["mAP"] for m in (worst, best)]}
 
 
 def beside(model: GapModel, run: Extraction, methods: Sequence[str] = ("map", "calibrated")) -> dict[str, Any]:
@@ -63,7 +56,7 @@ def beside(model: GapModel, run: Extraction, methods: Sequence[str] = ("map", "c
         result["auto" if method == "map" else method] = {
             "omega": chosen.value,
             **score(chosen.value),
-            **chosen.as_json(),
+            **asdict(chosen),
         }
     return result
 

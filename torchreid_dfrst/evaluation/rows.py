@@ -1,0 +1,257 @@
+"""From features to four rows: appearance, + space and time (ST), + re-ranking, + both."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchreid_dfrst import retrieval, spatiotemporal
+from torchreid_dfrst.checks import named, within
+from torchreid_dfrst.config import Keywords, keywords
+from torchreid_dfrst.evaluation import protocols
+from torchreid_dfrst.evaluation.card import Result
+from torchreid_dfrst.evaluation.weight import choose_weight
+from torchreid_dfrst.retrieval import Extraction, Features, Metrics, Parameters, Reranking
+from torchreid_dfrst.retrieval.ranking import Best
+from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.spatiotemporal import GapModel
+
+APPEARANCE, FUSED, RERANKED, BOTH = "appearance", "+ ST", "+ re-ranking", "+ ST + re-ranking"
+ROWS = (APPEARANCE, FUSED, RERANKED, BOTH)
+PAPER_WEIGHT = 0.2
+USUAL_MODEL = "lognormal"
+HELD_OUT, TRAINED_ON = "held out", "trained on"  # the vehicles of ``Extraction.train_features``
+CHOSEN_BY = {"auto": "map", "calibrated": "calibrated"}
+TOP = 10  # images of each query that pictures show
+HELD = 128 << 20  # bytes of re-ranked distances that are made at once, which is faster than in blocks
+logger = logging.getLogger(__name__)
+
+
+def sections() -> dict[str, Keywords]:
+    """The configuration of scoring: section to valid keys."""
+    return {
+        "spacetime": keywords(fit_transit, transit_weight),
+        "rerank": keywords(retrieval.rerank, leave_out=("transit", "weight")),
+        "evaluate": Keywords({**keywords(protocols.build).expected, "rerank": bool}),
+    }
+
+
+def fit_transit(
+    extraction: Extraction,
+    model: str | None = USUAL_MODEL,
+    options: Mapping[str, Any] | None = None,
+    fitted: str | None = None,
+) -> GapModel | None:
+    """Fit a space-time model on the training sightings that came with the features, or load one.
+
+    Args:
+        extraction: features, training sightings and road distances.
+        model: a name in ``spatiotemporal.MODELS``; None for appearance alone.
+        options: the model's own keyword arguments.
+        fitted: file of a model that was fitted before (``dfrst spacetime --save``), with its options; training
+            sightings are not needed then.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: times or road distances are missing, and the message says how to go on by appearance alone; the
+            file holds another model, or options are given beside it.
+        KeyError: an unknown model or option.
+    """
+    if model is None:
+        return None
+    what = extraction.source.get("data", "these features")
+    train, network = extraction.train if fitted is None else None, extraction.network
+    unfit = train is None and fitted is None
+    if unfit or network is None:
+        lost = "training sightings" if unfit else "road distances between its cameras"
+        raise ValueError(
+            f"space and time were asked for, but {what} came without {lost}; `spacetime.model null` scores by "
+            "appearance alone"
+        )
+    parts = {"training": train, "query": extraction.query.sightings, "gallery": extraction.gallery.sightings}
+    for name, part in parts.items():
+        try:
+            if part is not None:
+                part.require_times(f"the {name} split of {what}")
+        except ValueError as error:
+            raise ValueError(f"{error} (`spacetime.model null`)") from None
+    if train is not None:
+        with named("spacetime.options", options or {}):
+            return spatiotemporal.build(model, **(options or {})).fit(train, network)
+    assert fitted is not None
+    if options:
+        raise ValueError(f"spacetime.options go with a model that is to be fitted; {fitted} has its own: leave one out")
+    loaded = spatiotemporal.load(fitted, network)
+    if model not in (USUAL_MODEL, loaded.name):
+        raise ValueError(f"spacetime.model is {model!r}, but {fitted} holds a fitted {loaded.name}: leave one out")
+    return loaded
+
+
+def transit_weight(
+    extraction: Extraction, model: GapModel, weight: float | str | None = None
+) -> tuple[float, str | dict[str, Any]]:
+    """Omega of Eq. 6, and where it comes from.
+
+    Args:
+        extraction: features, of training images too if the weight is to be chosen.
+        model: the space-time model.
+        weight: a number; ``"auto"``: the one with the best mAP on held-out training vehicles; ``"calibrated"``: the
+            one that a logistic regression on pairs of held-out training vehicles gives; None: the paper's 0.2.
+
+    Returns:
+        Omega, and ``"the paper"``, ``"given"``, or for a chosen one the fields of ``Weight`` and ``network``: whether
+        the vehicles it was chosen on were ``"held out"`` of its training or ``"trained on"``; None if not known.
+
+    Raises:
+        ValueError: not one of these, out of range, or training features are missing.
+    """
+    if weight is None:
+        return PAPER_WEIGHT, "the paper"
+    if not isinstance(weight, str):
+        within("spacetime.weight", weight, below=np.inf)
+        return float(weight), "given"
+    if weight not in CHOSEN_BY:
+        raise ValueError(f"spacetime.weight is {weight!r}: a number, or {' or '.join(CHOSEN_BY)}")
+    train, known, network = extraction.train, extraction.train_features, extraction.network
+    if train is None or network is None or known is None:
+        raise ValueError(
+            f"spacetime.weight {weight} is chosen on training vehicles, but there are no features of training images: "
+            "extract with --train, or give a number"
+        )
+    chosen = choose_weight(model, train, known, network, method=CHOSEN_BY[weight])
+    seen = extraction.source.get("train_features")
+    if seen == TRAINED_ON:
+        logger.warning(
+            "spacetime.weight %s is chosen on vehicles that the network was trained on: it knows them too well, "
+            "and the weight comes out too small; train with data.validation_identities and extract again",
+            weight,
+        )
+    return chosen.value, {**asdict(chosen), "network": seen}
+
+
+def score(
+    extraction: Extraction,
+    spacetime: Mapping[str, Any] | None = None,
+    rerank: Mapping[str, Any] | None = None,
+    evaluate: Mapping[str, Any] | None = None,
+) -> Result:
+    """Rank the gallery for every query in up to four ways and score each by a protocol.
+
+    Distances are scored in blocks as they are made and never held whole, one row of the result after the other.
+
+    Args:
+        extraction: query and gallery features, and what space and time are fitted on.
+        spacetime: ``model``, ``options``, ``fitted`` (see ``fit_transit``) and ``weight`` (see ``transit_weight``).
+        rerank: keyword arguments of ``retrieval.rerank``. Its ``memory_limit`` bounds the other rows too; what the
+            space-time model tabulates and the normalised features do not count.
+        evaluate: keyword arguments of ``protocols.build``; without a ``protocol``, the data set's own. And ``rerank``,
+            as torchreid's: False leaves the two re-ranked rows out.
+
+    Raises:
+        ValueError: something the parts cannot work with; see theirs.
+        KeyError: an unknown name.
+    """
+    spacetime, evaluate = dict(spacetime or {}), dict(evaluate or {})
+    parameters = {**sections()["rerank"].defaults, **(rerank or {})}
+    wanted = evaluate.pop("rerank", True)
+    source = extraction.source
+    usual = source.get("protocol") or protocols.of_dataset(source.get("data"), source.get("options"))
+    protocol = protocols.build(**{"protocol": usual, **evaluate})
+    asked = spacetime.pop("weight", None)
+    model = fit_transit(extraction, **spacetime)
+    weight, reason = (0.0, None) if model is None else transit_weight(extraction, model, asked)
+    draws: dict[str, list[Metrics]] = {}
+    neighbours: dict[str, list[dict[str, Any]]] = {}
+    best: dict[str, Best] = {}
+    pairs: list[tuple[Sightings, Sightings]] = []
+    for query, gallery in protocol.pairs(extraction.query, extraction.gallery):
+        if not pairs:
+            ranked = replace(extraction, query=query, gallery=gallery)
+        pairs.append((query.sightings, gallery.sightings))
+        for row, blocks, met in rankings(query, gallery, model, weight, parameters, wanted):
+            if len(pairs) == 1:
+                best[row] = Best(*pairs[0], TOP, protocol.junk)
+                blocks = best[row].watch(blocks)
+            draws.setdefault(row, []).append(protocol.score(blocks, *pairs[-1]))
+            del blocks  # or a row's would be held while those of the next are made
+            if met is not None:
+                neighbours.setdefault(row, []).append(met)
+    fitted = {"fitted": spacetime["fitted"]} if spacetime.get("fitted") else {}
+    choices = {
+        "distance": "Euclidean, not squared, of L2-normalised embeddings",
+        "spacetime": None if model is None else {"weight": weight, "weight_from": reason, **fitted, **model.parameters},
+        "rerank": parameters if wanted else None,
+    }
+    return Result(protocol, draws, pairs, choices, neighbours, ranked, best, model)
+
+
+def rankings(
+    query: Features,
+    gallery: Features,
+    model: GapModel | None,
+    weight: float,
+    parameters: Mapping[str, Any],
+    rerank: bool = True,
+) -> Iterator[tuple[str, Iterable[np.ndarray], dict[str, Any] | None]]:
+    """Each row of a result, made when it is asked for: take all blocks of one before the next.
+
+    Args:
+        query: ``Q`` images.
+        gallery: ``G`` images or tracks.
+        model: a fitted space-time model, None for appearance alone.
+        weight: omega of Eq. 6.
+        parameters: all keyword arguments of ``retrieval.rerank`` but ``transit`` and ``weight``.
+        rerank: give the re-ranked rows too.
+
+    Yields:
+        The row's name; its distances in blocks of consecutive queries ``(rows, G)`` float32; and, of a re-ranked row,
+        ``method``, ``near_ties``, ``near_ties_at_the_end`` (of a list, where alone they can change the result) and
+        ``measured_whole`` (images with too many candidates) of the search of its neighbours.
+    """
+    rows, columns = retrieval.normalise(query.embedding), retrieval.normalise(gallery.embedding)
+    limit, options = parameters["memory_limit"], dict(parameters)
+
+    def fused(asked: Sightings, shown: Sightings) -> dict[str, Any]:
+        return {} if model is None else {"transit": model.transit(asked, shown), "weight": weight}
+
+    with named("rerank", parameters):
+        chosen = Parameters(**{field.name: options.pop(field.name) for field in fields(Parameters)})
+        yield APPEARANCE, retrieval.distance_blocks(rows, columns, memory_limit=limit), None
+        if model is not None:
+            both = fused(query.sightings, gallery.sightings)
+            yield FUSED, retrieval.distance_blocks(rows, columns, **both, memory_limit=limit), None
+        whole = limit is None and 4 * len(rows) * len(columns) <= HELD
+        for row in () if not rerank else (RERANKED,) if model is None else (RERANKED, BOTH):
+            both = {}
+            if row == BOTH:
+                everyone = Sightings.concatenate([query.sightings, gallery.sightings])
+                both = fused(everyone, everyone)
+            job = Reranking(rows, columns, chosen, **both, **options, keep=whole)
+            met = {
+                "method": job.near.method,
+                "near_ties": len(job.near.near_ties),
+                "near_ties_at_the_end": len(job.cuts),
+                "measured_whole": job.near.fallbacks,
+            }
+            yield row, [job.matrix()] if whole else job.blocks(), met
+            del job
+
+
+def best_matches(result: Result, row: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first ``count`` gallery images of each query without its junk, and their distances: both ``(Q, count)``.
+
+    Raises:
+        ValueError: more than the ``TOP`` that are kept.
+    """
+    within("count", count, lowest=1, highest=TOP)
+    return result.best[row].index[:, :count], result.best[row].distance[:, :count]
+
+
+def command_line(arguments: list[str]) -> str:
+    """The command as a person would type it, the script named without its folder."""
+    return " ".join([Path(arguments[0]).name, *arguments[1:]])
