@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,14 @@ import torchreid
 from PIL import Image
 from torch import nn
 
-from tools.studies.contamination.damage import Contamination
 from torchreid_dfrst.checks import listed
-from torchreid_dfrst.data.batches import Item
+from torchreid_dfrst.data.batches import Change, Item
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.evaluation import HELD_OUT, TRAINED_ON
-from torchreid_dfrst.evaluation.card import file_digest
+from torchreid_dfrst.models.weights import read_safely, read_weights
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.tables import build_model
-from torchreid_dfrst.tensors import read_weights
 from torchreid_dfrst.training import checkpoint
 from torchreid_dfrst.training.embedding import embed
 from torchreid_dfrst.training.memory import EXTRACTION, explained
@@ -48,9 +46,11 @@ def open_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         ValueError: not such a file, or weights of another architecture.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    content = path.read_bytes()
     if path.suffix == ".safetensors":
-        weights = read_weights(path)
-        beside = path.with_suffix(".json")
+        weights, beside = read_weights(path, content), path.with_suffix(".json")
         if not beside.is_file():
             raise FileNotFoundError(f"{beside} is missing: training writes it beside {path.name}; keep them together")
         try:
@@ -58,14 +58,14 @@ def open_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         except ValueError as error:
             raise ValueError(f"{beside} is not JSON ({error}): take it from the training run again") from error
     else:
-        state = checkpoint.load(path)
-        weights, about = state["state_dict"], state.get("describe", {})
+        state = read_safely(path, content)
+        weights, about = (state.get(part, {}) if isinstance(state, dict) else {} for part in ("state_dict", "describe"))
     missing = [name for name in NEEDED if name not in about]
     if missing:
         raise ValueError(f"{path} does not say its {', '.join(missing)}: only files of tools/train.py do")
     model = build_model(about["num_classes"], **{**about["model"], "pretrained": False, "weights": None})
     checkpoint.set_weights(model, weights, str(path))
-    return model.eval(), {**about, "weights": str(path), "weights_sha256": file_digest(path)}
+    return model.eval(), {**about, "weights": str(path), "weights_sha256": hashlib.sha256(content).hexdigest()}
 
 
 @explained(EXTRACTION)
@@ -80,7 +80,7 @@ def extract(
     precision: str = "fp32",
     on_bad_image: str = "error",
     use_gpu: bool = True,
-    contaminate: Contamination | None = None,
+    contaminate: Change | None = None,
     options: Mapping[str, Any] | None = None,
     bar: Callable[..., Any] | None = None,
 ) -> tuple[Extraction, list[str]]:
@@ -97,7 +97,7 @@ def extract(
         precision: ``fp32``, ``bf16`` or ``fp16``.
         on_bad_image: ``error`` stops at a file that cannot be read, ``skip`` leaves it out.
         use_gpu: use it if there is one.
-        contaminate: damage query and gallery images (training images stay as they are).
+        contaminate: damages query and gallery images (training images stay as they are); ``source`` keeps its attributes.
         options: of the data set, see ``DataManager``.
         bar: progress bar, such as ``tqdm.tqdm``.
 
@@ -130,7 +130,7 @@ def extract(
     model.to(device)
     skipped: list[str] = []
 
-    def see(items: Sequence[Item], sightings: Sightings, change: Contamination | None = None) -> Features:
+    def see(items: Sequence[Item], sightings: Sightings, change: Change | None = None) -> Features:
         loader = data.loader(items, change)
         embedded = embed(model, loader, device, precision, bar=bar)
         skipped.extend(sorted(loader.skipped))
@@ -157,7 +157,7 @@ def extract(
             "precision": precision,
             "train_features": known if train else None,
             "skipped_images": len(skipped),
-            "contamination": None if contaminate is None else asdict(contaminate),
+            "contamination": None if contaminate is None else dict(vars(contaminate)),
             "version": __version__,
         },
     )

@@ -16,9 +16,9 @@ import torch
 from torchreid_dfrst.checks import nearest, numbered
 from torchreid_dfrst.data.table import read_distances, read_rows
 from torchreid_dfrst.data.text import read_text, sample
+from torchreid_dfrst.files import DAMAGED
+from torchreid_dfrst.models.weights import read_safely
 from torchreid_dfrst.retrieval import Extraction, Features
-from torchreid_dfrst.retrieval.features import DAMAGED
-from torchreid_dfrst.tensors import read_safely
 
 logger = logging.getLogger(__name__)
 
