@@ -197,14 +197,8 @@ def test_unknown_models_are_named():
 
 def test_a_backbone_is_a_row(monkeypatch):
     def build_toy(name, last_stride):
-        sizes = {
-            "stem": (3, 4, 2),
-            "one": (4, 8, 1),
-            "two": (8, 8, 2),
-            "three": (8, 16, 2),
-            "four": (16, 24, last_stride),
-        }
-        return [(name, torch.nn.Conv2d(*size[:2], 3, size[2], 1)) for name, size in sizes.items()], 24
+        sizes = {"stem": (3, 4), "one": (4, 8), "two": (8, 8), "three": (8, 16), "four": (16, 24)}
+        return [(name, torch.nn.Conv2d(*size, 3, last_stride)) for name, size in sizes.items()], 24
 
     monkeypatch.setitem(BACKBONES, "toy", build_toy)
     model = fresh("prn", backbone="toy", loss="triplet", divisions=["height"])

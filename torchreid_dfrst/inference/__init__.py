@@ -97,7 +97,7 @@ def extract(
         precision: ``fp32``, ``bf16`` or ``fp16``.
         on_bad_image: ``error`` stops at a file that cannot be read, ``skip`` leaves it out.
         use_gpu: use it if there is one.
-        contaminate: damages query and gallery images (training images stay as they are); ``source`` keeps its attributes.
+        contaminate: damages query and gallery images, not training images; ``source`` keeps its attributes.
         options: of the data set, see ``DataManager``.
         bar: progress bar, such as ``tqdm.tqdm``.
 

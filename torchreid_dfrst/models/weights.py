@@ -38,7 +38,7 @@ def load_backbone(model: nn.Module, path: str | Path | None = None) -> Loaded:
     """Start the backbone of a network from ImageNet's weights or from a file; heads keep their initial values.
 
     A tensor is looked for under its own name, then under the name it has in the whole backbone, then in another stream
-    or the trunk: a plain ResNet starts both streams, and a network with the coarse stream alone starts the fine one too.
+    or the trunk: a plain ResNet starts both streams, and a network with one stream starts both as well.
 
     Args:
         model: changed in place. A ``BranchNetwork`` must find all of its backbone but attention; any other network,
@@ -101,11 +101,12 @@ def read_weights(path: str | Path, content: bytes | None = None) -> dict[str, to
         ValueError: the file is torn, holds pickled code, or no state dict.
         OSError: it could not be read, which says nothing about the file.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if content is None and not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
-    if Path(path).suffix == ".safetensors":
+    if path.suffix == ".safetensors":
         try:
-            state: Any = load_safetensors(Path(path).read_bytes() if content is None else content)
+            state: Any = load_safetensors(path.read_bytes() if content is None else content)
         except SafetensorError as error:
             raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
     else:
