@@ -30,6 +30,12 @@ from torchreid_dfrst.training.memory import EXTRACTION, explained
 from torchreid_dfrst.version import __version__
 
 NEEDED = ("model", "num_classes", "height", "width")
+NO_TRAINING: dict[str, Any] = {
+    "transforms": None,
+    "batch_size_train": 1,
+    "num_instances": 1,
+    "train_sampler": "RandomSampler",
+}
 
 
 def open_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -113,13 +119,8 @@ def extract(
         root=root,
         sources=name,
         targets=name,
-        height=about["height"],
-        width=about["width"],
-        **_normalisation(about),
-        transforms=None,
-        batch_size_train=1,
-        num_instances=1,
-        train_sampler="RandomSampler",
+        **_input(about),
+        **NO_TRAINING,
         batch_size_test=batch_size,
         workers=workers,
         on_bad_image=on_bad_image,
@@ -149,11 +150,7 @@ def extract(
         source={
             "data": name,
             "options": dict(options or {}),
-            "network": about["model"],
-            "input": [about["height"], about["width"]],
-            "weights": Path(about["weights"]).name,
-            "weights_sha256": about["weights_sha256"],
-            "epoch": about.get("epoch"),
+            **_source(about),
             "precision": precision,
             "train_features": known if train else None,
             "skipped_images": len(skipped),
@@ -198,17 +195,27 @@ def input_transform(about: Mapping[str, Any]) -> Callable[[Image.Image], torch.T
     Args:
         about: what ``open_network`` says of it.
     """
-    size = about["height"], about["width"]
     with contextlib.redirect_stdout(io.StringIO()):
-        return torchreid.data.transforms.build_transforms(*size, transforms=None, **_normalisation(about))[1]
+        return torchreid.data.transforms.build_transforms(**_input(about), transforms=None)[1]
 
 
-def _normalisation(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean and deviation of the images that a network was trained with; empty for ImageNet's."""
+def _input(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Size of the images that a network was trained with, and mean and deviation where they are not ImageNet's."""
     data = about.get("config", {}).get("data", {})
     given = {name: data.get(name) for name in ("norm_mean", "norm_std")}
     # torchreid leaves one without the other unread
-    return {} if None in given.values() else given
+    return {"height": about["height"], "width": about["width"], **({} if None in given.values() else given)}
+
+
+def _source(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a features file says of the network that made it."""
+    return {
+        "network": about["model"],
+        "input": [about["height"], about["width"]],
+        "weights": Path(about["weights"]).name,
+        "weights_sha256": about["weights_sha256"],
+        "epoch": about.get("epoch"),
+    }
 
 
 def _sightings_of(dataset: Any) -> dict[str, Sightings]:
