@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from torchreid_dfrst.losses import DFRSTLoss, batch_hard_triplet, smoothed_cross_entropy
+from torchreid_dfrst.losses import LOSSES, DFRSTLoss, batch_hard_triplet, smoothed_cross_entropy
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
 
@@ -142,6 +142,20 @@ def test_a_branch_of_weight_0_keeps_a_gradient_of_0():
 def test_one_weight_for_each_branch(name):
     with pytest.raises(ValueError, match=f"{name} has 3 weights, the network 1 branches"):
         DFRSTLoss(**{name: [1, 1, 1]})([normal(2, 3)], [normal(2, 4)], torch.tensor([0, 1]))
+
+
+def test_a_metric_loss_is_a_row(monkeypatch):
+    def spread(features, labels, margin, reduction):
+        assert reduction == "sum"
+        return margin * features.sum() + labels.sum()
+
+    monkeypatch.setitem(LOSSES, "spread", spread)
+    logits, features, labels = [normal(4, 2)], [normal(4, 3, seed=1)], torch.tensor([0, 0, 1, 1])
+    parts = DFRSTLoss(metric="spread", margin=3.0, reduction="sum")(logits, features, labels)
+    torch.testing.assert_close(parts.triplet, 3 * features[0].sum() + 2, **EXACT)
+    torch.testing.assert_close(parts.total, parts.cross_entropy + 0.4 * parts.triplet, **EXACT)
+    with pytest.raises(KeyError, match=r"unknown loss\.metric 'batch_hart' .did you mean 'batch_hard'"):
+        DFRSTLoss(metric="batch_hart")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import torch
 
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import DFRST, FACTORIES, build
+from torchreid_dfrst.models.backbones import BACKBONES
 from torchreid_dfrst.models.zoo import PLUS
 
 PARTS = [f"{division}_{number}" for division in ("height", "width", "channel") for number in range(4)]
@@ -15,6 +16,7 @@ OPTIONS = [{"attention": placement} for placement in ("spatial-channel", "parall
     {"shared_stages": 1, "last_stride": 2, "parts": 2},
     {"reduction": 4, "kernel_size": 3, "stream_features": 64, "part_features": 32},
     {"backbone": "resnet34"},
+    {"backbone": "resnext50_32x4d"},
 ]
 
 
@@ -174,7 +176,7 @@ def test_half_precision_training_is_finite():
         ({"attention": "chanel-spatial"}, KeyError, "did you mean 'channel-spatial'"),
         ({"divisions": ["hight"]}, KeyError, "did you mean 'height'"),
         ({"divisions": ["width", "width"]}, ValueError, "at most once"),
-        ({"backbone": "resnet52"}, KeyError, "did you mean 'resnet50'"),
+        ({"backbone": "resnet_50"}, KeyError, "did you mean 'resnet50'"),
         ({"loss": "tripelt"}, KeyError, "did you mean 'triplet'"),
         ({"shared_stages": 4}, ValueError, "shared_stages is 4"),
         ({"last_stride": 3}, ValueError, "last_stride is 3"),
@@ -193,6 +195,19 @@ def test_unknown_models_are_named():
         fresh("dfrst_resnet_18")
 
 
+def test_a_backbone_is_a_row(monkeypatch):
+    def build_toy(name, last_stride):
+        sizes = {"stem": (3, 4), "one": (4, 8), "two": (8, 8), "three": (8, 16), "four": (16, 24)}
+        return [(name, torch.nn.Conv2d(*size, 3, last_stride)) for name, size in sizes.items()], 24
+
+    monkeypatch.setitem(BACKBONES, "toy", build_toy)
+    model = fresh("prn", backbone="toy", loss="triplet", divisions=["height"])
+    assert [name for name, _ in model.trunk.named_children()] == ["stem", "one", "two"]
+    assert [name for name, _ in model.streams["parts"].named_children()] == ["three", "four"]
+    logits, features = model(images())
+    assert_every_parameter_learns(model, DFRSTLoss()(logits, features, torch.tensor([0, 0, 1, 1])).total)
+
+
 def test_images_too_small_for_the_parts_are_refused():
     with pytest.raises(ValueError, match="2 rows, too few for 4 parts"):
         fresh("dfrst_resnet18")(images(side=32))
@@ -200,6 +215,6 @@ def test_images_too_small_for_the_parts_are_refused():
 
 def test_defaults_are_the_papers():
     model = DFRST(6)
-    assert model.body == "resnet50"
+    assert model.backbone == "resnet50"
     assert model.streams["fine"].layer4[-1].attention.gates["channel"].mlp[0].weight.shape[:2] == (128, 2048)
     assert model.streams["fine"].layer4[-1].attention.gates["spatial"].conv.kernel_size == (7, 7)

@@ -1,4 +1,4 @@
-"""Where a body starts: ImageNet through torchvision's own path, offline, and files."""
+"""Where a backbone starts: ImageNet through torchvision's own path, offline, and files."""
 
 import urllib.error
 
@@ -7,7 +7,8 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from torchreid_dfrst.models import build, load_body, load_imagenet
+from torchreid_dfrst.models import build, load_backbone
+from torchreid_dfrst.models.weights import read_weights
 
 WEIGHTS = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
 
@@ -55,7 +56,7 @@ def test_pretrained_reads_torchvisions_file_into_both_streams(hub):
     torch.save(state, hub / WEIGHTS.url.rpartition("/")[2])
     model = build("dfrst_resnet18", 5)
     assert_both_streams_start_from(state, model)
-    loaded = load_imagenet(model)
+    loaded = load_backbone(model)
     assert loaded.unused == ["fc.weight", "fc.bias"]
     assert all(".attention." in name for name in loaded.fresh)
     assert len(loaded.fresh) == 3
@@ -76,18 +77,18 @@ def test_a_broken_file_in_the_cache_is_named(hub):
         build("dfrst_resnet18", 5)
 
 
-def test_a_body_from_a_resnet_file_takes_the_place_of_imagenet(tmp_path, hub):
+def test_a_backbone_from_a_resnet_file_takes_the_place_of_imagenet(tmp_path, hub):
     state = resnet18().state_dict()
-    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "body.pth")
-    assert_both_streams_start_from(state, build("dfrst_resnet18", 5, weights=tmp_path / "body.pth"))
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "backbone.pth")
+    assert_both_streams_start_from(state, build("dfrst_resnet18", 5, weights=tmp_path / "backbone.pth"))
 
 
-def test_a_body_from_another_of_our_networks(tmp_path):
+def test_a_backbone_from_another_of_our_networks(tmp_path):
     city = build("dfrst_resnet18", 50, pretrained=False)
     torch.save(city.state_dict(), tmp_path / "city.pth")
     model = dfrst()
     heads = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("heads.")}
-    loaded = load_body(model, tmp_path / "city.pth")
+    loaded = load_backbone(model, tmp_path / "city.pth")
     after = model.state_dict()
     assert loaded.fresh == []
     assert all(torch.equal(after[name], city.state_dict()[name]) for name in loaded.taken)
@@ -99,7 +100,7 @@ def test_one_stream_starts_two_and_another_split_fits(tmp_path):
     coarse = dfrst(fine=False, divisions=(), attention="none", shared_stages=3)
     torch.save(coarse.state_dict(), tmp_path / "coarse.pth")
     model = dfrst()
-    loaded = load_body(model, tmp_path / "coarse.pth")
+    loaded = load_backbone(model, tmp_path / "coarse.pth")
     assert all(".attention." in name for name in loaded.fresh)
     own = model.state_dict()
     assert torch.equal(own["streams.fine.layer4.0.conv1.weight"], own["streams.coarse.layer4.0.conv1.weight"])
@@ -108,9 +109,9 @@ def test_one_stream_starts_two_and_another_split_fits(tmp_path):
 
 def test_safetensors(tmp_path):
     state = resnet18().state_dict()
-    save_file(state, tmp_path / "body.safetensors")
+    save_file(state, tmp_path / "backbone.safetensors")
     model = dfrst()
-    load_body(model, tmp_path / "body.safetensors")
+    load_backbone(model, tmp_path / "backbone.safetensors")
     assert_both_streams_start_from(state, model)
 
 
@@ -124,19 +125,31 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path, suffix):
     path = tmp_path / f"odd.{suffix}"
     path.write_bytes(b"no weights at all")
     with pytest.raises(ValueError, match=r"odd.* (holds pickled|is not a whole)"):
-        load_body(dfrst(), path)
+        load_backbone(dfrst(), path)
 
 
 def test_pickled_objects_are_refused(tmp_path):
     torch.save(torchvision.models.resnet18(), tmp_path / "whole.pth")
     with pytest.raises(ValueError, match=r"whole\.pth holds pickled Python objects"):
-        load_body(dfrst(), tmp_path / "whole.pth")
+        load_backbone(dfrst(), tmp_path / "whole.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match=r"list\.pth holds list, expected a checkpoint or a state dict"):
-        load_body(dfrst(), tmp_path / "list.pth")
+    with pytest.raises(ValueError, match=r"list\.pth holds no state dict"):
+        load_backbone(dfrst(), tmp_path / "list.pth")
     torch.save({"epoch": 3}, tmp_path / "odd.pth")
     with pytest.raises(ValueError, match="holds no state dict"):
-        load_body(dfrst(), tmp_path / "odd.pth")
+        load_backbone(dfrst(), tmp_path / "odd.pth")
+
+
+def test_an_altered_file_is_torn(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"weight": torch.ones(1000)}, path)
+    content = bytearray(path.read_bytes())
+    place = content.index(torch.ones(100).numpy().tobytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights\.pth is torn .*does not match its checksum"):
+        read_weights(path)
+    torch.load(path, weights_only=True)  # which PyTorch itself would not see
 
 
 def test_weights_of_another_architecture_are_refused_and_change_nothing(tmp_path):
@@ -147,12 +160,12 @@ def test_weights_of_another_architecture_are_refused_and_change_nothing(tmp_path
     model = dfrst()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     blocks = r"layer1\.2, layer2\.2, layer2\.3, layer3\.2, layer3\.3, layer3\.4, layer3\.5, layer4\.2$"
-    with pytest.raises(ValueError, match=rf"deeper\.pth is not a body for resnet18: .* {blocks}"):
-        load_body(model, tmp_path / "deeper.pth")
+    with pytest.raises(ValueError, match=rf"deeper\.pth is not a backbone for resnet18: .* {blocks}"):
+        load_backbone(model, tmp_path / "deeper.pth")
     with pytest.raises(ValueError, match=r"tensors are missing, first 'conv1.weight'"):
-        load_body(model, tmp_path / "foreign.pth")
+        load_backbone(model, tmp_path / "foreign.pth")
     with pytest.raises(ValueError, match=r"'layer3.0.conv1.weight' has shape \(2, 2\)"):
-        load_body(model, tmp_path / "wide.pth")
+        load_backbone(model, tmp_path / "wide.pth")
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 

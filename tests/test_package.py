@@ -1,4 +1,4 @@
-"""What pip installs is whole: every module, every configuration, every console command."""
+"""What pip installs is whole: every module, configuration and console command; and imports are only what is used."""
 
 import subprocess
 import sys
@@ -67,3 +67,43 @@ def test_no_file_of_the_project_names_a_machine():
     for name in tracked():
         content = (ROOT / name).read_bytes()
         assert not any(word.encode() in content for word in secret), f"{name} names a folder of one machine"
+
+
+WITHOUT_TORCHREID = """
+import sys
+sys.modules["torchreid"] = None  # importing it raises ImportError
+import numpy as np
+import torchreid_dfrst
+from torchreid_dfrst import evaluation, retrieval, spatiotemporal
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+
+rng = np.random.default_rng(0)
+def part(vehicles):
+    identity = np.repeat(np.arange(vehicles), 3)
+    camera = np.tile(np.arange(3), vehicles)
+    seen = Sightings(camera, 1000 * identity + rng.lognormal(4, 0.2, len(camera)) * camera, identity)
+    return retrieval.Features(np.eye(vehicles)[identity] + rng.normal(0, 0.1, (len(camera), vehicles)), seen)
+network = CameraNetwork(np.arange(3), np.array([[0, 500, 900], [500, 0, 400], [900, 400, 0]]))
+features = part(12)
+extraction = retrieval.Extraction(features[::3], features, part(20).sightings, network=network)
+result = evaluation.score(extraction, rerank={"k1": 4, "k2": 2}, spacetime={"model": "lognormal", "weight": 0.1})
+assert len(result.metrics) == 4 and all(row.mAP > 0.9 for row in result.metrics.values()), result.metrics
+try:
+    torchreid_dfrst.register()
+except ImportError:
+    print("done")
+"""
+
+
+def test_scoring_needs_no_torchreid():
+    run = subprocess.run([sys.executable, "-c", WITHOUT_TORCHREID], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout == "done\n", run.stderr[-3000:]
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    heavy = "torch", "torchreid", "torchvision", "faiss", "matplotlib", "cv2", "scipy", "numpy"
+    code = f"import sys, time, torchreid_dfrst; print(time.process_time(), [m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    seconds, imported = run.stdout.split(maxsplit=1)
+    assert imported == "[]\n"
+    assert float(seconds) < 0.5

@@ -57,6 +57,44 @@ def test_a_torchreid_without_the_table_is_named(monkeypatch):
         registry.register()
 
 
+ORDERS = {
+    "torchreid first": "import torchreid, torchreid_dfrst",
+    "torchreid last": "import torchreid_dfrst, torchreid",
+    "a data set first": "import torchreid_dfrst.data.table, torchreid",
+    "the tables first": "import torchreid_dfrst.tables, torchreid",
+    "the registry first": "from torchreid_dfrst import registry; registry.register()",
+    "by hand": "import torchreid_dfrst; torchreid_dfrst.register()",
+}
+KNOWN = """
+import os, sys
+import cv2, h5py, matplotlib, scipy.io, tensorboard, torch, torchvision  # once for all that follow, to save time
+
+def ours_are_known():
+    import torchreid, torchreid_dfrst.data, torchreid_dfrst.models
+    models, datasets = vars(torchreid.models)["__model_factory"], vars(torchreid.data.datasets)["__image_datasets"]
+    assert torchreid_dfrst.models.FACTORIES.items() <= models.items()
+    assert torchreid_dfrst.data.DATASETS.items() <= datasets.items()
+    return torchreid.__version__
+
+for order in sys.argv[1:]:
+    if os.fork() == 0:
+        print("#", order, file=sys.stderr)
+        exec(order)
+        print(ours_are_known(), order, flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_torchreid_knows_us_in_either_order_of_imports(torchreid_layout):
+    run = run_with(torchreid_layout, "-c", KNOWN, *ORDERS.values(), env=dict(os.environ))
+    version = "1.4.0" if torchreid_layout else "0.2.5"
+    assert run.stdout.splitlines() == [f"{version} {order}" for order in ORDERS.values()], run.stderr[-3000:]
+    # it cannot be told any more not to advise compiling what ours takes the place of
+    said = [order.splitlines()[0] for order in run.stderr.split("# ")[1:] if "Cython evaluation" in order]
+    assert said == [ORDERS["torchreid first"]]
+
+
 STOCK = """
 import sys
 from pathlib import Path

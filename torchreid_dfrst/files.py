@@ -1,17 +1,28 @@
-"""Files that are whole or absent, also after a power cut."""
+"""Files that are whole or absent, also after a power cut, and what reading a damaged one raises."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import re
 import shutil
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
 Content = bytes | Callable[[IO[bytes]], object]
 """The bytes of a file, or what writes them into it."""
+
+DAMAGED = (
+    ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, RuntimeError, OverflowError, MemoryError,
+    OSError, EOFError, struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""What NumPy, PyTorch and zipfile raise on damaged files, found by changing one byte at a time."""
 
 
 def write(files: Mapping[Path, Content], check: Callable[[Path], object] | None = None, size: int = 0) -> None:
@@ -84,3 +95,25 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def not_the_file(error: BaseException, path: str | Path) -> None:
+    """Tell an error of the machine from a damaged file; returns where it may be the file.
+
+    Raises:
+        OSError: reading failed (no such file any more, no access, a failing disk or network), or memory ran out over
+            no more than the file holds.
+    """
+    # a damaged directory in a file makes zipfile seek to places that are none
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise error
+    if not (isinstance(error, MemoryError) or "can't allocate memory" in str(error)):
+        return
+    wanted = re.search(r"tried to allocate (\d+) bytes", str(error))
+    if wanted and int(wanted[1]) > os.path.getsize(path):
+        return
+    # Python does not say how much was wanted
+    raise OSError(
+        f"memory ran out while {path} was read: free some, and try again; where there is plenty, the file asks for "
+        "more than it holds, and is damaged"
+    ) from error

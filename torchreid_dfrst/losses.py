@@ -1,15 +1,16 @@
-"""The loss of DFR-ST (paper, Eq. 1 to 3)."""
+"""The loss of DFR-ST (paper, Eq. 1 to 3), and metric losses that may take the place of its triplet loss, by name."""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from torchreid_dfrst.checks import within
+from torchreid_dfrst.checks import nearest, within
 
 REDUCTIONS = ("mean", "sum")
 
@@ -62,8 +63,7 @@ def batch_hard_triplet(
     Raises:
         ValueError: unknown reduction.
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction is {reduction!r}: one of {', '.join(REDUCTIONS)}")
+    _check_reduction(reduction)
     with torch.autocast(features.device.type, enabled=False):
         features = _at_least_float32(features)
         same = labels.unsqueeze(0) == labels.unsqueeze(1)
@@ -83,6 +83,12 @@ def batch_hard_triplet(
     return hinge / anchors.sum().clamp(min=1) if reduction == "mean" else hinge
 
 
+LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    "batch_hard": batch_hard_triplet,
+}
+"""Metric losses by name, called as ``loss(features, labels, margin=, reduction=)``; the first is the paper's."""
+
+
 class LossParts(NamedTuple):
     """The loss of one batch and what it is made of: three scalars."""
 
@@ -92,7 +98,7 @@ class LossParts(NamedTuple):
 
 
 class DFRSTLoss(nn.Module):
-    """``cross entropy + triplet_weight * triplet`` (Eq. 1), each the mean over the branches.
+    """``cross entropy + triplet_weight * metric loss`` (Eq. 1), each the mean over the branches.
 
     The paper does not say how several heads share one loss; the mean is also what torchreid's engines take. Weights
     make it a weighted mean. ``dfrst`` has 14 branches, in the order of its ``branches``: ``[1, 1, 0, ..., 0]`` as
@@ -100,13 +106,15 @@ class DFRSTLoss(nn.Module):
 
     Args:
         triplet_weight: the paper's lambda, ``>= 0``.
-        margin: see ``batch_hard_triplet``.
+        margin: of the metric loss, see ``batch_hard_triplet``.
         epsilon: see ``smoothed_cross_entropy``, in ``[0, 1]``.
-        reduction: see ``batch_hard_triplet``.
+        reduction: of the metric loss, see ``batch_hard_triplet``.
         cross_entropy_branches: weight of each branch in the mean, ``>= 0`` and not all 0; None weighs them the same.
         triplet_branches: likewise.
+        metric: one of ``LOSSES``.
 
     Raises:
+        KeyError: an unknown ``metric``; the message has the nearest one.
         ValueError: a number out of its range or an unknown reduction.
     """
 
@@ -118,14 +126,17 @@ class DFRSTLoss(nn.Module):
         reduction: str = "mean",
         cross_entropy_branches: Sequence[float] | None = None,
         triplet_branches: Sequence[float] | None = None,
+        metric: str = "batch_hard",
     ) -> None:
         super().__init__()
         within("triplet_weight", triplet_weight)
         within("margin", margin)
         within("epsilon", epsilon, highest=1)
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction is {reduction!r}: one of {', '.join(REDUCTIONS)}")
-        self.triplet_weight, self.margin, self.epsilon, self.reduction = triplet_weight, margin, epsilon, reduction
+        _check_reduction(reduction)
+        if metric not in LOSSES:
+            raise KeyError(f"unknown loss.metric {metric!r}{nearest(metric, LOSSES)}")
+        self.triplet_weight, self.epsilon = triplet_weight, epsilon
+        self.metric = functools.partial(LOSSES[metric], margin=margin, reduction=reduction)
         self.cross_entropy_branches = _checked("cross_entropy_branches", cross_entropy_branches)
         self.triplet_branches = _checked("triplet_branches", triplet_branches)
 
@@ -157,17 +168,15 @@ class DFRSTLoss(nn.Module):
                 "their number"
             )
         mined = labels if feature_labels is None else feature_labels
-        cross_entropy = _mean(
-            [smoothed_cross_entropy(x, labels, self.epsilon) for x in logits],
-            self.cross_entropy_branches,
-            "cross_entropy_branches",
-        )
-        triplet = _mean(
-            [batch_hard_triplet(x, mined, self.margin, self.reduction) for x in features],
-            self.triplet_branches,
-            "triplet_branches",
-        )
+        entropies = [smoothed_cross_entropy(x, labels, self.epsilon) for x in logits]
+        cross_entropy = _mean(entropies, self.cross_entropy_branches, "cross_entropy_branches")
+        triplet = _mean([self.metric(x, mined) for x in features], self.triplet_branches, "triplet_branches")
         return LossParts(cross_entropy + self.triplet_weight * triplet, cross_entropy, triplet)
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction is {reduction!r}: one of {', '.join(REDUCTIONS)}")
 
 
 def _checked(what: str, weights: Sequence[float] | None) -> tuple[float, ...] | None:

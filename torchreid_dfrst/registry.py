@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
-
-import torchreid
-
-from torchreid_dfrst.data import DATASETS
-from torchreid_dfrst.models import FACTORIES
-from torchreid_dfrst.tables import table
 
 
 def register() -> None:
@@ -21,22 +16,41 @@ def register() -> None:
         RuntimeError: this torchreid does not have the tables.
         ValueError: a name already belongs to something that is not ours.
     """
+    # importing torchreid registers, for which this file has to be whole
+    import torchreid
+
+    from torchreid_dfrst.data import DATASETS
+    from torchreid_dfrst.models import FACTORIES
+
     models, datasets = table(torchreid.models, "__model_factory"), table(torchreid.data.datasets, "__image_datasets")
-    _refuse_clashes("model", models, FACTORIES)
-    _refuse_clashes("data set", datasets, DATASETS)
+    for what, known, ours in (("model", models, FACTORIES), ("data set", datasets, DATASETS)):
+        for name, value in ours.items():
+            if _origin(known.get(name, value)) != _origin(value):
+                raise ValueError(
+                    f"torchreid already knows a {what} {name!r}, {_origin(known[name])}: torchreid_dfrst does not "
+                    "replace it; register the other one under another name, or after importing torchreid_dfrst"
+                )
     models.update(FACTORIES)
     datasets.update(DATASETS)
 
 
-def _refuse_clashes(what: str, table: dict[str, Any], ours: dict[str, Any]) -> None:
-    for name, value in ours.items():
-        if name in table and _origin(table[name]) != _origin(value):
-            raise ValueError(
-                f"torchreid already knows a {what} {name!r}, {'.'.join(_origin(table[name]))}: torchreid_dfrst does "
-                "not replace it; register the other one under another name, or after importing torchreid_dfrst"
-            )
+def table(module: ModuleType, name: str) -> dict[str, Any]:
+    """A private table of torchreid: ``__model_factory`` of its models, ``__image_datasets`` of its data sets.
+
+    Raises:
+        RuntimeError: this torchreid does not have it.
+    """
+    found = vars(module).get(name)
+    if not isinstance(found, dict):
+        import torchreid
+
+        raise RuntimeError(
+            f"torchreid {torchreid.__version__} has no table {module.__name__}.{name}, into which torchreid_dfrst "
+            "registers itself: it works with 0.2.5 (PyPI) and 1.4.0 (GitHub)"
+        )
+    return found
 
 
-def _origin(value: Any) -> tuple[str, str]:
+def _origin(value: Any) -> str:
     """Where a function or class was defined; after a reload it is another object but still the same one."""
-    return value.__module__, value.__qualname__
+    return f"{value.__module__}.{value.__qualname__}"

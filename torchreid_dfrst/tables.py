@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping
-from types import ModuleType
 from typing import Any
 
 import torchreid
@@ -13,22 +12,8 @@ from torch import nn
 
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.models import FACTORIES, build
-from torchreid_dfrst.models.weights import load_shared
-
-
-def table(module: ModuleType, name: str) -> dict[str, Any]:
-    """A private table of torchreid: ``__model_factory`` of its models, ``__image_datasets`` of its data sets.
-
-    Raises:
-        RuntimeError: this torchreid does not have it.
-    """
-    found = vars(module).get(name)
-    if not isinstance(found, dict):
-        raise RuntimeError(
-            f"torchreid {torchreid.__version__} has no table {module.__name__}.{name}, into which torchreid_dfrst "
-            "registers itself: it works with 0.2.5 (PyPI) and 1.4.0 (GitHub)"
-        )
-    return found
+from torchreid_dfrst.models.weights import load_backbone
+from torchreid_dfrst.registry import table
 
 
 def require_datasets(names: Iterable[str]) -> None:
@@ -66,7 +51,7 @@ def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, 
         num_classes: identities in training.
         name: a registered name.
         pretrained: start from ImageNet's weights.
-        options: of ours, see ``models.build``; torchreid's networks have ``weights`` alone, see ``load_shared``.
+        options: of ours, see ``models.build``; torchreid's networks have ``weights`` alone, see ``load_backbone``.
 
     Raises:
         KeyError: an unknown name or option.
@@ -81,7 +66,7 @@ def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, 
     if options:
         raise KeyError(f"model.{next(iter(options))} is an option of {', '.join(FACTORIES)}, not of {name}")
     if weights is not None:
-        load_shared(model, weights)
+        load_backbone(model, weights)
     if isinstance(model, torchreid.models.pcb.PCB):
         # it flattens its parts by view(), which takes no channels-last maps
         model.parts_avgpool.register_forward_hook(lambda _, __, parts: parts.contiguous())

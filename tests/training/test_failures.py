@@ -22,7 +22,7 @@ from torchreid_dfrst import files
 from torchreid_dfrst.data.images import BadImageError
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.losses import DFRSTLoss
-from torchreid_dfrst.tensors import read_weights
+from torchreid_dfrst.models.weights import read_weights
 from torchreid_dfrst.training import checkpoint, distributed
 from torchreid_dfrst.training.engine import DFRSTEngine
 from torchreid_dfrst.training.journal import Journal

@@ -19,8 +19,8 @@ from tools.train import main
 from torchreid_dfrst import config
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.inference import extract, input_transform, open_network
+from torchreid_dfrst.models.weights import read_weights
 from torchreid_dfrst.tables import build_model
-from torchreid_dfrst.tensors import read_weights
 from torchreid_dfrst.training import build_optimizer, checkpoint, resolved, sections, train
 from torchreid_dfrst.training.embedding import embed
 from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,26 @@ import torchreid
 from PIL import Image
 from torch import nn
 
-from tools.studies.contamination.damage import Contamination
 from torchreid_dfrst.checks import listed
-from torchreid_dfrst.data.batches import Item
+from torchreid_dfrst.data.batches import Change, Item
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.evaluation import HELD_OUT, TRAINED_ON
-from torchreid_dfrst.evaluation.card import file_digest
+from torchreid_dfrst.models.weights import read_safely, read_weights
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.tables import build_model
-from torchreid_dfrst.tensors import read_weights
 from torchreid_dfrst.training import checkpoint
 from torchreid_dfrst.training.embedding import embed
 from torchreid_dfrst.training.memory import EXTRACTION, explained
 from torchreid_dfrst.version import __version__
 
 NEEDED = ("model", "num_classes", "height", "width")
+NO_TRAINING: dict[str, Any] = {
+    "transforms": None,
+    "batch_size_train": 1,
+    "num_instances": 1,
+    "train_sampler": "RandomSampler",
+}
 
 
 def open_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -48,9 +52,11 @@ def open_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         ValueError: not such a file, or weights of another architecture.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    content = path.read_bytes()
     if path.suffix == ".safetensors":
-        weights = read_weights(path)
-        beside = path.with_suffix(".json")
+        weights, beside = read_weights(path, content), path.with_suffix(".json")
         if not beside.is_file():
             raise FileNotFoundError(f"{beside} is missing: training writes it beside {path.name}; keep them together")
         try:
@@ -58,14 +64,14 @@ def open_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         except ValueError as error:
             raise ValueError(f"{beside} is not JSON ({error}): take it from the training run again") from error
     else:
-        state = checkpoint.load(path)
-        weights, about = state["state_dict"], state.get("describe", {})
+        state = read_safely(path, content)
+        weights, about = (state.get(part, {}) if isinstance(state, dict) else {} for part in ("state_dict", "describe"))
     missing = [name for name in NEEDED if name not in about]
     if missing:
         raise ValueError(f"{path} does not say its {', '.join(missing)}: only files of tools/train.py do")
     model = build_model(about["num_classes"], **{**about["model"], "pretrained": False, "weights": None})
     checkpoint.set_weights(model, weights, str(path))
-    return model.eval(), {**about, "weights": str(path), "weights_sha256": file_digest(path)}
+    return model.eval(), {**about, "weights": str(path), "weights_sha256": hashlib.sha256(content).hexdigest()}
 
 
 @explained(EXTRACTION)
@@ -80,7 +86,7 @@ def extract(
     precision: str = "fp32",
     on_bad_image: str = "error",
     use_gpu: bool = True,
-    contaminate: Contamination | None = None,
+    contaminate: Change | None = None,
     options: Mapping[str, Any] | None = None,
     bar: Callable[..., Any] | None = None,
 ) -> tuple[Extraction, list[str]]:
@@ -97,7 +103,7 @@ def extract(
         precision: ``fp32``, ``bf16`` or ``fp16``.
         on_bad_image: ``error`` stops at a file that cannot be read, ``skip`` leaves it out.
         use_gpu: use it if there is one.
-        contaminate: damage query and gallery images (training images stay as they are).
+        contaminate: damages query and gallery images, not training images; ``source`` keeps its attributes.
         options: of the data set, see ``DataManager``.
         bar: progress bar, such as ``tqdm.tqdm``.
 
@@ -113,13 +119,8 @@ def extract(
         root=root,
         sources=name,
         targets=name,
-        height=about["height"],
-        width=about["width"],
-        **_normalisation(about),
-        transforms=None,
-        batch_size_train=1,
-        num_instances=1,
-        train_sampler="RandomSampler",
+        **_input(about),
+        **NO_TRAINING,
         batch_size_test=batch_size,
         workers=workers,
         on_bad_image=on_bad_image,
@@ -130,7 +131,7 @@ def extract(
     model.to(device)
     skipped: list[str] = []
 
-    def see(items: Sequence[Item], sightings: Sightings, change: Contamination | None = None) -> Features:
+    def see(items: Sequence[Item], sightings: Sightings, change: Change | None = None) -> Features:
         loader = data.loader(items, change)
         embedded = embed(model, loader, device, precision, bar=bar)
         skipped.extend(sorted(loader.skipped))
@@ -149,15 +150,11 @@ def extract(
         source={
             "data": name,
             "options": dict(options or {}),
-            "network": about["model"],
-            "input": [about["height"], about["width"]],
-            "weights": Path(about["weights"]).name,
-            "weights_sha256": about["weights_sha256"],
-            "epoch": about.get("epoch"),
+            **_source(about),
             "precision": precision,
             "train_features": known if train else None,
             "skipped_images": len(skipped),
-            "contamination": None if contaminate is None else asdict(contaminate),
+            "contamination": None if contaminate is None else dict(vars(contaminate)),
             "version": __version__,
         },
     )
@@ -198,17 +195,27 @@ def input_transform(about: Mapping[str, Any]) -> Callable[[Image.Image], torch.T
     Args:
         about: what ``open_network`` says of it.
     """
-    size = about["height"], about["width"]
     with contextlib.redirect_stdout(io.StringIO()):
-        return torchreid.data.transforms.build_transforms(*size, transforms=None, **_normalisation(about))[1]
+        return torchreid.data.transforms.build_transforms(**_input(about), transforms=None)[1]
 
 
-def _normalisation(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean and deviation of the images that a network was trained with; empty for ImageNet's."""
+def _input(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Size of the images that a network was trained with, and mean and deviation where they are not ImageNet's."""
     data = about.get("config", {}).get("data", {})
     given = {name: data.get(name) for name in ("norm_mean", "norm_std")}
     # torchreid leaves one without the other unread
-    return {} if None in given.values() else given
+    return {"height": about["height"], "width": about["width"], **({} if None in given.values() else given)}
+
+
+def _source(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a features file says of the network that made it."""
+    return {
+        "network": about["model"],
+        "input": [about["height"], about["width"]],
+        "weights": Path(about["weights"]).name,
+        "weights_sha256": about["weights_sha256"],
+        "epoch": about.get("epoch"),
+    }
 
 
 def _sightings_of(dataset: Any) -> dict[str, Sightings]:

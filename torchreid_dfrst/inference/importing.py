@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import torch
 from torchreid_dfrst.checks import nearest, numbered
 from torchreid_dfrst.data.table import read_distances, read_rows
 from torchreid_dfrst.data.text import read_text, sample
+from torchreid_dfrst.files import DAMAGED
+from torchreid_dfrst.models.weights import read_safely
 from torchreid_dfrst.retrieval import Extraction, Features
-from torchreid_dfrst.retrieval.features import DAMAGED
-from torchreid_dfrst.tensors import read_safely
 
 logger = logging.getLogger(__name__)
 
@@ -95,19 +95,13 @@ def read_embeddings(path: str | Path) -> tuple[np.ndarray, list[str] | None]:
         ValueError: another ending, damaged, pickled objects inside, or not one two-dimensional array of numbers.
     """
     path = Path(path)
-    if path.is_dir():
-        return _folder(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no embeddings at {path}")
-    if path.suffix in (".pt", ".pth"):
-        held = read_safely(path)
-        return _pick(dict(held) if isinstance(held, Mapping) else {"embedding": held}, path)
-    if path.suffix in (".npy", ".npz"):
-        held = _numpy(path)
-        return _pick(held if isinstance(held, dict) else {"embedding": held}, path)
-    if path.suffix == ".csv":
-        return _csv(path)
-    raise ValueError(f"{path} ends in {path.suffix!r}: .npy, .npz, .pt, .csv or a folder of .npy can be read")
+    read = _folder if path.is_dir() else READERS.get(path.suffix)
+    if read is None:
+        raise ValueError(f"{path} ends in {path.suffix!r}: .npy, .npz, .pt, .csv or a folder of .npy can be read")
+    held = read(path)
+    return _pick(held if isinstance(held, Mapping) else {"embedding": held}, path)
 
 
 def _numpy(path: Path) -> Any:
@@ -123,7 +117,7 @@ def _numpy(path: Path) -> Any:
         ) from error
 
 
-def _folder(path: Path) -> tuple[np.ndarray, list[str]]:
+def _folder(path: Path) -> dict[str, Any]:
     files = sorted(path.glob("*.npy"))
     if not files:
         raise ValueError(f"{path} holds no .npy file: one per image is expected, named as the image")
@@ -131,18 +125,57 @@ def _folder(path: Path) -> tuple[np.ndarray, list[str]]:
     odd = [f"{file.name} has {len(row)}" for file, row in zip(files, rows, strict=True) if len(row) != len(rows[0])]
     if odd:
         raise ValueError(f"{files[0]} has {len(rows[0])} numbers, but {sample(odd)}: all must be of one network")
-    return _checked(np.stack(rows), path), [file.stem for file in files]
+    return {"embedding": np.stack(rows), "path": [file.stem for file in files]}
 
 
-def _pick(held: dict[str, Any], path: Path) -> tuple[np.ndarray, list[str] | None]:
+def _csv(path: Path) -> dict[str, Any]:
+    try:
+        rows = [row for row in csv.reader(io.StringIO(read_text(path, "embeddings"))) if any(w.strip() for w in row)]
+    except csv.Error as error:
+        raise ValueError(f"{path} is not CSV ({error})") from error
+    if not rows:
+        raise ValueError(f"{path} is empty")
+    header = [word.strip() for word in rows.pop(0)] if None in map(_number, rows[0]) else []
+    if not rows:
+        raise ValueError(f"{path} has a header but no row of numbers")
+    width = len(header or rows[0])
+    odd = [f"row {number} has {len(row)}" for number, row in enumerate(rows, 1) if len(row) != width]
+    if odd:
+        raise ValueError(f"{path} has {width} columns, but {sample(odd)}")
+    named = "path" in header
+    names = [row.pop(header.index("path")).strip() for row in rows] if named else None
+    values = [[_number(word) for word in row] for row in rows]
+    bad = [
+        f"{word!r} in row {number}"
+        for number, (words, row) in enumerate(zip(rows, values, strict=True), 1)
+        for word, value in zip(words, row, strict=True)
+        if value is None
+    ]
+    if bad:
+        hint = nearest("path", header) if header and not named else ""
+        raise ValueError(f"{path} holds {sample(bad)}: numbers are expected, but for a column named path{hint}")
+    return {"embedding": np.array(values).reshape(len(rows), -1), "path": names}
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".npy": _numpy, ".npz": _numpy, ".pt": read_safely, ".pth": read_safely, ".csv": _csv,
+}  # fmt: skip
+"""Ending to what reads it: an array, or a dict of one and, optional, ``path``."""
+
+
+def _pick(held: Mapping[str, Any], path: Path) -> tuple[np.ndarray, list[str] | None]:
     """The one matrix among what a file holds, and its paths."""
     arrays = {str(k): _array(v) for k, v in held.items() if isinstance(v, torch.Tensor | np.ndarray | np.generic)}
-    names = held.get("path", None)
-    matrices = {k: v for k, v in arrays.items() if k != "path" and v.ndim == 2}
+    names = held.get("path")
+    matrices = [values for name, values in arrays.items() if name != "path" and values.ndim == 2]
     if len(matrices) != 1:
         shapes = ", ".join(f"{k} {v.shape}" for k, v in arrays.items()) or "none"
         raise ValueError(f"{path} must hold one (N, D) array of embeddings; its arrays: {shapes}")
-    values = _checked(next(iter(matrices.values())), path)
+    [values] = matrices
+    if not np.issubdtype(values.dtype, np.floating) or not values.size:
+        raise ValueError(
+            f"{path} holds an array of shape {values.shape} and type {values.dtype}: (N, D) floating point is expected"
+        )
     if names is None:
         return values, None
     listed = [str(name) for name in (names.tolist() if isinstance(names, np.ndarray) else names)]
@@ -153,58 +186,23 @@ def _pick(held: dict[str, Any], path: Path) -> tuple[np.ndarray, list[str] | Non
 
 def _array(value: Any) -> np.ndarray:
     if isinstance(value, torch.Tensor):
-        value = value.detach()
         # NumPy has no bfloat16
-        return value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
+        value = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()
     return np.asarray(value)
 
 
-def _csv(path: Path) -> tuple[np.ndarray, list[str] | None]:
+def _number(word: str) -> float | None:
     try:
-        rows = [row for row in csv.reader(io.StringIO(read_text(path, "embeddings"))) if any(w.strip() for w in row)]
-    except csv.Error as error:
-        raise ValueError(f"{path} is not CSV ({error})") from error
-    if not rows:
-        raise ValueError(f"{path} is empty")
-    header = None if all(map(_is_number, rows[0])) else [word.strip() for word in rows.pop(0)]
-    if not rows:
-        raise ValueError(f"{path} has a header but no row of numbers")
-    width = len(header) if header else len(rows[0])
-    odd = [f"row {number} has {len(row)}" for number, row in enumerate(rows, 1) if len(row) != width]
-    if odd:
-        raise ValueError(f"{path} has {width} columns, but {sample(odd)}")
-    place = header.index("path") if header and "path" in header else None
-    names = None if place is None else [row.pop(place).strip() for row in rows]
-    bad = [f"{word!r} in row {number}" for number, row in enumerate(rows, 1) for word in row if not _is_number(word)]
-    if bad:
-        hint = "" if header is None or place is not None else nearest("path", header)
-        raise ValueError(f"{path} holds {sample(bad)}: numbers are expected, but for a column named path{hint}")
-    return _checked(np.array([[float(word) for word in row] for row in rows]).reshape(len(rows), -1), path), names
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
+        return float(word)
     except ValueError:
-        return False
-    return True
-
-
-def _checked(values: np.ndarray, path: Path) -> np.ndarray:
-    if not np.issubdtype(values.dtype, np.floating) or not values.size:
-        raise ValueError(
-            f"{path} holds an array of shape {values.shape} and type {values.dtype}: (N, D) floating point is expected"
-        )
-    return values
+        return None
 
 
 def _matched(
     names: list[str], values: np.ndarray, words: list[str], test: np.ndarray, embeddings: Path, table: Path
 ) -> np.ndarray:
     """For each row of the table, the row of its embedding, -1 where there is none (training images only)."""
-    row: dict[str, int] = {}
-    for number, name in enumerate(names):
-        row.setdefault(name, number)
+    row = {name: len(names) - 1 - k for k, name in enumerate(reversed(names))}  # the first of those that come twice
     # VeRi's query images are in the gallery too; two batches may differ in the last bits
     first = values[[row[name] for name in names]].astype(np.float64)
     far = np.linalg.norm(values - first, axis=1) > 1e-3 * np.linalg.norm(first, axis=1)

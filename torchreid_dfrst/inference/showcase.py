@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from torchreid_dfrst.evaluation import APPEARANCE, FUSED, TOP, Result, best_matches
+from torchreid_dfrst.evaluation import TOP, Result, best_matches
 from torchreid_dfrst.evaluation.card import UNNAMED
 from torchreid_dfrst.inference import input_transform, open_network
 from torchreid_dfrst.report.attention import activations, attention_maps
@@ -28,7 +28,7 @@ def show_rankings(result: Result, folder: Path, count: int) -> list[Path]:
     Returns:
         The pictures written.
     """
-    extraction, chosen = result.ranked, _some_queries(result, count)
+    extraction, chosen = result.ranked, some_queries(result, count)
     data = extraction.source.get("data") or UNNAMED
     written = []
     for row in result.metrics:
@@ -45,31 +45,6 @@ def show_rankings(result: Result, folder: Path, count: int) -> list[Path]:
             )
         )
     return written
-
-
-def show_fusion(result: Result, path: Path, count: int, seed: int, title: str) -> Path:
-    """Draw the ten best matches of some queries by appearance and, in the row below, with space and time (Fig. 6).
-
-    Args:
-        result: what ``evaluation.score`` gave, with space and time.
-        path: picture to write.
-        count: number of queries, drawn among those that count.
-        seed: of the draw.
-        title: what was ranked; how to read the picture is added.
-    """
-    extraction, chosen = result.ranked, _some_queries(result, count, seed)
-    top = min(TOP, len(extraction.gallery))
-    index, distance = zip(*(best_matches(result, row, top) for row in (APPEARANCE, FUSED)), strict=True)
-    return ranked_lists(
-        path,
-        extraction.query.sightings[np.repeat(chosen, 2)],
-        extraction.gallery.sightings,
-        np.stack([found[chosen] for found in index], axis=1).reshape(-1, top),
-        np.stack([found[chosen] for found in distance], axis=1).reshape(-1, top),
-        f"{title}; {len(chosen)} of {len(extraction.query)} queries drawn with seed {seed}; blue is the query, "
-        "green right, red wrong; junk removed",
-        [APPEARANCE, FUSED] * len(chosen),
-    )
 
 
 def show_attention(
@@ -94,15 +69,15 @@ def show_attention(
     model, about = open_network(weights)
     if about["weights_sha256"] != extraction.source.get("weights_sha256"):
         raise ValueError(f"{weights} is not the network that made these features: pass the one that did")
-    chosen = _some_queries(result, count, seed)
+    chosen = some_queries(result, count, seed)
     found = list(result.best.values())[-1]
     query, gallery = extraction.query.sightings[chosen], extraction.gallery.sightings
     paths, labels = [], []
     for row, (match, rank) in enumerate(zip(found.match[chosen], found.rank[chosen], strict=True)):
         paths += [str(query.path[row]), str(gallery.path[match])]
         labels += [
-            f"query: vehicle {query.identity[row]}\ncam {query.camera[row]}",
-            f"its match, rank {rank}\ncam {gallery.camera[match]}",
+            f"query: vehicle {query.vehicle_called(query.identity[row])}\ncam {query.camera_called(query.camera[row])}",
+            f"its match, rank {rank}\ncam {gallery.camera_called(gallery.camera[match])}",
         ]
     maps = activations(model, paths, input_transform(about))
     if maps is None:
@@ -120,8 +95,8 @@ def missing_images(result: Result) -> str:
     return f"there is no image at {lost}, where the features say it is" if lost else ""
 
 
-def _some_queries(result: Result, count: int, seed: int | None = None) -> np.ndarray:
-    """``count`` of the queries that have a match, at equal steps or drawn, so that nobody picked them."""
+def some_queries(result: Result, count: int, seed: int | None = None) -> np.ndarray:
+    """Rows of ``count`` queries that have a match, at equal steps or drawn with a seed, so that nobody picked them."""
     valid = np.flatnonzero(next(iter(result.metrics.values())).first_match > 0)
     if seed is None:
         return valid[spread(len(valid), count)]

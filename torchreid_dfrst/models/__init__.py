@@ -2,7 +2,7 @@
 
 from torchreid_dfrst.models.dfrst import DFRST
 from torchreid_dfrst.models.network import BranchNetwork
-from torchreid_dfrst.models.weights import load_body, load_imagenet
+from torchreid_dfrst.models.weights import load_backbone
 from torchreid_dfrst.models.zoo import FACTORIES, build, default_options
 
-__all__ = ["DFRST", "FACTORIES", "BranchNetwork", "build", "default_options", "load_body", "load_imagenet"]
+__all__ = ["DFRST", "FACTORIES", "BranchNetwork", "build", "default_options", "load_backbone"]

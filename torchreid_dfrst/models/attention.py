@@ -40,7 +40,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """``g_s = sigmoid(W [max; average])``: one convolution over what the channels say at each place.
+    """``g_s = sigmoid(W [max; average])``: one convolution over maximum and average of the channels at each place.
 
     Args:
         kernel_size: side of the convolution, odd; the map is padded so that its size stays.

@@ -9,7 +9,7 @@ from torch import nn
 
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.models.attention import AttentionNet, AttentiveBlock
-from torchreid_dfrst.models.backbone import split_resnet
+from torchreid_dfrst.models.backbones import split_backbone
 from torchreid_dfrst.models.division import BNNeckHeads
 from torchreid_dfrst.models.network import BranchNetwork
 
@@ -26,15 +26,15 @@ class DFRST(BranchNetwork):
     Args:
         num_classes: identities in training.
         loss: ``"softmax"`` or ``"triplet"``, see ``BranchNetwork``.
-        backbone: torchvision's name of the body.
+        backbone: a name of ``backbones.BACKBONES``.
         fine: with the fine stream; False leaves the coarse stream alone (Table III's xc).
         divisions: any of ``height``, ``width`` and ``channel`` (Table VIII); their order here does not matter.
         parts: parts of each division (our choice; the paper does not say).
         attention: placement, see ``AttentionNet`` (Table IX).
         reduction: of channel attention, the paper's k.
         kernel_size: of spatial attention.
-        shared_stages: residual stages that the streams share, see ``split_resnet``.
-        last_stride: stride of conv5_x, see ``split_resnet``.
+        shared_stages: stages that the streams share, see ``split_backbone``.
+        last_stride: stride of the last stage, see ``split_backbone``.
         stream_features: width of the features ``coarse`` and ``attention``.
         part_features: width of each part's feature.
         pool: of every head, see ``division.POOLS``.
@@ -74,14 +74,14 @@ class DFRST(BranchNetwork):
                 "False: pass divisions=() and attention='none' with it"
             )
         streams = ("coarse", "fine") if fine else ("coarse",)
-        body = split_resnet(backbone, shared_stages, len(streams), last_stride)
-        heads = {"coarse": BNNeckHeads(body.channels, stream_features, num_classes, pool=pool)}
+        split = split_backbone(backbone, shared_stages, len(streams), last_stride)
+        heads = {"coarse": BNNeckHeads(split.channels, stream_features, num_classes, pool=pool)}
         if fine:
-            last = cast(nn.Sequential, body.tails[1][-1])
-            last[-1] = AttentiveBlock(last[-1], AttentionNet(body.channels, attention, reduction, kernel_size))
-            heads["attention"] = BNNeckHeads(body.channels, stream_features, num_classes, pool=pool)
+            last = cast(nn.Sequential, split.tails[1][-1])
+            last[-1] = AttentiveBlock(last[-1], AttentionNet(split.channels, attention, reduction, kernel_size))
+            heads["attention"] = BNNeckHeads(split.channels, stream_features, num_classes, pool=pool)
         for division in DIVIDED:
             if division in divisions:
-                heads[division] = BNNeckHeads(body.channels, part_features, num_classes, division, parts, pool)
+                heads[division] = BNNeckHeads(split.channels, part_features, num_classes, division, parts, pool)
         reads = {group: "coarse" if group == "coarse" else "fine" for group in heads}
-        super().__init__(backbone, body, streams, heads, reads, loss, normalise_branches)
+        super().__init__(split, streams, heads, reads, loss, normalise_branches)

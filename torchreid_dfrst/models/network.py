@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.models.attention import SpatialAttention
-from torchreid_dfrst.models.backbone import Body
+from torchreid_dfrst.models.backbones import Backbone
 from torchreid_dfrst.models.division import BNNeckHeads
 
 LOSSES = ("softmax", "triplet")
@@ -20,16 +20,15 @@ Branches = tuple[torch.Tensor, ...]
 
 
 class BranchNetwork(nn.Module):
-    """A ResNet trunk, one or more streams on top of it, and heads that read one stream each.
+    """The trunk of a backbone, one or more streams on top of it, and heads that read one stream each.
 
     In training the output is torchreid's for ``loss="softmax"``: logits; for ``"triplet"``: ``(logits, features)``.
     Each is a tuple with one ``(N, num_classes)`` or ``(N, width)`` tensor per branch, in the order of ``branches``.
     In evaluation it is the embedding ``(N, D)``: the features after the batch norm, side by side.
 
     Args:
-        name: torchvision's name of the body, for its ImageNet weights.
-        body: the split ResNet.
-        streams: names of the body's tails, in order.
+        backbone: split into a trunk and one tail per stream.
+        streams: names of the tails, in order.
         heads: name to heads. The names, in order, with the number of the part where there are several, name the
             branches.
         reads: name of each head to the stream it reads.
@@ -43,8 +42,7 @@ class BranchNetwork(nn.Module):
 
     def __init__(
         self,
-        name: str,
-        body: Body,
+        backbone: Backbone,
         streams: tuple[str, ...],
         heads: Mapping[str, BNNeckHeads],
         reads: Mapping[str, str],
@@ -54,9 +52,9 @@ class BranchNetwork(nn.Module):
         super().__init__()
         if loss not in LOSSES:
             raise KeyError(f"unsupported loss {loss!r}{nearest(loss, LOSSES)}")
-        self.body, self.loss, self.reads, self.normalise = name, loss, dict(reads), normalise
-        self.trunk = body.trunk
-        self.streams = nn.ModuleDict(dict(zip(streams, body.tails, strict=True)))
+        self.backbone, self.loss, self.reads, self.normalise = backbone.name, loss, dict(reads), normalise
+        self.trunk = backbone.trunk
+        self.streams = nn.ModuleDict(dict(zip(streams, backbone.tails, strict=True)))
         self.heads = nn.ModuleDict(heads)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchreid_dfrst.models.backbone import split_resnet
+from torchreid_dfrst.models.backbones import split_backbone
 from torchreid_dfrst.models.division import BNNeckHeads
 from torchreid_dfrst.models.network import BranchNetwork
 
@@ -19,11 +19,11 @@ class PRN(BranchNetwork):
     Args:
         num_classes: identities in training.
         loss: ``"softmax"`` or ``"triplet"``, see ``BranchNetwork``.
-        backbone: torchvision's name of the body.
+        backbone: a name of ``backbones.BACKBONES``.
         divisions: names of ``division.DIVISIONS``, in the order of the embedding.
         parts: parts of each division.
         part_features: width of each part's feature.
-        last_stride: stride of conv5_x.
+        last_stride: stride of the last stage.
 
     Raises:
         KeyError: an unknown loss, backbone or division.
@@ -42,12 +42,12 @@ class PRN(BranchNetwork):
     ) -> None:
         if not divisions:
             raise ValueError("divisions is empty: PRN is made of parts, give at least one of height, width, channel")
-        body = split_resnet(backbone, 2, streams=1, last_stride=last_stride)
+        split = split_backbone(backbone, 2, streams=1, last_stride=last_stride)
         heads = {
-            division: BNNeckHeads(body.channels, part_features, num_classes, division, parts, pool="max")
+            division: BNNeckHeads(split.channels, part_features, num_classes, division, parts, pool="max")
             for division in divisions
         }
-        super().__init__(backbone, body, ("parts",), heads, dict.fromkeys(heads, "parts"), loss)
+        super().__init__(split, ("parts",), heads, dict.fromkeys(heads, "parts"), loss)
 
 
 class GlobalNetwork(BranchNetwork):
@@ -58,9 +58,9 @@ class GlobalNetwork(BranchNetwork):
     Args:
         num_classes: identities in training.
         loss: ``"softmax"`` or ``"triplet"``, see ``BranchNetwork``.
-        backbone: torchvision's name of the body.
+        backbone: a name of ``backbones.BACKBONES``.
         neck: with a batch norm between feature and classifier.
-        last_stride: stride of conv5_x.
+        last_stride: stride of the last stage.
 
     Raises:
         KeyError: an unknown loss or backbone.
@@ -75,6 +75,6 @@ class GlobalNetwork(BranchNetwork):
         neck: bool = True,
         last_stride: int = 1,
     ) -> None:
-        body = split_resnet(backbone, 2, streams=1, last_stride=last_stride)
-        heads = {"whole": BNNeckHeads(body.channels, None, num_classes, neck=neck)}
-        super().__init__(backbone, body, ("whole",), heads, {"whole": "whole"}, loss)
+        split = split_backbone(backbone, 2, streams=1, last_stride=last_stride)
+        heads = {"whole": BNNeckHeads(split.channels, None, num_classes, neck=neck)}
+        super().__init__(split, ("whole",), heads, {"whole": "whole"}, loss)

@@ -1,153 +1,175 @@
-"""Where the body of a network starts: ImageNet's weights, or those of another network in a file."""
+"""Files of weights, read without running what they hold, and backbones that start from them or from ImageNet's."""
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
 from torch import nn
 
-from torchreid_dfrst.tensors import read_weights
+from torchreid_dfrst.files import DAMAGED, not_the_file
+from torchreid_dfrst.models.network import BranchNetwork
 
 logger = logging.getLogger(__name__)
 
-# What torch.hub and torch.load raise on a file that is broken or something else.
-UNREADABLE = (OSError, RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError)
-
 
 class Loaded(NamedTuple):
-    """What a body took from a state dict."""
+    """What a network took from a state dict."""
 
     taken: list[str]
-    """Names of the body's tensors that were set."""
+    """Names of the network's tensors that were set."""
     fresh: list[str]
-    """Names of the body's tensors that keep their initial value: only attention may."""
+    """Names of the network's tensors that keep their initial value; of a ``BranchNetwork`` without its heads."""
     unused: list[str]
     """Names in the file that nothing took, such as the heads."""
 
 
-def load_imagenet(model: nn.Module) -> Loaded:
-    """Start every stream of a ``BranchNetwork`` from torchvision's ImageNet weights (IMAGENET1K_V1).
+def load_backbone(model: nn.Module, path: str | Path | None = None) -> Loaded:
+    """Start the backbone of a network from ImageNet's weights or from a file; heads keep their initial values.
 
-    torchvision downloads them once into torch hub's cache folder and reads them there afterwards.
-
-    Raises:
-        OSError: they are not in the cache and cannot be downloaded, or the cached file cannot be read.
-    """
-    weights = torchvision.models.get_model_weights(model.body).IMAGENET1K_V1
-    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
-    try:
-        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except UNREADABLE as error:
-        raise OSError(
-            f"no ImageNet weights for {model.body}: tried {file} and {weights.url} ({error}). "
-            "Put the file of that address there, or start without it: pretrained=False"
-        ) from error
-    return load_body_state(model, state, where=str(file))
-
-
-def load_body(model: nn.Module, path: str | Path) -> Loaded:
-    """Start every stream of a ``BranchNetwork`` from a file.
+    A tensor is looked for under its own name, then under the name it has in the whole backbone, then in another stream
+    or the trunk: a plain ResNet starts both streams, and a network with one stream starts both as well.
 
     Args:
-        model: changed in place; its heads stay as they are.
-        path: what ``tensors.read_weights`` reads: the weights of a ResNet with torchvision's names or of one of our
-            networks.
+        model: changed in place. A ``BranchNetwork`` must find all of its backbone but attention; any other network,
+            such as one of torchreid's, takes what fits and must find each convolution with more than one place.
+        path: what ``read_weights`` reads, of a ResNet with torchvision's names, or of one of our or torchreid's
+            networks; None takes torchvision's ImageNet weights (IMAGENET1K_V1), which are downloaded once into torch
+            hub's cache folder.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it cannot be read, or the weights do not fit; see ``load_body_state``.
+        ValueError: it cannot be read, or its weights are of another backbone; the network stays as it was.
+        OSError: ImageNet's weights are not in the cache and cannot be downloaded, or the cached file cannot be read.
     """
-    return load_body_state(model, read_weights(path), where=str(path))
+    state, where = _imagenet(str(model.backbone)) if path is None else (read_weights(path), str(path))
+    ours = isinstance(model, BranchNetwork)
+    own = {name: value for name, value in model.state_dict().items() if not name.startswith("heads.")}
+    places = {_plain(name): name for name in state if not name.startswith("heads.")}
+    source = {name: name if name in state else places.get(_plain(name)) for name in own}
 
+    def needed(name: str) -> bool:
+        if ours:
+            return ".attention." not in name and not name.endswith("num_batches_tracked")
+        return own[name].dim() == 4 and own[name].shape[-1] > 1
 
-def load_body_state(model: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> Loaded:
-    """Set trunk and streams from a state dict.
-
-    A tensor is looked for under its own name, then under the name it has in a ResNet, then in another stream or the
-    trunk: a plain ResNet starts both streams, and a network with the coarse stream alone starts the fine one too.
-
-    Args:
-        model: a ``BranchNetwork``, changed in place.
-        state: names to tensors.
-        where: the source, for messages.
-
-    Raises:
-        ValueError: a tensor of the body, other than attention's, is missing or has another shape, or the state dict is
-            of a deeper body.
-    """
-    state = {name.removeprefix("module."): value for name, value in state.items()}
-    places = {_resnet_name(name): name for name in state if not name.startswith("heads.")}
-    body = {name: value for name, value in model.state_dict().items() if not name.startswith("heads.")}
-    source = {}
-    for name in body:
-        found = name if name in state else places.get(_resnet_name(name))
-        if found is not None:
-            source[name] = found
-    missing = [n for n in body if n not in source and ".attention." not in n and not n.endswith("num_batches_tracked")]
+    refusal = f"{where} is not a backbone for {model.backbone if ours else type(model).__name__}"
+    missing = [name for name, found in source.items() if found is None and needed(name)]
     if missing:
         raise ValueError(
-            f"{where} is not a body for {model.body}: {len(missing)} of {len(body)} tensors are missing, "
-            f"first {_resnet_name(missing[0])!r}; it holds {', '.join(list(state)[:3])} ..."
+            f"{refusal}: {len(missing)} of {len(own)} tensors are missing, first {_plain(missing[0])!r}; it holds "
+            f"{', '.join(list(state)[:3])} ..."
         )
-    deeper = sorted(_blocks(places) - _blocks(map(_resnet_name, body)))
+    deeper = sorted(_blocks(places) - _blocks(map(_plain, own)))
     if deeper:
-        raise ValueError(f"{where} is not a body for {model.body}: it has more blocks, {', '.join(deeper)}")
+        raise ValueError(f"{refusal}: it has more blocks, {', '.join(deeper)}")
+    taken = {}
     for name, found in source.items():
-        if state[found].shape != body[name].shape:
+        if found is not None and state[found].shape == own[name].shape:
+            taken[name] = state[found]
+        elif found is not None and (ours or needed(name)):
             raise ValueError(
-                f"{where} is not a body for {model.body}: {found!r} has shape {tuple(state[found].shape)}, "
-                f"the network's {name!r} {tuple(body[name].shape)}"
+                f"{refusal}: {found!r} has shape {tuple(state[found].shape)}, the network's {name!r} "
+                f"{tuple(own[name].shape)}"
             )
-    model.load_state_dict({name: state[found] for name, found in source.items()}, strict=False)
-    taken = set(source.values())
-    loaded = Loaded(list(source), [n for n in body if n not in source], [n for n in state if n not in taken])
-    logger.info(
-        "body: %d tensors from %s, %d fresh, %d unused", len(loaded.taken), where, len(loaded.fresh), len(loaded.unused)
-    )
+    model.load_state_dict(taken, strict=False)
+    used = {source[name] for name in taken}
+    loaded = Loaded(list(taken), [name for name in own if name not in taken], [n for n in state if n not in used])
+    logger.info("backbone: %d tensors from %s, %d fresh, %d unused", len(taken), where, *map(len, loaded[1:]))
     return loaded
 
 
-def load_shared(model: nn.Module, path: str | Path) -> Loaded:
-    """Start any network from a file, such as one of torchreid's from a run on other identities.
-
-    A tensor is taken where the file has its name, or that name in a ResNet, with the same shape; classifiers and other
-    heads keep their initial values.
+def read_weights(path: str | Path, content: bytes | None = None) -> dict[str, torch.Tensor]:
+    """The state dict in a file, without the ``module.`` that names have after training in parallel.
 
     Args:
-        model: changed in place.
-        path: what ``tensors.read_weights`` reads.
+        path: ``.safetensors``, one of our checkpoints or one of torchreid's (``state_dict``), or a bare state dict.
+        content: of the file, where it has been read already.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it cannot be read, or a convolution with more than one place has no weights in it, which means
-            another body.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is torn, holds pickled code, or no state dict.
+        OSError: it could not be read, which says nothing about the file.
     """
-    state = {_resnet_name(name): value for name, value in read_weights(path).items()}
-    own = model.state_dict()
-    taken = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
-    lost = [name for name, value in own.items() if value.dim() == 4 and value.shape[-1] > 1 and name not in taken]
-    if lost:
-        raise ValueError(f"{path} is not a body for {type(model).__name__}: it has no {lost[0]!r} of the right shape")
-    model.load_state_dict(taken, strict=False)
-    loaded = Loaded(list(taken), [n for n in own if n not in taken], [n for n in state if n not in taken])
-    logger.info("body: %d tensors from %s, %d fresh", len(loaded.taken), path, len(loaded.fresh))
-    return loaded
+    path = Path(path)
+    if content is None and not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    if path.suffix == ".safetensors":
+        try:
+            state: Any = load_safetensors(path.read_bytes() if content is None else content)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
+    else:
+        state = read_safely(path, content)
+        state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict: save model.state_dict(), or a dict with it under 'state_dict'")
+    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def _resnet_name(name: str) -> str:
-    """``streams.fine.layer3.0.conv1.weight`` and ``trunk.conv1.weight`` as torchvision calls them."""
-    if name.startswith("streams."):
-        return name.split(".", 2)[2]
-    return name.removeprefix("trunk.")
+def read_safely(path: str | Path, content: bytes | None = None) -> Any:
+    """What a ``torch.save`` file holds, loaded onto the CPU, if that is tensors, numbers, words, lists and dicts of them.
+
+    The file is read once, and every part of it is compared with its checksum, which PyTorch does not do.
+
+    Args:
+        path: the file.
+        content: of the file, where it has been read already.
+
+    Raises:
+        ValueError: the file is torn, none of ``torch.save``, or holds pickled code, which is refused and not run.
+        OSError: it could not be read, which says nothing about the file, see ``files.not_the_file``.
+    """
+    try:
+        file = io.BytesIO(Path(path).read_bytes() if content is None else content)
+        torn = zipfile.is_zipfile(file) and zipfile.ZipFile(file).testzip()
+        if torn:
+            raise ValueError(f"the part {torn} does not match its checksum")
+        file.seek(0)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own words go on to say how to load it all the same
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise ValueError(
+            f"{path} holds pickled Python objects beside tensors and numbers{f' ({wanted[1]})' if wanted else ''}; it "
+            "was refused and nothing in it was run. Files of torchreid 1.4.0 can be converted by whoever trusts them: "
+            "save their state_dict alone"
+        ) from error
+    except (*DAMAGED, AssertionError) as error:
+        not_the_file(error, path)
+        raise ValueError(
+            f"{path} is torn or not a checkpoint ({str(error).splitlines()[0] if str(error) else error!r})"
+        ) from error
+
+
+def _imagenet(backbone: str) -> tuple[Mapping[str, torch.Tensor], str]:
+    """The weights that torchvision has, and the file in which it keeps them."""
+    weights = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True), str(file)
+    except (*DAMAGED, pickle.UnpicklingError) as error:
+        raise OSError(
+            f"no ImageNet weights for {backbone}: tried {file} and {weights.url} ({error}). "
+            "Put the file of that address there, or start without it: pretrained=False"
+        ) from error
+
+
+def _plain(name: str) -> str:
+    """``streams.fine.layer3.0.conv1.weight`` and ``trunk.conv1.weight`` as the whole backbone calls them."""
+    return name.split(".", 2)[2] if name.startswith("streams.") else name.removeprefix("trunk.")
 
 
 def _blocks(names: Iterable[str]) -> set[str]:
-    """The residual blocks among ResNet names: ``layer3.0`` and so on."""
+    """The residual blocks among a ResNet's names: ``layer3.0`` and so on."""
     return {found[0] for name in names if (found := re.match(r"layer\d+\.\d+", name))}

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
-import tokenize
-import zipfile
-import zlib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,16 +11,12 @@ import numpy as np
 
 from torchreid_dfrst import files
 from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.files import DAMAGED
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 FORMAT = "torchreid_dfrst features 1"
 TABLES: dict[str, type[Any]] = {"train": Sightings, "network": CameraNetwork}
 NAMES = ("camera_name", "vehicle_name", "names")
-# what NumPy and zipfile raise on damaged files, one byte changed at a time
-DAMAGED = (
-    ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, RuntimeError, OverflowError, MemoryError,
-    OSError, EOFError, struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

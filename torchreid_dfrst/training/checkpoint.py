@@ -17,9 +17,8 @@ from safetensors.torch import save as tensors_as_bytes
 from torch import nn
 
 from torchreid_dfrst import files
-from torchreid_dfrst.files import sync_folder
-from torchreid_dfrst.retrieval.features import DAMAGED
-from torchreid_dfrst.tensors import not_the_file, read_dict
+from torchreid_dfrst.files import DAMAGED, not_the_file, sync_folder
+from torchreid_dfrst.models.weights import read_safely
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +82,7 @@ def _read_back(path: Path) -> None:
     except ValueError as error:
         raise OSError(str(error)) from error
     try:
-        read_dict(path)
+        read_safely(path)
     except ValueError as error:
         raise _unreadable(str(error)) from error
 
@@ -117,8 +116,8 @@ def load(path: str | Path) -> dict[str, Any]:
         OSError: as ``verify``.
     """
     verify(path)
-    state = read_dict(path)
-    if state.get("format") != FORMAT:
+    state = read_safely(path)
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(
             f"{path} is not a checkpoint of this package: to start from bare weights use model.weights, "
             "to go on training give a file from a run's checkpoints folder"

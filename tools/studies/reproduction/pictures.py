@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -14,8 +15,9 @@ from tools.studies.reproduction import Harness
 from tools.studies.reproduction.preset import merge
 from tools.studies.reproduction.tables import LOGNORMAL
 from torchreid_dfrst import evaluation
-from torchreid_dfrst.inference.showcase import show_attention, show_fusion
+from torchreid_dfrst.inference.showcase import show_attention, some_queries
 from torchreid_dfrst.report.canvas import BLUE, RED, figure, write
+from torchreid_dfrst.report.ranking import ranked_lists
 
 MEASURES = ("mAP", "R1", "R5")
 ON_A_PAGE = {"VI": "robustness", "X": "lambda", "XI": "omega"}
@@ -40,7 +42,7 @@ def of_a_run(harness: Harness, folder: Path, count: int, seed: int = 0) -> list[
     run = harness.train(network, seed=seed)
     extraction = harness.features(run, next(iter(harness.tests.values())))
     result = evaluation.score(extraction, **merge(harness.preset.scoring, LOGNORMAL))
-    ranked = show_fusion(result, folder / "ranked.png", count, seed, f"{harness.preset.name}: {network}, seed {seed}")
+    ranked = _fusion(result, folder / "ranked.png", count, seed, f"{harness.preset.name}: {network}, seed {seed}")
     return [ranked, *show_attention(run / "weights.safetensors", result, folder, count, seed)]
 
 
@@ -65,6 +67,24 @@ def put_beside(page: Path, drawn: Sequence[Path]) -> list[Path]:
             with Image.open(path) as picture:
                 picture.convert("RGB").save(written[-1], quality=85)
     return written
+
+
+def _fusion(result: evaluation.Result, path: Path, count: int, seed: int, title: str) -> Path:
+    """The ten best matches of some queries by appearance and, in the row below, with space and time (Fig. 6)."""
+    extraction, chosen = result.ranked, some_queries(result, count, seed)
+    rows = evaluation.APPEARANCE, evaluation.FUSED
+    top = min(evaluation.TOP, len(extraction.gallery))
+    index, distance = zip(*(evaluation.best_matches(result, row, top) for row in rows), strict=True)
+    return ranked_lists(
+        path,
+        extraction.query.sightings[np.repeat(chosen, 2)],
+        extraction.gallery.sightings,
+        np.stack([found[chosen] for found in index], axis=1).reshape(-1, top),
+        np.stack([found[chosen] for found in distance], axis=1).reshape(-1, top),
+        f"{title}; {len(chosen)} of {len(extraction.query)} queries drawn with seed {seed}; blue is the query, "
+        "green right, red wrong; junk removed",
+        [*rows] * len(chosen),
+    )
 
 
 def _robustness(result: Mapping[str, Any]) -> Figure:
