@@ -62,15 +62,32 @@ def overview() -> str:
     """What ``dfrst --help`` prints: a line for each subcommand, the first of its file's docstring."""
     lines = ["usage: dfrst COMMAND ... [--verbose]", ""]
     for name in COMMANDS:
-        lines.append(f"  {name:10}{(_module(name).__doc__ or '').splitlines()[0]}")
+        lines.append(f"  {name:11}{(_module(name).__doc__ or '').splitlines()[0]}")
     return "\n".join([*lines, "", "dfrst COMMAND --help says more; dfrst --version prints the version"])
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments of one subcommand, given as the words after ``dfrst``, and what runs it.
+
+    Raises:
+        KeyError: there is no such subcommand.
+    """
+    if words[0] not in COMMANDS:
+        from torchreid_dfrst.checks import nearest
+
+        raise KeyError(f"dfrst has no command {words[0]!r}{nearest(words[0], COMMANDS)}")
+    module = _module(words[0])
+    parser = Parser(prog=f"dfrst {words[0]}", description=module.__doc__)
+    module.arguments(parser)
+    parser.add_argument("--verbose", action="store_true", help="log what is done, not only results and warnings")
+    parser.set_defaults(run=module.run, command=shlex.join(["dfrst", *words]))
+    return parser.parse_intermixed_args(words[1:])
 
 
 def invoke(words: Sequence[str]) -> int:
     """Run one subcommand, given as the words after ``dfrst``; returns its exit code.
 
     Raises:
-        KeyError: there is no such subcommand.
         ValueError, KeyError, OSError: as the subcommand raises them.
     """
     if not words or words[0] in ("-h", "--help"):
@@ -81,19 +98,10 @@ def invoke(words: Sequence[str]) -> int:
 
         print(__version__)
         return 0
-    if words[0] not in COMMANDS:
-        from torchreid_dfrst.checks import nearest
-
-        raise KeyError(f"dfrst has no command {words[0]!r}{nearest(words[0], COMMANDS)}")
-    module = _module(words[0])
-    parser = Parser(prog=f"dfrst {words[0]}", description=module.__doc__)
-    module.arguments(parser)
-    parser.add_argument("--verbose", action="store_true", help="log what is done, not only results and warnings")
-    args = parser.parse_intermixed_args(words[1:])
-    args.command = shlex.join(["dfrst", *words])
+    args = parse(words)
     if args.verbose:
         logging.getLogger().setLevel(logging.INFO)
-    return module.run(args) or 0
+    return args.run(args) or 0
 
 
 @command

@@ -1,9 +1,10 @@
-"""Test whether a gain by space and time is honest: what is left of it when times, cameras or clocks are wrong.
+"""Test whether a gain by space and time is honest.
 
     dfrst audit --root DIR -t veri776
     dfrst audit features.npz spacetime.model likelihood spacetime.weight 0.37
 
-writes audit.json and pictures. With --root space and time rank alone, with a features file fused with its appearance.
+scores what is left of it when times, cameras or clocks are wrong, and writes audit.json and pictures. With --root space
+and time rank alone, with a features file fused with its appearance.
 """
 
 import argparse

@@ -1,4 +1,9 @@
-"""Examine a data set before training on it; exit code 0 clean, 1 warnings, 2 errors."""
+"""Examine a data set before training on it.
+
+    dfrst check --root DIR -t veri776
+
+Exit code 0 clean, 1 warnings, 2 errors.
+"""
 
 import argparse
 import functools
@@ -14,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-images", action="store_true", help="look at names, cameras and times only")
     parser.add_argument("--all", action="store_true", help="list everything concerned, not the first three of each")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    overrides(parser, "data.options.NAME VALUE: options of this data set")
+    overrides(parser, "data.options.NAME VALUE")
 
 
 def run(args: argparse.Namespace) -> int:

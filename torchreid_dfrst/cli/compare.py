@@ -1,6 +1,6 @@
-"""Put result cards side by side, rank those that measured the same, and test the differences.
+"""Put result cards side by side and test their differences.
 
-Exit code 0 if all are comparable, 1 if not, 2 for a file that is no card.
+Only cards that measured the same are ranked. Exit code 0 if all did, 1 if not, 2 for a file that is no card.
 """
 
 import argparse

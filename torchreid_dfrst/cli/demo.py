@@ -1,4 +1,4 @@
-"""Draw a city, train on it, extract and score: the whole way in some minutes.
+"""Draw a city, train on it, extract and score, in some minutes.
 
 The figures show that everything works, and nothing about real images.
 """

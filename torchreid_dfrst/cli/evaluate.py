@@ -1,10 +1,10 @@
-"""Score features by appearance, + space and time, + re-ranking, + both.
+"""Score features by appearance, space and time, and re-ranking.
 
     dfrst evaluate runs/demo/features.npz spacetime.weight 0.1 rerank.k1 30
 
-prints a table and writes a card and pictures. The sections are spacetime, rerank and evaluate: `spacetime.model null`
-leaves space and time out, `evaluate.rerank false` re-ranking; `evaluate.protocol image-to-track-min` ranks tracks (the
-default is the data set's own protocol).
+prints four rows, by appearance, + ST, + re-ranking, + both, and writes a card and pictures. The sections are spacetime,
+rerank and evaluate: `spacetime.model null` leaves space and time out, `evaluate.rerank false` re-ranking;
+`evaluate.protocol image-to-track-min` ranks tracks (the default is the data set's own protocol).
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """Extract the features of a data set with a trained network.
 
-dfrst extract --weights RUN/weights.safetensors --root DIR -t city --out features.npz
+    dfrst extract --weights RUN/weights.safetensors --root DIR -t city --out features.npz
+
+Options of the data set's own are data.options.NAME VALUE.
 """
 
 import argparse
@@ -21,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=2, help="loading processes (%(default)s)")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"], help="of the forward pass")
     parser.add_argument("--on-bad-image", default="error", choices=["error", "skip"], help="for unreadable files")
-    overrides(parser, "data.options.NAME VALUE: options of this data set")
+    overrides(parser, "data.options.NAME VALUE")
 
 
 def run(args: argparse.Namespace, **more: Any) -> None:

@@ -1,6 +1,8 @@
-"""Make a features file from embeddings of any other program and a table of what they show.
+"""Turn embeddings of any other program into a features file.
 
-dfrst import --embeddings E.npy --table table.csv --out features.npz
+    dfrst import --embeddings E.npy --table table.csv --out features.npz
+
+The table says which image each embedding shows: path,identity,camera,time,split.
 """
 
 import argparse

@@ -1,7 +1,9 @@
-"""Fit space-time models on training sightings and score them by time and camera alone, without a single image.
+"""Fit space-time models and score them without looking at an image.
 
-dfrst spacetime --root DIR -t veri776
-dfrst spacetime features.npz spacetime.model likelihood spacetime.options.relays 0 --save model.json
+    dfrst spacetime --root DIR -t veri776
+    dfrst spacetime features.npz spacetime.model likelihood spacetime.options.relays 0 --save model.json
+
+Models are fitted on training sightings and rank the gallery by time and camera alone.
 """
 
 import argparse

@@ -1,6 +1,8 @@
-"""Train a network: dfrst train --config-file dfrst_veri776 --root DIR optim.lr 3e-4.
+"""Train a network.
 
-Everything a configuration holds can be given as section.key value too, and counts before the file.
+    dfrst train --config-file dfrst_veri776 --root DIR optim.lr 3e-4
+
+Everything that a configuration holds can be given as section.key value, which counts before the file.
 """
 
 import argparse
