@@ -41,24 +41,12 @@ def run(*words, ok=True):
     return Done(code, out.getvalue(), err.getvalue())
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder with a data set, a network trained on it for one epoch and its features."""
-    folder = tmp_path_factory.mktemp("run")
-    write_tiny_veri(folder / "data" / "veri776")
-    words = ["--root", folder / "data", "-s", "veri776", "model.name", "dfrst_resnet18", *QUICK]
-    run("train", *words, "train.max_epoch", "1", "train.save_dir", folder / "run")
-    weights = ["--weights", folder / "run" / "weights.safetensors", "--root", folder / "data", "-t", "veri776"]
-    run("extract", *weights, "--workers", "0", "--train", "--out", folder / "features.npz")
-    return folder
-
-
 SCORING = ["rerank.k1", "6", "rerank.k2", "3"]
 
 
-def test_from_images_to_a_card_with_pictures(trained, tmp_path):
-    weights = trained / "run" / "weights.safetensors"
-    words = [trained / "features.npz", "--weights", weights, "--out", tmp_path, "--lists", "3", *SCORING]
+def test_from_images_to_a_card_with_pictures(tiny_run, tmp_path):
+    weights = tiny_run / "run" / "weights.safetensors"
+    words = [tiny_run / "features.npz", "--weights", weights, "--out", tmp_path, "--lists", "3", *SCORING]
     printed = run("evaluate", *words).out
     card = json.loads((tmp_path / "card.json").read_text())
     assert list(card["rows"]) == ["appearance", "+ ST", "+ re-ranking", "+ ST + re-ranking"]
@@ -77,8 +65,18 @@ def test_from_images_to_a_card_with_pictures(trained, tmp_path):
             assert min(picture.size) > 300 and len(set(picture.convert("L").tobytes())) > 30, f"{name} shows nothing"
 
 
-def test_the_card_as_json_and_appearance_alone(trained, tmp_path):
-    words = [trained / "features.npz", "--out", tmp_path, "--lists", "0", "--json", "spacetime.model", "null", *SCORING]
+def test_the_card_as_json_and_appearance_alone(tiny_run, tmp_path):
+    words = [
+        tiny_run / "features.npz",
+        "--out",
+        tmp_path,
+        "--lists",
+        "0",
+        "--json",
+        "spacetime.model",
+        "null",
+        *SCORING,
+    ]
     card = json.loads(run("evaluate", *words).out)
     assert list(card["rows"]) == ["appearance", "+ re-ranking"]
     bare = json.loads(run("evaluate", *words, "evaluate.rerank", "false").out)
@@ -86,13 +84,13 @@ def test_the_card_as_json_and_appearance_alone(trained, tmp_path):
     assert not (tmp_path / "pictures").exists()
 
 
-def test_a_checkpoint_serves_as_well_as_the_exported_weights(trained, tmp_path):
-    checkpoint = next((trained / "run" / "checkpoints").glob("*.pt"))
-    words = ["--weights", checkpoint, "--root", trained / "data", "-t", "veri776", "--workers", "0"]
+def test_a_checkpoint_serves_as_well_as_the_exported_weights(tiny_run, tmp_path):
+    checkpoint = next((tiny_run / "run" / "checkpoints").glob("*.pt"))
+    words = ["--weights", checkpoint, "--root", tiny_run / "data", "-t", "veri776", "--workers", "0"]
     run("extract", *words, "--out", tmp_path / "f.npz")
     cards = [
         json.loads(run("evaluate", path, "--out", tmp_path / "o", "--lists", "0", "--json", *SCORING).out)
-        for path in (trained / "features.npz", tmp_path / "f.npz")
+        for path in (tiny_run / "features.npz", tmp_path / "f.npz")
     ]
     assert cards[0]["rows"] == cards[1]["rows"]
 
@@ -146,16 +144,16 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_ends_in_one_line_that_names_it(trained, tmp_path, mistake):
+def test_a_mistake_ends_in_one_line_that_names_it(tiny_run, tmp_path, mistake):
     words, message = MISTAKES[mistake]
-    weights = trained / "run" / "weights.safetensors"
+    weights = tiny_run / "run" / "weights.safetensors"
     if mistake == "other weights":
         for end in (".safetensors", ".json"):
             (tmp_path / "other").with_suffix(end).write_bytes(weights.with_suffix(end).read_bytes())
         changed = {name: value + 1 for name, value in load_file(weights).items()}
         save_file(changed, tmp_path / "other.safetensors")
     np.savez(tmp_path / "yours.npz", query_embedding=np.ones((2, 3)))
-    places = {"f": trained / "features.npz", "d": trained, "t": tmp_path, "w": weights}
+    places = {"f": tiny_run / "features.npz", "d": tiny_run, "t": tmp_path, "w": weights}
     done = run(*[word.format(**places) for word in words], ok=False)
     assert done.code == 2
     last = done.err.strip().splitlines()[-1]

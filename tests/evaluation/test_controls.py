@@ -1,14 +1,13 @@
 """Controls change what they say and nothing else, and a gain by space and time does not survive them."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from worlds import road, traffic
 
-from tools import audit_spacetime
 from tools.studies.spacetime.simulated import embed
+from torchreid_dfrst.cli import main
 from torchreid_dfrst.evaluation import controls
 from torchreid_dfrst.retrieval.features import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
@@ -64,25 +63,16 @@ def test_reliability_counts_every_pair_of_two_cameras_once():
     assert [b["distance"] for b in bins] == sorted(b["distance"] for b in bins)
 
 
-def test_the_command_writes_controls_and_pictures(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_controls_and_pictures(tmp_path, capsys):
     train = named(0, 60, first=0)
     features = [Features(embed(s, 1.2), s) for s in (GALLERY, train)]
     run = Extraction(features[0][np.arange(0, len(GALLERY), 4)], features[0], train, features[1], road())
     run.save(tmp_path / "features.npz")
-    argv = [
-        "audit",
-        "--features",
-        str(tmp_path / "features.npz"),
-        "--model",
-        "likelihood",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    monkeypatch.setattr(sys, "argv", [*argv, "--omega", "1"])
-    audit_spacetime.main()
+    words = ["spacetime.model", "likelihood", "spacetime.weight", "1", "--out", str(tmp_path / "out")]
+    main(["audit", str(tmp_path / "features.npz"), *words])
     result = json.loads((tmp_path / "out" / "audit.json").read_text())["likelihood"]
     assert result["as it is"]["mAP"] > result["appearance"]["mAP"] + 1
     assert result["shuffled"]["both"]["mAP"] < result["appearance"]["mAP"]
     pictures = {p.name for p in (tmp_path / "out").glob("*.png")}
-    assert {f"spacetime_{n}.png" for n in ("controls", "densities", "evidence", "network", "logistic")} <= pictures
+    assert pictures == {f"spacetime_{name}.png" for name in ("controls", "reliability", "pairs_likelihood")}
     assert "likelihood" in capsys.readouterr().out
