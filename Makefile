@@ -4,7 +4,7 @@ VENV ?= .venv
 DEMO ?= runs/demo
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test quick lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: pyproject.toml setup.py
@@ -14,11 +14,7 @@ $(VENV)/installed: pyproject.toml setup.py
 	touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/python tools/make_city.py --out $(DEMO)/data/city
-	$(BIN)/python tools/train.py --config-file configs/demo.yaml --root $(DEMO)/data --resume auto train.save_dir $(DEMO)
-	$(BIN)/python tools/extract.py --weights $(DEMO)/weights.safetensors --root $(DEMO)/data -t city --out $(DEMO)/features.npz --workers 0
-	$(BIN)/python tools/evaluate.py $(DEMO)/features.npz --config-file configs/demo.yaml --weights $(DEMO)/weights.safetensors
-	@echo "The table is in $(DEMO)/card.json, the pictures are in $(DEMO)/pictures."
+	$(BIN)/dfrst demo --out $(DEMO)
 
 test: lint
 	$(BIN)/python -m pytest

@@ -42,3 +42,18 @@ def tiny_veri(tmp_path: Path) -> Path:
 def torchreid_layout(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
     """What goes before the installed torchreid on PYTHONPATH: nothing, or upstream's layout of the same code."""
     return None if request.param == "0.2.5" else write_upstream_layout(tmp_path_factory.mktemp("upstream"))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny data set, a network trained on it for one epoch (``run``) and its ``features.npz``."""
+    from torchreid_dfrst.cli import invoke
+
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_veri(folder / "data" / "veri776")
+    words = f"train --root {folder}/data -s veri776 model.name dfrst_resnet18 model.pretrained false data.height 64 "
+    words += "data.width 64 data.workers 0 data.batch_size_train 8 scheduler.warmup_epoch 0 scheduler.stepsize [1] "
+    assert invoke(f"{words} train.max_epoch 1 train.save_dir {folder}/run".split()) == 0
+    words = f"extract --weights {folder}/run/weights.safetensors --root {folder}/data -t veri776 --workers 0 --train"
+    assert invoke(f"{words} --out {folder}/features.npz".split()) == 0
+    return folder

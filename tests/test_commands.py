@@ -1,6 +1,22 @@
-import pytest
+"""The command ``dfrst``: what it costs to ask it, what it takes where, and how it refuses."""
 
-from torchreid_dfrst.commands import command
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from torchreid_dfrst import config
+from torchreid_dfrst.city import Settings
+from torchreid_dfrst.cli import COMMANDS, city, command, invoke, main, parse
+from torchreid_dfrst.cli.check import run as check
+
+HEAVY = ("torch", "torchreid", "numpy", "scipy", "matplotlib", "cv2", "faiss", "yaml", "tqdm")
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -31,3 +47,126 @@ def test_success_returns_and_a_code_is_passed_on():
     with pytest.raises(SystemExit) as stop:
         command(lambda: 1)()
     assert stop.value.code == 1
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_a_help_loads_nothing_that_takes_time(words):
+    code = (
+        "import sys\nfrom torchreid_dfrst.cli import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        f"print('loaded:', *(name for name in {HEAVY!r} if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded:"
+    assert len(done.stdout.splitlines()) > 1
+
+
+def test_all_commands_are_on_one_screen(capsys):
+    invoke(["--help"])
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) <= 24 and max(map(len, shown)) <= 80
+    listed = [line.split()[0] for line in shown if line.startswith("  ")]
+    assert listed == list(COMMANDS) and all(len(line.split()) > 3 for line in shown if line.startswith("  "))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "error: dfrst has no command 'trian' (did you mean 'train'?)"),
+        (["train", "--resum", "auto"], "error: unrecognized arguments: --resum (see dfrst train --help)"),
+        (["extract", "--root", "x"], "error: the following arguments are required: --weights"),
+        (["train", "--config-file", "dfrst_veri77"], "error: no configuration file at dfrst_veri77, and none shipped"),
+        (["train", "optim.lr"], "error: overrides are `section.key value` pairs; 'optim.lr' has no value"),
+        (["train", "train.max_epoch=0"], "error: train.max_epoch is 0: nothing would be trained"),
+    ],
+)
+def test_a_wrong_word_is_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.startswith(message) and said.count("\n") == 1
+
+
+def test_a_wrong_name_of_a_configuration_lists_what_there_is():
+    with pytest.raises(FileNotFoundError, match=r"none shipped by that name: demo, dfrst_resnet18_city_a, .*veri776"):
+        config.read_yaml("dfrst_veri77")
+
+
+def test_a_shipped_configuration_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.read_yaml("demo") == yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+    Path("demo").write_text("optim: {lr: 1}")
+    assert config.read_yaml("demo") == {"optim": {"lr": 1}}, "a file of the user's comes first"
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The configuration that training is called with."""
+    seen = {}
+    monkeypatch.setattr("torchreid_dfrst.training.train", lambda settings, **_: seen.update(settings))
+    return seen
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--root R -s veri776 city -t city --resume auto optim.lr 1e-4 train.max_epoch 3",
+        "--root R -s veri776 city optim.lr 1e-4 train.max_epoch 3 -t city --resume auto",
+        "optim.lr 1e-4 --resume auto train.max_epoch 3 -t city -s veri776 city --root R",
+        "optim.lr=1e-4 -s veri776 city --resume auto --root R -t city train.max_epoch=3",
+        "-t city optim.lr=1e-4 -s veri776 city train.max_epoch 3 --root R train.resume auto",
+    ],
+)
+def test_words_of_training_stand_in_any_order(words, trained):
+    invoke(["train", *words.split()])
+    given = {name: section for name, section in trained.items() if section}
+    assert given == {
+        "data": {"root": "R", "sources": ["veri776", "city"], "targets": ["city"]},
+        "optim": {"lr": 1e-4},
+        "train": {"max_epoch": 3, "resume": "auto"},
+    }
+
+
+def test_overrides_count_before_the_file_and_lists_before_both(trained):
+    invoke(["train", "--config-file", "demo", "rerank.k1", "15", "-s", "veri776", "data.sources", "[vehicleid]"])
+    assert trained["rerank"] == {"k1": 15, "k2": 4}
+    assert trained["data"]["sources"] == ["veri776"] and trained["data"]["targets"] == ["city"]
+
+
+def test_what_is_logged_is_quiet_unless_asked_for(monkeypatch):
+    levels = []
+    monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
+    monkeypatch.setattr("torchreid_dfrst.cli.check.run", lambda args: levels.append(logging.getLogger().level))
+    for words in ([], ["--verbose"]):
+        invoke(["check", "--root", "x", "-t", "city", *words])
+    assert levels == [logging.WARNING, logging.INFO]
+
+
+def test_the_city_takes_every_setting_with_its_default():
+    assert {name: default for name, (default, _) in city.SETTINGS.items()} == {
+        field.name: field.default for field in fields(Settings)
+    }
+    given = parse(["city", "--out", "x", "--images-per-track", "2"])
+    assert given.images_per_track == 2 and given.twins == Settings.twins
+
+
+def test_options_of_a_data_set_are_those_of_training(monkeypatch):
+    asked = {}
+
+    def examine(name, root, images, bar, **options):
+        asked.update(options, name=name, root=root)
+        raise ValueError("seen")
+
+    monkeypatch.setattr("torchreid_dfrst.doctor.check_dataset", examine)
+    words = ["-t", "veriwild", "--root", "x", "data.options.time_format", "%d.%m.%Y", "data.options.other=[1, 2]"]
+    with pytest.raises(ValueError, match="seen"):
+        check(parse(["check", *words]))
+    assert asked == {"name": "veriwild", "root": "x", "time_format": "%d.%m.%Y", "other": [1, 2]}
+
+
+def test_scripts_are_one_call_of_the_command():
+    for name in ("train", "extract", "evaluate"):
+        words = [sys.executable, f"tools/{name}.py", "--help"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(f"usage: dfrst {name} ")

@@ -1,5 +1,6 @@
 """What pip installs is whole: every module, configuration and console command; and imports are only what is used."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -39,19 +40,31 @@ def tracked(*patterns):
     return found.splitlines()
 
 
-def test_every_module_configuration_and_tool_is_in_the_wheel(names):
+def test_every_module_and_configuration_is_in_the_wheel_and_no_study(names):
     wanted = tracked("torchreid_dfrst/*.py", "torchreid_dfrst/py.typed")
-    wanted += [f"torchreid_dfrst/{name}" for name in tracked("configs/*", "tools/*.py")]
+    wanted += [f"torchreid_dfrst/{name}" for name in tracked("configs/*.yaml", ":!configs/reproduce")]
     assert len(wanted) > 20
     assert sorted(set(wanted) - names) == []
+    assert not any("tools" in name or "studies" in name or "reproduce" in name for name in names)
 
 
-def test_every_tool_is_a_console_command(wheel, names):
+def test_there_is_one_console_command(wheel, names):
     with zipfile.ZipFile(wheel) as file:
         entry = next(name for name in names if name.endswith("entry_points.txt"))
         commands = dict(line.split(" = ") for line in file.read(entry).decode().splitlines() if " = " in line)
-    tools = {Path(name).stem for name in tracked("tools/*.py")} - {"__init__"}
-    assert commands == {f"dfrst-{t.replace('_', '-')}": f"torchreid_dfrst.tools.{t}:main" for t in tools}
+    assert commands == {"dfrst": "torchreid_dfrst.cli:main"}
+
+
+def test_an_installed_package_finds_its_configurations_by_name(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path / "site")
+    code = "from torchreid_dfrst import config; print(*config.shipped()); print(len(config.read_yaml('demo')))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    shipped, sections = done.stdout.splitlines()
+    assert shipped.split() == sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
+    assert int(sections) > 3
 
 
 def test_the_wheel_carries_its_licence_and_what_it_needs(wheel, names):

@@ -1,6 +1,7 @@
 """README's Python runs as written, and its commands and links name what is there."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ import torchreid
 from PIL import Image
 from torchvision.transforms import ToTensor
 
+from torchreid_dfrst.cli import parse
 from torchreid_dfrst.inference.importing import import_features
 from torchreid_dfrst.retrieval import Extraction
 
@@ -116,6 +118,25 @@ def test_installation_registers_the_model(monkeypatch):
     names = {}
     exec("\n".join(line for line in lines if "ImageDataManager" not in line), names)
     assert len(names["model"].branches) == 14
+
+
+PAGES = [README, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+def test_every_command_of_the_pages_is_one_that_dfrst_takes():
+    lines = re.findall(r"^ *dfrst (.+?)(?<!\\)$", "\n".join(PAGES).replace("\\\n", " "), re.MULTILINE)
+    assert {line.split()[0] for line in lines} >= {"train", "extract", "evaluate", "check", "spacetime", "audit"}
+    for line in lines:
+        words = shlex.split(re.sub(r"[\[\]]| \.\.\.", "", line))
+        assert parse(words).command.startswith("dfrst ")
+
+
+def test_every_study_that_the_pages_call_is_there():
+    named = set(re.findall(r"python -m (tools\.studies\.[a-z_.]+)", "\n".join(PAGES)))
+    assert len(named) >= 5
+    for name in named:
+        place = ROOT / name.replace(".", "/")
+        assert (place / "__main__.py").is_file() or place.with_suffix(".py").is_file(), name
 
 
 def test_every_file_that_readme_names_is_there():

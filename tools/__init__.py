@@ -1,1 +1,1 @@
-"""Entry scripts; each is also a console command of the installed package."""
+"""Scripts that users of torchreid expect, and the studies of the authors."""

@@ -14,7 +14,15 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "text"}
+KINDS: dict[Any, tuple[Any, str]] = {
+    bool: (bool, "true or false"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "text"),
+    Path: ((str, os.PathLike), "text"),
+    type(None): (type(None), "null"),
+}
+"""Annotation to what its values are instances of, and to its name in messages."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -44,32 +52,23 @@ def expected_types(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def check(what: str, value: Any, expected: Any) -> None:
-    """Refuse a value that is not of the expected type.
+    """Refuse a value that is not of the expected type, an annotation; types that YAML does not have are not checked.
 
-    Args:
-        what: the value's name, for the message.
-        value: a whole number does where a number is expected; true and false are not numbers; text is no list.
-        expected: an annotation; one that is none of the usual types of a configuration is not checked.
+    A whole number does where a number is expected; true and false are not numbers; text is no list.
 
     Raises:
-        ValueError: with the name, the value and what was expected.
+        ValueError: with ``what``, the value's name, the value and what was expected.
     """
-    if not _fits(value, expected):
-        raise ValueError(f"{what} is {value!r}, expected {_words(expected)}")
+    fits, words = _kind(expected)
+    if not fits(value):
+        raise ValueError(f"{what} is {value!r}, expected {words}")
 
 
 def within(what: str, value: float, lowest: float = 0, highest: float = math.inf, below: float = math.inf) -> None:
-    """Refuse a number out of its range; NaN is out of every range.
-
-    Args:
-        what: the number's name, for the message.
-        value: the number.
-        lowest: it may be this.
-        highest: it may be this.
-        below: it may not be this.
+    """Refuse a number that is not in ``[lowest, highest]`` or not below ``below``; NaN is out of every range.
 
     Raises:
-        ValueError: with the name, the value and the range.
+        ValueError: with ``what``, the number's name, the value and the range.
     """
     if lowest <= value <= highest and value < below:
         return
@@ -80,14 +79,10 @@ def within(what: str, value: float, lowest: float = 0, highest: float = math.inf
 
 @contextlib.contextmanager
 def named(section: str, keys: Iterable[str]) -> Iterator[None]:
-    """Let an error about a parameter, such as ``lr is -1: 0 or more``, say of which section it is: ``optim.lr is ...``.
-
-    Args:
-        section: where the parameters of the body's calls came from.
-        keys: the parameters' names.
+    """Let an error about one of ``keys``, such as ``lr is -1: 0 or more``, name its section: ``optim.lr is ...``.
 
     Raises:
-        ValueError: the body's, which starts with one of ``keys``.
+        ValueError: the body's.
     """
     try:
         yield
@@ -102,35 +97,22 @@ def listed(words: str | Iterable[str] | None) -> list[str]:
     return [words] if isinstance(words, str) else list(words or [])
 
 
-def _fits(value: Any, expected: Any) -> bool:
-    if expected is None or expected is type(None):
-        return value is None
+def _kind(expected: Any) -> tuple[Callable[[Any], bool], str]:
+    """What tells whether a value is of an expected type, and the type in words."""
+    expected = type(None) if expected is None else expected
     if get_origin(expected) in (Union, types.UnionType):
-        return any(_fits(value, choice) for choice in get_args(expected))
-    if expected in (int, float):
-        return isinstance(value, Integral if expected is int else Real) and not isinstance(value, bool)
-    if expected in (bool, str):
-        return isinstance(value, expected)
-    if expected is Path:
-        return isinstance(value, (str, os.PathLike))
+        choices = [_kind(choice) for choice in get_args(expected)]
+        words = " or ".join(dict.fromkeys(words for _, words in choices))
+        return lambda value: any(fits(value) for fits, _ in choices), words
+    if expected in KINDS:
+        instance, words = KINDS[expected]
+        return lambda value: isinstance(value, instance) and (expected is bool or not isinstance(value, bool)), words
     container = get_origin(expected) or expected
     if inspect.isclass(container) and issubclass(container, Mapping):
-        return isinstance(value, Mapping)
+        return lambda value: isinstance(value, Mapping), "names and values"
     if inspect.isclass(container) and issubclass(container, Sequence):
         item = (*get_args(expected), Any)[0]
-        return isinstance(value, Sequence) and not isinstance(value, str) and all(_fits(each, item) for each in value)
-    return True
-
-
-def _words(expected: Any) -> str:
-    if expected is None or expected is type(None):
-        return "null"
-    if get_origin(expected) in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_words(choice) for choice in get_args(expected)))
-    container = get_origin(expected) or expected
-    if inspect.isclass(container) and issubclass(container, Mapping):
-        return "names and values"
-    if expected not in WORDS and inspect.isclass(container) and issubclass(container, Sequence):
-        item = (*get_args(expected), Any)[0]
-        return f"a list, each {WORDS[item]}" if item in WORDS else "a list"
-    return WORDS.get(expected, str(expected))
+        fits, words = _kind(item)
+        words = f"a list, each {words}" if item in KINDS else "a list"
+        return lambda value: isinstance(value, Sequence) and not isinstance(value, str) and all(map(fits, value)), words
+    return lambda value: True, str(expected)

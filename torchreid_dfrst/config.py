@@ -18,12 +18,7 @@ Config = dict[str, Section]
 
 
 class Keywords(list[str]):
-    """Valid keys of a section.
-
-    Attributes:
-        expected: key to annotation; a key that is not here takes anything.
-        defaults: key to the value it has where nothing is said, as far as known.
-    """
+    """Valid keys of a section; ``expected`` has their annotations, ``defaults`` their defaults as far as known."""
 
     def __init__(self, expected: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
         super().__init__(expected)
@@ -36,9 +31,8 @@ def load(path: str | Path | None, overrides: Sequence[str], sections: Mapping[st
     Defaults are not filled in: they live in the signatures that the sections are passed to.
 
     Args:
-        path: YAML file of ``section: {key: value}``; None starts from nothing.
-        overrides: ``section.key value`` pairs, flat, as the command line gives them; values are read as YAML, so
-            ``null``, ``true``, ``[60, 100]`` and ``1e-4`` mean what they say.
+        path: YAML file of ``section: {key: value}``, or the name of a shipped one; None starts from nothing.
+        overrides: see ``override``.
         sections: the known keys of each section; those from ``keywords`` also say what type of value each takes.
 
     Returns:
@@ -50,15 +44,29 @@ def load(path: str | Path | None, overrides: Sequence[str], sections: Mapping[st
         ValueError: the file is not YAML or not of that form, an override lacks its value or its dot, or a value is not
             of the type that the signature asks for.
     """
-    config = checked(read_yaml(path) if path is not None else {}, sections, where=str(path))
-    if len(overrides) % 2:
-        raise ValueError(f"overrides are `section.key value` pairs; {overrides[-1]!r} has no value")
-    for dotted, text in zip(overrides[::2], overrides[1::2], strict=True):
+    return override(checked(read_yaml(path) if path is not None else {}, sections, str(path)), overrides, sections)
+
+
+def override(config: Config, words: Sequence[str], sections: Mapping[str, Iterable[str]]) -> Config:
+    """Set keys of a configuration, which is returned, by the words of a command line; raises as ``load`` does.
+
+    The words are ``section.key value`` or ``section.key=value``; ``section.key.name`` is one entry of a key that holds
+    names and values. Values are read as YAML: ``null``, ``true``, ``[60, 100]`` and ``1e-4`` mean what they say.
+    """
+    rest = iter(words)
+    for word in rest:
+        dotted, equals, text = word.partition("=")
         name, dot, key = dotted.partition(".")
         if not dot:
-            where = "options stand before the first section.key" if dotted.startswith("-") else "write section.key"
-            raise ValueError(f"override {dotted!r} has no section: {where}, e.g. optim.lr 1e-4")
-        _set(config, sections, name, key, _value(text, dotted), where="the command line")
+            raise ValueError(f"override {word!r} has no section: write section.key, e.g. optim.lr 1e-4")
+        given = text if equals else next(rest, None)
+        if given is None:
+            raise ValueError(f"overrides are `section.key value` pairs; {word!r} has no value")
+        value = _value(given, dotted)
+        key, dot, entry = key.partition(".")
+        if dot:
+            value = {**(config.get(name, {}).get(key) or {}), entry: value}
+        _set(config, sections, name, key, value, where="the command line")
     return config
 
 
@@ -109,15 +117,30 @@ def dump(config: Config) -> str:
     return yaml.safe_dump({name: section for name, section in config.items() if section}, sort_keys=False)
 
 
+def shipped() -> dict[str, Path]:
+    """The configurations that come with the package, by name."""
+    here = Path(__file__).parent
+    # beside the package in the repository, inside it once installed
+    folder = next(path for path in (here / "configs", here.parent / "configs") if path.is_dir())
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
 def read_yaml(path: str | Path) -> dict[Any, Any]:
     """Content of a YAML file of keys and values.
+
+    Args:
+        path: of the file, or the name of a shipped one without its ending.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not YAML or holds something else.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no configuration file at {path}")
+        if str(path) not in shipped():
+            raise FileNotFoundError(
+                f"no configuration file at {path}, and none shipped by that name: {', '.join(shipped())}"
+            )
+        path = shipped()[str(path)]
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -128,21 +151,16 @@ def read_yaml(path: str | Path) -> dict[Any, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads ``1e-4`` as a string; this reads every float that Python does."""
+    """YAML 1.1 reads ``1e-4`` as text; this reads every float that Python does."""
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:float"]
-    for first, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"),
-    list("-+0123456789."),
-)
+_FLOAT = re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
 def _value(text: str, dotted: str) -> Any:
+    if text.startswith("%"):
+        return text  # a format of times, which YAML refuses
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:

@@ -1,7 +1,6 @@
 """Everything that is wrong with a data set is said at once, by its loader and by the doctor."""
 
 import re
-import sys
 
 import pytest
 from PIL import Image
@@ -134,15 +133,14 @@ def test_every_broken_file_of_cityflow_is_named(cityflow):
         DATASETS["cityflow"](str(cityflow))
 
 
-def test_the_command_shows_three_of_each_or_all(tiny_veri, monkeypatch, capsys):
-    from tools.check_dataset import main
+def test_the_command_shows_three_of_each_or_all(tiny_veri, capsys):
+    from torchreid_dfrst.cli import main
 
     for path in sorted((tiny_veri / "veri776" / "image_train").iterdir())[:5]:
         path.write_bytes(b"torn")
     for words_, shown in (([], 3), (["--all"], 5), (["--all", "--json"], 5), (["--json"], 3)):
-        monkeypatch.setattr(sys, "argv", ["x", "--dataset", "veri_format", "--root", f"{tiny_veri}/veri776", *words_])
         with pytest.raises(SystemExit) as ended:
-            main()
+            main(["check", "-t", "veri_format", "--root", f"{tiny_veri}/veri776", *words_])
         out = capsys.readouterr().out
         assert ended.value.code == 2 and out.count("content is not a known image format") == shown
 

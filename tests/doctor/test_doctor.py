@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -277,17 +276,15 @@ def test_without_images_only_lists_are_read(folder):
     assert check_dataset("veri_format", folder, images=False).exit_code == 0
 
 
-def test_the_command(folder, monkeypatch, capsys):
-    from tools.check_dataset import main
+def test_the_command(folder, capsys):
+    from torchreid_dfrst.cli import main
 
-    arguments = ["check_dataset.py", "--dataset", "veri_format", "--root", str(folder)]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--json"])
-    main()
+    arguments = ["check", "-t", "veri_format", "--root", str(folder)]
+    main([*arguments, "--json"])
     assert json.loads(capsys.readouterr().out)["exit_code"] == 0
     one_camera(folder)
-    monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as ended:
-        main()
+        main(arguments)
     assert ended.value.code == 1
     out = capsys.readouterr().out
     assert "WARNING: one-camera vehicles" in out and "usable, with warnings" in out

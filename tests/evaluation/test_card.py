@@ -1,7 +1,6 @@
 """The card says everything, survives the disk, and cards compare only where they may."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -234,22 +233,19 @@ def test_no_card_and_queries_of_another_card(tmp_path):
         Card.load(tmp_path / "a.json")
 
 
-def test_the_command(tmp_path, monkeypatch, capsys):
-    from tools.compare import main
+def test_the_command(tmp_path, capsys):
+    from torchreid_dfrst.cli import main
 
     for name, noise in (("a", 0.5), ("b", 2.0)):
         carded(extraction(noise=noise))[0].save(tmp_path / f"{name}.json")
     carded(extraction(), build("image-to-track-min"))[0].save(tmp_path / "c.json")
-    monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--json"])
-    main()
+    main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--json"])
     assert len(json.loads(capsys.readouterr().out)["groups"]) == 1
-    monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path / "a.json"), str(tmp_path / "c.json")])
     with pytest.raises(SystemExit) as ended:
-        main()
+        main(["compare", str(tmp_path / "a.json"), str(tmp_path / "c.json")])
     assert ended.value.code == 1 and "NOT COMPARABLE" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path / "none.json")])
     with pytest.raises(SystemExit) as ended:
-        main()
+        main(["compare", str(tmp_path / "none.json")])
     assert ended.value.code == 2 and "no result card" in capsys.readouterr().err
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torchreid
 
-from tools.benchmark_retrieval import main
 from tools.studies.benchmarks import parts
-from tools.studies.benchmarks.retrieval import HELD, SCALES
+from tools.studies.benchmarks.retrieval import HELD, SCALES, main
 from tools.studies.benchmarks.synthetic import features
 
 RATIOS = (

@@ -5,8 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from tools.benchmark_training import main
-from tools.studies.benchmarks.training import OurStep, take_turns
+from tools.studies.benchmarks.training import OurStep, main, take_turns
 
 
 def test_contestants_take_turns_and_the_first_round_does_not_count():

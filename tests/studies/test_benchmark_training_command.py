@@ -5,7 +5,6 @@ from unittest.mock import Mock
 
 import pytest
 
-from tools.benchmark_training import main
 from tools.studies.benchmarks import training
 
 
@@ -15,7 +14,7 @@ def test_an_unknown_variant_is_one_line_before_anything_is_started(variant, mean
     monkeypatch.setattr(training, "Contestant", lambda *_: started.append(_))
     monkeypatch.setattr(sys, "argv", f"x --images 4 --batch 4 --size 32 --variants fp32 {variant}".split())
     with pytest.raises(SystemExit) as ended:
-        main()
+        training.main()
     assert ended.value.code == 2 and not started
     said = capsys.readouterr().err
     assert f"did you mean '{meant}'" in said and said.count("\n") == 1

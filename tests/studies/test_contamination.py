@@ -1,10 +1,17 @@
 """Damage of macroblocks: how much, where, of what kind, and always the same."""
 
+import json
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from tools.studies.contamination import __main__ as levels
+from tools.studies.contamination import extract
 from tools.studies.contamination.damage import BLOCK, KINDS, LEVELS, Contamination, one, parse
+from torchreid_dfrst.cli import invoke
+from torchreid_dfrst.retrieval import Extraction
 
 SIZES = [(256, 192), (97, 61), (33, 200), (7, 5)]
 
@@ -123,3 +130,33 @@ def test_words():
 def test_words_that_are_none(text, message):
     with pytest.raises((KeyError, ValueError), match=message):
         one(text)
+
+
+def test_results_level_by_level(tiny_run, tmp_path, monkeypatch, capsys):
+    weights = ["--weights", tiny_run / "run" / "weights.safetensors", "--root", tiny_run / "data", "--workers", "0"]
+    scoring = ["rerank.k1", "6", "rerank.k2", "3"]
+
+    def call(study, *words):
+        monkeypatch.setattr(sys, "argv", ["study", *map(str, words)])
+        study.main()
+        return capsys.readouterr().out
+
+    words = [tiny_run / "features.npz", *weights, "--out", tmp_path, "--contaminate", "mixed:0,50", *scoring]
+    printed = call(levels, *words)
+    paths = [tmp_path / "contamination" / f"mixed-{level}.json" for level in (0, 50)]
+    cards = [json.loads(path.read_text()) for path in paths]
+    damage = {"kind": "mixed", "percent": 50.0, "seed": 0}
+    assert [card["source"].get("contamination") for card in cards] == [None, damage]
+    assert "| mixed 50 % | + ST + re-ranking |" in printed
+    assert printed.strip() == (tmp_path / "contamination" / "table.md").read_text().strip()
+    assert cards[0]["choices"] == cards[1]["choices"], "space and time are fitted on the same sound training images"
+    assert invoke(["compare", *map(str, paths)]) == 1
+    assert "contamination of the test images is None and" in capsys.readouterr().out
+
+    call(extract, *weights, "--contaminate", "mixed:50", "-t", "veri776", "--out", tmp_path / "f.npz")
+    damaged, sound = (Extraction.load(path) for path in (tmp_path / "f.npz", tiny_run / "features.npz"))
+    assert (damaged.gallery.sightings.path == sound.gallery.sightings.path).all()
+    assert (abs(damaged.gallery.embedding - sound.gallery.embedding).max(axis=1) > 0).all()
+    invoke(["evaluate", str(tmp_path / "f.npz"), "--json", "--lists", "0", "--out", str(tmp_path), *scoring])
+    scored = json.loads(capsys.readouterr().out)
+    assert scored["rows"]["appearance"] == cards[1]["rows"]["appearance"]

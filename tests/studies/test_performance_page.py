@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools import benchmark_retrieval, report_retrieval
-from tools.studies.benchmarks import page, parts
+from tools.studies.benchmarks import page, parts, retrieval
 from tools.studies.benchmarks.retrieval import SCALES
 
 
@@ -28,19 +27,19 @@ def results(tmp_path, monkeypatch, capsys):
         for job in ("rerank", "cold", "transit", "clustering", "streamed") if images == 240 else ("streamed",):
             words = f"x --scale tiny --rounds 1 --json --job {job} --spcl {tmp_path / 'spcl'}"
             monkeypatch.setattr(sys, "argv", words.split())
-            benchmark_retrieval.main()
+            retrieval.main()
             (tmp_path / f"{job}{number}.json").write_text(capsys.readouterr().out)
     return tmp_path
 
 
 def test_one_command_fills_the_page_and_draws_the_picture(results, monkeypatch, capsys):
-    page, picture = results / "page.md", results / "pictures" / "scaling.png"
-    page.write_text(f"before\n{page.BEGIN}\nLAST YEAR\n{page.END}\nafter\n")
-    words = ["x", str(results), "--page", str(page), "--picture", str(picture)]
+    filled, picture = results / "page.md", results / "pictures" / "scaling.png"
+    filled.write_text(f"before\n{page.BEGIN}\nLAST YEAR\n{page.END}\nafter\n")
+    words = ["x", str(results), "--page", str(filled), "--picture", str(picture)]
     for _ in range(2):
         monkeypatch.setattr(sys, "argv", words)
-        report_retrieval.main()
-    text = page.read_text()
+        page.main()
+    text = filled.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "LAST YEAR" not in text
     for job in ("rerank", "cold", "transit", "clustering", "streamed"):
         assert f"--job {job}" in text
@@ -65,12 +64,12 @@ def test_one_command_fills_the_page_and_draws_the_picture(results, monkeypatch, 
 
 
 def test_the_page_is_filled_though_there_is_too_little_for_a_picture(results, monkeypatch, capsys):
-    page, picture = results / "page.md", results / "scaling.png"
-    page.write_text(f"{page.BEGIN}\n{page.END}\n")
+    filled, picture = results / "page.md", results / "scaling.png"
+    filled.write_text(f"{page.BEGIN}\n{page.END}\n")
     (results / "streamed0.json").unlink()
-    monkeypatch.setattr(sys, "argv", ["x", str(results), "--page", str(page), "--picture", str(picture)])
-    report_retrieval.main()
-    assert "240 x 16" in page.read_text() and "straight line" not in page.read_text() and not picture.exists()
+    monkeypatch.setattr(sys, "argv", ["x", str(results), "--page", str(filled), "--picture", str(picture)])
+    page.main()
+    assert "240 x 16" in filled.read_text() and "straight line" not in filled.read_text() and not picture.exists()
     assert "scaling.png: left as it is: fewer than three sizes" in capsys.readouterr().out
 
 
@@ -88,7 +87,7 @@ def test_the_slope_is_that_of_a_straight_line():
 
 
 def test_bad_input_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no results of tools/benchmark_retrieval"):
+    with pytest.raises(FileNotFoundError, match=r"no results of tools\.studies\.benchmarks\.retrieval"):
         page.read_runs(tmp_path)
     (tmp_path / "broken.json").write_text('{"job": ')
     with pytest.raises(ValueError, match=r"broken\.json is not JSON"):

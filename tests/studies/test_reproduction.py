@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tools import reproduce
 from tools.studies.reproduction import TABLES, Harness, Preset, changes, harness, held_out, paper
+from tools.studies.reproduction.__main__ import main
 from tools.studies.reproduction.preset import merge
 from tools.studies.reproduction.result import markdown, measure, put_into
 from torchreid_dfrst import training
@@ -28,8 +28,8 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "reproduce"
 
 
 def run(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["tools/reproduce.py", *map(str, words)])
-    reproduce.main()
+    monkeypatch.setattr(sys, "argv", ["reproduction", *map(str, words)])
+    main()
 
 
 @pytest.fixture(scope="module")

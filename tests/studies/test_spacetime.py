@@ -3,19 +3,23 @@
 import json
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from worlds import road, traffic, write_lists
 
-from tools import audit_spacetime, simulate_appearance, spacetime
 from tools.studies.spacetime import camera_network, crossvalidate, pictures
+from tools.studies.spacetime.__main__ import main as study
 from tools.studies.spacetime.simulated import DIFFICULTY, appearance_map, extraction, level
+from tools.studies.spacetime.table import markdown
 from torchreid_dfrst import retrieval
-from torchreid_dfrst.data.veri776 import read_veri
+from torchreid_dfrst.cli import main as dfrst
+from torchreid_dfrst.data.veri_format import read_veri
 from torchreid_dfrst.evaluation import audit
 from torchreid_dfrst.evaluation.weight import OMEGAS, choose_weight, held_out
 from torchreid_dfrst.report import canvas
+from torchreid_dfrst.report import spacetime as report
 from torchreid_dfrst.spatiotemporal import MODELS, build, fuse, load
 
 
@@ -24,15 +28,18 @@ def root(tmp_path_factory):
     return write_lists(tmp_path_factory.mktemp("lists"))
 
 
-def call(main, capsys, *words):
-    """What a command prints; its exit code goes before the words it says on stderr."""
-    before, sys.argv = sys.argv, ["command", *map(str, words)]
+def call(capsys, name, *words):
+    """What ``dfrst`` or ``study`` prints; its exit code goes before the words it says on stderr."""
+    words = [*map(str, words)]
     try:
-        main()
+        if name == "study":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "argv", ["study", *words])
+                study()
+        else:
+            dfrst([name, *words])
     except SystemExit as stop:
         return f"exit {stop.code}: {capsys.readouterr().err}"
-    finally:
-        sys.argv = before
     return capsys.readouterr().out
 
 
@@ -40,12 +47,11 @@ def call(main, capsys, *words):
 def made(root, tmp_path_factory):
     """The table of two appearances, and the folder of its pictures."""
     out = tmp_path_factory.mktemp("made")
-    before, sys.argv = sys.argv, ["spacetime", "--root", str(root), "--table", "--simulated", "65", "50=1.5"]
-    sys.argv += ["--out", str(out / "deep" / "table.json"), "--pictures", str(out / "pictures"), "--json"]
-    try:
-        spacetime.main()
-    finally:
-        sys.argv = before
+    words = ["study", "table", "--root", str(root), "--simulated", "65", "50=1.5"]
+    words += ["--out", str(out / "deep" / "table.json"), "--pictures", str(out / "pictures"), "--json"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", words)
+        study()
     return out
 
 
@@ -90,7 +96,7 @@ def test_the_table_beside_appearance_is_equation_six(root, made, name):
 
 def test_the_printed_table_is_the_json_and_says_what_its_columns_are(made):
     table = read(made)
-    head, _, *rows, empty, note = spacetime.table.markdown(table).splitlines()
+    head, _, *rows, empty, note = markdown(table).splitlines()
     level = table["provid"]["simulated 50"]["appearance"]["mAP"]
     assert f"simulated 50 ({level:.1f}) + omega 0.2" in head and head.count("|") == 11
     for line, (name, row) in zip(rows, table.items(), strict=True):
@@ -142,11 +148,21 @@ def test_a_picture_of_two_grids_of_omega_is_refused(made, tmp_path):
         pictures.omegas(table, tmp_path)
 
 
+def test_the_line_of_appearance_alone_is_named_where_there_is_one(tmp_path, monkeypatch):
+    figures, score = drawn(report, monkeypatch), {"mAP": 60.0}
+    result = {key: {"0": score} for key in ("clock skew s", "wrong times", "cameras without training")}
+    result |= {"as it is": score, "shuffled": dict.fromkeys(("times", "cameras", "both"), score)}
+    for extra, names in (({}, ["provid"]), ({"appearance": {"mAP": 40.0}}, ["appearance alone", "provid"])):
+        report.controls({"provid": result | extra}, tmp_path / "controls.png")
+        legend = figures["controls.png"].axes[0].get_legend()
+        assert sorted(text.get_text() for text in legend.get_texts()) == names
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", '{"mAP": 3}', '{"a": {"mAP": 3}}'])
-def test_the_audit_refuses_json_that_is_no_table_before_it_starts(content, tmp_path, capsys):
+def test_pictures_refuse_json_that_is_no_table_before_they_start(content, tmp_path, capsys):
     (tmp_path / "card.json").write_text(content)
     words = "--root", tmp_path / "nowhere", "--table", tmp_path / "card.json", "--out", tmp_path
-    assert "exit 2: error: this is not a table of space-time models" in call(audit_spacetime.main, capsys, *words)
+    assert "exit 2: error: this is not a table of space-time models" in call(capsys, "study", "pictures", *words)
 
 
 def test_the_camera_network_says_what_dotted_lines_are(tmp_path, monkeypatch):
@@ -165,7 +181,7 @@ def test_the_camera_network_says_what_dotted_lines_are(tmp_path, monkeypatch):
 def test_cross_validation_is_the_mean_over_held_out_vehicles(root, capsys, monkeypatch):
     tried = ({}, {"relays": 0, "pooling": False})
     monkeypatch.setattr(crossvalidate, "TRIED", tried)
-    lines = [json.loads(line) for line in call(spacetime.main, capsys, "--root", root, "--cross-validate").splitlines()]
+    lines = [json.loads(line) for line in call(capsys, "study", "cross-validate", "--root", root).splitlines()]
     train, network = read_veri(root, images=False).train, road()
     assert [line["options"] for line in lines] == list(tried) and lines[0]["mAP"] != lines[1]["mAP"]
     for line, options in zip(lines, tried, strict=True):
@@ -178,17 +194,19 @@ def test_cross_validation_is_the_mean_over_held_out_vehicles(root, capsys, monke
 
 
 def test_one_model_is_fitted_with_its_options_scored_and_saved(root, tmp_path, capsys):
-    words = "--root", root, "--model", "transition", "--option", "depth=5", "--option", "estimate=likelihood"
-    result = json.loads(call(spacetime.main, capsys, *words, "--save", tmp_path / "model.json", "--json"))
+    words = ["--root", root, "-t", "veri_format", "spacetime.model", "transition", "spacetime.options.depth", "5"]
+    words.append("spacetime.options.estimate=likelihood")
+    found = json.loads(call(capsys, "spacetime", *words, "--save", tmp_path / "model.json", "--json"))
+    result = found["transition"]
     data, model = read_veri(root, images=False), load(tmp_path / "model.json", road())
     assert model.options["depth"] == result["depth"] == 5 and model.estimate == result["estimate"] == "likelihood"
     assert result["mAP"] == audit.percent(audit.time_only(model, data.query, data.gallery))["mAP"]
-    text = call(spacetime.main, capsys, *words)
+    text = call(capsys, "spacetime", *words)
     assert f"mAP {result['mAP']:.2f}, R1 {result['R1']:.2f}, R5 {result['R5']:.2f}" in text and model.describe() in text
 
 
 def test_the_difficulty_that_is_found_gives_the_wanted_map(root, capsys):
-    text = call(simulate_appearance.main, capsys, "--root", root, "--mAP", 60, 75)
+    text = call(capsys, "study", "simulate", "--root", root, "--mAP", 60, 75)
     data = read_veri(root, images=False)
     found = re.findall(r"mAP (\d+): difficulty ([\d.]+) gives ([\d.]+); --simulated (\S+)", text)
     assert [float(wanted) for wanted, *_ in found] == [60, 75]
@@ -200,14 +218,14 @@ def test_the_difficulty_that_is_found_gives_the_wanted_map(root, capsys):
 
 
 def test_a_map_that_no_difficulty_gives_is_refused(root, capsys):
-    text = call(simulate_appearance.main, capsys, "--root", root, "--mAP", 101, 60, 0)
+    text = call(capsys, "study", "simulate", "--root", root, "--mAP", 101, 60, 0)
     assert text.startswith("exit 2: error: --mAP 101 0: simulated appearance reaches ")
 
 
 def test_levels_are_those_of_veri_or_come_with_their_difficulty():
     assert [level(str(known)) for known in DIFFICULTY] == [(f"{k:g}", d) for k, d in DIFFICULTY.items()]
     assert level("50=1.25") == ("50", 1.25)
-    with pytest.raises(ValueError, match=r"50: there are 84\.5, 65, 40; .*simulate_appearance\.py --root DIR --mAP 50"):
+    with pytest.raises(ValueError, match=r"50: there are 84\.5, 65, 40; .*simulate --root DIR --mAP 50"):
         level("50")
     for text in ("much", "50=", "50=x", ""):
         with pytest.raises(ValueError, match="give a mAP in percent, or MAP=DIFFICULTY"):
@@ -217,43 +235,57 @@ def test_levels_are_those_of_veri_or_come_with_their_difficulty():
             level(text)
 
 
-FROM_ROOT, FROM_FEATURES = ("--root", "nowhere"), ("--features", "nowhere.npz")
+def test_all_models_are_fitted_where_none_is_named(root, capsys):
+    text = call(capsys, "spacetime", "--root", root, "-t", "veri_format")
+    assert [line.split()[0] for line in text.splitlines()] == list(MODELS)
+    data = read_veri(root, images=False)
+    for line, name in zip(text.splitlines(), MODELS, strict=True):
+        found = audit.percent(audit.time_only(build(name).fit(data.train, data.network), data.query, data.gallery))
+        assert f"mAP {found['mAP']:.2f}, R1 {found['R1']:.2f}, R5 {found['R5']:.2f};" in line
+
+
+def test_lists_and_a_features_file_of_them_are_one(root, tmp_path, capsys):
+    data = read_veri(root, images=False)
+    run = extraction(data.train, data.query, data.gallery, data.network, 1.5)
+    replace(run, train_features=None).save(tmp_path / "f.npz")
+    words = "--json", "spacetime.model", "histogram"
+    printed = call(capsys, "spacetime", tmp_path / "f.npz", *words)
+    assert printed == call(capsys, "spacetime", "--root", root, "-t", "veri_format", *words)
+    replace(run, train=None, train_features=None).save(tmp_path / "g.npz")
+    assert "g.npz has no training sightings" in call(capsys, "spacetime", tmp_path / "g.npz", *words)
+
+
+FROM_ROOT = ("--root", "nowhere", "-t", "veri_format")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "one of the arguments --root --features is required"),
-        ((*FROM_ROOT, *FROM_FEATURES), "not allowed with argument"),
-        ((*FROM_ROOT, "--table", "--cross-validate"), "not allowed with argument"),
-        ((*FROM_ROOT, "--simulated", "65"), "--simulated goes with --table; one model does nothing with it"),
-        ((*FROM_ROOT, "--out", "x.json"), "--out goes with --table; one model"),
-        ((*FROM_ROOT, "--pictures", "x"), "--pictures goes with --table; one model"),
-        ((*FROM_ROOT, "--table", "--model", "provid"), "--model goes with one model; --table does nothing with it"),
-        ((*FROM_ROOT, "--table", "--option", "relays=0"), "--option goes with one model"),
-        ((*FROM_ROOT, "--table", "--save", "x.json"), "--save goes with one model"),
-        ((*FROM_ROOT, "--cross-validate", "--json"), "--json goes with one model or --table; --cross-validate"),
-        ((*FROM_ROOT, "--cross-validate", "--out", "x.json"), "--out goes with --table; --cross-validate"),
-        ((*FROM_FEATURES, "--table", "--simulated", "65"), "a features file has its own"),
-        ((*FROM_ROOT, "--table", "--simulated", "50"), "there are 84.5, 65, 40"),
-        ((*FROM_ROOT, "--model", "lognorm"), "did you mean 'lognormal'"),
-        ((*FROM_ROOT, "--option", "slope_t"), "--option slope_t: write NAME=VALUE"),
+        (("spacetime",), "give either a features file or --root DIR -t NAME"),
+        (("spacetime", *FROM_ROOT, "nowhere.npz"), "give either a features file or --root DIR -t NAME"),
+        (("spacetime", "--root", "nowhere"), "--root DIR and -t NAME go together"),
+        (("spacetime", "nowhere.npz"), "no features at nowhere.npz"),
+        (("spacetime", "--root", "nowhere", "-t", "veri77"), "no data set 'veri77' (did you mean 'veri776'?)"),
+        (("spacetime", *FROM_ROOT), "name_train.txt"),
+        (("spacetime", "ROOT", "spacetime.model", "lognorm"), "did you mean 'lognormal'"),
+        (("spacetime", "ROOT", "spacetime.options.relays", "0"), "options are those of one model"),
+        (("spacetime", "ROOT", "spacetime.model=likelihood", "spacetime.options.relay", "0"), "did you mean 'relays'"),
+        (("spacetime", "ROOT", "spacetime.weight", "1"), "unknown key 'weight' in section 'spacetime'"),
+        (("spacetime", "ROOT", "spacetime.model"), "'spacetime.model' has no value"),
+        (("spacetime", "ROOT", "--save", "x.json"), "--save writes one model"),
+        (("audit",), "give either a features file or --root DIR -t NAME"),
+        (("audit", "ROOT", "spacetime.weight", "0.2"), "weighs space and time against appearance: it needs a features"),
+        (("audit", "ROOT", "spacetime.weight", "auto"), "spacetime.weight is 'auto', expected a number"),
+        (("audit", "ROOT", "spacetime.model", "lognorm"), "did you mean 'lognormal'"),
+        (("study",), "the following arguments are required"),
+        (("study", "table"), "one of the arguments --root --features is required"),
+        (("study", "table", "--root", "nowhere", "--features", "x.npz"), "not allowed with argument"),
+        (("study", "table", "--features", "x.npz", "--simulated", "65"), "a features file has its own"),
+        (("study", "table", "--root", "nowhere", "--simulated", "50"), "there are 84.5, 65, 40"),
+        (("study", "cross-validate", "--root", "nowhere", "--simulated", "65"), "unrecognized arguments"),
     ],
 )
-def test_what_would_be_ignored_is_refused(words, message, capsys):
-    text = call(spacetime.main, capsys, *words)
-    assert text.startswith("exit 2: ") and message in text
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ((), "one of the arguments --root --features is required"),
-        ((*FROM_ROOT, *FROM_FEATURES), "not allowed with argument"),
-        ((*FROM_ROOT, "--omega", "0.2"), "--omega weighs space and time against appearance: it needs --features"),
-        ((*FROM_ROOT, "--model", "likelihood", "lognorm"), "did you mean 'lognormal'"),
-    ],
-)
-def test_the_audit_refuses_it_as_well(words, message, capsys):
-    text = call(audit_spacetime.main, capsys, *words)
+def test_what_would_be_ignored_is_refused(words, message, root, capsys):
+    given = [part for word in words for part in (["--root", root, "-t", "veri_format"] if word == "ROOT" else [word])]
+    text = call(capsys, *given)
     assert text.startswith("exit 2: ") and message in text

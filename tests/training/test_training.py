@@ -15,8 +15,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import write_tiny_veri
 
-from tools.train import main
 from torchreid_dfrst import config
+from torchreid_dfrst.cli import main
 from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.inference import extract, input_transform, open_network
 from torchreid_dfrst.models.weights import read_weights
@@ -275,17 +275,16 @@ def test_wrong_names_are_errors(tiny_veri, tmp_path):
 
 def test_the_command_line_keeps_torchreids_habits(tiny_veri, tmp_path, monkeypatch, capsys, caplog):
     words = (
-        f"train.py --root {tiny_veri} -s veri776 --transforms random_flip model.name dfrst_resnet18 "
+        f"train --root {tiny_veri} -s veri776 --transforms random_flip model.name dfrst_resnet18 "
         "model.pretrained false model.parts 2 data.height 32 data.width 32 data.batch_size_train 8 "
         f"data.num_instances 2 data.workers 0 train.max_epoch 1 train.save_dir {tmp_path / 'run'}"
     )
-    monkeypatch.setattr(sys, "argv", words.split())
-    main()
+    main(words.split())
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["metrics"]["veri776"]["mAP"] > 0
-    assert (tmp_path / "run" / "command.txt").read_text().startswith("train.py --root")
+    assert (tmp_path / "run" / "command.txt").read_text().startswith("dfrst train --root")
     with pytest.raises(SystemExit) as stop:
-        main()
+        main(words.split())
     assert stop.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {tmp_path / 'run'}")
 
@@ -340,10 +339,9 @@ def test_a_stopped_run_ends_with_a_code_of_its_own(monkeypatch, tmp_path, caplog
     def stopped(*args, **options):
         raise StoppedError("stopped as asked after step 3")
 
-    monkeypatch.setattr("tools.train.train", stopped)
-    monkeypatch.setattr(sys, "argv", ["train.py", "train.save_dir", str(tmp_path)])
+    monkeypatch.setattr("torchreid_dfrst.training.train", stopped)
     with pytest.raises(SystemExit) as ended:
-        main()
+        main(["train", "train.save_dir", str(tmp_path)])
     assert ended.value.code == EXIT_CODE == 75
     assert "stopped as asked after step 3" in caplog.text
 

@@ -250,71 +250,31 @@ def _extras(model: Model, extras: frozenset[str]) -> list[Part]:
     rear, front = model.cab_rear + model.rake_rear, model.cab_front - model.rake_front
     middle, half = (rear + front) / 2, model.width / 2 * 0.94 - 0.03 - model.tumble
     z = top - 0.06
-    parts = []
+    parts: list[Part] = []
+
+    def add(name: str, box: Box, cells: tuple[int, int, int], order: int) -> None:
+        parts.append(Part(name, box, cells, order, block))
+
     if "rack" in extras:
-        rails = (-1, 1)
-        parts += [
-            Part(
-                "rack",
-                Box.brick((rear + 0.1, front - 0.1), (s * half * 0.8 - 0.03, s * half * 0.8 + 0.03), (z, z + 0.15)),
-                (3, 1, 1),
-                4,
-                block,
-            )
-            for s in rails
-        ]
-        parts += [
-            Part(
-                "rack",
-                Box.brick((x - 0.04, x + 0.04), (-half * 0.85, half * 0.85), (z + 0.1, z + 0.17)),
-                (1, 2, 1),
-                5,
-                block,
-            )
-            for x in (middle - 0.5, middle + 0.4)
-        ]
+        for side in (-1, 1):
+            y = side * half * 0.8
+            add("rack", Box.brick((rear + 0.1, front - 0.1), (y - 0.03, y + 0.03), (z, z + 0.15)), (3, 1, 1), 4)
+        for x in (middle - 0.5, middle + 0.4):
+            bar = Box.brick((x - 0.04, x + 0.04), (-half * 0.85, half * 0.85), (z + 0.1, z + 0.17))
+            add("rack", bar, (1, 2, 1), 5)
     if "box" in extras:
-        parts += [
-            Part(
-                "case",
-                Box.brick(
-                    (middle - 0.75, middle + 0.75), (-0.38, 0.38), (z + 0.08, z + 0.42), nose=0.2, tail=0.15, crown=0.05
-                ),
-                (4, 3, 2),
-                6,
-                block,
-            )
-        ]
+        bends = {"nose": 0.2, "tail": 0.15, "crown": 0.05}
+        case = Box.brick((middle - 0.75, middle + 0.75), (-0.38, 0.38), (z + 0.08, z + 0.42), **bends)
+        add("case", case, (4, 3, 2), 6)
     if "sign" in extras:
-        parts += [
-            Part(
-                "sign",
-                Box(
-                    (middle + 0.15, middle + 0.22),
-                    (middle + 0.42, middle + 0.35),
-                    z,
-                    ((0.0, z + 0.24), (1.0, z + 0.24)),
-                    (0.32, 0.26),
-                ),
-                (1, 1, 1),
-                6,
-                block,
-            )
-        ]
+        roof = ((0.0, z + 0.24), (1.0, z + 0.24))
+        sign = Box((middle + 0.15, middle + 0.22), (middle + 0.42, middle + 0.35), z, roof, (0.32, 0.26))
+        add("sign", sign, (1, 1, 1), 6)
     if "beacon" in extras:
-        parts += [
-            Part("beacon", Box.brick((middle + 0.1, middle + 0.38), (-0.55, 0.55), (z, z + 0.2)), (1, 2, 1), 6, block)
-        ]
+        add("beacon", Box.brick((middle + 0.1, middle + 0.38), (-0.55, 0.55), (z, z + 0.2)), (1, 2, 1), 6)
     if "hatch" in extras:
-        parts += [
-            Part(
-                "hatch",
-                Box.brick((middle - 1.0, middle + 0.6), (-half * 0.6, half * 0.6), (z, z + 0.28), nose=0.1),
-                (3, 3, 1),
-                6,
-                block,
-            )
-        ]
+        hatch = Box.brick((middle - 1.0, middle + 0.6), (-half * 0.6, half * 0.6), (z, z + 0.28), nose=0.1)
+        add("hatch", hatch, (3, 3, 1), 6)
     if "spoiler" in extras:
         if model.deck > 0.05:
             x, z = -model.length / 2 + 0.08, model.belt_z + 0.14

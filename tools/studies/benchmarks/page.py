@@ -1,7 +1,11 @@
-"""What ``tools/benchmark_retrieval.py`` wrote, as tables and a picture for a page that says how it was measured."""
+"""What the benchmark of retrieval wrote, as tables and a picture for a page that says how it was measured.
+
+python -m tools.studies.benchmarks.page FOLDER
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
+from torchreid_dfrst.cli import command
 from torchreid_dfrst.report.canvas import BLUE, GREEN, RED, figure, write
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -40,7 +45,7 @@ def read_runs(folder: str | Path) -> list[dict[str, Any]]:
         if isinstance(found, dict) and {"job", "scale", "images", "command"} <= found.keys():
             runs.append(found)
     if not runs:
-        raise FileNotFoundError(f"no results of tools/benchmark_retrieval.py --json in {folder}")
+        raise FileNotFoundError(f"no results of tools.studies.benchmarks.retrieval --json in {folder}")
     return sorted(runs, key=lambda run: (run["images"] * run["dimensions"], run["job"]))
 
 
@@ -288,3 +293,22 @@ def _streamed_targets(run: Run) -> str:
         most = max(run["memory_bytes"][who] for who in ("fp32", "bf16"))
         words.append(at_most(most / 1e9, memory, " GB"))
     return "; ".join(words)
+
+
+@command
+def main() -> None:
+    """Read the results, fill the page, draw the picture."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", help="with the JSON files")
+    parser.add_argument("--page", default="docs/performance.md", help="filled between its two marks")
+    parser.add_argument("--picture", default="docs/pictures/retrieval_scaling.png", help="time and memory against N")
+    given = parser.parse_args()
+    runs = read_runs(given.folder)
+    fill(given.page, tables(runs))
+    left = "left as it is: fewer than three sizes of --job streamed with one width"
+    print(f"{given.page}: {len(runs)} results")
+    print(f"{given.picture}: {'drawn' if draw(runs, given.picture) else left}")
+
+
+if __name__ == "__main__":
+    main()

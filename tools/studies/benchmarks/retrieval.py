@@ -1,8 +1,13 @@
-"""Re-ranking, fusion and evaluation against torchreid's own and against the matrix product nobody can avoid."""
+"""Re-ranking, fusion and evaluation against torchreid's own and against the matrix product nobody can avoid.
+
+python -m tools.studies.benchmarks.retrieval --scale veri --job rerank --json
+"""
 
 from __future__ import annotations
 
+import argparse
 import gc
+import json
 import os
 import platform
 import statistics
@@ -20,6 +25,7 @@ from tqdm import tqdm
 from tools.studies.benchmarks import parts
 from tools.studies.benchmarks.parts import OMEGA, Size, baseline, columns, paper_model, their_scores, theirs
 from tools.studies.benchmarks.synthetic import features
+from torchreid_dfrst.cli import command
 from torchreid_dfrst.retrieval import Features, Parameters, Reranking, evaluate
 from torchreid_dfrst.retrieval.products import rates
 from torchreid_dfrst.sightings import Sightings
@@ -42,6 +48,13 @@ HELD = 21_000
 FLOOR_ROWS = 8192
 """Rows of the floor that are measured where there are more than ``HELD`` images; the rest is extrapolated."""
 COMPARED = ("rerank_speedup", "rerank_max_abs_diff", "rerank_memory_ratio", "evaluate_speedup")
+JOBS = {
+    "rerank": "re-ranking, evaluation and floor in turns; in blocks and fresh processes beyond 21,000 images",
+    "streamed": "re-ranking in blocks and fresh processes, at any size",
+    "cold": "the whole job with both mAPs in fresh processes",
+    "transit": "fused distances of all pairs against NumPy's, and the bound against the block",
+    "clustering": "the Jaccard distance of all rows",
+}
 STREAMED = "distances in blocks: torchreid, with its six N x N matrices, is not run beside it and nothing compared"
 
 
@@ -198,3 +211,43 @@ def report(found: dict[str, Any], seen: dict[str, Any], last: dict[str, Any], fi
             "near_ties_at_a_cut": len(last[precision][0].cuts),
         }  # fmt: skip
     return found | machine(len(seen["fp32"]))
+
+
+@command
+def main() -> None:
+    """Read the arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--scale", choices=SCALES, default="veri")
+    parser.add_argument(
+        "--job", choices=JOBS, default="rerank", help="; ".join(f"{name}: {what}" for name, what in JOBS.items())
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="how often everything runs in turn")
+    parser.add_argument("--seed", type=int, default=776)
+    parser.add_argument("--without-torchreid", action="store_true", help="leave the slow peers out")
+    parser.add_argument("--spcl", metavar="DIR", help="spcl/utils of a clone of SpCL, to measure --job clustering with")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    given = parser.parse_args()
+    if given.rounds < 1:
+        raise ValueError(f"--rounds is {given.rounds}: 1 or more")
+    scale, rounds, seed, peers = given.scale, given.rounds, given.seed, not given.without_torchreid
+    images = sum(SCALES[scale][:2])
+    words = ["DIR" if word == given.spcl else word for word in sys.argv[1:]]
+    command_line = " ".join(["python -m tools.studies.benchmarks.retrieval", *words])
+    found: dict[str, Any] = described(scale, seed) | {"job": given.job, "command": command_line}
+    if given.job == "streamed" or (given.job == "rerank" and images > HELD):
+        found |= measure_streamed(scale, rounds, seed)
+    elif images > HELD:
+        raise ValueError(f"--job {given.job} holds matrices of all {images} images of --scale {scale}: at most {HELD}")
+    elif given.job == "rerank":
+        found |= measure(scale, rounds, seed, peers, given.json)
+    elif given.job == "cold":
+        found |= measure_cold(scale, rounds, seed, peers)
+    elif given.job == "transit":
+        found |= parts.transit_speed(SCALES[scale], seed, rounds) | machine(rounds)
+    else:
+        found |= parts.clustering_speed(SCALES[scale], seed, rounds, given.spcl) | machine(rounds)
+    print(json.dumps(found, indent=None if given.json else 2))
+
+
+if __name__ == "__main__":
+    main()

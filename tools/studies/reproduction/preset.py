@@ -25,8 +25,8 @@ class Preset:
     Args:
         name: the data in a word or two, for pictures.
         title: data, input and budget in words; it stands under every table.
-        training: sections of ``tools/train.py``'s configuration.
-        scoring: sections of ``tools/evaluate.py``'s.
+        training: sections of ``dfrst train``'s configuration.
+        scoring: sections of ``dfrst evaluate``'s.
         backbone: ``resnet50`` or ``resnet18``, of all rows but those that name their own.
         tests: label of a test set to the name of a data set; several for VehicleID's three sizes.
         draw: settings of the synthetic city to train and test on, which is then drawn; None for data that is there.
@@ -76,7 +76,7 @@ class Preset:
             check(f"{path}: {name}", value, LISTS.get(types[name], types[name]))
         for name in ("name", "title", "training"):
             if name not in content:
-                raise ValueError(f"{path} has no {name!r}: it is no preset of tools/reproduce.py")
+                raise ValueError(f"{path} has no {name!r}: it is no preset of tools.studies.reproduction")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         preset = cls(**values)
         if preset.backbone not in BACKBONES:

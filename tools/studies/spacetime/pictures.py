@@ -78,7 +78,7 @@ def omegas(table: dict[str, Any], folder: str | Path) -> None:
     rows = list(table.values()) if isinstance(table, dict) else []
     if not rows or not all(isinstance(row, dict) and "alone" in row for row in rows):
         raise ValueError(
-            "this is not a table of space-time models: make one with tools/spacetime.py --table --out FILE"
+            "this is not a table of space-time models: make one with tools.studies.spacetime table --out FILE"
         )
     for run in [key for key in rows[0] if key not in ("parameters", "alone")]:
         omega(table, run, Path(folder) / f"spacetime_omega_{run.replace(' ', '_')}.png")

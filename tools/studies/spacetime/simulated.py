@@ -2,9 +2,9 @@
 
 Every vehicle is one of 40 look-alike models plus what is its own. Everything that is not the vehicle is multiplied by
 one ``difficulty``: the camera's shift, a viewpoint that changes from pass to pass along directions of its own, what all
-images of a pass share, and what only one image has. The difficulty is the only knob; tools/simulate_appearance.py sets
-it so that appearance alone reaches a wanted mAP on the official lists. It says nothing about any network: it is a stage
-for space and time.
+images of a pass share, and what only one image has. The difficulty is the only knob; ``tools.studies.spacetime
+simulate`` sets it so that appearance alone reaches a wanted mAP on the official lists. It says nothing about any
+network: it is a stage for space and time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def level(text: str) -> tuple[str, float]:
     if difficulty is None or not 0 <= difficulty < np.inf:
         raise ValueError(
             f"simulated appearance {text}: there are {', '.join(f'{known:g}' for known in DIFFICULTY)}; for another "
-            f"`tools/simulate_appearance.py --root DIR --mAP {name}` finds its difficulty: give {name}=DIFFICULTY"
+            f"`python -m tools.studies.spacetime simulate --root DIR --mAP {name}` finds its difficulty: give "
+            f"{name}=DIFFICULTY"
         )
     return name, difficulty
 

@@ -1,4 +1,7 @@
-"""What transit distances cost: against Eq. 4 and 5 written down in NumPy, and against one matrix product."""
+"""What transit distances cost: against Eq. 4 and 5 written down in NumPy, and against one matrix product.
+
+python -m tools.studies.benchmarks.spacetime --root VERI --rounds 7
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from tools.studies.benchmarks.training import CLOCKS, take_turns
-from torchreid_dfrst.commands import command
-from torchreid_dfrst.data.veri776 import read_veri
+from torchreid_dfrst.cli import command
+from torchreid_dfrst.data.veri_format import read_veri
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal import MODELS, build
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal
@@ -58,7 +61,7 @@ def stream(model: LogNormal, network: CameraNetwork, queries: int, images: int, 
 @command
 def main() -> None:
     """Fit, measure in turns, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--root", required=True, help="folder in VeRi-776's format; the lists are enough")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant; ratios are medians of them")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: for a busy machine")

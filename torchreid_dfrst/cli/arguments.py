@@ -1,0 +1,57 @@
+"""Arguments that several subcommands take, so that a word means the same in all of them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = "folder that holds data sets, or the data set's own folder"
+NAME = "a data set's name, such as veri776"
+CONFIG = "YAML file, or the name of one that is shipped, such as dfrst_veri776"
+
+
+class ListKeys(argparse.Action):
+    """Print the sections and keys of the configuration that the package ``const`` reads, and end."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(nargs=0, default=argparse.SUPPRESS, help="list all sections and keys, and end", **given)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Only now import what the sections belong to."""
+        from torchreid_dfrst.config import listing
+
+        print(listing(importlib.import_module(f"torchreid_dfrst.{self.const}").sections()))
+        parser.exit()
+
+
+def overrides(parser: argparse.ArgumentParser, what: str) -> None:
+    """Words of a configuration, anywhere on the command line."""
+    parser.add_argument("overrides", nargs="*", metavar="section.key value", help=what)
+
+
+def data_options(words: Sequence[str]) -> dict[str, Any]:
+    """The data set's own options, as ``data.options.NAME VALUE``.
+
+    Raises:
+        KeyError, ValueError: as ``config.load``.
+    """
+    from torchreid_dfrst import config
+
+    sections = {"data": config.Keywords({"options": Mapping[str, Any]})}
+    return dict(config.load(None, words, sections)["data"].get("options", {}))
+
+
+def wrote(*paths: str | Path) -> None:
+    """Name the files that were written, beside the result on stdout."""
+    print("\n".join(f"wrote {path}" for path in paths), file=sys.stderr)
+
+
+def progress(iterable: Any = None, **options: Any) -> Any:
+    """A progress bar where a person watches."""
+    from tqdm import tqdm
+
+    return tqdm(iterable, **{"disable": None, **options})

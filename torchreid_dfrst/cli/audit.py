@@ -1,0 +1,48 @@
+"""Test whether a gain by space and time is honest.
+
+    dfrst audit --root DIR -t veri776
+    dfrst audit features.npz spacetime.model likelihood spacetime.weight 0.37
+
+scores what is left of it when times, cameras or clocks are wrong, and writes audit.json and pictures. With --root space
+and time rank alone, with a features file fused with its appearance.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from torchreid_dfrst.cli import spacetime
+from torchreid_dfrst.cli.arguments import wrote
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    spacetime.source(parser)
+    default = Path("runs/audit")
+    parser.add_argument("--out", type=Path, default=default, help="folder of audit.json and pictures (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from torchreid_dfrst import files, retrieval
+    from torchreid_dfrst.evaluation import PAPER_WEIGHT, controls
+    from torchreid_dfrst.report import spacetime as pictures
+
+    data, settings = spacetime.read(args, {"weight": float})
+    appearance = None
+    if args.root is None:
+        appearance = retrieval.distance(*(retrieval.normalise(part.embedding) for part in (data.query, data.gallery)))
+    elif "weight" in settings:
+        raise ValueError("spacetime.weight weighs space and time against appearance: it needs a features file")
+    weight, results = settings.get("weight", PAPER_WEIGHT), {}
+    lists = data.train, data.query.sightings, data.gallery.sightings, data.network
+    for model in spacetime.models(settings):
+        results[model.name] = controls.run(model, *lists, appearance, weight)
+        kept = {key: results[model.name][key] for key in ("as it is", "shuffled")}
+        print(model.name, json.dumps(kept), flush=True)
+        files.write({args.out / "audit.json": json.dumps(results, indent=1).encode()})
+    drawn = {name: args.out / f"spacetime_{name}.png" for name in ("controls", "reliability")}
+    pictures.controls(results, drawn["controls"])
+    pictures.reliability(results, drawn["reliability"])
+    for name, result in results.items():
+        drawn[name] = args.out / f"spacetime_pairs_{name}.png"
+        pictures.pair_gains(result, data.network.cameras, drawn[name])
+    wrote(args.out / "audit.json", *drawn.values())

@@ -1,0 +1,26 @@
+"""Put result cards side by side and test their differences.
+
+Only cards that measured the same are ranked. Exit code 0 if all did, 1 if not, 2 for a file that is no card.
+"""
+
+import argparse
+import json
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cards", nargs="+", metavar="CARD.json", help="files of dfrst evaluate")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def run(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from torchreid_dfrst.evaluation.card import Card, names
+    from torchreid_dfrst.evaluation.compare import compare, text
+
+    # long paths would hide the numbers; what all have in common says nothing
+    labels = names(np.array(args.cards)).tolist()
+    cards = {label: Card.load(path) for label, path in zip(labels, args.cards, strict=True)}
+    result = compare(cards)
+    print(json.dumps(result, indent=2, ensure_ascii=False) if args.json else text(result, cards))
+    return 1 if len(result["groups"]) > 1 else 0

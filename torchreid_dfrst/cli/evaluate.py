@@ -1,0 +1,59 @@
+"""Score features by appearance, space and time, and re-ranking.
+
+    dfrst evaluate runs/demo/features.npz spacetime.weight 0.1 rerank.k1 30
+
+prints four rows, by appearance, + ST, + re-ranking, + both, and writes a card and pictures. The sections are spacetime,
+rerank and evaluate: `spacetime.model null` leaves space and time out, `evaluate.rerank false` re-ranking;
+`evaluate.protocol image-to-track-min` ranks tracks (the default is the data set's own protocol).
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from torchreid_dfrst.cli.arguments import CONFIG, ListKeys, overrides, wrote
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("features", type=Path, help="file of dfrst extract or dfrst import")
+    parser.add_argument("--config-file", help=f"{CONFIG}; sections that only training needs are passed over")
+    weights = "the network behind the features, for attention maps; settings come from --config-file"
+    parser.add_argument("--weights", type=Path, help=weights)
+    parser.add_argument("--out", type=Path, help="folder for card.json and pictures (default: beside the features)")
+    parser.add_argument("--lists", type=int, default=8, help="queries in each ranked-list picture (0: no pictures)")
+    parser.add_argument("--json", action="store_true", help="print the card instead of the table")
+    parser.add_argument("--list-keys", action=ListKeys, const="evaluation")
+    overrides(parser, "such as rerank.k1 30; --list-keys names all")
+
+
+def run(args: argparse.Namespace) -> None:
+    from torchreid_dfrst import config, evaluation
+    from torchreid_dfrst.retrieval import Extraction
+
+    if args.lists < 0:
+        raise ValueError(f"--lists is {args.lists}: how many queries to draw, 0 for none")
+    known = read = evaluation.sections()
+    if args.config_file is not None:
+        from torchreid_dfrst import training
+
+        read = training.sections()
+    settings = config.load(args.config_file, [], read)
+    choices = config.override({name: settings[name] for name in known}, args.overrides, known)
+    out = args.out or args.features.parent
+    extraction = Extraction.load(args.features)
+    result = evaluation.score(extraction, **choices)
+    card = evaluation.card(result, extraction, args.command)
+    card.save(out / "card.json")
+    print(json.dumps(card.content) if args.json else card.table())
+    written = [out / "card.json"]
+    if args.lists:
+        from torchreid_dfrst.inference.showcase import missing_images, show_attention, show_rankings
+
+        if missing := missing_images(result):
+            print(f"no pictures: {missing}", file=sys.stderr)
+        else:
+            written += show_rankings(result, out / "pictures", args.lists)
+            if args.weights:
+                written += show_attention(args.weights, result, out / "pictures", (args.lists + 1) // 2)
+    wrote(*written)

@@ -1,0 +1,123 @@
+"""Fit space-time models and score them without looking at an image.
+
+    dfrst spacetime --root DIR -t veri776
+    dfrst spacetime features.npz spacetime.model likelihood spacetime.options.relays 0 --save model.json
+
+Models are fitted on training sightings and rank the gallery by time and camera alone.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from torchreid_dfrst.cli.arguments import NAME, ROOT
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    source(parser)
+    parser.add_argument("--save", metavar="FILE", help="write the fitted model, for spacetime.fitted of dfrst evaluate")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: model to scores and parameters")
+
+
+def run(args: argparse.Namespace) -> None:
+    data, settings = read(args)
+    chosen = models(settings)
+    if args.save and len(chosen) > 1:
+        raise ValueError("--save writes one model: say which by spacetime.model NAME")
+    found = {}
+    for model in chosen:
+        model.fit(data.train, data.network)
+        if args.save:
+            model.save(args.save)
+        score = alone(model, data.query.sightings, data.gallery.sightings)
+        found[model.name] = {**score, **model.parameters}
+        if not args.json:
+            figures = ", ".join(f"{name} {score[name]:.2f}" for name in ("mAP", "R1", "R5"))
+            print(f"{model.name:12}{figures}; by the order of ties mAP {score['mAP_ties']}", flush=True)
+    if args.json:
+        print(json.dumps(found))
+    elif len(chosen) == 1:
+        print(chosen[0].describe())
+
+
+def source(parser: argparse.ArgumentParser) -> None:
+    """The arguments that ``read`` reads."""
+    words = "a features file, then spacetime.model NAME and spacetime.options.NAME VALUE (default: every model)"
+    parser.add_argument("words", nargs="*", metavar="FEATURES | section.key value", help=words)
+    parser.add_argument("--root", help=f"instead of a features file: {ROOT}; lists are enough, no image is read")
+    parser.add_argument("-t", "--target", help=f"with --root: {NAME}")
+
+
+def read(args: argparse.Namespace, keys: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    """What models are fitted and scored on, an ``Extraction``, and the section ``spacetime``.
+
+    Args:
+        args: those of ``source``; the embeddings of an extraction made from lists say nothing.
+        keys: what the section may hold beside ``model`` and ``options``, with types.
+
+    Raises:
+        OSError, KeyError, ValueError: no source or two, one without training sightings or distances, an unknown key.
+    """
+    from torchreid_dfrst import config
+    from torchreid_dfrst.retrieval import Extraction
+
+    words = args.words
+    if (args.root is None) != (args.target is None):
+        raise ValueError("--root DIR and -t NAME go together")
+    file = words[0] if words and "=" not in words[0] and (args.root is None or words[0].endswith(".npz")) else None
+    if (file is None) == (args.root is None):
+        raise ValueError("give either a features file or --root DIR -t NAME")
+    known = config.Keywords({"model": str, "options": Mapping[str, Any], **(keys or {})})
+    settings = config.load(None, words[file is not None :], {"spacetime": known})["spacetime"]
+    found = Extraction.load(file) if file is not None else _of_lists(args.target, args.root)
+    for what, part in (("training sightings", found.train), ("road distances between its cameras", found.network)):
+        if part is None:
+            raise ValueError(f"{file or args.root} has no {what}: space and time need them")
+    return found, settings
+
+
+def models(settings: Mapping[str, Any]) -> list[Any]:
+    """The model that a section asks for, or all.
+
+    Raises:
+        KeyError, ValueError: as ``spatiotemporal.build``; options without a model.
+    """
+    from torchreid_dfrst.spatiotemporal import MODELS, build
+
+    if "model" in settings:
+        return [build(settings["model"], **settings.get("options", {}))]
+    if settings.get("options"):
+        raise ValueError("spacetime.options are those of one model: say which by spacetime.model NAME")
+    return [build(name) for name in MODELS]
+
+
+def alone(model: Any, query: Any, gallery: Any) -> dict[str, Any]:
+    """Score of a fitted model by time and camera alone, with the bounds of its mAP over all orders of ties."""
+    from torchreid_dfrst.evaluation import audit
+
+    distance = model.distance(query, gallery)
+    bounds = [audit.percent(score)["mAP"] for score in audit.tie_bounds(distance, query, gallery)]
+    return {**audit.percent(audit.rank(distance, query, gallery)), "mAP_ties": bounds}
+
+
+def _of_lists(name: str, root: str) -> Any:
+    import numpy as np
+
+    from torchreid_dfrst.checks import nearest
+    from torchreid_dfrst.data import DATASETS, VeRiFormat
+    from torchreid_dfrst.data.dataset import find_folder
+    from torchreid_dfrst.data.veri_format import LISTS, read_veri
+    from torchreid_dfrst.retrieval import Extraction, Features
+
+    if name not in DATASETS:
+        raise KeyError(f"no data set {name!r}{nearest(name, DATASETS)}")
+    made: Any = DATASETS[name]
+    if issubclass(made, VeRiFormat):
+        data: Any = read_veri(find_folder(root, made.folder_names, (LISTS["train"],), made.advice), images=False)
+    else:
+        whole = made(root=root, verbose=False)
+        data = SimpleNamespace(**whole.sightings, network=whole.network)
+    query, gallery = (Features(np.ones((len(part), 1)), part) for part in (data.query, data.gallery))
+    return Extraction(query, gallery, train=data.train, network=data.network)
