@@ -1,7 +1,6 @@
 """Scores by time and camera alone, what ties may do to them, and controls that a gain by time does not survive."""
 
 import json
-
 import sys
 from dataclasses import replace
 

@@ -15,7 +15,7 @@ from tools.studies.spacetime.simulated import DIFFICULTY, appearance_map, extrac
 from tools.studies.spacetime.table import markdown
 from torchreid_dfrst import retrieval
 from torchreid_dfrst.cli import main as dfrst
-from torchreid_dfrst.data.veri_format import read_veri
+from torchreid_dfrst.data.veri776 import read_veri
 from torchreid_dfrst.evaluation import audit
 from torchreid_dfrst.evaluation.weight import OMEGAS, choose_weight, held_out
 from torchreid_dfrst.report import canvas

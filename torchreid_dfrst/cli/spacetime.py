@@ -108,7 +108,7 @@ def _of_lists(name: str, root: str) -> Any:
     from torchreid_dfrst.checks import nearest
     from torchreid_dfrst.data import DATASETS, VeRiFormat
     from torchreid_dfrst.data.dataset import find_folder
-    from torchreid_dfrst.data.veri_format import LISTS, read_veri
+    from torchreid_dfrst.data.veri776 import LISTS, read_veri
     from torchreid_dfrst.retrieval import Extraction, Features
 
     if name not in DATASETS:

@@ -16,7 +16,7 @@ import numpy as np
 
 from tools.studies.benchmarks.training import CLOCKS, take_turns
 from torchreid_dfrst.cli import command
-from torchreid_dfrst.data.veri_format import read_veri
+from torchreid_dfrst.data.veri776 import read_veri
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal import MODELS, build
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal

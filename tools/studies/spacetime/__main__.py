@@ -22,7 +22,7 @@ from tools.studies.spacetime.camera_network import camera_network
 from tools.studies.spacetime.crossvalidate import grid
 from tools.studies.spacetime.simulated import DIFFICULTY, appearance_map, extraction, level
 from torchreid_dfrst.cli import command
-from torchreid_dfrst.data.veri_format import read_veri
+from torchreid_dfrst.data.veri776 import read_veri
 from torchreid_dfrst.retrieval.features import Extraction
 from torchreid_dfrst.spatiotemporal import MODELS, build
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
