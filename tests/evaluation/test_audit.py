@@ -1,7 +1,6 @@
 """Scores by time and camera alone, what ties may do to them, and controls that a gain by time does not survive."""
 
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -114,20 +113,11 @@ def test_the_command_writes_controls_and_pictures(tmp_path, monkeypatch, capsys)
     features = [Features(embed(s, 1.2), s) for s in (GALLERY, train)]
     run = Extraction(features[0][np.arange(0, len(GALLERY), 4)], features[0], train, features[1], road())
     run.save(tmp_path / "features.npz")
-    argv = [
-        "audit",
-        "--features",
-        str(tmp_path / "features.npz"),
-        "--model",
-        "likelihood",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    monkeypatch.setattr(sys, "argv", [*argv, "--omega", "1"])
-    audit_spacetime.main()
+    words = [tmp_path / "features.npz", "spacetime.model", "likelihood", "spacetime.weight", "1"]
+    main(["audit", *map(str, words), "--out", str(tmp_path / "out")])
     result = json.loads((tmp_path / "out" / "audit.json").read_text())["likelihood"]
     assert result["as it is"]["mAP"] > result["appearance"]["mAP"] + 1
     assert result["shuffled"]["both"]["mAP"] < result["appearance"]["mAP"]
     pictures = {p.name for p in (tmp_path / "out").glob("*.png")}
-    assert {f"spacetime_{n}.png" for n in ("controls", "densities", "evidence", "network", "logistic")} <= pictures
+    assert {f"spacetime_{n}.png" for n in ("controls", "reliability", "pairs_likelihood")} <= pictures
     assert "likelihood" in capsys.readouterr().out

@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from torchreid_dfrst import files, retrieval
-    from torchreid_dfrst.evaluation import PAPER_WEIGHT, controls
+    from torchreid_dfrst.evaluation import PAPER_WEIGHT, audit
     from torchreid_dfrst.report import spacetime as pictures
 
     data, settings = spacetime.read(args, {"weight": float})
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     weight, results = settings.get("weight", PAPER_WEIGHT), {}
     lists = data.train, data.query.sightings, data.gallery.sightings, data.network
     for model in spacetime.models(settings):
-        results[model.name] = controls.run(model, *lists, appearance, weight)
+        results[model.name] = audit.run(model, *lists, appearance, weight)
         kept = {key: results[model.name][key] for key in ("as it is", "shuffled")}
         print(model.name, json.dumps(kept), flush=True)
         files.write({args.out / "audit.json": json.dumps(results, indent=1).encode()})
@@ -44,5 +44,5 @@ def run(args: argparse.Namespace) -> None:
     pictures.reliability(results, drawn["reliability"])
     for name, result in results.items():
         drawn[name] = args.out / f"spacetime_pairs_{name}.png"
-        pictures.pair_gains(result, data.network.cameras, drawn[name])
+        pictures.pair_gains(result, drawn[name])
     wrote(args.out / "audit.json", *drawn.values())

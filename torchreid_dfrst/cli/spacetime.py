@@ -9,7 +9,6 @@ Models are fitted on training sightings and rank the gallery by time and camera 
 import argparse
 import json
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 from torchreid_dfrst.cli.arguments import NAME, ROOT
@@ -22,6 +21,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from torchreid_dfrst.evaluation import audit
+
     data, settings = read(args)
     chosen = models(settings)
     if args.save and len(chosen) > 1:
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
         model.fit(data.train, data.network)
         if args.save:
             model.save(args.save)
-        score = alone(model, data.query.sightings, data.gallery.sightings)
+        score = audit.alone(model, data.query.sightings, data.gallery.sightings)
         found[model.name] = {**score, **model.parameters}
         if not args.json:
             figures = ", ".join(f"{name} {score[name]:.2f}" for name in ("mAP", "R1", "R5"))
@@ -93,31 +94,20 @@ def models(settings: Mapping[str, Any]) -> list[Any]:
     return [build(name) for name in MODELS]
 
 
-def alone(model: Any, query: Any, gallery: Any) -> dict[str, Any]:
-    """Score of a fitted model by time and camera alone, with the bounds of its mAP over all orders of ties."""
-    from torchreid_dfrst.evaluation import audit
-
-    distance = model.distance(query, gallery)
-    bounds = [audit.percent(score)["mAP"] for score in audit.tie_bounds(distance, query, gallery)]
-    return {**audit.percent(audit.rank(distance, query, gallery)), "mAP_ties": bounds}
-
-
 def _of_lists(name: str, root: str) -> Any:
     import numpy as np
 
     from torchreid_dfrst.checks import nearest
     from torchreid_dfrst.data import DATASETS, VeRiFormat
-    from torchreid_dfrst.data.dataset import find_folder
-    from torchreid_dfrst.data.veri776 import LISTS, read_veri
+    from torchreid_dfrst.data.veri776 import LISTS
     from torchreid_dfrst.retrieval import Extraction, Features
 
     if name not in DATASETS:
         raise KeyError(f"no data set {name!r}{nearest(name, DATASETS)}")
     made: Any = DATASETS[name]
     if issubclass(made, VeRiFormat):
-        data: Any = read_veri(find_folder(root, made.folder_names, (LISTS["train"],), made.advice), images=False)
+        data = made.read(made.find(root, (LISTS["train"],)), images=False)
     else:
-        whole = made(root=root, verbose=False)
-        data = SimpleNamespace(**whole.sightings, network=whole.network)
+        data = made.read(made.find(root))
     query, gallery = (Features(np.ones((len(part), 1)), part) for part in (data.query, data.gallery))
     return Extraction(query, gallery, train=data.train, network=data.network)

@@ -118,7 +118,7 @@ def read_weights(path: str | Path, content: bytes | None = None) -> dict[str, to
 
 
 def read_safely(path: str | Path, content: bytes | None = None) -> Any:
-    """What a ``torch.save`` file holds, loaded onto the CPU, if that is tensors, numbers, words, lists and dicts of them.
+    """What a ``torch.save`` file holds, loaded onto the CPU: tensors, numbers, words, lists and dicts of them, no code.
 
     The file is read once, and every part of it is compared with its checksum, which PyTorch does not do.
 

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 from worlds import road, traffic
 
-from tools import benchmark_spacetime
+from tools.studies.benchmarks import spacetime as benchmark_spacetime
 from torchreid_dfrst.spatiotemporal import MODELS
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal
 
