@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
+
+from torchreid_dfrst.tables import table
 
 
 def register() -> None:
@@ -32,23 +33,6 @@ def register() -> None:
                 )
     models.update(FACTORIES)
     datasets.update(DATASETS)
-
-
-def table(module: ModuleType, name: str) -> dict[str, Any]:
-    """A private table of torchreid: ``__model_factory`` of its models, ``__image_datasets`` of its data sets.
-
-    Raises:
-        RuntimeError: this torchreid does not have it.
-    """
-    found = vars(module).get(name)
-    if not isinstance(found, dict):
-        import torchreid
-
-        raise RuntimeError(
-            f"torchreid {torchreid.__version__} has no table {module.__name__}.{name}, into which torchreid_dfrst "
-            "registers itself: it works with 0.2.5 (PyPI) and 1.4.0 (GitHub)"
-        )
-    return found
 
 
 def _origin(value: Any) -> str:

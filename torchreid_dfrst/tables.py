@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
-
-import torchreid
-from torch import nn
+from collections.abc import Iterable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from torchreid_dfrst.checks import nearest
-from torchreid_dfrst.models import FACTORIES, build
-from torchreid_dfrst.models.weights import load_backbone
-from torchreid_dfrst.registry import table
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def table(module: ModuleType, name: str) -> dict[str, Any]:
+    """A private table of torchreid: ``__model_factory`` of its models, ``__image_datasets`` of its data sets.
+
+    Raises:
+        RuntimeError: this torchreid does not have it.
+    """
+    found = vars(module).get(name)
+    if not isinstance(found, dict):
+        import torchreid
+
+        raise RuntimeError(
+            f"torchreid {torchreid.__version__} has no table {module.__name__}.{name}, into which torchreid_dfrst "
+            "registers itself: it works with 0.2.5 (PyPI) and 1.4.0 (GitHub)"
+        )
+    return found
 
 
 def require_datasets(names: Iterable[str]) -> None:
@@ -22,26 +35,12 @@ def require_datasets(names: Iterable[str]) -> None:
     Raises:
         KeyError: with the nearest name.
     """
+    import torchreid
+
     known = table(torchreid.data.datasets, "__image_datasets")
     for name in names:
         if name not in known:
             raise KeyError(f"no data set {name!r}{nearest(str(name), sorted(known))}")
-
-
-@contextlib.contextmanager
-def with_options(options: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
-    """Meanwhile torchreid's data manager, which builds data sets by name, builds them with these options too.
-
-    Args:
-        options: data set to keyword arguments.
-    """
-    datasets = table(torchreid.data.datasets, "__image_datasets")
-    plain = {name: datasets[name] for name in options}
-    datasets.update({name: functools.partial(made, **options[name]) for name, made in plain.items()})
-    try:
-        yield
-    finally:
-        datasets.update(plain)
 
 
 def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, **options: Any) -> nn.Module:
@@ -56,6 +55,11 @@ def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, 
     Raises:
         KeyError: an unknown name or option.
     """
+    import torchreid
+
+    from torchreid_dfrst.models import FACTORIES, build
+    from torchreid_dfrst.models.weights import load_backbone
+
     if name in FACTORIES:
         return build(name, num_classes, loss="triplet", pretrained=pretrained, **options)
     try:
