@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +101,12 @@ def test_draws_have_a_mean_and_a_deviation():
     assert row["mAP"] == pytest.approx(np.mean(maps), abs=1e-3)
     assert row["deviation"]["mAP"] == pytest.approx(np.std(maps, ddof=1), abs=1e-3)
     assert np.std(maps) > 0
+    for number, metrics in enumerate(found["appearance"]):
+        mine = card.queries["draw"] == number
+        used = metrics.average_precision[metrics.first_match > 0]
+        np.testing.assert_array_equal(card.queries["appearance/mAP"][mine], used)
+    vehicles = [int(Path(path).name.split("_")[0].removesuffix(".jpg")) for path in card.queries["path"].tolist()]
+    assert vehicles == card.queries["identity"].tolist()
 
 
 def test_the_fingerprint_is_of_the_data_not_of_where_it_lies():

@@ -11,7 +11,7 @@ import json
 import platform
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from torchreid_dfrst import files
 from torchreid_dfrst.checks import numbered
-from torchreid_dfrst.evaluation.intervals import MEASURES, bootstrap, over_draws, shares
+from torchreid_dfrst.evaluation.intervals import MEASURES, bootstrap, shares
 from torchreid_dfrst.evaluation.protocols import Protocol
 from torchreid_dfrst.retrieval import Extraction, Metrics
 from torchreid_dfrst.retrieval.ranking import Best
@@ -160,7 +160,7 @@ def make_card(result: Result, extraction: Extraction, command: str) -> Card:
         "format": FORMAT,
         "rows": {row: _numbers(found, columns) for row, found in scores.items()},
         "intervals": f"95 %, percentile bootstrap over {vehicles}, {SAMPLES} samples",
-        "protocol": {**result.protocol.parameters, "in words": result.protocol.describe()},
+        "protocol": {**asdict(result.protocol), "in words": result.protocol.describe()},
         "queries": _counts(result),
         "gallery": len(result.pairs[0][1]),
         "data": {
@@ -264,14 +264,15 @@ def _test_data(extraction: Extraction, protocol: Protocol) -> list[Sightings]:
 
 
 def _numbers(found: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Of each measure, in percent, the mean, its interval and, over several draws, its deviation."""
-    means = {name: over_draws(value, columns["draw"]) for name, value in found.items()}
+    """Of each measure, in percent, the mean over draws, its interval and, of several draws, their deviation."""
+    draw = columns["draw"]
+    means = {name: np.bincount(draw, value) / np.bincount(draw) for name, value in found.items()}
+    result: dict[str, Any] = {name: _percent(mean.mean()) for name, mean in means.items()}
     # the same vehicles are drawn for every row and measure, so intervals can be compared with each other
     sure = {n: bootstrap(v, columns["identity"], np.random.default_rng(0), SAMPLES) for n, v in found.items()}
-    result: dict[str, Any] = {name: _percent(mean) for name, (mean, _) in means.items()}
     result["interval"] = {name: [_percent(low), _percent(high)] for name, (low, high) in sure.items()}
-    if columns["draw"].max() > 0:
-        result["deviation"] = {name: _percent(deviation) for name, (_, deviation) in means.items()}
+    if draw.max() > 0:
+        result["deviation"] = {name: _percent(mean.std(ddof=1)) for name, mean in means.items()}
     return result
 
 
@@ -299,7 +300,7 @@ def _size(part: Sightings) -> dict[str, int]:
 
 
 def _percent(share: float) -> float:
-    return round(100 * share, 4)
+    return round(100 * float(share), 4)
 
 
 def _beside(path: Path) -> Path:

@@ -32,17 +32,6 @@ def shares(draws: Sequence[Metrics]) -> dict[str, np.ndarray]:
     }
 
 
-def over_draws(value: np.ndarray, draw: np.ndarray) -> tuple[float, float]:
-    """Mean over draws of the mean over queries, and the standard deviation over draws (0 for one draw).
-
-    Args:
-        value: ``(N,)`` one number per query.
-        draw: ``(N,)`` number of its draw, from 0.
-    """
-    means = np.bincount(draw, value) / np.bincount(draw)
-    return float(means.mean()), float(means.std(ddof=1)) if len(means) > 1 else 0.0
-
-
 def bootstrap(
     value: np.ndarray, identity: np.ndarray, rng: np.random.Generator, samples: int = 1000, level: float = 0.95
 ) -> tuple[float, float]:

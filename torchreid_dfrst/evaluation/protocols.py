@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torchreid_dfrst.sightings import UNKNOWN, Sightings, draw
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to evaluate. Two results compare only if every field is the same.
+    """One way to evaluate. Two results compare only if every field but the name is the same.
 
     Args:
         name: a key of ``PROTOCOLS``.
@@ -58,11 +58,6 @@ class Protocol:
                 f"{self.draws} draws with seed {self.seed} of protocol {self.name}: one draw, or several where "
                 "one_image is drawn, and a seed of 0 or more"
             )
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Every choice, JSON types only: equal for comparable results."""
-        return asdict(self)
 
     def describe(self) -> str:
         """The protocol in words."""
