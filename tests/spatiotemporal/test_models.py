@@ -1,7 +1,8 @@
 """What holds for every model: blocks, missing times, saving, refusals."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from worlds import road, traffic
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal import MODELS, build, fuse, load
+from torchreid_dfrst.spatiotemporal import MODELS, GapModel, build, fuse, load
+from torchreid_dfrst.spatiotemporal.gaps import Law
+from torchreid_dfrst.spatiotemporal.model import learned
 
 NAMES = sorted(MODELS)
 
@@ -336,3 +339,48 @@ def test_training_lists_and_roads_that_are_refused_have_names():
     far[metres.rows(3), metres.rows(9)] = far[metres.rows(9), metres.rows(3)] = 5e7
     with pytest.raises(ValueError, match=r"from camera (north gate to tunnel|tunnel to north gate) is 5e"):
         build("provid").fit(seen, CameraNetwork(metres.cameras, far))
+
+
+@dataclass(eq=False, kw_only=True)
+class Days(GapModel):
+    """What a newcomer writes: whether two sightings are of the same day."""
+
+    name: ClassVar[str] = "days"
+    length_s: float = 86400.0
+    cameras: np.ndarray = learned("cameras", count=True)
+    longest_s: float = learned(positive=True)
+
+    def _learn(self, sightings, network):
+        self.cameras = np.bincount(network.rows(sightings.camera), minlength=len(network))
+        self.longest_s = float(np.ptp(sightings.time_s))
+
+    def _law(self, network):
+        return Law(network, self.curve, 0.5, (0.0, 1.0), symmetric=True)
+
+    def curve(self, number, gap_s):
+        return np.where(np.abs(gap_s) < self.length_s, 0.0, 1.0) + 0 * number
+
+    def describe(self):
+        return f"days of {self.length_s} s"
+
+
+def test_a_new_model_is_one_class_and_a_row(monkeypatch, tmp_path):
+    monkeypatch.setitem(MODELS, "days", Days)
+    model = build("days", length_s=600.0).fit(traffic(0), road())
+    images = traffic(3)
+    far = np.abs(images.time_s[:, None] - images.time_s) >= 600
+    assert far.any() and not far.all()
+    np.testing.assert_array_equal(model.distance(images, images), far)
+    assert model.transit(images, images).symmetric and model.parameters["longest_s"] == model.longest_s > 0
+    model.save(tmp_path / "days.json")
+    again = load(tmp_path / "days.json", road())
+    assert again.options == model.options and again.fitted == model.fitted and model.cameras.sum() == len(traffic(0))
+    content = json.loads((tmp_path / "days.json").read_text())
+    for wrong, message in (
+        ({"longest_s": -1}, "expected a positive number"),
+        ({"cameras": [1.5] * 5}, "a whole number"),
+    ):
+        changed = {**content, "fitted": content["fitted"] | wrong}
+        (tmp_path / "wrong.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path / "wrong.json", road())

@@ -44,7 +44,7 @@ class Result:
         draws: row name (such as ``"+ ST"``) to its metrics, one per draw of the protocol (most draw once).
         pairs: query and gallery sightings of each draw, as ranked.
         choices: every option that had a say, JSON types only.
-        neighbours: re-ranked row to what its search of neighbours met, see ``rows.rankings``, one per draw.
+        neighbours: re-ranked row to what its search of neighbours reports, see ``rows.rankings``, one per draw.
         ranked: the features of the first draw, as ranked.
         best: row name to the first ``rows.TOP`` images of each query, and its first right one, of the first draw.
         transit: the fitted space-time model, None where the result is by appearance alone.
@@ -172,7 +172,7 @@ def make_card(result: Result, extraction: Extraction, command: str) -> Card:
         },
         "embedding": extraction.query.embedding.shape[1],
         "choices": result.choices,
-        "neighbours": {name: _over_draws(met) for name, met in result.neighbours.items()},
+        "neighbours": {row: _over_draws(found) for row, found in result.neighbours.items()},
         "source": extraction.source,
         "command": command,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -289,9 +289,9 @@ def _counts(result: Result) -> dict[str, Any]:
     return {"used": used, "skipped": absent + alone, "why": why, "examples": examples[:3]}
 
 
-def _over_draws(met: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _over_draws(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts added up, words side by side."""
-    columns = {name: [one[name] for one in met] for name in met[0]}
+    columns = {name: [one[name] for one in found] for name in found[0]}
     return {n: ", ".join(dict.fromkeys(c)) if isinstance(c[0], str) else sum(c) for n, c in columns.items()}
 
 

@@ -173,14 +173,14 @@ def score(
         if not pairs:
             ranked = replace(extraction, query=query, gallery=gallery)
         pairs.append((query.sightings, gallery.sightings))
-        for row, blocks, met in rankings(query, gallery, model, weight, parameters, wanted):
+        for row, blocks, found in rankings(query, gallery, model, weight, parameters, wanted):
             if len(pairs) == 1:
                 best[row] = Best(*pairs[0], TOP, protocol.junk)
                 blocks = best[row].watch(blocks)
             draws.setdefault(row, []).append(protocol.score(blocks, *pairs[-1]))
             del blocks  # or a row's would be held while those of the next are made
-            if met is not None:
-                neighbours.setdefault(row, []).append(met)
+            if found is not None:
+                neighbours.setdefault(row, []).append(found)
     fitted = {"fitted": spacetime["fitted"]} if spacetime.get("fitted") else {}
     choices = {
         "distance": "Euclidean, not squared, of L2-normalised embeddings",
@@ -210,8 +210,8 @@ def rankings(
 
     Yields:
         The row's name; its distances in blocks of consecutive queries ``(rows, G)`` float32; and, of a re-ranked row,
-        ``method``, ``near_ties``, ``near_ties_at_the_end`` (of a list, where alone they can change the result) and
-        ``measured_whole`` (images with too many candidates) of the search of its neighbours.
+        what its search of neighbours reports: ``method``, ``near_ties``, ``near_ties_at_the_end`` (of a list: only
+        these can change the result) and ``measured_whole`` (images compared with all others in float64).
     """
     rows, columns = retrieval.normalise(query.embedding), retrieval.normalise(gallery.embedding)
     limit, options = parameters["memory_limit"], dict(parameters)
@@ -232,13 +232,13 @@ def rankings(
                 everyone = Sightings.concatenate([query.sightings, gallery.sightings])
                 both = fused(everyone, everyone)
             job = Reranking(rows, columns, chosen, **both, **options, keep=whole)
-            met = {
+            found = {
                 "method": job.near.method,
                 "near_ties": len(job.near.near_ties),
                 "near_ties_at_the_end": len(job.cuts),
                 "measured_whole": job.near.fallbacks,
             }
-            yield row, [job.matrix()] if whole else job.blocks(), met
+            yield row, [job.matrix()] if whole else job.blocks(), found
             del job
 
 
