@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,27 +45,38 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def read_dict(path: str | Path) -> dict[str, Any]:
-    """What ``torch.save`` wrote of tensors, numbers and strings, in a dict.
+def read_dict(path: str | Path, content: bytes | None = None) -> dict[str, Any]:
+    """``read_safely`` of what must be a dict.
 
     Raises:
         ValueError: as ``read_safely``; or it holds no dict.
     """
-    state = read_safely(path)
+    state = read_safely(path, content)
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds {type(state).__name__}, expected a checkpoint or a state dict")
     return state
 
 
-def read_safely(path: str | Path) -> Any:
+def read_safely(path: str | Path, content: bytes | None = None) -> Any:
     """What a ``torch.save`` file holds, onto the CPU, if that is tensors, numbers, words, lists and dicts of them.
+
+    The file is read once, and every part of it is compared with its checksum, which PyTorch does not do.
+
+    Args:
+        path: the file.
+        content: of the file, where it has been read already.
 
     Raises:
         ValueError: the file is torn, none of ``torch.save``, or holds pickled code, which is refused and not run.
         OSError: it could not be read, which says nothing about the file, see ``not_the_file``.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        file = io.BytesIO(Path(path).read_bytes() if content is None else content)
+        torn = zipfile.is_zipfile(file) and zipfile.ZipFile(file).testzip()
+        if torn:
+            raise ValueError(f"the part {torn} does not match its checksum")
+        file.seek(0)
+        return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own words go on to say how to load it all the same
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))

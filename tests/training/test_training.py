@@ -93,7 +93,7 @@ def test_a_run_leaves_everything_needed_to_use_and_repeat_it(once):
 
 def test_checkpoints_load_again_also_with_torchreid(once):
     folder, _ = once
-    path = checkpoint.newest(folder / "checkpoints")
+    path, _ = checkpoint.newest(folder / "checkpoints")
     state = torch.load(path, weights_only=True)
     model = build_model(2, name="dfrst_resnet18", pretrained=False, parts=2)
     optimizer = build_optimizer(model)
@@ -118,7 +118,7 @@ def test_choices_are_made_on_identities_that_were_not_trained_on(once, tiny_veri
     assert len(np.unique(made.train_features.sightings.identity)) == 2 < len(np.unique(made.train.identity))
     whole = np.isin(made.train.identity, made.train_features.sightings.identity)
     assert sorted(names) == sorted(made.train.path[whole].tolist()), "all their images"
-    state = checkpoint.load(checkpoint.newest(folder / "checkpoints"))
+    _, state = checkpoint.newest(folder / "checkpoints")
     assert state["describe"]["held_out"] == about["held_out"]
 
 
@@ -356,6 +356,6 @@ def test_memory_that_runs_out_before_the_first_step_is_one_message_too(where, sa
     def out_of_memory(*args, **options):
         raise RuntimeError(f"{said}\nCompile with TORCH_USE_CUDA_DSA")
 
-    monkeypatch.setattr(f"torchreid_dfrst.training.{where}", out_of_memory)
+    monkeypatch.setattr(f"torchreid_dfrst.training.run.{where}", out_of_memory)
     with pytest.raises(OSError, match=r"memory ran out \(.*memory\): lower data.batch_size_train"):
         train(small(tiny_veri, tmp_path))
