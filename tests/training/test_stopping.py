@@ -19,6 +19,8 @@ from torchreid_dfrst.training import run as configured
 from torchreid_dfrst.training.distributed import OtherProcessError
 from torchreid_dfrst.training.interrupt import EXIT_CODE, MARKER, StoppedError, stopping_at_once
 
+pytestmark = pytest.mark.usefixtures("thin_resnets")
+
 SEVERAL = {"save_freq": 100, "save_steps": 0, "eval_freq": -1, "print_freq": 1, "pictures": False}
 
 
