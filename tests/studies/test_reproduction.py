@@ -17,11 +17,11 @@ from tools.studies.reproduction import TABLES, Harness, Preset, changes, harness
 from tools.studies.reproduction.__main__ import main
 from tools.studies.reproduction.preset import merge
 from tools.studies.reproduction.result import markdown, measure, put_into
-from torchreid_dfrst import training
 from torchreid_dfrst.models import zoo
 from torchreid_dfrst.models.weights import load_backbone
 from torchreid_dfrst.models.zoo import PLUS
 from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.tables import build_model
 from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "reproduce"
@@ -434,20 +434,20 @@ def test_the_papers_figures_are_those_of_its_text(shared):
 
 def test_torchreids_networks_start_from_a_file(tmp_path):
     torch.manual_seed(0)
-    one = training.build_model(7, "osnet_x0_25", pretrained=False)
+    one = build_model(7, "osnet_x0_25", pretrained=False)
     save_file(one.state_dict(), tmp_path / "body.safetensors")
     torch.manual_seed(1)
-    other = training.build_model(5, "osnet_x0_25", pretrained=False, weights=tmp_path / "body.safetensors")
+    other = build_model(5, "osnet_x0_25", pretrained=False, weights=tmp_path / "body.safetensors")
     assert torch.equal(other.state_dict()["conv1.conv.weight"], one.state_dict()["conv1.conv.weight"])
     assert other.state_dict()["classifier.weight"].shape == (5, 512)
     with pytest.raises(ValueError, match=r"is not a backbone for OSNet: 'conv1.conv.weight' has shape \(16,"):
-        training.build_model(5, "osnet_x0_5", pretrained=False, weights=tmp_path / "body.safetensors")
+        build_model(5, "osnet_x0_5", pretrained=False, weights=tmp_path / "body.safetensors")
 
 
 def test_torchreids_pcb_starts_from_our_baseline(tmp_path):
-    body = training.build_model(7, "baseline", pretrained=False)
+    body = build_model(7, "baseline", pretrained=False)
     save_file(body.state_dict(), tmp_path / "body.safetensors")
-    pcb = training.build_model(7, "pcb_p4", pretrained=False)
+    pcb = build_model(7, "pcb_p4", pretrained=False)
     loaded = load_backbone(pcb, tmp_path / "body.safetensors")
     assert {name.split(".")[0] for name in loaded.fresh} == {"conv5", "classifier"}
 

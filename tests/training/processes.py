@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torchreid_dfrst.training"])
+CONTEXT.set_forkserver_preload(["torchreid_dfrst.training.run"])
 
 
 def quick(target, *args, log: Path):

@@ -8,12 +8,17 @@ import torch
 from networks import TinyNet
 
 from torchreid_dfrst.data.loading import DataManager
-from torchreid_dfrst.training import build_optimizer, checkpoint, distributed
+from torchreid_dfrst.training import build_optimizer, build_scheduler, checkpoint, distributed
 from torchreid_dfrst.training import settings as fix
 from torchreid_dfrst.training.engine import DFRSTEngine
-from torchreid_dfrst.training.schedule import build_scheduler
 
 EPOCHS = 4
+
+
+def newest(folder):
+    """The newest whole checkpoint in a folder."""
+    found = checkpoint.newest(folder)
+    return found and found[0]
 
 
 def manager(root, **options):

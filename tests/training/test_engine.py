@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from torchreid_dfrst.training.engine import DFRSTEngine
-from torchreid_dfrst.training.journal import Journal
-from torchreid_dfrst.training.progress import duration
+from torchreid_dfrst.training.journal import Journal, duration
 from torchreid_dfrst.training.step import StepResult, TrainStep
 
 

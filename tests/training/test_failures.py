@@ -16,7 +16,7 @@ import pytest
 import torch
 from networks import TinyNet
 from processes import quick, together
-from runs import engine
+from runs import engine, newest
 
 from torchreid_dfrst import files
 from torchreid_dfrst.data.images import BadImageError
@@ -24,9 +24,9 @@ from torchreid_dfrst.data.loading import DataManager
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models.weights import read_weights
 from torchreid_dfrst.training import checkpoint, distributed
+from torchreid_dfrst.training.checkpoint import Checkpoints
 from torchreid_dfrst.training.engine import DFRSTEngine
 from torchreid_dfrst.training.journal import Journal
-from torchreid_dfrst.training.keeper import Keeper
 from torchreid_dfrst.training.memory import keep_freed
 from torchreid_dfrst.training.step import NonFiniteError
 
@@ -49,7 +49,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_files_and_the_last_good_state(
         made.run(save_dir=str(tmp_path), max_epoch=4, print_freq=3)
     culprits = _paths(made, epoch=1, batch=1)
     assert len(set(culprits)) > 4 and all(path in str(error.value) for path in culprits)
-    good = checkpoint.newest(tmp_path / "checkpoints")
+    good = newest(tmp_path / "checkpoints")
     assert str(good) in str(error.value) and good.name == "step-0000000005.pt"
     # it is the state before the bad step, running statistics included
     saved = checkpoint.load(good)["state_dict"]
@@ -236,8 +236,8 @@ def test_a_full_disk_at_the_end_is_an_error(tiny_veri, tmp_path, monkeypatch):
 
 
 def test_room_that_a_checkpoint_needs_is_said_and_the_one_before_it_stays(tmp_path, monkeypatch, caplog):
-    keeper = Keeper(tmp_path)
-    keeper.save(1, {})
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {})
 
     def full(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -246,21 +246,21 @@ def test_room_that_a_checkpoint_needs_is_said_and_the_one_before_it_stays(tmp_pa
     state = {"state_dict": {"a": torch.zeros(1000, 1000)}, "random": [{"b": [torch.zeros(250_000)]}]}
     said = r"cannot save .*0002\.pt: No space left on device: 5\.0 MB are needed and [\d,.]+ MB are free\. Make room"
     with pytest.raises(OSError, match=said + r".*; the checkpoint before it stays$"):
-        keeper.save(2, state, final=True)
-    assert keeper.save(2, state) is None and re.search(said, caplog.text)
-    assert keeper.newest() == checkpoint.step_path(tmp_path, 1)
+        checkpoints.save(2, state, final=True)
+    assert checkpoints.save(2, state) is None and re.search(said, caplog.text)
+    assert newest(tmp_path) == checkpoint.step_path(tmp_path, 1)
 
 
 def test_an_earlier_checkpoint_of_the_same_step_is_one_before_it(tmp_path, monkeypatch, caplog):
-    keeper = Keeper(tmp_path)
-    keeper.save(1, {})
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {})
 
     def full(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    assert keeper.save(1, {}) is None and "the checkpoint before it stays" in caplog.text
-    assert keeper.newest() == checkpoint.step_path(tmp_path, 1)
+    assert checkpoints.save(1, {}) is None and "the checkpoint before it stays" in caplog.text
+    assert newest(tmp_path) == checkpoint.step_path(tmp_path, 1)
 
 
 def test_a_dead_loading_process_is_named(tiny_veri):

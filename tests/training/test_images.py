@@ -12,9 +12,9 @@ from processes import together
 from runs import manager
 from torch.utils.data import get_worker_info
 
-from torchreid_dfrst import training
 from torchreid_dfrst.data.batches import Images
 from torchreid_dfrst.data.images import BadImageError, read_image
+from torchreid_dfrst.training import run
 
 
 def picture(size=(8, 6)):
@@ -206,9 +206,9 @@ def test_with_too_few_readable_images_one_is_repeated(tiny_veri):
 
 def skip_in_training(root, folder):
     # what is tested is what is listed, not the network
-    training.build_model = lambda classes, **_: TinyNet(classes)
+    run.build_model = lambda classes, **_: TinyNet(classes)
     sets = {"root": str(root), "sources": "veri776", "height": 32, "width": 32, "batch_size_train": 8}
-    training.train(
+    run.train(
         {
             "model": {"name": "tiny"},
             "data": {**sets, "num_instances": 2, "workers": 0, "on_bad_image": "skip"},

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import zipfile
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -15,18 +16,17 @@ import torch
 import torchreid
 from networks import TinyNet
 from processes import together
-from runs import DroppingNet, engine
+from runs import DroppingNet, engine, newest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_survival import equal, state
 from tiny import write_tiny_veri
 
-from torchreid_dfrst.data.sampling import DRAW
-from torchreid_dfrst.training import build_optimizer, checkpoint, distributed
+from torchreid_dfrst.training import build_optimizer, build_scheduler, checkpoint, distributed
+from torchreid_dfrst.training.checkpoint import Checkpoints
 from torchreid_dfrst.training.engine import DFRSTEngine
 from torchreid_dfrst.training.interrupt import StoppedError
 from torchreid_dfrst.training.journal import Journal
-from torchreid_dfrst.training.keeper import Keeper
-from torchreid_dfrst.training.schedule import build_scheduler
+from torchreid_dfrst.training.options import RunOptions
 
 
 def steps(folder):
@@ -44,23 +44,23 @@ def test_torn_checkpoints_of_later_steps_do_not_push_out_the_whole_ones(tmp_path
         checkpoint.save(checkpoint.step_path(tmp_path, step), {})
     for step in (15, 16):
         checkpoint.step_path(tmp_path, step).write_bytes(b"torn")
-    keeper = Keeper(tmp_path)
-    assert keeper.find("auto") == checkpoint.step_path(tmp_path, 12)
-    assert keeper.save(13, {}) == checkpoint.step_path(tmp_path, 13) == keeper.find("auto")
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.find("auto")[0] == checkpoint.step_path(tmp_path, 12)
+    assert checkpoints.save(13, {}) == checkpoint.step_path(tmp_path, 13) == checkpoints.find("auto")[0]
     assert steps(tmp_path) == [12, 13]
     assert "step-0000000016.pt: the run went on without it and has saved step 13" in caplog.text
 
 
 def test_a_start_from_the_beginning_is_said(tmp_path, caplog):
     caplog.set_level("INFO")
-    assert Keeper(tmp_path).find("auto") is None
+    assert Checkpoints(tmp_path).find("auto") is None
     assert f"{tmp_path} holds no checkpoint: starting from the beginning" in caplog.text
 
 
 def test_checkpoints_of_which_none_is_whole_are_not_replaced_by_a_new_run(tmp_path):
     checkpoint.step_path(tmp_path, 5).write_bytes(b"torn")
     with pytest.raises(ValueError, match="holds checkpoints and none that is whole: to start from the beginning"):
-        Keeper(tmp_path).find("auto")
+        Checkpoints(tmp_path).find("auto")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_not_called_torn(where, err
         checkpoint.save(checkpoint.step_path(tmp_path, step), {})
     monkeypatch.setattr(*where, fails)
     with pytest.raises(OSError, match=said):
-        Keeper(tmp_path).find("auto")
+        Checkpoints(tmp_path).find("auto")
     assert steps(tmp_path) == [4, 8]
 
 
@@ -100,7 +100,7 @@ def test_a_run_that_goes_on_from_an_earlier_checkpoint_leaves_the_later_ones(tin
     made.model.forward = stop_in_the_second_step
     with pytest.raises(StoppedError, match="after step 6"):
         made.run(str(tmp_path), max_epoch=4, pictures=False, resume=str(checkpoint.step_path(folder, 4)))
-    assert checkpoint.newest(folder) == checkpoint.step_path(folder, 6)
+    assert newest(folder) == checkpoint.step_path(folder, 6)
     assert steps(folder) == [4, 6]
 
 
@@ -188,47 +188,35 @@ def test_the_optimiser_goes_on_with_the_settings_of_the_new_run(schedule, tiny_v
     assert 0 < near < 2e-5 < 2e-4 < far, "from the first step on"
 
 
-def change(folder, **values):
-    """Write the newest checkpoint anew with other values, or without those that are None."""
-    path = checkpoint.newest(folder / "checkpoints")
-    content = {name: value for name, value in {**checkpoint.load(path), **values}.items() if value is not None}
-    checkpoint.save(path, content)
-
-
-@pytest.mark.parametrize("noted", [True, False])
 @pytest.mark.parametrize("optim", ["sgd", "rmsprop", "radam", "amsgrad"])
-def test_another_optimiser_is_refused(optim, noted, tiny_veri, tmp_path):
+def test_another_optimiser_is_refused(optim, tiny_veri, tmp_path):
     options = {"save_dir": str(tmp_path), "pictures": False, "resume": "auto"}
     with_optimiser(tiny_veri, ours).run(max_epoch=1, **options)
-    if not noted:
-        change(tmp_path, optimizer_kind=None)
-    kind = "Adam" if noted else "of the settings betas"
-    with pytest.raises(
-        ValueError, match=rf"was made with the optimiser {kind} and this run has .*, which cannot go on"
-    ):
+    with pytest.raises(ValueError, match=r"was made with the optimiser Adam and this run has .*, which cannot go on"):
         with_optimiser(tiny_veri, ours, optim=optim).run(max_epoch=2, **options)
 
 
-@pytest.mark.parametrize("optim", ["adam", "sgd", "amsgrad"])
-def test_a_checkpoint_without_a_note_of_its_optimiser_goes_on_with_the_same(optim, tiny_veri, tmp_path):
-    options = {"save_dir": str(tmp_path), "pictures": False, "resume": "auto"}
-    with_optimiser(tiny_veri, ours, optim=optim).run(max_epoch=1, **options)
-    change(tmp_path, optimizer_kind=None)
-    made = with_optimiser(tiny_veri, ours, optim=optim)
-    made.run(max_epoch=2, **options)
-    assert made.epoch == 2
+def test_a_checkpoint_of_another_version_is_refused(tmp_path):
+    path = checkpoint.save(tmp_path / "a.pt", {"format": "torchreid_dfrst checkpoint 1"})
+    with pytest.raises(ValueError, match=r"a\.pt is not a checkpoint of this package and version: to start from bare"):
+        checkpoint.load(path)
 
 
-@pytest.mark.parametrize("draw", [None, 1, DRAW])
-@pytest.mark.parametrize("middle", [True, False])
-def test_a_run_that_goes_on_with_other_batches_says_so(middle, draw, tiny_veri, tmp_path, caplog):
-    go(tiny_veri, tmp_path, save_steps=3)
-    if middle:
-        checkpoint.step_path(tmp_path / "checkpoints", 4).unlink()
-    change(tmp_path, draw=draw)
-    go(tiny_veri, tmp_path, max_epoch=2)
-    assert ("may draw other batches from the same seed" in caplog.text) is (draw != DRAW)
-    assert ("images of the epoch it is in may come twice" in caplog.text) is (middle and draw != DRAW)
+def test_a_checkpoint_is_read_once_when_a_run_resumes(tiny_veri, tmp_path, monkeypatch):
+    go(tiny_veri, tmp_path)
+    made, opened, open_ = engine(tiny_veri, network=TinyNet), [], open
+
+    def counted(file, *args, **options):
+        opened.append(str(file))
+        return open_(file, *args, **options)
+
+    for where in ("builtins.open", "io.open"):
+        monkeypatch.setattr(where, counted)
+    made.options = RunOptions(save_dir=str(tmp_path), max_epoch=2, resume="auto")
+    made._prepare()
+    monkeypatch.undo()
+    assert made.global_step == 4
+    assert [Path(file).name for file in opened if file.endswith(".pt")] == ["step-0000000004.pt"]
 
 
 @pytest.mark.parametrize("checkpoints", [True, False])
@@ -290,7 +278,7 @@ def test_a_run_goes_on_bit_for_bit_with_pythons_and_numpys_generators(precision,
 
 def test_the_scale_of_half_precision_is_restored(tiny_veri, tmp_path):
     go(tiny_veri, tmp_path, precision="fp16")
-    path = checkpoint.newest(tmp_path / "checkpoints")
+    path = newest(tmp_path / "checkpoints")
     content = checkpoint.load(path)
     content["scaler"]["scale"] = 8.0
     checkpoint.save(path, content)
@@ -340,20 +328,6 @@ def test_one_training_image_less_is_other_data(tmp_path):
         less.run(save_dir=str(tmp_path / "run"), max_epoch=2, pictures=False, resume="auto")
 
 
-def test_a_checkpoint_with_the_random_state_of_one_process_is_read(tiny_veri, tmp_path):
-    """As they were written before each process's own was kept, and without the digest of the training images."""
-    go(tiny_veri, tmp_path / "new")
-    shutil.copytree(tmp_path / "new", tmp_path / "old")
-    path = checkpoint.newest(tmp_path / "old" / "checkpoints")
-    content = checkpoint.load(path)
-    [content["random"]] = content["random"]
-    content.pop("images")
-    checkpoint.save(path, content)
-    for name in ("new", "old"):
-        go(tiny_veri, tmp_path / name, max_epoch=2)
-    assert equal(state(tmp_path / "new"), state(tmp_path / "old"))
-
-
 class Unlike(DroppingNet):
     """Draws more in the second process than in the first."""
 
@@ -382,25 +356,26 @@ def test_each_process_goes_on_with_its_own_random_state(tiny_veri, tmp_path):
 def _on_a_machine_of_its_own(root, folder):
     group = distributed.start()
     os.chdir(folder / f"machine-{group.rank}")
-    for name in ("alone", "other"):
-        with pytest.raises(ValueError, match=r"train\.save_dir must be seen by all machines") as error:
-            engine(root, network=TinyNet).run(save_dir=name, max_epoch=2, pictures=False, resume="auto")
-        print(f"{name}: {error.value}")
+    made = engine(root, network=TinyNet)
+    made.run(save_dir="run", max_epoch=2, pictures=False, resume="auto")
+    assert (made.first_step, made.global_step) == (4, 8)
+    torch.save(made.model.state_dict(), folder / f"weights-{group.rank}.pt")
     distributed.stop()
 
 
-def test_processes_that_do_not_see_the_same_checkpoint_refuse_to_go_on(tiny_veri, tmp_path):
-    for name in ("alone", "other"):
-        go(tiny_veri, tmp_path / "machine-0" / name)
-    # a file of that name, of another moment
-    go(tiny_veri, tmp_path / "machine-1" / "other", max_epoch=2)
-    folder = tmp_path / "machine-1" / "other" / "checkpoints"
-    checkpoint.step_path(folder, 8).replace(checkpoint.step_path(folder, 4))
+@pytest.mark.parametrize("other", [True, False])
+def test_all_processes_go_on_from_the_checkpoint_that_process_0_sees(other, tiny_veri, tmp_path):
+    go(tiny_veri, tmp_path / "machine-0" / "run")
+    (tmp_path / "machine-1").mkdir()
+    if other:
+        # a file of that name, of another moment
+        go(tiny_veri, tmp_path / "machine-1" / "run", max_epoch=2)
+        folder = tmp_path / "machine-1" / "run" / "checkpoints"
+        checkpoint.step_path(folder, 8).replace(checkpoint.step_path(folder, 4))
     together(_on_a_machine_of_its_own, 2, tiny_veri, tmp_path, folder=tmp_path)
-    for rank in range(2):
-        said = (tmp_path / f"process-{rank}.log").read_text()
-        assert "alone: alone/checkpoints/step-0000000004.pt is there for process 0 and not for process 1" in said
-        assert "different checkpoints in other/checkpoints/step-0000000004.pt, of steps 4, 8" in said
+    one, two = (torch.load(tmp_path / f"weights-{rank}.pt") for rank in range(2))
+    assert equal(one, two) and equal(state(tmp_path / "machine-0" / "run")["state_dict"], one)
+    assert (tmp_path / "machine-1" / "run").exists() is other, "only process 0 writes"
 
 
 def _with_torchreids_manager(root):
@@ -433,7 +408,7 @@ def test_killed_before_the_best_weights_are_there_they_are_written_later(tiny_ve
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(checkpoint, "copy", killed)
+        patched.setattr(Checkpoints, "keep_best", killed)
         go(tiny_veri, tmp_path, **ON_TEST)
     assert not (tmp_path / "best.json").exists()
     assert kept_best(tmp_path, go(tiny_veri, tmp_path, **ON_TEST))
@@ -457,14 +432,14 @@ def test_best_weights_that_did_not_fit_on_the_disk_are_not_called_the_best(tiny_
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "copy", full)
+        patched.setattr(Checkpoints, "keep_best", full)
         assert go(tiny_veri, tmp_path / "copy", **ON_TEST).best == {}
         assert "best weights so far could not be kept" in caplog.text
     assert kept_best(tmp_path / "copy", go(tiny_veri, tmp_path / "copy", **{**ON_TEST, "max_epoch": 2}))
-    save = Keeper.save
+    save = Checkpoints.save
     with monkeypatch.context() as patched:
         # the save for the best alone, after that of the epoch's end
-        patched.setattr(Keeper, "save", lambda self, *rest: save(self, *rest) if rest[3] else None)
+        patched.setattr(Checkpoints, "save", lambda self, *rest: save(self, *rest) if rest[3] else None)
         assert go(tiny_veri, tmp_path / "save", **ON_TEST).best == {}
 
 
@@ -472,12 +447,10 @@ def test_the_best_of_a_course_that_was_left_is_not_the_best_of_the_new_one(tiny_
     # the evaluation after step 8 is repeated by each run that goes on from there
     scores = iter([0.5, 0.4, 0.7, 0.45, 0.45, 0.46])
 
-    def scored(self, best=False, **_):
-        metrics = {"veri776": {"mAP": next(scores)}}
-        self._keep_best(metrics)
-        return metrics
+    def scored(self, _=None):
+        return {"veri776": {"mAP": next(scores)}}
 
-    monkeypatch.setattr(DFRSTEngine, "_evaluate_all", scored)
+    monkeypatch.setattr(DFRSTEngine, "evaluate", scored)
     made = go(tiny_veri, tmp_path, **{**ON_TEST, "max_epoch": 3, "keep_freq": 1})
     assert (made.best["mAP"], made.best["step"]) == (0.7, 12) and kept_best(tmp_path, made)
     second = str(checkpoint.step_path(tmp_path / "checkpoints", 8))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from torchreid_dfrst.training.schedule import build_scheduler
+from torchreid_dfrst.training.optimizer import build_scheduler
 
 
 def rates(steps, **options):

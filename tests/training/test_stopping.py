@@ -13,11 +13,13 @@ from processes import launch, quick
 from runs import engine, run
 from torch.utils.data import _utils
 
-from torchreid_dfrst import training
 from torchreid_dfrst.data.images import BadImageError
-from torchreid_dfrst.training import checkpoint, distributed, embedding, last_words, snapshot
+from torchreid_dfrst.training import checkpoint, distributed, embedding, interrupt, sections, train
+from torchreid_dfrst.training import run as configured
 from torchreid_dfrst.training.distributed import OtherProcessError
 from torchreid_dfrst.training.interrupt import EXIT_CODE, MARKER, StoppedError, stopping_at_once
+
+pytestmark = pytest.mark.usefixtures("thin_resnets")
 
 SEVERAL = {"save_freq": 100, "save_steps": 0, "eval_freq": -1, "print_freq": 1, "pictures": False}
 
@@ -161,8 +163,12 @@ def test_a_signal_before_or_after_training_ends_the_run_politely(place, number, 
         os.kill(os.getpid(), number)
         raise ValueError("what goes on after the signal")
 
-    places = {"data": (training, "DataManager"), "resume": (snapshot, "resume"), "result": (training, "_list_skipped")}
-    settings = {name: {} for name in training.sections()}
+    places = {
+        "data": (configured, "DataManager"),
+        "resume": (checkpoint.Checkpoints, "find"),
+        "result": (configured, "_list_skipped"),
+    }
+    settings = {name: {} for name in sections()}
     settings["model"] = {"name": "dfrst_resnet18", "pretrained": False, "parts": 2}
     settings["data"] = {"root": str(tiny_veri), "sources": "veri776", "height": 32, "width": 32, "workers": 0}
     settings["data"] |= {"batch_size_train": 8, "num_instances": 2}
@@ -170,12 +176,12 @@ def test_a_signal_before_or_after_training_ends_the_run_politely(place, number, 
     before = signal.getsignal(number)
     monkeypatch.setattr(*places[place], asked)
     with pytest.raises(StoppedError, match=f"{number.name} received before or after training.*resume auto"):
-        training.train(settings)
+        train(settings)
     assert signal.getsignal(number) is before
     assert (tmp_path / "run" / MARKER).is_file()
     monkeypatch.undo()
     settings["train"]["resume"] = "auto"
-    assert training.train(settings)["step"] > 0
+    assert train(settings)["step"] > 0
     assert not (tmp_path / "run" / MARKER).exists()
 
 
@@ -203,10 +209,10 @@ def test_one_of_several_processes_leaves_no_word_of_a_stop_before_training(tiny_
 
     seen = []
     monkeypatch.setattr(distributed, "start", lambda: distributed.Group(rank=0, world_size=2))
-    monkeypatch.setattr(training, "DataManager", looked)
-    settings = {name: {} for name in training.sections()} | {"train": {"save_dir": str(tmp_path), "max_epoch": 1}}
+    monkeypatch.setattr(configured, "DataManager", looked)
+    settings = {name: {} for name in sections()} | {"train": {"save_dir": str(tmp_path), "max_epoch": 1}}
     with pytest.raises(ValueError, match="enough"):
-        training.train(settings)
+        train(settings)
     assert seen == [signal.getsignal(signal.SIGTERM)], "torchrun sends it to all where one has failed"
 
 
@@ -266,7 +272,6 @@ def parts_that_do_not_fit_in_one(root, stopped):
         return merge(parts)
 
     embedding._merged = weak
-    made.keeper, made.step, made.max_epoch = None, None, 1
     made._leave = lambda: print("left") or sys.exit(EXIT_CODE)
     try:
         made.test()
@@ -359,9 +364,9 @@ def test_what_process_0_cannot_save_ends_all_of_them_with_its_message(stopped, t
 
 @pytest.mark.parametrize("kind", [torch.distributed.DistBackendError, ValueError])
 def test_an_error_that_may_be_about_this_process_keeps_its_words(kind, monkeypatch):
-    monkeypatch.setattr(last_words, "several", lambda: True)
+    monkeypatch.setattr(interrupt, "several", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
-    with pytest.raises(kind, match="NCCL error"), last_words.ended_together():
+    with pytest.raises(kind, match="NCCL error"), interrupt.ended_together():
         raise kind("NCCL error: unhandled cuda error")
 
 
@@ -379,10 +384,10 @@ SAID_BY_GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Conne
 )
 def test_a_lost_connection_is_told_from_what_this_process_says_and_from_a_stop(error, kind, left, monkeypatch):
     words = []
-    monkeypatch.setattr(last_words, "several", lambda: True)
-    monkeypatch.setattr(last_words, "_leave_word", words.append)
+    monkeypatch.setattr(interrupt, "several", lambda: True)
+    monkeypatch.setattr(interrupt, "_leave_message", words.append)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
-    with pytest.raises(kind) as raised, last_words.ended_together():
+    with pytest.raises(kind) as raised, interrupt.ended_together():
         raise error
     assert type(raised.value) is kind and words == left
 

@@ -13,15 +13,17 @@ from networks import TinyNet
 from processes import quick, together
 from runs import EPOCHS, engine, run, run_on_a_slow_disk
 from safetensors.torch import load_file
+from tiny import write_tiny_veri
 
 from torchreid_dfrst.training import checkpoint, distributed
+from torchreid_dfrst.training.checkpoint import Checkpoints
 from torchreid_dfrst.training.interrupt import EXIT_CODE
 
 KILLS = 20
 
 
 def state(folder):
-    return checkpoint.load(checkpoint.newest(folder / "checkpoints"))
+    return checkpoint.newest(folder / "checkpoints")[1]
 
 
 def equal(a, b):
@@ -33,12 +35,14 @@ def equal(a, b):
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-@pytest.fixture
-def uninterrupted(tiny_veri, tmp_path):
-    process = quick(run, tiny_veri, tmp_path / "whole", log=tmp_path / "whole.log")
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    write_tiny_veri(folder / "data" / "veri776")
+    process = quick(run, folder / "data", folder / "whole", log=folder / "whole.log")
     process.join()
-    assert process.exitcode == 0, (tmp_path / "whole.log").read_text()
-    return tmp_path / "whole"
+    assert process.exitcode == 0, (folder / "whole.log").read_text()
+    return folder / "whole"
 
 
 def until(condition, process, timeout=60):
@@ -156,7 +160,8 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path, caplog):
     altered.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
     checkpoint.step_path(tmp_path, 5).write_bytes(b"")
     with caplog.at_level(logging.WARNING):
-        assert checkpoint.newest(tmp_path) == checkpoint.step_path(tmp_path, 2)
+        path, state = checkpoint.newest(tmp_path)
+        assert path == checkpoint.step_path(tmp_path, 2) and (state["value"] == 2).all()
     assert caplog.text.count("skipping a checkpoint") == 3
     with pytest.raises(ValueError, match="torn"):
         checkpoint.load(torn)
@@ -182,9 +187,8 @@ def test_no_flipped_bit_or_cut_is_more_than_a_warning(tmp_path):
 
 
 def test_pruning_keeps_the_last_two_and_the_chosen(tmp_path):
-    for step in range(8):
-        checkpoint.save(checkpoint.step_path(tmp_path, step), {})
     (tmp_path / "step-0000000009.pt.part").write_bytes(b"left over")
-    checkpoint.prune(tmp_path, keep={0, 3})
+    for step in range(8):
+        Checkpoints(tmp_path).save(step, {}, keep_each=3)
     assert [int(path.stem[5:]) for path in checkpoint.all_steps(tmp_path)] == [0, 3, 6, 7]
     assert not list(tmp_path.glob("*.part"))

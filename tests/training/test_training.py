@@ -25,6 +25,8 @@ from torchreid_dfrst.training import build_optimizer, checkpoint, resolved, sect
 from torchreid_dfrst.training.embedding import embed
 from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
 
+pytestmark = pytest.mark.usefixtures("thin_resnets")
+
 SMALL = {
     "model": {"name": "dfrst_resnet18", "pretrained": False, "parts": 2},
     "data": {
@@ -49,7 +51,7 @@ def small(root, save_dir, **changes):
 
 
 @pytest.fixture(scope="module")
-def once(tmp_path_factory):
+def once(thin_resnets, tmp_path_factory):
     root = tmp_path_factory.mktemp("once")
     write_tiny_veri(root / "veri776")
     settings = small(
@@ -93,7 +95,7 @@ def test_a_run_leaves_everything_needed_to_use_and_repeat_it(once):
 
 def test_checkpoints_load_again_also_with_torchreid(once):
     folder, _ = once
-    path = checkpoint.newest(folder / "checkpoints")
+    path, _ = checkpoint.newest(folder / "checkpoints")
     state = torch.load(path, weights_only=True)
     model = build_model(2, name="dfrst_resnet18", pretrained=False, parts=2)
     optimizer = build_optimizer(model)
@@ -118,7 +120,7 @@ def test_choices_are_made_on_identities_that_were_not_trained_on(once, tiny_veri
     assert len(np.unique(made.train_features.sightings.identity)) == 2 < len(np.unique(made.train.identity))
     whole = np.isin(made.train.identity, made.train_features.sightings.identity)
     assert sorted(names) == sorted(made.train.path[whole].tolist()), "all their images"
-    state = checkpoint.load(checkpoint.newest(folder / "checkpoints"))
+    _, state = checkpoint.newest(folder / "checkpoints")
     assert state["describe"]["held_out"] == about["held_out"]
 
 
@@ -209,7 +211,7 @@ def test_the_optimiser_is_torchreids_with_fused_kernels():
 
 def test_torchreids_own_networks_train_too(tiny_veri, tmp_path):
     settings = small(tiny_veri, tmp_path / "run", train={"max_epoch": 1})
-    settings["model"] = {"name": "resnet18", "pretrained": False}
+    settings["model"] = {"name": "osnet_x0_25", "pretrained": False}
     assert train(settings)["step"] == 4
 
 
@@ -293,7 +295,7 @@ def test_torchrun_starts_two_processes_of_which_one_writes(tiny_veri, tmp_path):
     root = Path(__file__).parents[2]
     words = (
         f"-m torch.distributed.run --standalone --nproc-per-node 2 tools/train.py --root {tiny_veri} -s veri776 "
-        "model.name dfrst_resnet18 model.pretrained false model.parts 2 data.height 32 data.width 32 "
+        "model.name osnet_x0_25 model.pretrained false data.height 32 data.width 32 "
         "data.batch_size_train 8 data.num_instances 2 data.workers 0 train.max_epoch 1 train.print_freq 2 "
         f"train.pictures false train.save_dir {tmp_path / 'run'}"
     )
@@ -354,6 +356,6 @@ def test_memory_that_runs_out_before_the_first_step_is_one_message_too(where, sa
     def out_of_memory(*args, **options):
         raise RuntimeError(f"{said}\nCompile with TORCH_USE_CUDA_DSA")
 
-    monkeypatch.setattr(f"torchreid_dfrst.training.{where}", out_of_memory)
+    monkeypatch.setattr(f"torchreid_dfrst.training.run.{where}", out_of_memory)
     with pytest.raises(OSError, match=r"memory ran out \(.*memory\): lower data.batch_size_train"):
         train(small(tiny_veri, tmp_path))

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import errno
+import io
 import json
 import logging
 import os
 import pickle
+import random
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from safetensors.torch import save as tensors_as_bytes
 from torch import nn
 
 from torchreid_dfrst import files
-from torchreid_dfrst.files import DAMAGED, not_the_file, sync_folder
 from torchreid_dfrst.models.weights import read_safely
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "torchreid_dfrst checkpoint 1"
+FORMAT = "torchreid_dfrst checkpoint 2"
+"""To be raised when a state holds something else, or when the same seed gives other batches."""
 SUFFIX = ".pt"
+WEIGHTS, RESULT = "weights.safetensors", "result.json"
+"""Files of a finished run."""
 
 
 class UnreadableError(ValueError):
@@ -52,13 +57,29 @@ def _write(content: Mapping[str, Any], file: IO[bytes]) -> None:
     try:
         torch.save(content, file)
     except RuntimeError as error:
-        # torch's writer covers what the system said with an error of its own
+        # torch's writer hides the system's error behind its own
         system = error.__context__
         if isinstance(system, OSError) and system.errno is not None:
             raise OSError(system.errno, system.strerror) from error
         raise OSError(str(error)) from error
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise _unreadable(f"it holds what cannot be written ({error})") from error
+
+
+def _read_back(path: Path) -> None:
+    """Compare every part with its checksum, and see that ``load`` would take it, without a copy of it in memory."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            torn = file.testzip()
+        if torn:
+            raise OSError(f"{path} is torn: the part {torn} does not match its checksum")
+        torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except zipfile.BadZipFile as error:
+        raise OSError(f"{path} is torn ({error})") from error
+    except pickle.UnpicklingError as error:
+        # torch's own words go on to say how to load it all the same
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise _unreadable(f"it holds pickled Python objects{f' ({wanted[1]})' if wanted else ''}") from error
 
 
 def _unreadable(why: str) -> UnreadableError:
@@ -76,68 +97,39 @@ def _size(value: Any) -> int:
     return sum(map(_size, values))
 
 
-def _read_back(path: Path) -> None:
-    try:
-        verify(path)
-    except ValueError as error:
-        raise OSError(str(error)) from error
-    try:
-        read_safely(path)
-    except ValueError as error:
-        raise _unreadable(str(error)) from error
-
-
-def verify(path: str | Path) -> None:
-    """Read the whole file and compare every part with its checksum.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is truncated, altered or not a checkpoint.
-        OSError: it could not be read, which says nothing about the file.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        with zipfile.ZipFile(path) as file:
-            torn = file.testzip()
-    except DAMAGED as error:
-        not_the_file(error, path)
-        raise ValueError(f"{path} is torn or not a checkpoint ({error})") from error
-    if torn is not None:
-        raise ValueError(f"{path} is torn: the part {torn} does not match its checksum")
-
-
 def load(path: str | Path) -> dict[str, Any]:
-    """Read what ``save`` wrote, onto the CPU.
+    """Read what ``save`` wrote, once, onto the CPU; every part is compared with its checksum.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is torn, not one of ours, or holds pickled code, which is refused and not run.
-        OSError: as ``verify``.
+        OSError: it could not be read, which says nothing about the file.
     """
-    verify(path)
-    state = read_safely(path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    content = Path(path).read_bytes()
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise ValueError(f"{path} is torn or not a checkpoint")
+    state = read_safely(path, content)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(
-            f"{path} is not a checkpoint of this package: to start from bare weights use model.weights, "
+            f"{path} is not a checkpoint of this package and version: to start from bare weights use model.weights, "
             "to go on training give a file from a run's checkpoints folder"
         )
     return state
 
 
-def newest(folder: str | Path) -> Path | None:
-    """The newest whole checkpoint of a run's folder, or None; torn ones are passed over with a warning.
+def newest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint of a folder and its state, or None; torn ones are passed over with a warning.
 
     Raises:
         OSError: one could not be read; it may be whole all the same.
     """
     for path in reversed(all_steps(folder)):
         try:
-            load(path)
+            return path, load(path)
         except (ValueError, FileNotFoundError) as error:
             logger.warning("skipping a checkpoint: %s", error)
-        else:
-            return path
     return None
 
 
@@ -151,43 +143,154 @@ def all_steps(folder: str | Path) -> list[Path]:
     return sorted(Path(folder).glob(f"step-{'[0-9]' * 10}{SUFFIX}"))
 
 
-def discard_after(folder: str | Path, step: int) -> None:
-    """Delete the step checkpoints of later steps: torn ones, or those of a course that a resumed run has left.
+class Checkpoints:
+    """The checkpoints of one run: which are written, which stay, which one to resume from.
 
-    Left alone, they would count as the last ones, and be what the run goes on from the next time.
+    The last two always stay. A run that resumes from an earlier one than the newest deletes the later ones with its
+    first save: left alone, they would count as the newest.
+
+    Args:
+        folder: where they go, made if needed.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
-    for path in all_steps(folder):
-        if _step_of(path) > step:
-            logger.warning("deleting %s: the run went on without it and has saved step %d", path, step)
-            path.unlink(missing_ok=True)
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".writable"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise OSError(f"train.save_dir {folder.parent} cannot be written ({error}): choose another one") from error
+
+    def save(self, step: int, state: Mapping[str, Any], keep_each: int = 0, final: bool = False) -> Path | None:
+        """Write the checkpoint after ``step`` optimiser steps.
+
+        A full disk is logged and does not end training, unless this is the last save.
+
+        Args:
+            step: optimiser steps taken.
+            state: see ``checkpoint.save``.
+            keep_each: checkpoints whose step is a multiple of this are never deleted; 0 for none.
+            final: training ends with this one.
+
+        Returns:
+            The file, or None where nothing was written.
+
+        Raises:
+            OSError: a ``final`` one could not be written.
+            UnreadableError: see ``checkpoint.save``.
+        """
+        try:
+            path = save(step_path(self.folder, step), state)
+        except OSError as error:
+            # that may be an earlier one of this very step
+            before = bool(all_steps(self.folder))
+            stays = "the checkpoint before it stays" if before else "there is no checkpoint before it"
+            if final:
+                raise OSError(f"{error}; {stays}") from error
+            logger.error("%s; %s, training goes on and tries again at the next one", error, stays)
+            return None
+        steps = {int(other.stem.removeprefix("step-")): other for other in all_steps(self.folder)}
+        for other in (number for number in steps if number > step):
+            logger.warning("deleting %s: the run went on without it and has saved step %d", steps[other], step)
+            steps[other].unlink(missing_ok=True)
+        for other in [number for number in steps if number <= step][:-2]:
+            if not keep_each or other % keep_each:
+                steps[other].unlink(missing_ok=True)
+        for left_over in self.folder.glob("*.part"):
+            left_over.unlink(missing_ok=True)
+        return path
+
+    def find(self, resume: str | None) -> tuple[Path, dict[str, Any]] | None:
+        """The checkpoint to resume from and its state, or None to start anew.
+
+        Args:
+            resume: a file, ``auto`` for the newest whole one of the folder, or None.
+
+        Raises:
+            FileNotFoundError, ValueError: as ``load``; or ``resume`` is None or a file elsewhere and an earlier run's
+                checkpoints are in the way, or ``auto`` and none of those there are is whole.
+            OSError: one could not be read.
+        """
+        there = all_steps(self.folder)
+        if resume == "auto":
+            found = newest(self.folder)
+            if found is None and there:
+                raise ValueError(
+                    f"{self.folder} holds checkpoints and none that is whole: to start from the beginning delete them, "
+                    "or choose another train.save_dir"
+                )
+            if found is None:
+                logger.info("%s holds no checkpoint: starting from the beginning", self.folder)
+            return found
+        elsewhere = resume and Path(resume).resolve().parent != self.folder.resolve()
+        if elsewhere and (there or (self.folder.parent / RESULT).is_file()):
+            raise ValueError(
+                f"{resume} does not lie in {self.folder}, and {self.folder.parent} holds an earlier run: go on with "
+                "that one (train.resume auto), or choose another train.save_dir"
+            )
+        if not resume and there:
+            raise ValueError(
+                f"{self.folder} holds the checkpoints of an earlier run: go on with it (train.resume auto), or "
+                "choose another train.save_dir"
+            )
+        return (Path(resume), load(resume)) if resume else None
+
+    def keep_best(self, path: Path) -> None:
+        """Give a checkpoint the second name ``best.pt``, without copying its bytes where the file system can.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written.
+        """
+        target = self.folder / f"best{SUFFIX}"
+        temporary = target.with_name(target.name + ".part")
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+        except OSError:
+            # a file system without links; any other failure comes again
+            files.write({target: path.read_bytes()})
+            return
+        os.replace(temporary, target)
+        files.sync_folder(self.folder)
 
 
-def prune(folder: str | Path, keep: set[int], last: int = 2) -> None:
-    """Delete all step checkpoints but the ``last`` ones and those of the steps in ``keep``; leftovers go as well."""
-    for path in all_steps(folder)[:-last]:
-        if _step_of(path) not in keep:
-            path.unlink(missing_ok=True)
-    for path in Path(folder).glob("*.part"):
-        path.unlink(missing_ok=True)
+def best_on_disk(save_dir: Path, step: int, expected: bool) -> dict[str, Any]:
+    """What is the best so far, as the file of its weights has it, which may be older or newer than the checkpoint.
 
+    Args:
+        save_dir: the run's folder.
+        step: of the checkpoint that the run resumes from.
+        expected: whether that knows a best one.
 
-def _step_of(path: Path) -> int:
-    return int(path.stem.removeprefix("step-"))
-
-
-def copy(source: Path, target: Path) -> None:
-    """Give a whole checkpoint a second name, without a second copy of its bytes where the file system can."""
-    temporary = target.with_name(target.name + ".part")
-    temporary.unlink(missing_ok=True)
+    Returns:
+        ``mAP``, ``rank1``, ``step``, ...; empty where there is none, or one of a later step.
+    """
+    path = save_dir / "best.json"
     try:
-        os.link(source, temporary)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.EACCES):
-            raise
-        files.write({target: source.read_bytes()})
-        return
-    os.replace(temporary, target)
-    sync_folder(target.parent)
+        best = json.loads(path.read_text(encoding="utf-8"))["best"]
+        if best["step"] <= step and best["mAP"] >= 0:
+            return best
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if expected:
+            logger.warning("the best weights so far are not there (%r): the next evaluation's will be", error)
+        return {}
+    logger.warning("%s is of step %s, after this one: the next evaluation's weights replace it", path, best["step"])
+    return {}
+
+
+def finished_result(save_dir: Path, step: int) -> dict[str, Any] | None:
+    """What ``result.json`` says of a run that ended after ``step`` steps; None where it or the weights are missing."""
+    try:
+        result = json.loads((save_dir / RESULT).read_text(encoding="utf-8"))
+        whole = result["step"] == step and all(isinstance(values, dict) for values in result["metrics"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return result if whole and (save_dir / WEIGHTS).is_file() else None
 
 
 def export(path: str | Path, model: nn.Module, source: Mapping[str, Any]) -> Path:
@@ -215,21 +318,47 @@ def set_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str)
         ValueError: names or shapes differ; the message counts and shows them.
     """
     own = model.state_dict()
-    missing = [name for name in own if name not in state]
-    unknown = [name for name in state if name not in own]
-    other = [
-        f"{n} {tuple(state[n].shape)} for {tuple(own[n].shape)}"
-        for n in own
-        if n in state and state[n].shape != own[n].shape
-    ]
-    if missing or unknown or other:
-        wrong = [
+    wrong = {
+        "missing": [name for name in own if name not in state],
+        "unknown": [name for name in state if name not in own],
+        "of another shape": [
+            f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+            for name in own
+            if name in state and state[name].shape != own[name].shape
+        ],
+    }
+    if any(wrong.values()):
+        words = [
             f"{len(names)} {word} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-            for names, word in ((missing, "missing"), (unknown, "unknown"), (other, "of another shape"))
+            for word, names in wrong.items()
             if names
         ]
         raise ValueError(
             f"{where} is of another architecture than {type(model).__name__}: of {len(own)} tensors "
-            f"{'; '.join(wrong)}. Use the model name, options and number of identities that it was trained with"
+            f"{'; '.join(words)}. Use the model name, options and number of identities that it was trained with"
         )
     model.load_state_dict(dict(state))
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every random generator that this process draws from, as numbers and tensors.
+
+    Of several GPUs that is the process's own: asking the others would take memory on each of them.
+    """
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002  user code may draw from it
+    return {
+        "python": random.getstate(),
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put back what ``random_state`` gave, onto this process's own GPU."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(state["cuda"][0])

@@ -70,37 +70,36 @@ def several() -> bool:
 
 
 class OtherProcessError(OSError):
-    """Another process of the run cannot go on; the message is what it said."""
+    """Another process of the run cannot go on; the message is its error's."""
 
 
 def of_all(value: Any) -> list[Any]:
     """What each process gave, by rank; ``[value]`` without a group."""
-    values = [value]
-    if several():
-        values = [None] * dist.get_world_size()
-        dist.all_gather_object(values, value)
+    if not several():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
     return values
 
 
-def together(make: Callable[[], T]) -> list[T]:
-    """Call ``make`` in every process; what each gave, by rank.
-
-    Where it fails in one process it fails in all of them, with the same message, instead of leaving the others to
-    wait for the one that is gone.
+def from_main(make: Callable[[], T]) -> T:
+    """What ``make`` returns in process 0, in all processes; the others do not call it.
 
     Raises:
-        ValueError, KeyError, OSError: the first process's that failed.
+        ValueError, KeyError, OSError: as ``make`` raised it in process 0, in all of them.
     """
-    value, error = None, None
-    try:
-        value = make()
-    except (ValueError, KeyError, OSError) as caught:
-        error = caught
-    outcomes = of_all((value, error))
-    for failed in [error, *(other for _, other in outcomes)]:
-        if failed is not None:
-            raise failed
-    return [made for made, _ in outcomes]
+    if not several():
+        return make()
+    outcome: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            outcome[0] = make()
+        except (ValueError, KeyError, OSError) as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
 
 
 def raise_together(error: Exception | None) -> None:
@@ -110,12 +109,12 @@ def raise_together(error: Exception | None) -> None:
         Exception: ``error`` itself.
         OtherProcessError: there was none here, but in another process.
     """
-    said = of_all(None if error is None else str(error))
+    messages = of_all(None if error is None else str(error))
     if error is not None:
         raise error
-    for rank, text in enumerate(said):
-        if text is not None:
-            raise OtherProcessError(f"process {rank}: {text}")
+    for rank, message in enumerate(messages):
+        if message is not None:
+            raise OtherProcessError(f"process {rank}: {message}")
 
 
 def mean_over_group(values: torch.Tensor) -> torch.Tensor:

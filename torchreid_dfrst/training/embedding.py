@@ -59,10 +59,10 @@ def embed(
     """
     device = torch.device(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    rows, identity, camera, path, number = [], [], [], [], []
-    mode = model.training
-    mine, whole = None, None
+    batches: list[tuple[Any, ...]] = []
     failure: Exception | None = None
+    mine = None
+    mode, group, seen = model.training, current(), 0
     model.eval()
     try:
         for batch in bar(loader, unit="batch", leave=False) if bar else loader:
@@ -70,15 +70,12 @@ def embed(
                 check()
             images = batch["img"].to(device, memory_format=layout, non_blocking=True)
             with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-                rows.append(model(images).float())
-            identity.append(batch["pid"])
-            camera.append(batch["camid"])
-            path.extend(batch["impath"])
-            number.append(batch.get("number", torch.arange(len(path) - len(batch["impath"]), len(path))))
-        if rows:
-            group = current()
-            place = torch.cat(number) * group.world_size + group.rank
-            mine = (torch.cat(rows).cpu(), torch.cat(identity), torch.cat(camera), place, path)
+                rows = model(images).float()
+            number = batch.get("number", torch.arange(seen, seen + len(rows)))
+            seen += len(rows)
+            place = number * group.world_size + group.rank
+            batches.append((rows, batch["pid"], batch["camid"], place, batch["impath"]))
+        mine = _joined(batches)
     except Exception as error:
         failure = error
     finally:
@@ -87,19 +84,25 @@ def embed(
     agree(failure)
     parts = of_all(mine)
     try:
-        whole = _merged([part for part in parts if part is not None])
+        merged = _merged(parts)
     except Exception as error:
         failure = error
     agree(failure)
-    assert whole is not None
-    return whole
+    return merged
+
+
+def _joined(parts: list[tuple[Any, ...]]) -> tuple[Any, ...] | None:
+    if not parts:
+        return None
+    *columns, paths = zip(*parts, strict=True)
+    return *(torch.cat(column).cpu() for column in columns), [path for part in paths for path in part]
 
 
 def _merged(parts: list[tuple[Any, ...]]) -> Embedded:
-    if not parts:
+    whole = _joined([part for part in parts if part is not None])
+    if whole is None:
         raise ValueError("there is no image to embed: the loader is empty or no file could be read")
-    *columns, places = (torch.cat([part[k] for part in parts]) for k in range(4))
+    *columns, places, paths = whole
     order = torch.argsort(places)
-    embedding, identity_, camera_ = (column[order].numpy() for column in columns)
-    names = np.array([name for part in parts for name in part[4]], dtype=np.str_)[order.numpy()]
-    return Embedded(embedding, identity_, camera_, names)
+    embedding, identity, camera = (column[order].numpy() for column in columns)
+    return Embedded(embedding, identity, camera, np.array(paths, dtype=np.str_)[order.numpy()])

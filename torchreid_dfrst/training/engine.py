@@ -1,43 +1,36 @@
-"""torchreid's engine with the paper's loss, several processes, mixed precision, and checkpoints to go on from."""
+"""torchreid's engine with the paper's loss, several processes, mixed precision, and a state to resume from."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import torchreid
 from torch import nn
 from torch.optim import Optimizer
 
-from torchreid_dfrst.checks import nearest, within
 from torchreid_dfrst.losses import DFRSTLoss
-from torchreid_dfrst.retrieval import evaluate
-from torchreid_dfrst.training import checkpoint, distributed, snapshot
-from torchreid_dfrst.training.embedding import Embedded, embed
-from torchreid_dfrst.training.freezing import FrozenStart
-from torchreid_dfrst.training.interrupt import MARKER, StoppedError, StopRequest
-from torchreid_dfrst.training.journal import Journal
-from torchreid_dfrst.training.keeper import Keeper
-from torchreid_dfrst.training.last_words import ended_together
+from torchreid_dfrst.training import checkpoint, distributed
+from torchreid_dfrst.training.checkpoint import Checkpoints
+from torchreid_dfrst.training.embedding import Embedded
+from torchreid_dfrst.training.interrupt import MARKER, StoppedError, ended_together
+from torchreid_dfrst.training.journal import Journal, ProgressLine
 from torchreid_dfrst.training.memory import explained
-from torchreid_dfrst.training.progress import Progress
-from torchreid_dfrst.training.randomness import random_state, set_random_state
+from torchreid_dfrst.training.options import VALIDATION, RunOptions
+from torchreid_dfrst.training.resuming import load_states, optimizer_kind, refuse_other_run, warn_of_changes
 from torchreid_dfrst.training.step import NonFiniteError, StepResult, TrainStep
-from torchreid_dfrst.training.validation import Appearance
-from torchreid_dfrst.training.watching import draw, torchreids_pictures
+from torchreid_dfrst.training.validation import EvaluatingEngine, draw, words
 
 logger = logging.getLogger(__name__)
 
-VALIDATION = "validation"
-BEST_ON = (VALIDATION, "test", "none")
 
-
-class DFRSTEngine(torchreid.engine.Engine):
+class DFRSTEngine(EvaluatingEngine):
     """Trains and evaluates like ``torchreid.engine.ImageTripletEngine``, from which it differs in the inside.
 
     With ``torchreid_dfrst.data.loading.DataManager`` a run can stop and resume at any step, bit for bit; with
@@ -51,6 +44,11 @@ class DFRSTEngine(torchreid.engine.Engine):
         loss: the criterion; None for the paper's.
         use_gpu: train on the GPU if there is one.
         describe: what is stored with checkpoints and exported weights, JSON types.
+
+    Attributes:
+        best: mAP, step, ... of the best weights so far, as ``RunOptions.best_on`` chooses them; empty without any.
+        first_step: optimiser steps taken before this run resumed.
+        finished: what ``result.json`` says, where ``run`` found nothing left to do; else None.
 
     Raises:
         ValueError: the data manager does not share its images among the processes there are, or ``describe`` holds
@@ -67,117 +65,99 @@ class DFRSTEngine(torchreid.engine.Engine):
         use_gpu: bool = True,
         describe: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(datamanager, use_gpu)
-        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        super().__init__(datamanager, model, use_gpu)
+        self.optimizer, self.scheduler, self.loss = optimizer, scheduler, loss or DFRSTLoss()
         self.register_model("model", model, optimizer, scheduler)
-        self.loss = loss or DFRSTLoss()
         try:
             # what only looks like a number or a list, as NumPy's do, becomes one
             self.describe = json.loads(json.dumps(dict(describe or {})))
         except TypeError as error:
             raise ValueError(f"describe takes JSON types alone: {error}") from error
-        self.group = distributed.current()
-        self.device = torch.device(f"cuda:{self.group.local_rank}" if self.use_gpu else "cpu")
         self.sampler = getattr(datamanager, "sampler", None)
-        shared = getattr(datamanager, "world_size", 1)
-        if shared != self.group.world_size:
-            raise ValueError(
-                f"{type(datamanager).__name__} makes batches for {shared} process(es) and there are "
-                f"{self.group.world_size}, of which each would train on and count the same images: use "
-                "torchreid_dfrst.data.loading.DataManager with this rank and world_size"
-            )
-        self.images = snapshot.digest(datamanager)
         self.steps_per_epoch = len(self.train_loader)
+        self.data: dict[str, Any] = {"steps_per_epoch": self.steps_per_epoch}
+        if self.sampler is not None:
+            self.data |= {
+                "identities": list(datamanager.identities),
+                "seed": self.sampler.seed,
+                "images": _digest(self.train_loader.dataset.items),
+                "summary": datamanager.summary,
+            }
+        self.step: TrainStep
         self.batch, self.evaluated, self.first_step = 0, True, 0
         self.best: dict[str, Any] = {}
-        # what result.json says, where run found nothing left to do
         self.finished: dict[str, Any] | None = None
-        # of the steps since the last line of numbers, and the files in each
-        self.results: list[StepResult] = []
-        self.names: list[list[str]] = []
-        self.precision, self.channels_last = "fp32", True
-        self.draw = False
-        self.stop = StopRequest()
-        self.bar: Callable[..., Any] | None = None
-        self.appearance = Appearance()
-        self.ranks: Sequence[int] = (1, 5, 10, 20)
-        self.model.to(self.device)
+        # the steps since the last line of numbers, and the files in each
+        self.pending: list[tuple[StepResult, list[str]]] = []
 
     @property
     def global_step(self) -> int:
         """Optimiser steps taken so far."""
         return int(self.epoch * self.steps_per_epoch + self.batch)
 
-    def run(
-        self,
-        save_dir: str = "log",
-        max_epoch: int = 0,
-        start_epoch: int = 0,
-        print_freq: int = 10,
-        fixbase_epoch: int = 0,
-        open_layers: str | Sequence[str] | None = None,
-        start_eval: int = 0,
-        eval_freq: int = -1,
-        test_only: bool = False,
-        dist_metric: str = "euclidean",
-        normalize_feature: bool = True,
-        visrank: bool = False,
-        visrank_topk: int = 10,
-        use_metric_cuhk03: bool = False,
-        ranks: Sequence[int] = (1, 5, 10, 20),
-        rerank: bool = False,
-        precision: str = "fp32",
-        channels_last: bool = True,
-        compile: bool = False,
-        resume: str | None = None,
-        save_freq: int = 1,
-        save_steps: int = 0,
-        keep_freq: int = 0,
-        best_on: str = VALIDATION,
-        pictures: bool = True,
-        bar: Callable[..., Any] | None = None,
-        started: Callable[[], None] | None = None,
-    ) -> dict[str, dict[str, float]]:
-        """Train, evaluate, save; torchreid's keywords come first, in its order, and mean the same here.
+    def state_dict(self) -> dict[str, Any]:
+        """Everything from which training goes on bit for bit, and what the weights are good for.
 
-        Evaluation is by appearance, with the junk rule. Unlike torchreid's, embeddings are L2-normalised by default.
+        Called in a run, by all processes together: it holds the random generators of each.
+        """
+        return {
+            # the names torchreid's resume_from_checkpoint reads
+            "state_dict": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
+            "epoch": self.epoch,
+            "rank1": float(self.best.get("rank1", 0.0)),
+            # and what it would forget
+            "batch": self.batch,
+            "evaluated": self.evaluated,
+            "best": dict(self.best),
+            "scaler": self.step.scaler.state_dict(),
+            "random": distributed.of_all(checkpoint.random_state()),
+            "optimizer_kind": optimizer_kind(self.optimizer),
+            "data": self.data,
+            "describe": self.describe,
+        }
 
-        The last weights are the result (``weights.safetensors``). ``best_on`` says what else is kept as ``best.pt``
-        and ``best.safetensors``: those of the highest mAP on held-out training identities
-        (``DataManager(validation_identities=...)``; without any, nothing is kept), on the test identities of the first
-        target (torchreid users' habit; choosing on what is then reported flatters, and ``result.json`` says so), or
-        nothing.
+    def load_state_dict(self, state: Mapping[str, Any], where: str = "the state") -> None:
+        """Go on from what ``state_dict`` gave, with the settings of this run's optimiser and scheduler.
+
+        Random generators are put back once the loader has started: its start may draw from them.
 
         Args:
-            save_dir: folder of ``checkpoints/``, ``metrics.jsonl``, TensorBoard files and exported weights.
-            max_epoch: epochs to train in all.
-            start_epoch: first epoch; set by ``resume``.
-            print_freq: steps between two lines of numbers; only then are they read from the device.
-            fixbase_epoch: first epochs in which ``open_layers`` alone are trained.
-            open_layers: names of children of the model, such as ``heads``; the others stand still for those epochs.
-            start_eval: first epoch after which to evaluate.
-            eval_freq: epochs between evaluations; -1 evaluates at the end only.
-            test_only: evaluate, do not train.
-            dist_metric: ``euclidean`` or ``cosine``, in evaluation.
-            normalize_feature: L2-normalise embeddings before they are compared.
-            visrank: in a ``test_only`` run, torchreid's picture of each query's ranked list, in
-                ``save_dir/visrank_<data set>``.
-            visrank_topk: images in each of these lists.
-            use_metric_cuhk03: not offered; True is refused.
-            ranks: CMC ranks to log.
-            rerank: in a ``test_only`` run, rank by k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3).
-            precision: ``fp32``, ``bf16`` or ``fp16``, see ``TrainStep``.
-            channels_last: memory layout of images and convolutions.
-            compile: run the model through ``torch.compile``.
-            resume: a checkpoint, or ``auto`` for the newest whole one in ``save_dir`` (none: start anew).
-            save_freq: epochs between checkpoints; the last epoch and those with an evaluation always make one.
-            save_steps: steps between further checkpoints within an epoch; 0 for none.
-            keep_freq: every checkpoint after this many epochs stays; 0 keeps the last two alone.
-            best_on: ``validation``, ``test`` or ``none``.
-            pictures: at each evaluation while training, draw ranked lists and attention maps of the first target,
-                into ``pictures/`` and TensorBoard.
+            state: of a run on the same data; not changed.
+            where: its file, for messages.
+
+        Raises:
+            ValueError: it belongs to a run on other data, of another architecture or with another optimiser.
+        """
+        refuse_other_run(state, self.data, self.optimizer, where)
+        warn_of_changes(state["describe"].get("config", {}), self.describe.get("config", {}))
+        checkpoint.set_weights(self.model, state["state_dict"], where)
+        load_states(self.optimizer, self.scheduler, state["optimizer"], state["scheduler"])
+        if state["scaler"]:  # empty unless the run was in fp16
+            self.step.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.evaluated, self.best = state["evaluated"], dict(state["best"])
+        # there may be more processes now
+        self.random = state["random"][min(self.group.rank, len(state["random"]) - 1)]
+
+    def run(
+        self,
+        *torchreids: Any,
+        bar: Callable[..., Any] | None = None,
+        started: Callable[[], None] | None = None,
+        **options: Any,
+    ) -> dict[str, dict[str, float]]:
+        """Train, evaluate, save.
+
+        Evaluation is by appearance, with the junk rule. Unlike torchreid's, embeddings are L2-normalised by default.
+        The last weights are the result (``weights.safetensors``).
+
+        Args:
+            torchreids: keywords of ``RunOptions`` in its order, which begins with torchreid's.
             bar: progress bar, such as ``tqdm.tqdm``; None logs a line instead.
             started: called in process 0 once nothing can be refused any more and ``save_dir`` is this run's.
+            options: keywords of ``RunOptions``.
 
         Returns:
             The last evaluation: data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1]; that of ``result.json`` where
@@ -186,134 +166,127 @@ class DFRSTEngine(torchreid.engine.Engine):
         Raises:
             StoppedError: SIGTERM or Ctrl-C came; the state is saved, and ``save_dir/stopped`` says so.
             NonFiniteError: the loss or a gradient is not finite, or under fp16 none was in the whole run.
-            ValueError: unusable settings, or a checkpoint that does not belong to this run.
+            KeyError, ValueError: unusable options, or a checkpoint that does not belong to this run.
             OSError: ``save_dir`` cannot be written, memory ran out, a loading process died, or another process of the
                 run could not go on.
         """
-        if best_on not in BEST_ON:
-            raise KeyError(f"unknown train.best_on {best_on!r}{nearest(best_on, BEST_ON)}")
-        for setting, value in {"print_freq": print_freq, "save_freq": save_freq}.items():
-            within(f"train.{setting}", value, lowest=1)
-        for setting, value in {
-            "save_steps": save_steps,
-            "keep_freq": keep_freq,
-            "fixbase_epoch": fixbase_epoch,
-        }.items():
-            if value < 0:
-                raise ValueError(f"train.{setting} is {value}: 0 for none, or 1 or more")
-        for rank in ranks:
-            within("train.ranks: one of them", rank, lowest=1)
-        self.precision, self.channels_last, self.bar = precision, channels_last, bar
-        self.save_dir = Path(save_dir)
-        if precision == "fp16" and self.device.type == "cpu" and self.group.main:
+        self.options, self.bar = RunOptions(*torchreids, **options), bar
+        if self.options.precision == "fp16" and self.device.type == "cpu" and self.group.main:
             logger.warning("train.precision is fp16, which a CPU imitates, many times slower than fp32: bf16 is faster")
-        if test_only:
-            return self.test(
-                dist_metric, normalize_feature, visrank, visrank_topk, save_dir, use_metric_cuhk03, ranks, rerank
-            )
-        for setting, on in {"rerank": rerank, "visrank": visrank}.items():
-            if on:
-                raise ValueError(f"{setting} is for test_only runs: evaluations while training are by appearance alone")
-        self._refuse_cuhk03(use_metric_cuhk03)
-        self.appearance, self.ranks = Appearance(dist_metric, normalize_feature), ranks
-        self.appearance.check()
-        self.frozen = FrozenStart(self.model, fixbase_epoch, open_layers, self.group.world_size)
-        self.max_epoch, self.print_freq, self.best_on = max_epoch, print_freq, best_on
-        self.save_steps, self.keep_freq, self.draw = save_steps, keep_freq, pictures
-        self.epoch, self.batch, self.evaluated, self.best = start_epoch, 0, True, {}
-        self.keeper = Keeper(self.save_dir / "checkpoints", self.group.rank)
-        self.step = TrainStep(
-            self.model, self.optimizer, self.loss, self.device, precision, channels_last, compile, self.group
-        )
-        restored = snapshot.resume(self, resume)
-        self.finished = snapshot.finished(self) if restored is not None else None
+        if self.options.test_only:
+            return self._test()
+        self._prepare()
         if self.finished is not None:
-            self._say_finished(self.finished)
             return dict(self.finished["metrics"])
-        if best_on == VALIDATION and self.group.main and not getattr(self.datamanager, VALIDATION, None):
-            logger.info(
-                "the weights of the last epoch will be the result; to keep the best ones as well, hold out training "
-                "identities to choose on (data.validation_identities)"
-            )
-        self.first_step = self.global_step
-
-        def evaluation_due() -> bool:
-            last = self.epoch == max_epoch
-            return last or (eval_freq > 0 and self.epoch >= start_eval and self.epoch % eval_freq == 0)
-
-        def begin() -> None:
-            if self.group.main:
-                (self.save_dir / MARKER).unlink(missing_ok=True)
-            repeats = not self.evaluated and evaluation_due()
-            self.journal = Journal(self.save_dir, self.global_step, self.group.main, repeats)
-            if started is not None and self.group.main:
-                started()
-
-        distributed.together(begin)
-
-        metrics: dict[str, dict[str, float]] = {}
-        with ended_together(), explained(), StopRequest() as self.stop:
+        self.journal = Journal(None)
+        distributed.from_main(lambda: self._begin(started))
+        with ended_together(), explained(), self.stop.listening():
             try:
-                while True:
-                    if self.epoch >= max_epoch:
-                        self.step.refuse_untrained(self.global_step)
-                    if not self.evaluated:
-                        if evaluation_due():
-                            metrics = self._evaluate_all(best=True)
-                        self.evaluated = True
-                    if self.epoch >= max_epoch:
-                        break
-                    self._train_epoch(restored)
-                    restored = None
-                    if self.stop.agree()[0]:
-                        self._leave()
-                    kept = keep_freq and self.epoch % keep_freq == 0
-                    if kept or self.epoch % save_freq == 0 or evaluation_due():
-                        self._save(final=self.epoch == max_epoch)
-                if not metrics:
-                    metrics = self._evaluate_all()
-                distributed.together(lambda: self._export(snapshot.WEIGHTS))
+                return self._train()
             finally:
                 self.journal.close()
-        return metrics
 
-    def _say_finished(self, result: Mapping[str, Any]) -> None:
-        if not self.group.main:
-            return
+    def _prepare(self) -> None:
+        """Everything that can refuse a run, and the state it goes on from."""
+        options = self.options
+        self.save_dir = Path(options.save_dir)
+        self.layers = options.layers([name for name, _ in self.model.named_children()], self.group.world_size)
+        self.epoch, self.batch, self.evaluated, self.best, self.random = options.start_epoch, 0, True, {}, None
+        self.checkpoints = distributed.from_main(lambda: Checkpoints(self.save_dir / "checkpoints"))
+        self.step = TrainStep(
+            self.model, self.optimizer, self.loss, self.device, options.precision, options.channels_last,
+            options.compile, self.group,
+        )  # fmt: skip
+        found = distributed.from_main(lambda: self.checkpoints.find(options.resume))
+        self.finished = None
+        if found is not None:
+            path, state = found
+            self.load_state_dict(state, str(path))
+            epoch = min(self.epoch + 1, options.max_epoch)
+            logger.info("resumed from %s: epoch %d, step %d", path, epoch, self.global_step)
+            self.best, self.finished = distributed.from_main(self._look_back)
+        self.first_step = self.global_step
+
+    def _look_back(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """What a resumed run's folder says of its best weights and of its end."""
+        best = checkpoint.best_on_disk(self.save_dir, self.global_step, expected=bool(self.best))
+        result = checkpoint.finished_result(self.save_dir, self.global_step)
+        if result is None or self.epoch < self.options.max_epoch:
+            return best, None
         (self.save_dir / MARKER).unlink(missing_ok=True)
         logger.info(
             "%s is finished (epoch %d, step %d): nothing is trained, evaluated or written again. Raise train.max_epoch "
             "to train longer, or evaluate %s with tools/extract.py and tools/evaluate.py",
-            self.save_dir, self.epoch, self.global_step, self.save_dir / snapshot.WEIGHTS,
+            self.save_dir, self.epoch, self.global_step, self.save_dir / checkpoint.WEIGHTS,
         )  # fmt: skip
         for name, values in result["metrics"].items():
-            logger.info("%s after epoch %d: %s", name, self.epoch, _words(values))
+            logger.info("%s after epoch %d: %s", name, self.epoch, words(values))
+        return best, result
 
-    def _train_epoch(self, restored: Mapping[str, Any] | None) -> None:
+    def _begin(self, started: Callable[[], None] | None) -> None:
+        if self.options.best_on == VALIDATION and not getattr(self.datamanager, VALIDATION, None):
+            logger.info(
+                "the weights of the last epoch will be the result; to keep the best ones as well, hold out training "
+                "identities to choose on (data.validation_identities)"
+            )
+        (self.save_dir / MARKER).unlink(missing_ok=True)
+        repeats = not self.evaluated and self.options.evaluation_due(self.epoch)
+        self.journal = Journal(self.save_dir, self.global_step, repeats)
+        if started is not None:
+            started()
+
+    def _train(self) -> dict[str, dict[str, float]]:
+        options = self.options
+        metrics: dict[str, dict[str, float]] = {}
+        while True:
+            ended = self.epoch >= options.max_epoch
+            if ended:
+                self.step.refuse_untrained(self.global_step)
+            if not self.evaluated:
+                if options.evaluation_due(self.epoch):
+                    metrics = self.evaluate(self._write_scores)
+                    self._keep_best(metrics)
+                self.evaluated = True
+            if ended:
+                break
+            self._train_epoch()
+            if self.stop.agree()[0]:
+                self._leave()
+            if options.checkpoint_due(self.epoch):
+                self._save(final=self.epoch == options.max_epoch)
+        metrics = metrics or self.evaluate()
+        distributed.from_main(lambda: self._export(checkpoint.WEIGHTS))
+        return metrics
+
+    def _train_epoch(self) -> None:
         """Train to the end of the current epoch, from the current batch on."""
+        options = self.options
         self.model.train()
-        self.frozen.apply(self.epoch)
+        if self.layers and self.epoch < options.fixbase_epoch:
+            logger.info("epoch %d trains %s alone", self.epoch + 1, ", ".join(self.layers))
+            torchreid.utils.open_specified_layers(self.model, self.layers)
+        elif self.layers:
+            torchreid.utils.open_all_layers(self.model)
         if self.sampler is not None:
             self.sampler.seek(self.epoch, self.batch)
         batches = iter(self.train_loader)
-        if restored is not None:
+        if self.random is not None:
             # torchreid's loader draws from the generators as it starts
-            set_random_state(restored)
-        label = f"epoch {self.epoch + 1}/{self.max_epoch}"
-        self.progress = Progress(self.journal, label, self.steps_per_epoch, self.batch, self.bar, self.group.main)
-        self.results, self.names = [], []
+            checkpoint.set_random_state(self.random)
+            self.random = None
+        label = f"epoch {self.epoch + 1}/{options.max_epoch}"
+        self.progress = ProgressLine(self.journal, label, self.steps_per_epoch, self.batch, self.bar, self.group.main)
+        self.pending = []
         every_step = getattr(self.scheduler, "every_step", False)
         for data in self._until_stopped(batches):
             self.rate = self.get_current_lr()
-            result = self.step(data["img"], data["pid"])
-            self.results.append(result)
-            self.names.append(list(data["impath"]))
+            self.pending.append((self.step(data["img"], data["pid"]), list(data["impath"])))
             self.batch += 1
             self.progress.step(len(data["pid"]) * self.group.world_size)
             last = self.batch == self.steps_per_epoch
             if self.device.type == "cpu":
-                self._check([result], self.names[-1:])
-            if self.batch % self.print_freq == 0 or last:
+                self._check(self.pending[-1:])
+            if self.batch % options.print_freq == 0 or last:
                 self._note()
             if every_step:
                 self.scheduler.step()
@@ -321,18 +294,18 @@ class DFRSTEngine(torchreid.engine.Engine):
                 self.epoch, self.batch, self.evaluated = self.epoch + 1, 0, False
                 if self.scheduler is not None and not every_step:
                     self.scheduler.step()
-            if self.save_steps and self.global_step % self.save_steps == 0 and not last:
-                self._save()
-            if last:
                 break
+            if options.save_steps and self.global_step % options.save_steps == 0:
+                self._save()
         self.progress.close()
 
     def _note(self) -> None:
         """Show and write down the steps since the last time, if they were finite."""
-        self._check(self.results, self.names)
-        left = (self.max_epoch * self.steps_per_epoch - self.global_step) * self.train_batch
-        self.progress.note(self.results, self.global_step, self.rate, self.epoch + 1, left)
-        self.results, self.names = [], []
+        self._check(self.pending)
+        batch = self.sampler.batch if self.sampler is not None else int(self.train_loader.batch_size)
+        left = (self.options.max_epoch * self.steps_per_epoch - self.global_step) * batch
+        self.progress.note([result for result, _ in self.pending], self.global_step, self.rate, self.epoch + 1, left)
+        self.pending = []
 
     def _until_stopped(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The batches, as long as every process has one and none is asked to stop: all leave before the same step."""
@@ -345,12 +318,17 @@ class DFRSTEngine(torchreid.engine.Engine):
                     return
                 except Exception as error:
                     failure = error
-            self._leave_together(failure, unsaved=self.global_step > self.first_step)
+            self.agree(failure, unsaved=self.global_step > self.first_step)
             if data is not None:
                 yield data
 
-    def _leave_together(self, failure: Exception | None, unsaved: bool) -> None:
-        """Called by all processes at once, each with what happened to it: return if all can go on."""
+    def agree(self, failure: Exception | None, unsaved: bool = False) -> None:
+        """Called by all processes at once, each with what happened to it: returns if all can go on.
+
+        Args:
+            failure: of this process.
+            unsaved: save what has been trained if one has failed.
+        """
         if isinstance(failure, ChildProcessError):
             time.sleep(0.2)  # the signal that ended loading processes too may reach this one a moment later
         asked, failed = self.stop.agree(failure is not None)
@@ -369,39 +347,30 @@ class DFRSTEngine(torchreid.engine.Engine):
     def _leave(self) -> NoReturn:
         """Save and end the run; rank 0 may still be writing when the others are here."""
         self._save(final=True)
-        if self.results:
+        if self.pending:
             self._note()
+        marker, after = self.save_dir / MARKER, f"after step {self.global_step}"
         # all wait for process 0: torchrun ends the others soon after the first has left
-        distributed.together(self._mark)
+        distributed.from_main(lambda: marker.write_text(f"{after}\n", encoding="utf-8"))
         raise StoppedError(
-            f"stopped as asked after step {self.global_step} (epoch {min(self.epoch + 1, self.max_epoch)}); go on with "
-            f"train.resume auto from {self.keeper.folder}"
+            f"stopped as asked {after} (epoch {min(self.epoch + 1, self.options.max_epoch)}); go on with "
+            f"train.resume auto from {self.checkpoints.folder}"
         )
 
-    def _mark(self) -> None:
-        if self.group.main:
-            (self.save_dir / MARKER).write_text(f"after step {self.global_step}\n", encoding="utf-8")
-
-    @property
-    def train_batch(self) -> int:
-        """Images per step over all processes."""
-        return self.sampler.batch if self.sampler is not None else int(self.train_loader.batch_size)
-
-    def _check(self, results: list[StepResult], names: list[list[str]]) -> None:
-        """Stop at the first step that was not finite in any process; called by all of them at once."""
-        if not results:
+    def _check(self, steps: list[tuple[StepResult, list[str]]]) -> None:
+        """End the run at the first step that was not finite in any process; called by all of them at once."""
+        if not steps:
             return
-        first = next((place for place, result in enumerate(results) if self.step.failed(result)), None)
+        first = next((place for place, (result, _) in enumerate(steps) if self.step.failed(result)), None)
         places = [place for place in distributed.of_all(first) if place is not None]
         if not places:
             return
-        place = min(places)
-        result = results[place]
+        result, names = steps[min(places)]
         norm = result.gradient_norm.item()
-        shares = distributed.of_all((result.loss.item(), names[place]))
+        shares = distributed.of_all((result.loss.item(), names))
         loss = sum(share for share, _ in shares) / len(shares)
-        self.batch -= len(results) - place
-        self.results, self.names = [], []
+        self.batch -= len(steps) - min(places)
+        self.pending = []
         raise NonFiniteError(
             f"step {self.global_step + 1} (epoch {self.epoch + 1}) is not finite: loss {loss}, gradient norm {norm}. "
             f"Last good state: {self._last_good()}. Its images: "
@@ -419,136 +388,57 @@ class DFRSTEngine(torchreid.engine.Engine):
             logger.error("the state before the step could not be saved: %s", error)
         try:
             # process 0 has saved before the first of them leaves
-            good = distributed.together(lambda: self.keeper.newest() if self.group.main else None)[0]
+            good = distributed.from_main(lambda: (checkpoint.newest(self.checkpoints.folder) or [None])[0])
         except (OSError, ValueError) as error:
             return f"unknown ({error})"
         return str(good or "none (no checkpoint had been made)")
 
-    @explained()
-    def test(
-        self,
-        dist_metric: str = "euclidean",
-        normalize_feature: bool = True,
-        visrank: bool = False,
-        visrank_topk: int = 10,
-        save_dir: str = "log",
-        use_metric_cuhk03: bool = False,
-        ranks: Sequence[int] = (1, 5, 10, 20),
-        rerank: bool = False,
-    ) -> dict[str, dict[str, float]]:
-        """Evaluate by appearance on held-out training identities, if there are any, and on every target.
-
-        Args: torchreid's, see ``run``.
-
-        Returns:
-            Data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1].
-
-        Raises:
-            KeyError, ValueError: settings that cannot be had.
-            OSError: memory ran out.
-        """
-        self._refuse_cuhk03(use_metric_cuhk03)
-        self.appearance, self.ranks = Appearance(dist_metric, normalize_feature, rerank), ranks
-        self.appearance.check()
-        return self._evaluate_all(visrank=visrank_topk if visrank else 0, folder=Path(save_dir))
-
-    def _evaluate_all(
-        self, best: bool = False, visrank: int = 0, folder: Path | None = None
-    ) -> dict[str, dict[str, float]]:
-        """Score every set; ``best`` journals, draws and remembers the weights if they are the best so far."""
-        validation = getattr(self.datamanager, VALIDATION, None)
-        metrics = {}
-        for name, parts in {**({VALIDATION: validation} if validation else {}), **self.test_loader}.items():
-            query, gallery = self.embed(parts["query"]), self.embed(parts["gallery"])
-            far = self.appearance.blocks(query.embedding, gallery.embedding)
-            scores = evaluate(far, query.identity, gallery.identity, query.camera, gallery.camera)
-            values = {"mAP": scores.mAP, "mINP": scores.mINP, **{f"rank{r}": scores.rank(r) for r in self.ranks}}
-            metrics[name] = values
-            if not self.group.main:
-                continue
-            logger.info("%s after epoch %d: %s", name, self.epoch, _words(values))
-            if best:
-                self.journal.write(name, self.global_step, {**values, "epoch": self.epoch})
-                if self.draw and name == next(iter(self.test_loader)):
-                    self._show(name, query, gallery)
-            if visrank and folder is not None:
-                size = (self.datamanager.width, self.datamanager.height)
-                # made again: torchreid sorts every row whole, and nobody holds them all
-                far = self.appearance.blocks(query.embedding, gallery.embedding)
-                torchreids_pictures(folder / f"visrank_{name}", query, gallery, far, visrank, *size)
-        if best:
-            self._keep_best(metrics)
-        return metrics
-
-    def _show(self, name: str, query: Embedded, gallery: Embedded) -> None:
-        far, transform = self.appearance.blocks, self.datamanager.transform_te
+    def _write_scores(self, name: str, values: Mapping[str, float], query: Embedded, gallery: Embedded) -> None:
+        self.journal.write(name, self.global_step, {**values, "epoch": self.epoch})
+        if not self.options.pictures or name != next(iter(self.test_loader)):
+            return
+        transform = self.datamanager.transform_te
         try:
-            drawn = draw(self.save_dir, name, self.epoch, query, gallery, far, self.model, transform)
+            drawn = draw(self.save_dir, name, self.epoch, query, gallery, self.options, self.model, transform)
             for kind, path in drawn.items():
                 self.journal.picture(f"{name}/{kind}", self.global_step, path)
         except Exception as error:
             # process 0 draws alone, and a picture is not worth a run
             logger.error("no pictures of %s after epoch %d (%s): training goes on", name, self.epoch, error)
 
-    def _refuse_cuhk03(self, asked: bool) -> None:
-        if asked:
-            raise ValueError(
-                "use_metric_cuhk03 (one gallery image per identity, drawn at random) is not offered by this engine: "
-                "take torchreid's ImageTripletEngine for CUHK03"
-            )
-
-    def embed(self, loader: Any) -> Embedded:
-        """Embeddings of a test loader's images, with this run's precision; see ``embedding.embed``."""
-        bar = self.bar if self.group.main else None
-
-        def agree(failure: Exception | None) -> None:
-            # in a run it may be the wish to stop, or come with it
-            self._leave_together(failure, unsaved=False)
-
-        return embed(self.model, loader, self.device, self.precision, self.channels_last, bar, self.stop.check, agree)
-
     def _keep_best(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        name = next(iter(self.test_loader), "") if self.best_on == "test" else self.best_on
-        if name not in metrics:
+        chosen_on = self.options.best_on
+        name = next(iter(self.test_loader), "") if chosen_on == "test" else chosen_on
+        if name not in metrics or metrics[name]["mAP"] <= self.best.get("mAP", -1.0):
             return
-        before, mean = self.best, metrics[name]["mAP"]
-        if mean <= before.get("mAP", -1.0):
-            return
-        first = metrics[name].get("rank1", 0.0)
-        self.best = {"mAP": mean, "rank1": first, "step": self.global_step, "epoch": self.epoch, "chosen_on": name}
+        before, values = self.best, {key: metrics[name].get(key, 0.0) for key in ("mAP", "rank1")}
+        self.best = {**values, "step": self.global_step, "epoch": self.epoch, "chosen_on": name}
         path = self._save()
-        kept = path is not None
-        try:
-            if path is not None:
-                checkpoint.copy(path, self.keeper.folder / "best.pt")
-                self._export("best.safetensors", best=self.best)
-        except OSError as error:
-            kept = False
-            logger.error("the best weights so far could not be kept (%s): training goes on", error)
-        # process 0 wrote: all of them remember what is there
-        if not distributed.of_all(kept)[0]:
+        if path is None or not distributed.from_main(lambda: self._write_best(path)):
             self.best = before
 
+    def _write_best(self, path: Path) -> bool:
+        try:
+            self.checkpoints.keep_best(path)
+            self._export("best.safetensors", best=self.best)
+        except OSError as error:
+            logger.error("the best weights so far could not be kept (%s): training goes on", error)
+            return False
+        return True
+
     def _export(self, name: str, **more: Any) -> None:
-        if self.group.main:
-            about = {**self.describe, "step": self.global_step, "epoch": self.epoch, **more}
-            checkpoint.export(self.save_dir / name, self.model, about)
+        about = {**self.describe, "step": self.global_step, "epoch": self.epoch, **more}
+        checkpoint.export(self.save_dir / name, self.model, about)
 
     def _save(self, final: bool = False) -> Path | None:
-        """Save in process 0; called by all processes together."""
+        """Save in process 0; called by all processes together, which end together where it must not fail."""
         # on a GPU perhaps the first look at these steps
-        self._check(self.results, self.names)
-        each = self.keep_freq * self.steps_per_epoch
-
-        def write(states: list[dict[str, Any]]) -> Path | None:
-            if not self.group.main:
-                return None
-            return self.keeper.save(self.global_step, snapshot.take(self, states), each, final)
-
-        states = distributed.of_all(random_state())
-        # what process 0 cannot save ends all of them
-        return distributed.together(lambda: write(states))[self.group.rank]
+        self._check(self.pending)
+        state, each = self.state_dict(), self.options.keep_freq * self.steps_per_epoch
+        return distributed.from_main(lambda: self.checkpoints.save(self.global_step, state, each, final))
 
 
-def _words(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{key} {value:.1%}" for key, value in values.items())
+def _digest(items: Sequence[tuple[Any, ...]]) -> str:
+    """SHA-256 of the training images' names, identities and cameras in order."""
+    lines = "".join(f"{os.path.basename(path)} {identity} {camera}\n" for path, identity, camera, *_ in items)
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,29 +1,32 @@
-"""Stopping politely: a signal is remembered, the step ends, the state is saved, and then the process leaves."""
+"""Ending together: on a signal once the step is done and saved, and on an error of one process with its message."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any
+from types import FrameType
 
 import torch
 import torch.distributed as dist
 
-from torchreid_dfrst.training.distributed import several
+from torchreid_dfrst.training.distributed import OtherProcessError, several
 
 logger = logging.getLogger(__name__)
 
 EXIT_CODE = 75
 """Exit code of a run that was stopped by a signal and can be resumed (EX_TEMPFAIL: try again later)."""
 
-
 MARKER = "stopped"
 """File that a stopped run leaves in its folder until it is resumed: torchrun passes no exit code on."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+GLOO = re.compile(r"\[(enforce fail at )?[^\]\s]*gloo/[^\]\s]*\.(cc|h):\d+\] ")
+"""How gloo's errors begin: with the place in its source, [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534]."""
 
 
 class AskedToStop(Exception):
@@ -52,52 +55,45 @@ def stopping_at_once(marker: Path) -> Iterator[None]:
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        for each in before:
+        for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         raise _Signal(signal.Signals(number).name)
 
-    before = _take_over(leave)
-    try:
-        yield
-    except _Signal as received:
+    with _handled_by(leave):
         try:
-            marker.parent.mkdir(parents=True, exist_ok=True)
-            marker.write_text("before or after training\n", encoding="utf-8")
-        except OSError as error:
-            logger.error("%s could not be written: %s", marker, error)
-        raise StoppedError(
-            f"{received} received before or after training, where nothing is to be saved: go on with the same command "
-            "and train.resume auto"
-        ) from None
-    finally:
-        _give_back(before)
+            yield
+        except _Signal as received:
+            try:
+                marker.parent.mkdir(parents=True, exist_ok=True)
+                marker.write_text("before or after training\n", encoding="utf-8")
+            except OSError as error:
+                logger.error("%s could not be written: %s", marker, error)
+            raise StoppedError(
+                f"{received} received before or after training, where nothing is to be saved: go on with the same "
+                "command and train.resume auto"
+            ) from None
 
 
 class StopRequest:
-    """Context in which SIGTERM and the first SIGINT (Ctrl-C) ask for a stop instead of ending the process.
+    """Remembers a signal that asks for a stop."""
 
-    A second SIGINT raises ``KeyboardInterrupt`` as usual. Outside of the main thread signals cannot be caught, and
-    nothing changes.
-    """
+    requested = False
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[signal.Signals, Any] = {}
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Meanwhile SIGTERM and the first SIGINT (Ctrl-C) ask for a stop instead of ending the process.
 
-    def __enter__(self) -> StopRequest:
-        """Take over the signals."""
-        self._before = _take_over(self._remember)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give the signals back; what was asked for has been done, or is too late."""
-        self.requested = False
-        _give_back(self._before)
+        A second SIGINT raises ``KeyboardInterrupt`` as usual. Outside of the main thread signals cannot be caught, and
+        nothing changes.
+        """
+        with _handled_by(self._remember):
+            try:
+                yield
+            finally:
+                self.requested = False
 
     def agree(self, failed: bool = False) -> tuple[bool, bool]:
-        """Compare notes with all processes, which wait for each other here.
+        """Exchange the state of all processes, which wait for each other here.
 
         Args:
             failed: this process cannot take part in the next step.
@@ -124,12 +120,60 @@ class StopRequest:
         logger.warning("%s received: finishing this step, then saving", signal.Signals(number).name)
 
 
-def _take_over(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    return {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in SIGNALS if main}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
-def _give_back(before: dict[signal.Signals, Any]) -> None:
-    for number, handler in before.items():
-        signal.signal(number, handler)
+@contextlib.contextmanager
+def ended_together() -> Iterator[None]:
+    """Where an error in the body ends one process alone, the others raise that error's message.
+
+    Without it they would say that a connection was closed. They find the message in the store through which the
+    processes met; where process 0 keeps it (without ``torchrun``) and is the one that failed, it is gone.
+
+    Raises:
+        OtherProcessError: the body waited for a process that is gone.
+    """
+    try:
+        yield
+    except (OtherProcessError, StoppedError):
+        # all of them know, or leave alike
+        raise
+    except Exception as error:
+        if not several():
+            raise
+        lost = isinstance(error, dist.DistBackendError) or (isinstance(error, RuntimeError) and GLOO.match(str(error)))
+        if not lost:
+            _leave_message(f"process {dist.get_rank()}: {' '.join(str(error).split()) or repr(error)}")
+            raise
+        message = _message_left()
+        if message is None and isinstance(error, dist.DistBackendError):
+            raise  # NCCL's own words, which may be about this process
+        raise OtherProcessError(
+            message
+            or "another process of the run has ended or cannot be reached: what it said last says why; one "
+            "that said nothing was killed, often because memory ran out"
+        ) from error
+
+
+def _leave_message(text: str) -> None:
+    try:
+        dist.distributed_c10d._get_default_store().set("failed", text)
+    except RuntimeError as error:
+        logger.warning("the other processes could not be told: %s", error)
+
+
+def _message_left() -> str | None:
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        return store.get("failed").decode() if store.check(["failed"]) else None
+    except RuntimeError as error:
+        logger.warning("what the other process said could not be read: %s", error)
+        return None

@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.training.distributed import Group, gather_rows, synchronize_batch_norm
-from torchreid_dfrst.training.pointwise import quicken_pointwise
 
 FIRST_SCALE = 2.0**16
 """Factor of the loss in the first step of fp16."""
@@ -73,8 +72,6 @@ class TrainStep:
         self.group = group or Group()
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model = model.to(device=device, memory_format=self.layout)  # type: ignore[call-overload]
-        if device.type == "cpu" and not compile:
-            quicken_pointwise(self.model)
         self.run: nn.Module = self.model
         if self.group.world_size > 1:
             synchronize_batch_norm(self.model, device)

@@ -1,61 +1,195 @@
-"""How the evaluation of an engine measures: torchreid's metrics, ours by default."""
+"""The half of the engine that evaluates, and the pictures it draws."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torchreid
+from torch import nn
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.report.attention import activations, attention_maps
+from torchreid_dfrst.report.canvas import spread
+from torchreid_dfrst.report.ranking import ranked_lists
 from torchreid_dfrst.retrieval import Parameters, Reranking, distance_blocks, normalise
-from torchreid_dfrst.retrieval.neighbors import blocks as row_blocks
+from torchreid_dfrst.retrieval import evaluate as metrics_of
+from torchreid_dfrst.retrieval.ranking import best_matches
+from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.training import distributed
+from torchreid_dfrst.training.embedding import Embedded, embed
+from torchreid_dfrst.training.interrupt import StopRequest
+from torchreid_dfrst.training.memory import explained
+from torchreid_dfrst.training.options import TEST_OPTIONS, VALIDATION, RunOptions
 
-METRICS = ("euclidean", "cosine")
+logger = logging.getLogger(__name__)
+
+Scored = Callable[[str, Mapping[str, float], Embedded, Embedded], None]
+"""Told of each data set that was scored: name, metrics, query, gallery."""
+ROWS = 1024
+"""Queries in a block of distances."""
 
 
-class Appearance(NamedTuple):
-    """torchreid's choices of a distance between embeddings.
+class EvaluatingEngine(torchreid.engine.Engine):
+    """torchreid's engine as far as it evaluates: by appearance, with the junk rule, shared by the processes of a group.
 
-    Unlike torchreid's, embeddings are L2-normalised by default and Euclidean distances are not squared, which changes
-    no ranking.
+    Unlike torchreid's, embeddings are L2-normalised by default and Euclidean distances are not squared.
+
+    Args:
+        datamanager: torchreid's or ours.
+        model: gives ``(B, D)`` in evaluation.
+        use_gpu: use it if there is one.
+
+    Raises:
+        ValueError: the data manager does not share its images among the processes there are.
     """
 
-    dist_metric: str = "euclidean"
-    """One of ``METRICS``; ``cosine`` is 1 minus the cosine, in [0, 2]."""
-    normalize_feature: bool = True
-    """Measure between L2-normalised embeddings; ``cosine`` does so anyhow."""
-    rerank: bool = False
-    """Rank by k-reciprocal re-ranking (k1 20, k2 6, lambda 0.3)."""
+    def __init__(self, datamanager: Any, model: nn.Module, use_gpu: bool = True) -> None:
+        super().__init__(datamanager, use_gpu)
+        self.group = distributed.current()
+        self.device = torch.device(f"cuda:{self.group.local_rank}" if self.use_gpu else "cpu")
+        shared = getattr(datamanager, "world_size", 1)
+        if shared != self.group.world_size:
+            raise ValueError(
+                f"{type(datamanager).__name__} makes batches for {shared} process(es) and there are "
+                f"{self.group.world_size}, of which each would train on and count the same images: use "
+                "torchreid_dfrst.data.loading.DataManager with this rank and world_size"
+            )
+        self.model = model.to(self.device)
+        self.options, self.stop = RunOptions(), StopRequest()
+        self.bar: Callable[..., Any] | None = None
 
-    def check(self) -> None:
-        """Refuse what cannot be measured, before anything is.
+    def test(self, *args: Any, **options: Any) -> dict[str, dict[str, float]]:
+        """Evaluate on held-out training identities, if there are any, and on every target.
+
+        Args:
+            args: torchreid's, see ``TEST_OPTIONS``.
+            options: these and others by keyword, see ``RunOptions``; precision and layout stay the last run's.
+
+        Returns:
+            Data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1].
 
         Raises:
-            KeyError: an unknown metric.
-            ValueError: re-ranking of anything but Euclidean distances of normalised embeddings.
+            KeyError, ValueError: options that cannot be had.
+            OSError: memory ran out.
         """
-        if self.dist_metric not in METRICS:
-            raise KeyError(f"unknown dist_metric {self.dist_metric!r}{nearest(self.dist_metric, METRICS)}")
-        if self.rerank and not (self.dist_metric == "euclidean" and self.normalize_feature):
-            raise ValueError(
-                f"rerank with dist_metric {self.dist_metric!r} and normalize_feature {self.normalize_feature}: it "
-                "takes Euclidean distances of normalised embeddings; leave both at their defaults"
-            )
+        last = {"precision": self.options.precision, "channels_last": self.options.channels_last}
+        self.options = RunOptions(test_only=True, **{**last, **dict(zip(TEST_OPTIONS, args, strict=False)), **options})
+        return self._test()
 
-    def blocks(self, query: np.ndarray, gallery: np.ndarray) -> Iterator[np.ndarray]:
-        """Distances of embeddings ``(Q, D)`` to ``(G, D)``, not squared, as blocks of consecutive queries."""
-        if self.dist_metric == "euclidean" and self.normalize_feature:
-            rows, columns = normalise(query), normalise(gallery)
-            return Reranking(rows, columns, Parameters()).blocks() if self.rerank else distance_blocks(rows, columns)
-        return self._others(query, gallery)
+    @explained()
+    def _test(self) -> dict[str, dict[str, float]]:
+        return self.evaluate(self._show_rankings if self.options.visrank else None)
 
-    def _others(self, query: np.ndarray, gallery: np.ndarray) -> Iterator[np.ndarray]:
-        cosine = self.dist_metric == "cosine"
-        rows, columns = (normalise(query), normalise(gallery)) if cosine else (query, gallery)
-        for part in row_blocks(len(rows), len(columns)):
-            if cosine:
-                yield 1 - rows[part] @ columns.T
-            else:
-                yield torch.cdist(torch.from_numpy(rows[part]), torch.from_numpy(columns)).numpy()
+    def evaluate(self, scored: Scored | None = None) -> dict[str, dict[str, float]]:
+        """Score every set as ``options`` say; process 0 logs the metrics and hands them to ``scored``."""
+        held_out = getattr(self.datamanager, VALIDATION, None)
+        metrics = {}
+        for name, loaders in {**({VALIDATION: held_out} if held_out else {}), **self.test_loader}.items():
+            query, gallery = self.embed(loaders["query"]), self.embed(loaders["gallery"])
+            blocks = distances(query.embedding, gallery.embedding, self.options)
+            found = metrics_of(blocks, query.identity, gallery.identity, query.camera, gallery.camera)
+            ranks = {f"rank{rank}": found.rank(rank) for rank in self.options.ranks}
+            metrics[name] = {"mAP": found.mAP, "mINP": found.mINP, **ranks}
+            if self.group.main:
+                logger.info("%s after epoch %d: %s", name, self.epoch, words(metrics[name]))
+                if scored is not None:
+                    scored(name, metrics[name], query, gallery)
+        return metrics
+
+    def embed(self, loader: Any) -> Embedded:
+        """Embeddings of a test loader's images, with this run's precision; see ``embedding.embed``."""
+        options, bar = self.options, self.bar if self.group.main else None
+        return embed(
+            self.model, loader, self.device, options.precision, options.channels_last, bar, self.stop.check, self.agree
+        )
+
+    def agree(self, failure: Exception | None) -> None:
+        """Called by all processes at once, each with what happened to it: returns if all can go on."""
+        distributed.raise_together(failure)
+
+    def _show_rankings(self, name: str, values: Mapping[str, float], query: Embedded, gallery: Embedded) -> None:
+        """Torchreid's ``visrank``: one picture per query, with its best gallery images."""
+        folder = Path(self.options.save_dir) / f"visrank_{name}"
+        size = {"width": self.datamanager.width, "height": self.datamanager.height}
+        queries, images = (list(zip(part.path, part.identity, part.camera, strict=True)) for part in (query, gallery))
+        done = 0
+        # torchreid sorts every row whole, so they are made again, block by block
+        for block in distances(query.embedding, gallery.embedding, self.options):
+            some = queries[done : done + len(block)], images
+            done += len(block)
+            with contextlib.redirect_stdout(io.StringIO()):
+                torchreid.utils.visualize_ranked_results(
+                    block, some, "image", save_dir=str(folder), topk=self.options.visrank_topk, **size
+                )
+        logger.info("ranked lists of %d queries are in %s", len(query.path), folder)
+
+
+def words(values: Mapping[str, float]) -> str:
+    """Metrics as a person reads them."""
+    return ", ".join(f"{key} {value:.1%}" for key, value in values.items())
+
+
+def distances(query: np.ndarray, gallery: np.ndarray, options: RunOptions) -> Iterator[np.ndarray]:
+    """Distances by appearance, as blocks of consecutive queries.
+
+    Args:
+        query: ``(Q, D)`` embeddings.
+        gallery: ``(G, D)`` embeddings.
+        options: ``dist_metric``, ``normalize_feature`` and ``rerank``. Euclidean distances are not squared, unlike
+            torchreid's, which changes no ranking.
+    """
+    if options.dist_metric == "euclidean" and options.normalize_feature:
+        rows, columns = normalise(query), normalise(gallery)
+        return Reranking(rows, columns, Parameters()).blocks() if options.rerank else distance_blocks(rows, columns)
+    return _other_distances(query, gallery, cosine=options.dist_metric == "cosine")
+
+
+def _other_distances(query: np.ndarray, gallery: np.ndarray, cosine: bool) -> Iterator[np.ndarray]:
+    rows, columns = (normalise(query), normalise(gallery)) if cosine else (query, gallery)
+    for start in range(0, len(rows), ROWS):
+        part = rows[start : start + ROWS]
+        if cosine:
+            yield 1 - part @ columns.T
+        else:
+            yield torch.cdist(torch.from_numpy(part), torch.from_numpy(columns)).numpy()
+
+
+def draw(
+    save_dir: Path, name: str, epoch: int, query: Embedded, gallery: Embedded, options: RunOptions, model: nn.Module,
+    transform: Any,
+) -> dict[str, Path]:  # fmt: skip
+    """The pictures of one evaluation while training, into ``save_dir/pictures``.
+
+    Args:
+        save_dir: the run's folder.
+        name: the data set.
+        epoch: epochs trained.
+        query: ``Q`` images, of which a few are drawn.
+        gallery: ``G`` images.
+        options: see ``distances``.
+        model: one of ours has ``activation_maps``; left in the mode it was in.
+        transform: the test transform.
+
+    Returns:
+        ``ranking``, and ``attention`` where the network offers activation maps, to the file.
+    """
+    label = str(save_dir / "pictures" / f"{name}-epoch-{epoch:03d}")
+    queries, everyone = (Sightings(camera=p.camera, identity=p.identity, path=p.path) for p in (query, gallery))
+    shown = spread(len(query.path), 5)
+    far = np.concatenate(list(distances(query.embedding[shown], gallery.embedding, options)))
+    index, values = best_matches(far, queries[shown], everyone, 10)
+    title = f"{name} after epoch {epoch}, by appearance"
+    drawn = {"ranking": ranked_lists(f"{label}-ranking.png", queries[shown], everyone, index, values, title)}
+    shown = spread(len(query.path), 4)
+    paths = list(query.path[shown])
+    maps = activations(model, paths, transform)
+    if maps is not None:
+        labels = [f"vehicle {query.identity[row]}\ncam {query.camera[row]}" for row in shown]
+        drawn["attention"] = attention_maps(f"{label}-attention.png", paths, maps, labels)
+    return drawn

@@ -1,30 +1,55 @@
-"""Learning rates as a function of the epoch: linear warm-up, then torchreid's schedules."""
+"""The optimiser, and learning rates as a function of the epoch: linear warm-up, then torchreid's schedules."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
+import torchreid
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from torchreid_dfrst.checks import nearest, within
 
+NOT_NEGATIVE = ("lr", "weight_decay", "momentum", "rmsprop_alpha", "base_lr_mult")
+SHARES = ("adam_beta1", "adam_beta2")
+"""Numbers that an optimiser takes, and what else they must be: below 1."""
 SCHEDULES = ("constant", "single_step", "multi_step", "cosine")
 
 
-class WarmupSchedule(LambdaLR):
-    """A schedule that the engine advances after every optimiser step, unlike torchreid's, which count epochs.
+def build_optimizer(model: nn.Module, adam_beta2: float = 0.999, **options: Any) -> Optimizer:
+    """``torchreid.optim.build_optimizer`` with PyTorch's ``adam_beta2`` and, for Adam and SGD, the fused kernels.
 
     Args:
-        optimizer: whose learning rates are set.
-        factors: per parameter group, step number to multiple of the group's own rate.
+        model: whose parameters are trained.
+        adam_beta2: torchreid's function has 0.99 by default, its scripts and the paper's Adam 0.999.
+        options: torchreid's keywords: ``optim``, ``lr``, ``weight_decay``, ``momentum``, ...
+
+    Raises:
+        ValueError: an optimiser torchreid does not have, or a number out of its range.
     """
+    for name, value in {**options, "adam_beta2": adam_beta2}.items():
+        if name in NOT_NEGATIVE:
+            within(name, value)
+        elif name in SHARES:
+            within(name, value, below=1)
+    made = torchreid.optim.build_optimizer(model, adam_beta2=adam_beta2, **options)
+    if type(made) not in (torch.optim.Adam, torch.optim.SGD):
+        return made
+    # the same numbers in one pass over memory; groups carry every setting themselves, and theirs would win
+    for group in made.param_groups:
+        del group["foreach"], group["fused"]
+    # Adam's decoupled_weight_decay is a default that its constructor takes too
+    return type(made)(made.param_groups, **{**made.defaults, "foreach": None, "fused": True})
+
+
+class WarmupSchedule(LambdaLR):
+    """A schedule that the engine advances after every optimiser step, unlike torchreid's, which count epochs."""
 
     every_step = True
-
-    def __init__(self, optimizer: Optimizer, factors: list[Callable[[int], float]]) -> None:
-        super().__init__(optimizer, factors)
 
 
 def build_scheduler(
@@ -66,15 +91,12 @@ def build_scheduler(
     milestones = [] if isinstance(stepsize, int) else sorted(stepsize)
     if lr_scheduler == "multi_step" and (isinstance(stepsize, int) or min(milestones, default=1) < 1):
         raise ValueError(f"scheduler.stepsize is {stepsize!r}: multi_step takes a list of epochs, such as [60, 100]")
-
-    def decay(epoch: float) -> float:
-        if lr_scheduler == "single_step":
-            return gamma ** (epoch // stepsize)  # type: ignore[operator]
-        if lr_scheduler == "multi_step":
-            return gamma ** sum(epoch >= milestone for milestone in milestones)
-        if lr_scheduler == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / max_epoch)))
-        return 1.0
+    decay: Callable[[float], float] = {
+        "constant": lambda epoch: 1.0,
+        "single_step": lambda epoch: gamma ** (epoch // stepsize),
+        "multi_step": lambda epoch: gamma ** sum(epoch >= milestone for milestone in milestones),
+        "cosine": lambda epoch: 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / max_epoch))),
+    }[lr_scheduler]
 
     def factor_of(top: float) -> Callable[[int], float]:
         def factor(step: int) -> float:
