@@ -16,7 +16,7 @@ from torch import nn
 from torchreid_dfrst.report.attention import activations, attention_maps
 from torchreid_dfrst.report.canvas import spread
 from torchreid_dfrst.report.ranking import ranked_lists
-from torchreid_dfrst.retrieval.ranking import best_matches
+from torchreid_dfrst.retrieval.metrics import best_matches
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.training.embedding import Embedded
 
