@@ -91,9 +91,5 @@ class jaccard_blocks:
 
     def __iter__(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Give some rows, and their distances ``(rows, N)`` float32."""
-        count = len(self.near)
-        for rows in consecutive(0, count, self._step):
-            block = np.zeros((rows.stop - rows.start, count), dtype=np.float32)
-            self._jaccard.add(rows, block)
-            yield rows, block
-            del block  # or there would be two while the next one is made
+        for rows in consecutive(0, len(self.near), self._step):
+            yield rows, self._jaccard.distance(rows)

@@ -121,14 +121,9 @@ def _averaged(whole: sparse.csr_matrix, near: np.ndarray, part: slice) -> Iterat
 
 
 def distances_to(power: int, scale: np.ndarray, near: Neighbors, images: Stack, fusion: Fusion | None) -> Exponent:
-    """Exponents ``distance ** power / scale``, of distances in the lists where they hold them, else measured.
+    """Exponents ``distance ** power / scale`` of pairs, by the ``(N,)`` float32 scale of their rows.
 
-    Args:
-        power: of the distance.
-        scale: ``(N,)`` float32, of the row of each pair.
-        near: neighbours of all images.
-        images: the embeddings.
-        fusion: what to add to the appearance distance; None for nothing.
+    Distances are those of the lists of all images where they hold the pair, else measured (and fused).
     """
 
     def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
@@ -204,14 +199,13 @@ class Jaccard:
         self.most = max(crowd, min(MINIMA, free // (4 * MINIMUM), (free - row) // MINIMUM))
         return max(1, min(rows, (free - MINIMUM * self.most) // row)), span
 
-    def add(self, rows: slice, out: np.ndarray, share: float = 1.0) -> None:
-        """Add ``share`` times the distances of some rows of ``left``, in [0, 1], to ``out``, ``(rows, G)`` float32."""
-        total = np.zeros(out.shape, dtype=np.float32)
+    def distance(self, rows: slice, share: float = 1.0) -> np.ndarray:
+        """``share`` times the distances of some rows of ``left``, in [0, 1]: ``(rows, G)`` float32."""
+        total = np.zeros((rows.stop - rows.start, self.inverted.shape[0]), dtype=np.float32)
         self._sum_minima(rows, total)
         # encodings that sum to 1 have a sum of maxima of 2 - sum min: 1 - sum min / sum max = 2 - 2 / (2 - sum min)
-        tensor = torch.from_numpy(total)
-        tensor.neg_().add_(2).clamp_(min=1).reciprocal_().mul_(-2 * share).add_(2 * share)
-        torch.from_numpy(out).add_(tensor)
+        torch.from_numpy(total).neg_().add_(2).clamp_(min=1).reciprocal_().mul_(-2 * share).add_(2 * share)
+        return total
 
     def _sum_minima(self, rows: slice, total: np.ndarray) -> None:
         left, inverted = self.left, self.inverted

@@ -76,7 +76,7 @@ def rerank_distances(
     for part in consecutive(0, queries, 64):
         result[part] = _square(query_gallery[part])
         result[part] *= (np.float32(lambda_value) / top[part])[:, None]
-        shared.add(part, result[part], 1 - lambda_value)
+        result[part] += shared.distance(part, 1 - lambda_value)
     return result
 
 

@@ -15,8 +15,6 @@ from torchreid_dfrst.sightings import Sightings
 
 PRECISION, TRAPEZOID = "precision", "trapezoid"
 GROUP = 16
-BLOCK_BYTES = 64 << 20
-"""Most bytes of a matrix of distances that are ranked at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,18 +90,14 @@ def evaluate(
     query_identity, gallery_identity, query_camera, gallery_camera = columns
     queries, images = len(query_identity), len(gallery_identity)
     scores: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    order = np.argsort(gallery_identity, kind="stable")
-    begin, end = (np.searchsorted(gallery_identity[order], query_identity, side) for side in ("left", "right"))
     done = 0
     for block in _row_blocks(distance):
         if block.ndim != 2 or block.shape[1] != images or done + len(block) > queries:
             raise ValueError(f"distances of shape {block.shape} from query {done} on, expected ({queries}, {images})")
         here = slice(done, done + len(block))
-        size = end[here] - begin[here]
-        row = np.repeat(np.arange(len(block)), size)
-        column = order[np.arange(len(row)) + (begin[here] - np.cumsum(size) + size)[row]]
+        row, column = np.nonzero(query_identity[here, None] == gallery_identity)
         rank = _places(block, row, column, done)
-        by_rank = np.argsort(row * images + rank)
+        by_rank = np.lexsort((rank, row))
         row, column, rank = row[by_rank], column[by_rank], rank[by_rank]
         junk: np.ndarray = gallery_camera[column] == query_camera[here][row]
         matches = np.bincount(row[~junk], minlength=len(block))
@@ -166,28 +160,25 @@ def _occurrences(code: np.ndarray, queries: int) -> np.ndarray:
 def _places(distance: np.ndarray, row: np.ndarray, column: np.ndarray, first_query: int) -> np.ndarray:
     """Place of single gallery images in the ranking of their query, from 0; ``row`` rises, equal distances by column.
 
-    Only values are sorted, and an image's place is found by its value; a row is sorted with its columns only where the
-    value of one of the images asked for occurs more than once.
+    Only values are sorted, and an image's place is found by its value.
     """
     value, result = distance[row, column], np.empty(len(row), dtype=np.int64)
     edges = np.searchsorted(row, np.arange(len(distance) + 1))
 
     def work(part: slice) -> None:
-        ordered, asked = np.sort(distance[part], axis=1), slice(edges[part.start], edges[part.stop])
+        ordered = np.sort(distance[part], axis=1)
         bad = np.flatnonzero(np.isnan(ordered[:, -1]))
         if len(bad):
             raise ValueError(f"distance of query {first_query + part.start + bad[0]} is NaN")
         for i, line in enumerate(ordered, start=part.start):
-            result[edges[i] : edges[i + 1]] = line.searchsorted(value[edges[i] : edges[i + 1]])
-        after = np.minimum(result[asked] + 1, distance.shape[1] - 1)
-        again = (ordered[row[asked] - part.start, after] == value[asked]) & (after > result[asked])
-        for i in np.unique(row[asked][again]):
-            place = np.empty(distance.shape[1], dtype=np.int64)
-            place[np.argsort(distance[i], kind="stable")] = np.arange(distance.shape[1])
-            result[edges[i] : edges[i + 1]] = place[column[edges[i] : edges[i + 1]]]
+            asked = slice(edges[i], edges[i + 1])
+            result[asked] = line.searchsorted(value[asked])
+            tied = line.searchsorted(value[asked], side="right") > result[asked] + 1
+            for k in edges[i] + np.flatnonzero(tied):
+                result[k] += np.count_nonzero(distance[i, : column[k]] == value[k])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, consecutive(0, len(distance), max(1, BLOCK_BYTES // (64 * distance.shape[1])))))
+        list(pool.map(work, consecutive(0, len(distance), 16)))
     return result
 
 
@@ -267,7 +258,7 @@ def _row_blocks(distance: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndar
     if isinstance(distance, np.ndarray):
         if distance.ndim != 2:
             raise ValueError(f"distance has shape {distance.shape}, expected (queries, gallery)")
-        for part in consecutive(0, len(distance), max(1, BLOCK_BYTES // (4 * max(1, distance.shape[1])))):
+        for part in consecutive(0, len(distance), 256):
             yield distance[part]
     else:
         if not isinstance(distance, Iterable):

@@ -146,8 +146,6 @@ class Reranking:
     Attributes:
         near: the neighbours it rests on, with near-ties, fallbacks and method.
         seconds: what each stage took.
-        cuts: ``(T, 3)`` the near-ties that lie at the end of a list (k1 + 1, half of it, k2): the only ones that can
-            change the result.
     """
 
     def __init__(
@@ -210,7 +208,7 @@ class Reranking:
 
     @property
     def cuts(self) -> np.ndarray:
-        """Near-ties between the last image of a list that counts and the first that does not."""
+        """``(T, 3)`` near-ties at the end of a list (k1 + 1, half of it, k2), which alone can change the result."""
         row, left, _ = self.near.near_ties.T
         rank = (self.near.index[row] == left[:, None]).argmax(axis=1)
         ends = {self.parameters.k1, self.parameters.half - 1, self.parameters.k2 - 1}
@@ -276,7 +274,7 @@ class Reranking:
             tensor.mul_(tensor)
             power //= 2
         tensor.mul_(torch.from_numpy(np.float32(share) / self.scale[part])[:, None])
-        self.jaccard.add(part, block, 1 - share)
+        tensor.add_(torch.from_numpy(self.jaccard.distance(part, 1 - share)))
         if self.fusion is not None and self.inside is None:
             columns = slice(self.queries, self.images)
             tensor.add_(torch.from_numpy(self.fusion.transit.block(part, columns)), alpha=self.fusion.weight)
