@@ -6,15 +6,11 @@ import logging
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import sparse
 
-from torchreid_dfrst.retrieval.embeddings import Stack, check_precision, consecutive, unit
-from torchreid_dfrst.retrieval.encoding import encodings, step
-from torchreid_dfrst.retrieval.jaccard import Shared
-from torchreid_dfrst.retrieval.lists import Neighbors
-from torchreid_dfrst.retrieval.parameters import Parameters
-from torchreid_dfrst.retrieval.reciprocal import support_distances
-from torchreid_dfrst.retrieval.search import placed, planned, search
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive, unit
+from torchreid_dfrst.retrieval.jaccard import Jaccard, distances_to, encodings
+from torchreid_dfrst.retrieval.rerank import Parameters
+from torchreid_dfrst.retrieval.search import search
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, mirrored
 
 logger = logging.getLogger(__name__)
@@ -27,7 +23,6 @@ def jaccard_distance(
     weight: float = 0.0,
     k1: int = 20,
     k2: int = 6,
-    precision: str = "auto",
     memory_limit: int | None = None,
 ) -> np.ndarray:
     """Jaccard distances of k-reciprocal encodings, all images against all: the definition "SpCL".
@@ -42,7 +37,6 @@ def jaccard_distance(
         weight: trade-off omega of Eq. 6, ``>= 0``.
         k1: length of the lists, ``2 <= k1 <= N``.
         k2: images averaged in the local query expansion, ``1 <= k2 <= k1``; 1 for none.
-        precision: see ``neighbors``.
         memory_limit: see ``neighbors``; the result itself does not count.
 
     Returns:
@@ -51,77 +45,51 @@ def jaccard_distance(
     Raises:
         ValueError: bad embeddings, transit or weight, k1, k2 out of range, or a memory limit too small to work in; what
             the encodings take is known only when the neighbours are found.
-        KeyError: an unknown ``precision``.
     """
-    blocks = jaccard_blocks(
-        embedding, transit=transit, weight=weight, k1=k1, k2=k2, precision=precision, memory_limit=memory_limit
-    )
     result = np.empty((len(embedding), len(embedding)), dtype=np.float32)
-    for rows, block in blocks:
+    for rows, block in jaccard_blocks(
+        embedding, transit=transit, weight=weight, k1=k1, k2=k2, memory_limit=memory_limit
+    ):
         result[rows] = block
     return result
 
 
-def jaccard_blocks(
-    embedding: np.ndarray,
-    *,
-    transit: Transit | None = None,
-    weight: float = 0.0,
-    k1: int = 20,
-    k2: int = 6,
-    precision: str = "auto",
-    memory_limit: int | None = None,
-) -> JaccardBlocks:
+class jaccard_blocks:
     """The rows of ``jaccard_distance`` in blocks as they are made, for data whose ``(N, N)`` would not fit.
 
-    Arguments are checked at once, the search starts with the first block. From then on ``near`` of what is returned
-    holds the neighbours, with their near-ties.
-    """
-    embedding = unit("embedding", embedding)
-    Parameters(k1, k2)
-    if len(embedding) < 2:
-        raise ValueError("one image has nobody to be like: at least two are needed")
-    if not 2 <= k1 <= len(embedding):
-        raise ValueError(f"k1 is {k1} with {len(embedding)} images: between 2 and {len(embedding)}")
-    check_precision(precision)
-    fused = check_fusion(transit, weight, (len(embedding), len(embedding)))
-    fusion = Fusion(mirrored(transit, 0), weight) if fused and transit is not None else None
-    images = Stack(embedding)
-    planned(images, images, k1, precision, placed("auto"), memory_limit, fusion is not None)
-    return JaccardBlocks(images, fusion, k1, k2, precision, memory_limit)
-
-
-class JaccardBlocks(Iterator[tuple[slice, np.ndarray]]):
-    """Rows and their Jaccard distances to all images, made as they are asked for; see ``jaccard_blocks``.
+    Iterating gives a slice of rows and their distances to all images, ``(rows, N)`` float32.
 
     Attributes:
-        near: the neighbours they rest on, with near-ties, fallbacks and method; None before the first block.
+        near: the neighbours they rest on, with near-ties, fallbacks and method.
     """
 
     def __init__(
-        self, images: Stack, fusion: Fusion | None, k1: int, k2: int, precision: str, memory_limit: int | None
+        self,
+        embedding: np.ndarray,
+        *,
+        transit: Transit | None = None,
+        weight: float = 0.0,
+        k1: int = 20,
+        k2: int = 6,
+        memory_limit: int | None = None,
     ):
-        self.near: Neighbors | None = None
-        self._made = self._blocks(images, fusion, k1, k2, precision, memory_limit)
-
-    def __next__(self) -> tuple[slice, np.ndarray]:
-        """The next rows, and their distances ``(rows, N)`` float32."""
-        return next(self._made)
-
-    def _blocks(
-        self, images: Stack, fusion: Fusion | None, k1: int, k2: int, precision: str, memory_limit: int | None
-    ) -> Iterator[tuple[slice, np.ndarray]]:
-        count, half = len(images), round(k1 / 2) + 1
-        near = search(images, images, k1, fusion=fusion, precision=precision, memory_limit=memory_limit)
-        self.near = near
+        images, count = Stack(unit("embedding", embedding)), len(embedding)
+        Parameters(k1, k2)
+        if count < 2:
+            raise ValueError("one image has nobody to be like: at least two are needed")
+        if not 2 <= k1 <= count:
+            raise ValueError(f"k1 is {k1} with {count} images: between 2 and {count}")
+        fused = check_fusion(transit, weight, (count, count))
+        fusion = Fusion(mirrored(transit, 0), weight) if fused and transit is not None else None
+        self.near = near = search(images, images, k1, fusion=fusion, memory_limit=memory_limit)
         logger.info("Jaccard distances by the definition of SpCL, %s: %d near-ties", near.method, len(near.near_ties))
+        exponent = distances_to(2, np.ones(count, dtype=np.float32), near, images, fusion)
+        parts = [slice(0, count)]
+        (every,) = encodings(near.index, round(k1 / 2) + 1, k2, exponent, parts, memory_limit)
+        self._jaccard = Jaccard(every, every)
+        self._step = min(64, self._jaccard.sizes(near.index, memory_limit)[0])
 
-        def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
-            return np.asarray(support_distances(support, rows, near, images, fusion) ** 2)
-
-        blocks = images.blocks(step(k1, half))
-        (every,) = encodings(near.index, k1, half, k2, blocks, exponent, [slice(0, count)], memory_limit)
-        shared = Shared(every, every)
-        plan = shared.plan(k1, 0, memory_limit)
-        for rows in consecutive(0, count, min(64, plan.rows)):
-            yield rows, shared.distance(rows)
+    def __iter__(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Give some rows, and their distances ``(rows, N)`` float32."""
+        for rows in consecutive(0, len(self.near), self._step):
+            yield rows, self._jaccard.distance(rows)

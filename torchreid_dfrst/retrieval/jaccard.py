@@ -1,66 +1,225 @@
-"""What two sets of encodings share, touching only pairs that share something."""
+"""k-reciprocal encodings (Zhong et al., CVPR 2017) as sparse matrices, and the Jaccard distance between them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from scipy import sparse
 
-from torchreid_dfrst.retrieval import memory
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive
+from torchreid_dfrst.retrieval.lists import Neighbors
+from torchreid_dfrst.retrieval.memory import give_back
+from torchreid_dfrst.retrieval.pairs import exact
+from torchreid_dfrst.retrieval.transit import Fusion, transits
 
-EVENTS = 1 << 21
-"""Products of one entry with one entry that are held at once where memory does not matter."""
+STEP, SPAN = 1024, 4096
+"""Rows averaged at once, and most columns multiplied at once."""
+CANDIDATES = 1 << 17
+"""Most neighbours of neighbours that are looked at together."""
+MINIMA = 1 << 21
+"""Minima of two entries that are held at once where memory does not matter."""
+BLOCK_BYTES = 32 << 20
+"""Four times the re-ranked distances made at once where memory does not matter."""
+ENTRY, MINIMUM = 8, 40
+"""Bytes of an entry of an encoding, and of a minimum of two entries while it is summed."""
+
+Exponent = Callable[[slice, sparse.csr_matrix], np.ndarray]
+"""From a block of rows and the pairs that count in it to the exponent of the weight of each pair."""
 
 
-class Shared:
-    """Sums of elementwise minima between rows of sparse encodings.
+def encodings(
+    index: np.ndarray,
+    half: int,
+    k2: int,
+    exponent: Exponent,
+    parts: Sequence[slice],
+    memory_limit: int | None = None,
+) -> list[sparse.csr_matrix]:
+    """Reciprocal sets, expanded, weighed, and averaged over the nearest neighbours.
+
+    Args:
+        index: ``(N, k)`` neighbours, nearest first; the lists that must hold each other's image.
+        half: length of the lists for the neighbours' own neighbours.
+        k2: neighbours averaged, 1 for none.
+        exponent: weights are ``exp(-exponent)`` over their sum in each row; it is asked for blocks within one part.
+        parts: consecutive slices of all rows; each becomes a matrix of its own.
+        memory_limit: bytes; None for no limit.
+
+    Returns:
+        For each part ``(rows, N)`` CSR. Rows sum to 1, but for an image with more equal copies than a list holds: it
+        may be missing from its own list and have an empty row (such copies may be 1 apart, as in torchreid).
+
+    Raises:
+        ValueError: the encodings do not fit into the limit.
+    """
+    give_back(memory_limit)
+    own, theirs = _reciprocal(index), _reciprocal(index[:, :half])
+    # 2/3 of the number in float64, as the reference computes it: the comparison is strict
+    enough = 2.0 / 3 * np.diff(theirs.indptr)
+    made = []
+    for part in parts:
+        for rows in consecutive(part.start, part.stop, max(1, CANDIDATES // (index.shape[1] * half))):
+            give_back(memory_limit)
+            support = _expanded(own[rows], theirs, enough)
+            made.append(_weighed(support, exponent(rows, support)))
+    del own, theirs
+    whole = sparse.vstack(made, format="csr")
+    del made
+    if k2 == 1:
+        return [whole[part] for part in parts]
+    give_back(memory_limit)
+    if memory_limit is not None:
+        entries = [sum(block.nnz for block in _averaged(whole, index[:, :k2], part)) for part in parts]
+        # two copies before the average; after it also the last part twice, as rows and as columns
+        needed = held(index, max(2 * whole.nnz, whole.nnz + sum(entries) + entries[-1])) * 9 // 8
+        if needed > memory_limit:
+            raise ValueError(
+                f"a memory limit of {memory_limit} bytes is too small for the encodings of these {len(index)} images "
+                f"with {k2} of {index.shape[1]} neighbours averaged: {needed} are needed"
+            )
+    return [sparse.vstack(list(_averaged(whole, index[:, :k2], part)), format="csr") for part in parts]
+
+
+def _listed(index: np.ndarray, columns: int, value: float = 1) -> sparse.csr_matrix:
+    """``(rows, columns)`` CSR with a value where a row lists a column."""
+    data = np.full(index.size, value, dtype=np.float32)
+    ends = np.arange(0, index.size + 1, index.shape[1])
+    return sparse.csr_matrix((data, index.ravel(), ends), shape=(len(index), columns))
+
+
+def _reciprocal(index: np.ndarray) -> sparse.csr_matrix:
+    """Pairs that are in each other's lists: binary ``(N, N)`` CSR."""
+    listed = _listed(index, len(index))
+    return listed.multiply(listed.T.tocsr())
+
+
+def _expanded(own: sparse.csr_matrix, theirs: sparse.csr_matrix, enough: np.ndarray) -> sparse.csr_matrix:
+    """Sets of some rows with those of the neighbours that share more than 2/3 of theirs; what is stored belongs."""
+    # a set of theirs is a row and, being reciprocal, the same column
+    shared = own.multiply(own @ theirs).tocoo()
+    chosen = shared.data > enough[shared.col]
+    ones = np.ones(int(chosen.sum()), dtype=np.float32)
+    friends = sparse.csr_matrix((ones, (shared.row[chosen], shared.col[chosen])), shape=own.shape)
+    return own + friends @ theirs
+
+
+def _weighed(support: sparse.csr_matrix, exponent: np.ndarray) -> sparse.csr_matrix:
+    """Weights ``exp(-exponent)`` over their sum in each row; ``exponent`` follows ``support.data``."""
+    weight = np.exp(-exponent)
+    size = np.diff(support.indptr)
+    total = np.bincount(np.repeat(np.arange(len(size)), size), weight, minlength=len(size))
+    data = (weight / np.repeat(total, size)).astype(np.float32)
+    return sparse.csr_matrix((data, support.indices, support.indptr), shape=support.shape)
+
+
+def _averaged(whole: sparse.csr_matrix, near: np.ndarray, part: slice) -> Iterator[sparse.csr_matrix]:
+    """Local query expansion: each row becomes the mean of the rows that it lists in ``near``."""
+    for rows in consecutive(part.start, part.stop, STEP):
+        yield _listed(near[rows], len(near), 1 / near.shape[1]) @ whole
+
+
+def distances_to(power: int, scale: np.ndarray, near: Neighbors, images: Stack, fusion: Fusion | None) -> Exponent:
+    """Exponents ``distance ** power / scale`` of pairs, by the ``(N,)`` float32 scale of their rows.
+
+    Distances are those of the lists of all images where they hold the pair, else measured (and fused).
+    """
+
+    def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
+        if not support.nnz:
+            return np.empty(0, dtype=np.float32)
+        lists = near.index[rows]
+        row, column = np.repeat(np.arange(len(lists)), np.diff(support.indptr)), support.indices
+        place = np.arange(1, lists.size + 1), lists.ravel(), np.arange(0, lists.size + 1, lists.shape[1])
+        where = np.asarray(sparse.csr_matrix(place, shape=support.shape)[row, column]).ravel()
+        distance = np.append(np.float32(0), near.distance[rows])[where]
+        missing = np.flatnonzero(where == 0)
+        row, column = row + rows.start, column[missing]
+        found = exact(images, images, row[missing], column)
+        if fusion is not None:
+            found += fusion.weight * transits(fusion.transit, row[missing], column)
+        distance[missing] = found
+        return distance**power / scale[row]
+
+    return exponent
+
+
+def held(index: np.ndarray, entries: int) -> int:
+    """Bytes of the neighbours and of encodings with so many entries, with what Python has yet to collect."""
+    return len(index) * (16 * index.shape[1] + 60) + ENTRY * entries
+
+
+class Jaccard:
+    """Jaccard distances between two sets of encodings, made by touching only pairs of images that share something.
 
     Args:
         left: ``(Q, N)`` CSR encodings whose rows sum to 1.
         right: ``(G, N)`` CSR encodings whose rows sum to 1.
 
     Attributes:
-        events: products of one entry with one entry that are held at once; those of one entry of ``left`` always are.
-        crowd: the most entries in one column of ``right``.
+        most: minima of two entries that are held at once; those of one entry of ``left`` always are.
     """
 
     def __init__(self, left: sparse.csr_matrix, right: sparse.csr_matrix):
-        self.left, self.inverted = left, right.tocsc()
-        self.events, self.crowd = EVENTS, int(np.diff(self.inverted.indptr).max())
+        self.left, self.inverted, self.most = left, right.tocsc(), MINIMA
 
-    def plan(self, full: int, width: int, memory_limit: int | None, fused: bool = False) -> memory.BlockPlan:
-        """Blocks of distances that keep within a limit of memory; ``events`` is set to theirs.
+    def sizes(
+        self, index: np.ndarray, memory_limit: int | None, width: int = 0, fused: bool = False
+    ) -> tuple[int, int]:
+        """Rows of a block of distances, and columns multiplied at once, within a limit of memory; sets ``most``.
 
         Args:
-            full: neighbours per image, held meanwhile.
-            width: dimensions of the embeddings that are multiplied again; 0 for none.
+            index: neighbours of all images, held meanwhile.
             memory_limit: bytes; None for no limit.
+            width: dimensions of the embeddings that are multiplied again; 0 for none.
             fused: whether transit distances take part.
 
         Raises:
             ValueError: not even single rows keep within it.
         """
-        memory.give_back(memory_limit)
-        columns, images = self.inverted.shape
-        held = memory.encoded(images, full, [self.left.nnz, self.inverted.nnz])
-        plan = memory.block_plan(held, columns, width, self.crowd, EVENTS, memory_limit, fused)
-        self.events = plan.events
-        return plan
+        columns, crowd = self.inverted.shape[0], int(np.diff(self.inverted.indptr).max())
+        rows = max(1, min(256, BLOCK_BYTES // (16 * columns)))
+        if memory_limit is None:
+            return rows, SPAN
+        give_back(memory_limit)
+        used = held(index, self.left.nnz + self.inverted.nnz)
+        # the other half is left to the C library, which does not put a block where the last one was
+        free = (memory_limit - used) // 2
+        span = min(columns, SPAN, max(16, free // (16 * width + 40)))
+        # a block that is made, the one before in the hands of whoever asked for it, and half of one in sums of minima
+        row, product = (24 if fused else 12) * columns + 10 * span, 4 * width * (1 + span) + 10 * span
+        least = product + row + MINIMUM * crowd
+        if free < least:
+            raise ValueError(
+                f"a memory limit of {memory_limit} bytes is too small for the distances of single images to {columns}: "
+                f"{used + 2 * least} are needed, {used} of them for neighbours and encodings"
+            )
+        free -= product
+        self.most = max(crowd, min(MINIMA, free // (4 * MINIMUM), (free - row) // MINIMUM))
+        return max(1, min(rows, (free - MINIMUM * self.most) // row)), span
 
-    def add(self, rows: slice, total: np.ndarray) -> None:
-        """Add the sums of minima of some rows of ``left`` to ``total``, ``(rows, G)`` float32 and contiguous."""
+    def distance(self, rows: slice, share: float = 1.0) -> np.ndarray:
+        """``share`` times the distances of some rows of ``left``, in [0, 1]: ``(rows, G)`` float32."""
+        total = np.zeros((rows.stop - rows.start, self.inverted.shape[0]), dtype=np.float32)
+        self._sum_minima(rows, total)
+        # encodings that sum to 1 have a sum of maxima of 2 - sum min: 1 - sum min / sum max = 2 - 2 / (2 - sum min)
+        torch.from_numpy(total).neg_().add_(2).clamp_(min=1).reciprocal_().mul_(-2 * share).add_(2 * share)
+        return total
+
+    def _sum_minima(self, rows: slice, total: np.ndarray) -> None:
         left, inverted = self.left, self.inverted
         entry = slice(left.indptr[rows.start], left.indptr[rows.stop])
         column, weight = left.indices[entry], left.data[entry]
         first = inverted.indptr[column].astype(np.int64)
         holders = inverted.indptr[column + 1] - first
         done = np.concatenate([[0], np.cumsum(holders)])
-        row = np.repeat(np.arange(rows.stop - rows.start), np.diff(left.indptr[rows.start : rows.stop + 1]))
+        row = np.repeat(np.arange(len(total)), np.diff(left.indptr[rows.start : rows.stop + 1]))
         first -= done[:-1]
         row *= total.shape[1]
         start = 0
         while start < len(column):
-            stop = max(start + 1, int(np.searchsorted(done, done[start] + self.events, side="right")) - 1)
+            stop = max(start + 1, int(np.searchsorted(done, done[start] + self.most, side="right")) - 1)
             owner = np.repeat(np.arange(start, stop), holders[start:stop])
             place = np.arange(done[start], done[stop])
             place += first[owner]
@@ -69,19 +228,3 @@ class Shared:
             flat += inverted.indices[place]
             np.add.at(total.reshape(-1), flat, low)
             start = stop
-
-    def distance(self, rows: slice) -> np.ndarray:
-        """Jaccard distances ``1 - sum min / sum max`` of some rows: ``(rows, G)`` float32 in [0, 1]."""
-        total = np.zeros((rows.stop - rows.start, self.inverted.shape[0]), dtype=np.float32)
-        self.add(rows, total)
-        return jaccard(total, 1.0)
-
-
-def jaccard(total: np.ndarray, share: float) -> np.ndarray:
-    """Turn sums of minima into ``share`` times the Jaccard distance, in place.
-
-    Encodings that sum to 1 have a sum of maxima of ``2 - sum min``, so the distance is ``2 - 2 / (2 - sum min)``.
-    """
-    tensor = torch.from_numpy(total)
-    tensor.neg_().add_(2).clamp_(min=1).reciprocal_().mul_(-2 * share).add_(2 * share)
-    return total

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import numpy as np
-import torch
 from scipy import sparse
 
-from torchreid_dfrst.retrieval import encoding, reciprocal
 from torchreid_dfrst.retrieval.embeddings import consecutive
-from torchreid_dfrst.retrieval.jaccard import Shared, jaccard
-from torchreid_dfrst.retrieval.parameters import Parameters
-from torchreid_dfrst.retrieval.selection import Selection
-from torchreid_dfrst.retrieval.settle import RESOLUTION
+from torchreid_dfrst.retrieval.jaccard import Jaccard, encodings
+from torchreid_dfrst.retrieval.metrics import lowest
+from torchreid_dfrst.retrieval.rerank import Parameters
 
 logger = logging.getLogger(__name__)
 
-STEP = 512
+STEP = 128
+"""Images whose distances to all others are looked at together."""
+RESOLUTION = 2.0**-20
+"""Share of a squared distance below which float32 code cannot tell it from the next."""
 
 
 def rerank_distances(
@@ -59,104 +58,73 @@ def rerank_distances(
             f"distances have shapes {', '.join(str(m.shape) for m in matrices)}, expected (Q, G), (Q, Q), (G, G) with "
             "at least one query and one gallery image"
         )
-    count = queries + images
-    parameters.fit(count)
-    chosen = Selection(count, k1 + 1, lambda level: RESOLUTION * level.abs(), STEP, torch.device("cpu"), most=count)
-    index, value = np.empty((count, k1 + 1), dtype=np.int64), np.empty((count, k1 + 1), dtype=np.float32)
-    top = np.empty(count, dtype=np.float32)
-    unsure: list[int] = []
-    for block, original in _originals(*matrices):
-        if not np.isfinite(original).all():
-            image = block.start + int(np.argwhere(~np.isfinite(original))[0][0])
-            raise ValueError(
-                f"a distance of image {image} is NaN or infinite, or its square is in float32 (queries come first)"
-            )
-        top[block] = original.max(axis=1)
-        original /= np.where(top[block] > 0, top[block], 1)[:, None]
-        chosen.offer(block, 0, -torch.from_numpy(original))
-        entry = chosen.finish(block)
-        place = np.searchsorted(entry["row"], np.arange(len(original)))[:, None] + np.arange(k1 + 1)
-        index[block], value[block] = entry["column"][place], -entry["value"][place]
-        ends = np.unique([parameters.k2, parameters.half, k1 + 1])
-        # the first that is left out, if it was kept
-        after = np.append(entry, np.array([(-1, 0, 0)], entry.dtype))[place[:, -1] + 1]
-        beyond = np.where(after["row"] == entry["row"][place[:, 0]], -after["value"], np.inf)[:, None]
-        unsure += (block.start + np.flatnonzero(_undecided(np.hstack([value[block], beyond]), ends))).tolist()
-    _warn(unsure, count)
-    top[top == 0] = 1
+    parameters.fit(queries + images)
+    index, top = _lists(matrices, parameters)
 
     def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
-        found, missing = reciprocal.looked_up(support, index[rows], value[rows])
-        row = np.searchsorted(support.indptr, missing, side="right") - 1 + rows.start
-        found[missing] = _lookup(*matrices, row, support.indices[missing]) / top[row]
-        return found
+        row, column = np.repeat(np.arange(rows.stop - rows.start), np.diff(support.indptr)), support.indices
+        upper, lower = _halves(matrices, rows)
+        value = np.empty(len(row), dtype=np.result_type(upper, lower))
+        query = column < queries
+        value[query] = upper[column[query], row[query]]
+        value[~query] = lower[column[~query] - queries, row[~query]]
+        return np.asarray(_square(value) / top[rows][row])
 
-    blocks = consecutive(0, count, encoding.step(k1 + 1, parameters.half))
-    parts = [slice(0, queries), slice(queries, count)]
-    shared = Shared(*encoding.encodings(index, k1 + 1, parameters.half, k2, blocks, exponent, parts))
+    parts = [slice(0, queries), slice(queries, queries + images)]
+    shared = Jaccard(*encodings(index, parameters.half, k2, exponent, parts))
     result = np.empty((queries, images), dtype=np.float32)
     for part in consecutive(0, queries, 64):
-        np.power(matrices[0][part], 2, out=result[part], casting="same_kind")
+        result[part] = _square(query_gallery[part])
         result[part] *= (np.float32(lambda_value) / top[part])[:, None]
-        total = np.zeros_like(result[part])
-        shared.add(part, total)
-        result[part] += jaccard(total, 1 - lambda_value)
+        result[part] += shared.distance(part, 1 - lambda_value)
     return result
 
 
-def _undecided(value: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Which rows have a list that ends, after ``ends`` images, where float32 cannot tell the next image from its last.
-
-    Args:
-        value: ``(R, K)`` distances, rising.
-        ends: lengths of lists, less than K.
-    """
-    last = value[:, ends - 1]
-    return np.asarray((value[:, ends] - last <= RESOLUTION * last).any(axis=1))
-
-
-def _warn(images: list[int], count: int) -> None:
-    """Say which images have lists whose end a rounding decides."""
-    if images:
+def _lists(matrices: tuple[np.ndarray, ...], parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours of all images, and their largest squared distances (1 for 0); warns of ends that rounding decides."""
+    queries, images = matrices[0].shape
+    count, full = queries + images, parameters.k1 + 1
+    index, top = np.empty((count, full), dtype=np.int64), np.empty(count, dtype=np.float32)
+    unsure, ends = np.zeros(count, dtype=bool), [k for k in (parameters.k2, parameters.half, full) if k < count]
+    for rows in [*consecutive(0, queries, STEP), *consecutive(queries, count, STEP)]:
+        original = _square(np.concatenate([half.T for half in _halves(matrices, rows)], axis=1))
+        bad = np.flatnonzero(~np.isfinite(original).all(axis=1))
+        if len(bad):
+            raise ValueError(
+                f"a distance of image {rows.start + bad[0]} is NaN or infinite, or its square is in float32 (queries "
+                "come first)"
+            )
+        top[rows] = original.max(axis=1)
+        top[rows][top[rows] == 0] = 1
+        original /= top[rows, None]
+        # one more than a list holds, to see whether its end is clear
+        near = np.stack([lowest(line, full + 1) for line in original])
+        index[rows], value = near[:, :full], np.take_along_axis(original, near, axis=1)
+        for k in ends:
+            unsure[rows] |= value[:, k] - value[:, k - 1] <= RESOLUTION * value[:, k - 1]
+    if unsure.any():
         logger.warning(
             "%d of %d images (first: %s; queries come first) have a list of neighbours whose end float32 cannot tell "
             "from the next image: equal distances go by position, torchreid's own code may decide otherwise; "
             "retrieval.Reranking(query, gallery).cuts lists each of them",
-            len(images),
-            count,
-            ", ".join(map(str, images[:5])),
+            *(unsure.sum(), count, ", ".join(map(str, np.flatnonzero(unsure)[:5]))),
         )
+    return index, top
 
 
-def _originals(
-    query_gallery: np.ndarray, query_query: np.ndarray, gallery_gallery: np.ndarray
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Squared distances of all images to blocks of them: the *columns* of the whole matrix, as the reference takes."""
-    queries, images = query_gallery.shape
-    for first, size, upper, lower in (
-        (0, queries, query_query, query_gallery.T),
-        (queries, images, query_gallery, gallery_gallery),
-    ):
-        for start in range(0, size, STEP):
-            part = slice(start, min(start + STEP, size))
-            block = np.concatenate([upper[:, part].T, lower[:, part].T], axis=1)
-            with np.errstate(over="ignore"):  # an infinite square is refused by whoever takes the block
-                square = np.power(block, 2).astype(np.float32)
-            yield slice(first + part.start, first + part.stop), square
+def _halves(matrices: tuple[np.ndarray, ...], rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of all queries and of all gallery images to some queries or some gallery images: two views.
+
+    They are *columns* of the whole matrix, as the reference takes them.
+    """
+    query_gallery, query_query, gallery_gallery = matrices
+    if rows.start < len(query_query):
+        return query_query[:, rows], query_gallery[rows].T
+    part = slice(rows.start - len(query_query), rows.stop - len(query_query))
+    return query_gallery[:, part], gallery_gallery[:, part]
 
 
-def _lookup(
-    query_gallery: np.ndarray, query_query: np.ndarray, gallery_gallery: np.ndarray, row: np.ndarray, column: np.ndarray
-) -> np.ndarray:
-    """Squared distances of single pairs; an image's distances are a column of the whole matrix."""
-    queries = len(query_gallery)
-    result = np.empty(len(row), dtype=np.float32)
-    left, right = row < queries, column < queries
-    for mask, values in (
-        (left & right, lambda r, c: query_query[c, r]),
-        (left & ~right, lambda r, c: query_gallery[r, c - queries]),
-        (~left & right, lambda r, c: query_gallery[c, r - queries]),
-        (~left & ~right, lambda r, c: gallery_gallery[c - queries, r - queries]),
-    ):
-        result[mask] = np.power(values(row[mask], column[mask]), 2)
-    return result
+def _square(values: np.ndarray) -> np.ndarray:
+    """Squares as float32; an infinite one is for others to refuse."""
+    with np.errstate(over="ignore"):
+        return np.power(values, 2).astype(np.float32, copy=False)

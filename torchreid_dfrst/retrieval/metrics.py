@@ -1,18 +1,20 @@
-"""Cumulative matching curve, mean average precision and mean inverse negative penalty, with the junk rule."""
+"""What rankings are worth (CMC, mAP and mINP with the junk rule), and the first images of each."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from torchreid_dfrst.checks import check
-from torchreid_dfrst.retrieval.embeddings import check_labels
-from torchreid_dfrst.retrieval.neighbors import blocks
-from torchreid_dfrst.retrieval.places import places, running
+from torchreid_dfrst.retrieval.embeddings import check_labels, consecutive
+from torchreid_dfrst.sightings import Sightings
 
 PRECISION, TRAPEZOID = "precision", "trapezoid"
+GROUP = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,7 @@ class Metrics:
         mINP: mean inverse negative penalty (matches over the rank of the last match; Ye et al., 2021).
         average_precision: ``(Q,)`` float64, NaN for skipped queries.
         first_match: ``(Q,)`` int64 rank of the first match, from 1; 0 for skipped queries, one more than the gallery
-            has where no match is listed (``listed.evaluate_lists``).
+            has where no match is listed (``evaluate_lists``).
         inverse_penalty: ``(Q,)`` float64, the terms of mINP, NaN for skipped queries.
         used: number of queries that count.
         skipped: number of queries without any image of their identity that is not junk.
@@ -84,127 +86,139 @@ def evaluate(
         ValueError: shapes that do not fit, NaN distances, no gallery, no query that counts (the message says why).
         KeyError: an unknown form of average precision.
     """
-    check_choices(max_rank, average_precision)
-    columns = check_columns(query_identity, gallery_identity, query_camera, gallery_camera)
+    columns = _checked((query_identity, gallery_identity, query_camera, gallery_camera), max_rank, average_precision)
     query_identity, gallery_identity, query_camera, gallery_camera = columns
     queries, images = len(query_identity), len(gallery_identity)
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    order = np.argsort(gallery_identity, kind="stable")
-    begin = np.searchsorted(gallery_identity[order], query_identity, side="left")
-    end = np.searchsorted(gallery_identity[order], query_identity, side="right")
+    scores: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     done = 0
     for block in _row_blocks(distance):
         if block.ndim != 2 or block.shape[1] != images or done + len(block) > queries:
             raise ValueError(f"distances of shape {block.shape} from query {done} on, expected ({queries}, {images})")
         here = slice(done, done + len(block))
-        size = end[here] - begin[here]
-        row = np.repeat(np.arange(len(block)), size)
-        column = order[np.arange(len(row)) + (begin[here] - np.cumsum(size) + size)[row]]
-        rank = places(block, row, column, done)
-        by_rank = np.argsort(row * images + rank)
+        row, column = np.nonzero(query_identity[here, None] == gallery_identity)
+        rank = _places(block, row, column, done)
+        by_rank = np.lexsort((rank, row))
         row, column, rank = row[by_rank], column[by_rank], rank[by_rank]
         junk: np.ndarray = gallery_camera[column] == query_camera[here][row]
-        found.append(score(row, rank, junk, np.bincount(row[~junk], minlength=len(block)), average_precision))
+        matches = np.bincount(row[~junk], minlength=len(block))
+        scores.append(_score(row, rank, junk, matches, average_precision))
         done += len(block)
         del block  # or there would be two while the next one is made
     if done != queries:
         raise ValueError(f"distances of {done} queries were given, {queries} are expected")
-    return summary([np.concatenate(parts) for parts in zip(*found, strict=True)], columns, max_rank)
+    return _summary([np.concatenate(parts) for parts in zip(*scores, strict=True)], columns, max_rank)
 
 
-def score(
+def evaluate_lists(
+    index: np.ndarray,
+    query_identity: np.ndarray,
+    gallery_identity: np.ndarray,
+    query_camera: np.ndarray,
+    gallery_camera: np.ndarray,
+    *,
+    max_rank: int = 50,
+    average_precision: str = PRECISION,
+) -> Metrics:
+    """Score lists of the nearest images (``neighbors``, ``Reranking.top``) by the rule of ``evaluate``.
+
+    ``truncated`` of the result counts the used queries whose list misses a right image. If it is 0, the result is that
+    of ``evaluate`` on the whole ranking. If not, a right image that is not listed counts as never found: its precision
+    is 0 (AP is divided by *all* right images), the inverse penalty of its query is 0, and a query without any listed
+    match is never right. All three are then lower bounds, though CMC is exact up to rank r where every list holds r
+    images that are not junk.
+
+    ``index`` is ``(Q, k)`` integer gallery rows, best first, with -1 behind the last of a list that has fewer. All
+    other arguments are those of ``evaluate``.
+
+    Raises:
+        ValueError: shapes that do not fit, rows that the gallery does not have, a row twice in one list, a row behind
+            a -1, or no query that counts (the message says why).
+        KeyError: an unknown form of average precision.
+    """
+    columns = _checked((query_identity, gallery_identity, query_camera, gallery_camera), max_rank, average_precision)
+    query_identity, gallery_identity, query_camera, gallery_camera = columns
+    index = _checked_lists(index, len(query_identity), len(gallery_identity))
+    row, rank = np.nonzero((gallery_identity[index] == query_identity[:, None]) & (index >= 0))
+    junk: np.ndarray = gallery_camera[index[row, rank]] == query_camera[row]
+    _, who = np.unique(np.concatenate([query_identity, gallery_identity]), return_inverse=True)
+    _, where = np.unique(np.concatenate([query_camera, gallery_camera]), return_inverse=True)
+    # all images of the query's identity, less those of its camera too
+    matches = _occurrences(who, len(index)) - _occurrences(who * (where.max() + 1) + where, len(index))
+    precision, penalty, match = _score(row, rank, junk, matches, average_precision)
+    match[(matches > 0) & (match == 0)] = len(gallery_identity) + 1
+    missed = np.bincount(row[~junk], minlength=len(index)) < matches
+    return _summary((precision, penalty, match), columns, max_rank, int(missed.sum()))
+
+
+def _occurrences(code: np.ndarray, queries: int) -> np.ndarray:
+    """How often the gallery, which follows the queries, holds the code of each query."""
+    gallery = np.sort(code[queries:])
+    left, right = (np.searchsorted(gallery, code[:queries], side) for side in ("left", "right"))
+    return np.asarray(right - left)
+
+
+def _places(distance: np.ndarray, row: np.ndarray, column: np.ndarray, first_query: int) -> np.ndarray:
+    """Place of single gallery images in the ranking of their query, from 0; ``row`` rises, equal distances by column.
+
+    Only values are sorted, and an image's place is found by its value.
+    """
+    value, result = distance[row, column], np.empty(len(row), dtype=np.int64)
+    edges = np.searchsorted(row, np.arange(len(distance) + 1))
+
+    def work(part: slice) -> None:
+        ordered = np.sort(distance[part], axis=1)
+        bad = np.flatnonzero(np.isnan(ordered[:, -1]))
+        if len(bad):
+            raise ValueError(f"distance of query {first_query + part.start + bad[0]} is NaN")
+        for i, line in enumerate(ordered, start=part.start):
+            asked = slice(edges[i], edges[i + 1])
+            result[asked] = line.searchsorted(value[asked])
+            tied = line.searchsorted(value[asked], side="right") > result[asked] + 1
+            for k in edges[i] + np.flatnonzero(tied):
+                result[k] += np.count_nonzero(distance[i, : column[k]] == value[k])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(work, consecutive(0, len(distance), 16)))
+    return result
+
+
+def _score(
     row: np.ndarray, rank: np.ndarray, junk: np.ndarray, matches: np.ndarray, average_precision: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Average precision, inverse penalty and rank of the first match of some queries.
+    """Average precision, inverse penalty (NaN without a match) and rank of the first known match (0: none) of queries.
 
-    Args:
-        row: ``(P,)`` query of each image of the query's identity whose place is known, rising.
-        rank: ``(P,)`` its place among all images, from 0, rising for each query.
-        junk: ``(P,)`` bool, whether it is junk.
-        matches: ``(Q,)`` number of images that are right, also where their place is not known: their precision is
-            taken as 0, and the inverse penalty of their query too.
-        average_precision: see ``evaluate``.
-
-    Returns:
-        ``(Q,)`` average precision and inverse penalty, NaN where nothing is right, and ``(Q,)`` ranks from 1, 0 where
-        the place of no right image is known.
+    Given are, of each image of the query's identity whose place is known: the query, rising, the place from 0, rising
+    for each query, and whether it is junk. ``matches`` also counts right images whose place is not known: their
+    precision is taken as 0, and the inverse penalty of their query too.
     """
     # an image's rank among those that count is lower by the junk before it
-    rank = rank + 1 - running(junk, row, np.bincount(row, minlength=len(matches)))
+    before = np.cumsum(junk) - junk
+    rank = rank + 1 - (before - before[np.searchsorted(row, row)])
     row, rank = row[~junk], rank[~junk]
-    known = np.bincount(row, minlength=len(matches))
-    hits = running(np.ones(len(row), dtype=bool), row, known)
+    hits = np.arange(1, len(row) + 1) - np.searchsorted(row, row)
     precision: np.ndarray = hits / rank
     if average_precision == TRAPEZOID:
         # the precision just before a match; before the very first image it is 1 by the official code's definition
-        before = np.where(rank > 1, (hits - 1) / np.maximum(rank - 1, 1), 1.0)
-        precision = (precision + before) / 2
-    result, penalty = np.full(len(matches), np.nan), np.full(len(matches), np.nan)
-    scored = matches > 0
-    result[scored] = np.bincount(row, precision, minlength=len(matches))[scored] / matches[scored]
-    penalty[scored] = 0.0
-    end = np.cumsum(known)
-    whole = np.flatnonzero(scored & (known == matches))
-    penalty[whole] = matches[whole] / rank[end[whole] - 1]
-    first = np.zeros(len(matches), dtype=np.int64)
-    some = np.flatnonzero(known)
-    first[some] = rank[(end - known)[some]]
-    return result, penalty, first
+        precision = (precision + np.where(rank > 1, (hits - 1) / np.maximum(rank - 1, 1), 1.0)) / 2
+    some, begin, known = np.unique(row, return_index=True, return_counts=True)
+    result, penalty = np.where(matches > 0, np.zeros((2, len(matches))), np.nan)
+    result[some] = np.bincount(row, precision, minlength=len(matches))[some] / matches[some]
+    penalty[some] = np.where(known == matches[some], known / rank[begin + known - 1], 0)
+    match = np.zeros(len(matches), dtype=np.int64)
+    match[some] = rank[begin]
+    return result, penalty, match
 
 
-def summary(scores: Sequence[np.ndarray], columns: Sequence[np.ndarray], max_rank: int, truncated: int = 0) -> Metrics:
-    """``Metrics`` of all queries from the scores of each (see ``score``) and the columns of ``check_columns``.
-
-    Raises:
-        ValueError: no query counts (the message says why).
-    """
-    precision, penalty, first = scores
-    valid = first > 0
+def _summary(scores: Sequence[np.ndarray], columns: Sequence[np.ndarray], max_rank: int, truncated: int = 0) -> Metrics:
+    """``Metrics`` of all queries from the scores of each, if any counts."""
+    precision, penalty, match = scores
+    valid = match > 0
     if not valid.any():
         raise ValueError(_nothing_to_score(*columns))
-    ranks = np.arange(1, min(max_rank, len(columns[1])) + 1)
-    used = int(valid.sum())
-    cmc = np.searchsorted(np.sort(first[valid]), ranks, side="right") / used
+    ranks, used = np.arange(1, min(max_rank, len(columns[1])) + 1), int(valid.sum())
+    cmc = np.searchsorted(np.sort(match[valid]), ranks, side="right") / used
     means = float(precision[valid].mean()), float(penalty[valid].mean())
-    return Metrics(cmc, *means, precision, first, penalty, used, len(first) - used, truncated)
-
-
-def check_choices(max_rank: int, average_precision: str) -> None:
-    """Refuse a form of average precision or a length of the curve that do not exist."""
-    if average_precision not in (PRECISION, TRAPEZOID):
-        raise KeyError(f"no average precision {average_precision!r}: {PRECISION!r} or {TRAPEZOID!r}")
-    check("max_rank", max_rank, int)
-    if max_rank < 1:
-        raise ValueError(f"max_rank is {max_rank}: 1 or more")
-
-
-def check_columns(
-    query_identity: np.ndarray, gallery_identity: np.ndarray, query_camera: np.ndarray, gallery_camera: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Identities and cameras, in this order, as arrays that fit together."""
-    queries, images = np.size(query_identity), np.size(gallery_identity)
-    if not queries or not images:
-        raise ValueError(f"{queries} queries and {images} gallery images: at least one of each is needed")
-    return (
-        check_labels("query_identity", query_identity, queries),
-        check_labels("gallery_identity", gallery_identity, images),
-        check_labels("query_camera", query_camera, queries),
-        check_labels("gallery_camera", gallery_camera, images),
-    )
-
-
-def _row_blocks(distance: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    if isinstance(distance, np.ndarray):
-        if distance.ndim != 2:
-            raise ValueError(f"distance has shape {distance.shape}, expected (queries, gallery)")
-        for part in blocks(len(distance), max(1, distance.shape[1])):
-            yield distance[part]
-    else:
-        if not isinstance(distance, Iterable):
-            raise ValueError(f"distance is {distance!r}, expected a (queries, gallery) array or blocks of its rows")
-        for block in distance:
-            yield np.asarray(block)
-            del block
+    return Metrics(cmc, *means, precision, match, penalty, used, len(match) - used, truncated)
 
 
 def _nothing_to_score(
@@ -223,3 +237,157 @@ def _nothing_to_score(
         f"{here.sum()} of {len(here)} queries have their identity in the gallery, but only from the query's own "
         "camera, which is junk: another camera has to see the vehicle"
     )
+
+
+def _checked(columns: Sequence[np.ndarray], max_rank: int, average_precision: str) -> list[np.ndarray]:
+    """Identities of queries and gallery, and their cameras, as arrays that fit together; the choices exist too."""
+    if average_precision not in (PRECISION, TRAPEZOID):
+        raise KeyError(f"no average precision {average_precision!r}: {PRECISION!r} or {TRAPEZOID!r}")
+    check("max_rank", max_rank, int)
+    if max_rank < 1:
+        raise ValueError(f"max_rank is {max_rank}: 1 or more")
+    queries, images = np.size(columns[0]), np.size(columns[1])
+    if not queries or not images:
+        raise ValueError(f"{queries} queries and {images} gallery images: at least one of each is needed")
+    names = "query_identity", "gallery_identity", "query_camera", "gallery_camera"
+    sizes = 2 * (queries, images)
+    return [check_labels(name, column, size) for name, column, size in zip(names, columns, sizes, strict=True)]
+
+
+def _row_blocks(distance: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    if isinstance(distance, np.ndarray):
+        if distance.ndim != 2:
+            raise ValueError(f"distance has shape {distance.shape}, expected (queries, gallery)")
+        for part in consecutive(0, len(distance), 256):
+            yield distance[part]
+    else:
+        if not isinstance(distance, Iterable):
+            raise ValueError(f"distance is {distance!r}, expected a (queries, gallery) array or blocks of its rows")
+        for block in distance:
+            yield np.asarray(block)
+            del block
+
+
+def _checked_lists(index: np.ndarray, queries: int, images: int) -> np.ndarray:
+    """The lists, if they are lists of this gallery."""
+    index = np.asarray(index)
+    if index.ndim != 2 or len(index) != queries or not index.shape[1] or not np.issubdtype(index.dtype, np.integer):
+        raise ValueError(
+            f"index has shape {index.shape} and dtype {index.dtype}, expected ({queries}, k) integers: gallery rows, "
+            "best first"
+        )
+    beyond = np.argwhere((index < -1) | (index >= images))
+    if len(beyond):
+        query, place = beyond[0]
+        raise ValueError(
+            f"the list of query {query} holds row {index[query, place]} of a gallery of {images}: 0 to {images - 1}, "
+            "or -1 behind its end"
+        )
+    later = np.argwhere((index[:, :-1] < 0) & (index[:, 1:] >= 0))
+    if len(later):
+        raise ValueError(f"the list of query {later[0][0]} goes on behind a -1: -1 ends a list")
+    ordered = np.sort(index, axis=1)
+    twice = np.argwhere((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0))
+    if len(twice):
+        query, place = twice[0]
+        raise ValueError(f"the list of query {query} holds gallery row {ordered[query, place]} twice")
+    return index
+
+
+def lowest(line: np.ndarray, count: int, leave_out: np.ndarray | None = None) -> np.ndarray:
+    """Places of the ``count`` lowest values of a line, rising; equal ones by place, however many there are at the end.
+
+    ``leave_out`` are places that are not taken.
+    """
+    last = min(count + (0 if leave_out is None else len(leave_out)), len(line)) - 1
+    # so many minima of groups are so many values: the true limit is no higher than theirs
+    groups = len(line) // GROUP
+    least = line[: GROUP * groups].reshape(GROUP, groups).min(axis=0) if groups > last else line
+    near = np.flatnonzero(line <= np.partition(least, last)[last])
+    if leave_out is not None:
+        near = np.setdiff1d(near, leave_out, assume_unique=True)
+    return np.asarray(near[np.argsort(line[near], kind="stable")[:count]])
+
+
+def first(distance: np.ndarray, count: int, leave_out: np.ndarray | None = None) -> np.ndarray:
+    """Gallery rows of the ``count`` smallest distances of each query, nearest first.
+
+    Args:
+        distance: ``(Q, G)`` distances; equal ones rank by gallery order.
+        count: length of each list, ``>= 1``.
+        leave_out: ``(Q, G)`` bool, images that must not be listed (junk, see ``evaluate``); None for none.
+
+    Returns:
+        ``(Q, count)`` int64; -1 where a query has fewer images.
+
+    Raises:
+        ValueError: ``count`` is no whole number or below 1, NaN distances, or shapes that differ.
+    """
+    distance = np.asarray(distance)
+    check("count", count, int)
+    if count < 1 or distance.ndim != 2 or (leave_out is not None and leave_out.shape != distance.shape):
+        raise ValueError(
+            f"{count} images of distances {distance.shape}, leaving out {getattr(leave_out, 'shape', None)}: "
+            "at least one image, and (queries, gallery) for both"
+        )
+    result = np.full((len(distance), count), -1)
+    for i, line in enumerate(distance if distance.size else ()):
+        if np.isnan(line).any():
+            raise ValueError(f"distance of query {i} is NaN")
+        near = lowest(line, count, None if leave_out is None else np.flatnonzero(leave_out[i]))
+        result[i, : len(near)] = near
+    return result
+
+
+class Best:
+    """The first images of each query and its first right one, noted while the distances go by in blocks.
+
+    Args:
+        query: what each row is.
+        gallery: what each column is.
+        count: length of each list.
+        junk: leave out images of the query's own identity and camera.
+
+    Attributes:
+        index: ``(Q, count)`` gallery rows, as ``first`` gives them.
+        distance: ``(Q, count)`` float32, NaN where there are fewer.
+        match: ``(Q,)`` gallery row of the first image of the query's identity, -1 where there is none.
+        rank: ``(Q,)`` its rank among the images that are not left out, from 1; 0 where there is none.
+    """
+
+    def __init__(self, query: Sightings, gallery: Sightings, count: int, junk: bool = True):
+        self.query, self.gallery, self.count, self.junk, self.done = query, gallery, count, junk, 0
+        self.index = np.full((len(query), count), -1)
+        self.distance = np.full((len(query), count), np.nan, dtype=np.float32)
+        self.match, self.rank = np.full(len(query), -1), np.zeros(len(query), dtype=np.int64)
+
+    def watch(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Hand on blocks ``(rows, G)`` of consecutive queries, and note each once whoever takes it is done with it."""
+        for block in blocks:
+            yield block
+            for line in block:
+                self._note(line)
+            del block
+
+    def _note(self, line: np.ndarray) -> None:
+        query = self.done
+        same = np.flatnonzero(self.gallery.identity == self.query.identity[query])
+        own = (self.gallery.camera[same] == self.query.camera[query]) & self.junk
+        junk, right = same[own], same[~own]
+        near = lowest(line, self.count, junk)
+        self.index[query, : len(near)], self.distance[query, : len(near)] = near, line[near]
+        if len(right):
+            match = right[np.argmin(line[right])]
+            ahead = np.concatenate([np.flatnonzero(line < line[match]), np.flatnonzero(line[:match] == line[match])])
+            self.match[query], self.rank[query] = match, 1 + len(ahead) - np.isin(junk, ahead).sum()
+        self.done += 1
+
+
+def best_matches(
+    distance: np.ndarray, query: Sightings, gallery: Sightings, count: int, junk: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """``Best.index`` and ``Best.distance`` of a whole ``(Q, G)`` matrix."""
+    best = Best(query, gallery, count, junk)
+    for _ in best.watch([distance]):
+        pass
+    return best.index, best.distance

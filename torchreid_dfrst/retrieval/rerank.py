@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import sparse
 
-from torchreid_dfrst.retrieval import memory
+from torchreid_dfrst.checks import check
 from torchreid_dfrst.retrieval.embeddings import (
     Stack,
     alike,
@@ -22,17 +22,61 @@ from torchreid_dfrst.retrieval.embeddings import (
     unit,
     write_equals,
 )
-from torchreid_dfrst.retrieval.encoding import encodings, step
-from torchreid_dfrst.retrieval.jaccard import Shared, jaccard
+from torchreid_dfrst.retrieval.jaccard import Jaccard, distances_to, encodings
 from torchreid_dfrst.retrieval.lists import Neighbors
-from torchreid_dfrst.retrieval.parameters import POWER, Parameters
+from torchreid_dfrst.retrieval.memory import give_back
+from torchreid_dfrst.retrieval.metrics import lowest
 from torchreid_dfrst.retrieval.products import Products
-from torchreid_dfrst.retrieval.reciprocal import support_distances
 from torchreid_dfrst.retrieval.search import placed, search
-from torchreid_dfrst.retrieval.tiles import Progress, no_progress
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, mirrored
 
 logger = logging.getLogger(__name__)
+
+POWER = {"torchreid": 4, "transreid": 2}
+"""Exponent of the Euclidean distance in the original distance of each definition."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The choices of a k-reciprocal re-ranking, see ``rerank``.
+
+    Raises:
+        ValueError: k1, k2 or lambda_value is not a number or out of range, or definition is not text.
+        KeyError: an unknown definition or ``on``.
+    """
+
+    k1: int = 20
+    k2: int = 6
+    lambda_value: float = 0.3
+    definition: str = "torchreid"
+    on: str = "fused"
+
+    def __post_init__(self) -> None:
+        """Refuse what re-ranking cannot mean."""
+        for name, value in (("k1", self.k1), ("k2", self.k2)):
+            check(name, value, int)
+        check("lambda_value", self.lambda_value, float)
+        check("definition", self.definition, str)
+        if self.definition not in POWER:
+            raise KeyError(f"no definition {self.definition!r} of re-ranking: {', '.join(map(repr, POWER))}")
+        if self.on not in ("fused", "appearance"):
+            raise KeyError(f"re-ranking on {self.on!r}: 'fused' or 'appearance'")
+        if not 1 <= self.k2 <= self.k1:
+            raise ValueError(f"k2 is {self.k2} with k1 {self.k1}: between 1 (no query expansion) and k1")
+        if not 0 <= self.lambda_value <= 1:
+            raise ValueError(
+                f"lambda_value is {self.lambda_value}: between 0 (Jaccard alone) and 1 (original distance alone)"
+            )
+
+    def fit(self, images: int) -> None:
+        """Refuse a k1 that so few images do not have."""
+        if not 1 <= self.k1 < images:
+            raise ValueError(f"k1 is {self.k1} with {images} images: between 1 and {images - 1}")
+
+    @property
+    def half(self) -> int:
+        """Length of the neighbours' own lists; a half rounds to the even number, as in the reference."""
+        return round(self.k1 / 2) + 1
 
 
 def rerank(
@@ -46,7 +90,6 @@ def rerank(
     lambda_value: float = 0.3,
     definition: str = "torchreid",
     on: str = "fused",
-    precision: str = "auto",
     memory_limit: int | None = None,
     device: str = "auto",
 ) -> np.ndarray:
@@ -78,7 +121,6 @@ def rerank(
         definition: ``"torchreid"`` or ``"transreid"``.
         on: ``"fused"``: the original distance of every pair is the fused one (our reading, docs/paper.md).
             ``"appearance"``: appearance alone is re-ranked and ``weight * transit`` added at the end.
-        precision: see ``neighbors``.
         memory_limit: see ``neighbors``; the result itself does not count.
         device: see ``neighbors``.
 
@@ -88,47 +130,36 @@ def rerank(
     Raises:
         ValueError: bad embeddings, transit or weight, k1, k2, lambda_value out of range, or a memory limit too small to
             work in; what the encodings take is known only when the neighbours are found.
-        KeyError: an unknown ``definition``, ``on`` or ``precision``.
+        KeyError: an unknown ``definition``, ``on`` or device.
     """
     parameters = Parameters(k1, k2, lambda_value, definition, on)
-    return Reranking(query, gallery, parameters, transit, weight, precision, memory_limit, device, keep=True).matrix()
+    return Reranking(query, gallery, parameters, transit, weight, memory_limit, device, keep=True).matrix()
 
 
 class Reranking:
     """A re-ranking whose distances are made when they are asked for: all at once, in blocks, or the nearest only.
 
-    Args:
-        query: see ``rerank``.
-        gallery: see ``rerank``.
-        parameters: those of ``rerank``, in one; its defaults where nothing is given.
-        transit: see ``rerank``.
-        weight: see ``rerank``.
-        precision: see ``rerank``.
-        memory_limit: see ``rerank``.
-        device: see ``rerank``.
-        keep: hold the ``(Q, G)`` original distances from the search on (faster); else they are made again.
-        progress: called with the number of images each time the neighbours of some more are found.
+    Arguments are those of ``rerank``, k1 to ``on`` in one as ``parameters``. ``keep`` holds the ``(Q, G)`` original
+    distances from the search on, which is faster than to make them again. ``progress`` is called with the number of
+    images each time the neighbours of some more are found.
 
     Attributes:
         near: the neighbours it rests on, with near-ties, fallbacks and method.
         seconds: what each stage took.
-        cuts: ``(T, 3)`` the near-ties that lie at the end of a list (k1 + 1, half of it, k2): the only ones that can
-            change the result.
     """
 
     def __init__(
         self,
         query: np.ndarray,
         gallery: np.ndarray,
-        parameters: Parameters = Parameters(),  # noqa: B008  frozen
+        parameters: Parameters = Parameters(),
         transit: Transit | None = None,
         weight: float = 0.0,
-        precision: str = "auto",
         memory_limit: int | None = None,
         device: str = "auto",
         *,
         keep: bool = False,
-        progress: Progress = no_progress,
+        progress: Callable[[int], object] = lambda images: None,
     ):
         query, gallery = unit("query", query), unit("gallery", gallery)
         same_width(query, gallery)
@@ -139,8 +170,7 @@ class Reranking:
         self.parameters, self.inside, self.memory_limit = parameters, None, memory_limit
         if self.fusion is not None and parameters.on == "fused":
             self.inside = Fusion(mirrored(self.fusion.transit, self.queries), weight)
-        self.stack = Stack(query, gallery)
-        self.device = placed(device)
+        self.stack, self.device = Stack(query, gallery), placed(device)
         self.original = np.empty((self.queries, len(gallery)), dtype=np.float32) if keep else None
         start = time.perf_counter()
         self.near = search(
@@ -148,7 +178,6 @@ class Reranking:
             self.stack,
             parameters.k1 + 1,
             fusion=self.inside,
-            precision=precision,
             memory_limit=memory_limit,
             device=device,
             wanted=lambda rows, columns: rows.start < self.queries <= columns.start,
@@ -162,29 +191,16 @@ class Reranking:
             self.near.method,
             len(self.cuts),
         )
-        top = self.near.farthest ** POWER[parameters.definition]
+        power = POWER[parameters.definition]
+        top = self.near.farthest**power
         # where all images are one, every distance is 0 whatever it is divided by
         self.scale = np.where(top > 0, top, np.float32(1))
-        full, half = parameters.k1 + 1, parameters.half
+        exponent = distances_to(power, self.scale, self.near, self.stack, self.inside)
         parts = [slice(0, self.queries), slice(self.queries, self.images)]
-        left, right = encodings(
-            self.near.index,
-            full,
-            half,
-            parameters.k2,
-            self.stack.blocks(step(full, half)),
-            self._exponent,
-            parts,
-            memory_limit,
-        )
-        self.shared = Shared(left, right)
-        self.plan = self.shared.plan(full, query.shape[1], memory_limit, self.fusion is not None)
+        left, right = encodings(self.near.index, parameters.half, parameters.k2, exponent, parts, memory_limit)
+        self.jaccard = Jaccard(left, right)
+        self.sizes = self.jaccard.sizes(self.near.index, memory_limit, query.shape[1], self.fusion is not None)
         self.seconds["encoding"] = time.perf_counter() - start - self.seconds["neighbours"]
-
-    def _exponent(self, rows: slice, support: sparse.csr_matrix) -> np.ndarray:
-        distance = support_distances(support, rows, self.near, self.stack, self.inside)
-        distance **= POWER[self.parameters.definition]
-        return np.asarray(distance / np.repeat(self.scale[rows], np.diff(support.indptr)))
 
     def _keep(self, rows: slice, columns: slice, tile: torch.Tensor) -> None:
         assert self.original is not None
@@ -192,7 +208,7 @@ class Reranking:
 
     @property
     def cuts(self) -> np.ndarray:
-        """Near-ties between the last image of a list that counts and the first that does not."""
+        """``(T, 3)`` near-ties at the end of a list (k1 + 1, half of it, k2), which alone can change the result."""
         row, left, _ = self.near.near_ties.T
         rank = (self.near.index[row] == left[:, None]).argmax(axis=1)
         ends = {self.parameters.k1, self.parameters.half - 1, self.parameters.k2 - 1}
@@ -204,30 +220,30 @@ class Reranking:
             return np.concatenate(list(self.blocks()))
         result, self.original = self.original, None
         start = time.perf_counter()
-        for part in consecutive(0, self.queries, min(64, self.plan.rows)):
+        for part in consecutive(0, self.queries, min(64, self.sizes[0])):
             self._finish(part, result[part])
         self.seconds["distances"] = time.perf_counter() - start
         return result
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Re-ranked distances of consecutive queries, ``(rows, G)`` float32, made as they are asked for."""
-        gallery = Stack(*self.stack.parts[1:])
+        gallery, (step, span) = Stack(*self.stack.parts[1:]), self.sizes
         products = Products(Stack(self.stack.parts[0]), gallery, "fp32", self.device)
         again = repeated(alike(self.stack))
-        for part in consecutive(0, self.queries, self.plan.rows):
+        for part in consecutive(0, self.queries, step):
             block = np.empty((part.stop - part.start, len(gallery)), dtype=np.float32)
-            for columns in gallery.blocks(self.plan.columns):
+            for columns in gallery.blocks(span):
                 shifted = slice(columns.start + self.queries, columns.stop + self.queries)
                 tile = products.tile(part, columns)
                 write_equals(tile, again[part], again[shifted])
                 if self.inside is not None:
                     tile = self.inside.scores(tile, part, shifted)
                 torch.from_numpy(block[:, columns]).copy_(tile)
-            for rows in consecutive(part.start, part.stop, max(1, self.plan.rows // 2)):
+            for rows in consecutive(part.start, part.stop, max(1, step // 2)):
                 self._finish(rows, block[rows.start - part.start : rows.stop - part.start])
             yield block
             del block  # or there would be two while the next one is made
-            memory.give_back(self.memory_limit)
+            give_back(self.memory_limit)
 
     def top(self, count: int) -> Neighbors:
         """The ``count`` nearest gallery images of each query by re-ranked distance, without the whole matrix.
@@ -239,19 +255,13 @@ class Reranking:
             ValueError: ``count`` is no whole number between 1 and the size of the gallery.
         """
         check_count(count, self.images - self.queries)
-        index, distance, farthest = [], [], []
+        found = []
         for block in self.blocks():
-            near = np.stack([_lowest(line, count) for line in block])
-            index.append(near)
-            distance.append(np.take_along_axis(block, near, axis=1))
-            farthest.append(block.max(axis=1))
-        return Neighbors(
-            np.concatenate(index),
-            np.concatenate(distance),
-            np.concatenate(farthest),
-            fallbacks=self.near.fallbacks,
-            method=self.near.method,
-        )
+            near = np.stack([lowest(line, count) for line in block])
+            found.append((near, np.take_along_axis(block, near, axis=1), block.max(axis=1)))
+            del block
+        index, distance, farthest = map(np.concatenate, zip(*found, strict=True))
+        return Neighbors(index, distance, farthest, fallbacks=self.near.fallbacks, method=self.near.method)
 
     def _finish(self, part: slice, block: np.ndarray) -> None:
         """Turn products (or minus the fused distances) of some queries into re-ranked distances, in place."""
@@ -264,18 +274,8 @@ class Reranking:
             tensor.mul_(tensor)
             power //= 2
         tensor.mul_(torch.from_numpy(np.float32(share) / self.scale[part])[:, None])
-        total = np.zeros_like(block)
-        self.shared.add(part, total)
-        tensor.add_(torch.from_numpy(jaccard(total, 1 - share)))
+        tensor.add_(torch.from_numpy(self.jaccard.distance(part, 1 - share)))
         if self.fusion is not None and self.inside is None:
             columns = slice(self.queries, self.images)
             tensor.add_(torch.from_numpy(self.fusion.transit.block(part, columns)), alpha=self.fusion.weight)
             check_finite(np.isfinite(block).all(axis=1))
-
-
-def _lowest(line: np.ndarray, count: int) -> np.ndarray:
-    """Places of the ``count`` lowest values, rising; equal ones by place, however many there are at the end."""
-    limit = np.partition(line, count - 1)[count - 1]
-    below = np.flatnonzero(line < limit)
-    below = below[np.argsort(line[below], kind="stable")]
-    return np.concatenate([below, np.flatnonzero(line == limit)[: count - len(below)]])
