@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from torchreid_dfrst.retrieval.ranking import Best, best_matches
+from torchreid_dfrst.retrieval.metrics import Best, best_matches
 from torchreid_dfrst.sightings import Sightings
 
 

@@ -22,7 +22,7 @@ from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.evaluation.intervals import MEASURES, bootstrap, shares
 from torchreid_dfrst.evaluation.protocols import Protocol
 from torchreid_dfrst.retrieval import Extraction, Metrics
-from torchreid_dfrst.retrieval.ranking import Best
+from torchreid_dfrst.retrieval.metrics import Best
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal import GapModel
 from torchreid_dfrst.version import __version__

@@ -17,7 +17,7 @@ from torchreid_dfrst.evaluation import protocols
 from torchreid_dfrst.evaluation.card import Result
 from torchreid_dfrst.evaluation.weight import choose_weight
 from torchreid_dfrst.retrieval import Extraction, Features, Metrics, Parameters, Reranking
-from torchreid_dfrst.retrieval.ranking import Best
+from torchreid_dfrst.retrieval.metrics import Best
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal import GapModel
 

@@ -19,7 +19,7 @@ from torchreid_dfrst.report.canvas import spread
 from torchreid_dfrst.report.ranking import ranked_lists
 from torchreid_dfrst.retrieval import Parameters, Reranking, distance_blocks, normalise
 from torchreid_dfrst.retrieval import evaluate as metrics_of
-from torchreid_dfrst.retrieval.ranking import best_matches
+from torchreid_dfrst.retrieval.metrics import best_matches
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.training import distributed
 from torchreid_dfrst.training.embedding import Embedded, embed
