@@ -8,13 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import sparse
 
-from torchreid_dfrst.retrieval.embeddings import Stack, check_precision, consecutive, unit
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive, tile_sizes, unit
 from torchreid_dfrst.retrieval.encoding import encodings, step
 from torchreid_dfrst.retrieval.jaccard import Shared
-from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.parameters import Parameters
 from torchreid_dfrst.retrieval.reciprocal import support_distances
-from torchreid_dfrst.retrieval.search import placed, planned, search
+from torchreid_dfrst.retrieval.search import Neighbors, search
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, mirrored
 
 logger = logging.getLogger(__name__)
@@ -27,7 +26,6 @@ def jaccard_distance(
     weight: float = 0.0,
     k1: int = 20,
     k2: int = 6,
-    precision: str = "auto",
     memory_limit: int | None = None,
 ) -> np.ndarray:
     """Jaccard distances of k-reciprocal encodings, all images against all: the definition "SpCL".
@@ -42,7 +40,6 @@ def jaccard_distance(
         weight: trade-off omega of Eq. 6, ``>= 0``.
         k1: length of the lists, ``2 <= k1 <= N``.
         k2: images averaged in the local query expansion, ``1 <= k2 <= k1``; 1 for none.
-        precision: see ``neighbors``.
         memory_limit: see ``neighbors``; the result itself does not count.
 
     Returns:
@@ -51,11 +48,8 @@ def jaccard_distance(
     Raises:
         ValueError: bad embeddings, transit or weight, k1, k2 out of range, or a memory limit too small to work in; what
             the encodings take is known only when the neighbours are found.
-        KeyError: an unknown ``precision``.
     """
-    blocks = jaccard_blocks(
-        embedding, transit=transit, weight=weight, k1=k1, k2=k2, precision=precision, memory_limit=memory_limit
-    )
+    blocks = jaccard_blocks(embedding, transit=transit, weight=weight, k1=k1, k2=k2, memory_limit=memory_limit)
     result = np.empty((len(embedding), len(embedding)), dtype=np.float32)
     for rows, block in blocks:
         result[rows] = block
@@ -69,7 +63,6 @@ def jaccard_blocks(
     weight: float = 0.0,
     k1: int = 20,
     k2: int = 6,
-    precision: str = "auto",
     memory_limit: int | None = None,
 ) -> JaccardBlocks:
     """The rows of ``jaccard_distance`` in blocks as they are made, for data whose ``(N, N)`` would not fit.
@@ -83,12 +76,11 @@ def jaccard_blocks(
         raise ValueError("one image has nobody to be like: at least two are needed")
     if not 2 <= k1 <= len(embedding):
         raise ValueError(f"k1 is {k1} with {len(embedding)} images: between 2 and {len(embedding)}")
-    check_precision(precision)
     fused = check_fusion(transit, weight, (len(embedding), len(embedding)))
     fusion = Fusion(mirrored(transit, 0), weight) if fused and transit is not None else None
     images = Stack(embedding)
-    planned(images, images, k1, precision, placed("auto"), memory_limit, fusion is not None)
-    return JaccardBlocks(images, fusion, k1, k2, precision, memory_limit)
+    tile_sizes(len(images), len(images), images.shape[1], k1, memory_limit, fusion is not None)
+    return JaccardBlocks(images, fusion, k1, k2, memory_limit)
 
 
 class JaccardBlocks(Iterator[tuple[slice, np.ndarray]]):
@@ -98,21 +90,19 @@ class JaccardBlocks(Iterator[tuple[slice, np.ndarray]]):
         near: the neighbours they rest on, with near-ties, fallbacks and method; None before the first block.
     """
 
-    def __init__(
-        self, images: Stack, fusion: Fusion | None, k1: int, k2: int, precision: str, memory_limit: int | None
-    ):
+    def __init__(self, images: Stack, fusion: Fusion | None, k1: int, k2: int, memory_limit: int | None):
         self.near: Neighbors | None = None
-        self._made = self._blocks(images, fusion, k1, k2, precision, memory_limit)
+        self._made = self._blocks(images, fusion, k1, k2, memory_limit)
 
     def __next__(self) -> tuple[slice, np.ndarray]:
         """The next rows, and their distances ``(rows, N)`` float32."""
         return next(self._made)
 
     def _blocks(
-        self, images: Stack, fusion: Fusion | None, k1: int, k2: int, precision: str, memory_limit: int | None
+        self, images: Stack, fusion: Fusion | None, k1: int, k2: int, memory_limit: int | None
     ) -> Iterator[tuple[slice, np.ndarray]]:
         count, half = len(images), round(k1 / 2) + 1
-        near = search(images, images, k1, fusion=fusion, precision=precision, memory_limit=memory_limit)
+        near = search(images, images, k1, fusion=fusion, memory_limit=memory_limit)
         self.near = near
         logger.info("Jaccard distances by the definition of SpCL, %s: %d near-ties", near.method, len(near.near_ties))
 

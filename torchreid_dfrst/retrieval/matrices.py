@@ -10,11 +10,11 @@ import torch
 from scipy import sparse
 
 from torchreid_dfrst.retrieval import encoding, reciprocal
+from torchreid_dfrst.retrieval.distances import RESOLUTION
 from torchreid_dfrst.retrieval.embeddings import consecutive
 from torchreid_dfrst.retrieval.jaccard import Shared, jaccard
 from torchreid_dfrst.retrieval.parameters import Parameters
 from torchreid_dfrst.retrieval.selection import Selection
-from torchreid_dfrst.retrieval.settle import RESOLUTION
 
 logger = logging.getLogger(__name__)
 

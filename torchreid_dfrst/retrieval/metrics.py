@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchreid_dfrst.checks import check
+from torchreid_dfrst.retrieval.distances import blocks
 from torchreid_dfrst.retrieval.embeddings import check_labels
-from torchreid_dfrst.retrieval.neighbors import blocks
 from torchreid_dfrst.retrieval.places import places, running
 
 PRECISION, TRAPEZOID = "precision", "trapezoid"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from torchreid_dfrst.retrieval.neighbors import blocks
+from torchreid_dfrst.retrieval.distances import blocks
 
 
 def places(distance: np.ndarray, row: np.ndarray, column: np.ndarray, first_query: int = 0) -> np.ndarray:

@@ -6,9 +6,9 @@ import numpy as np
 from scipy import sparse
 
 from torchreid_dfrst.retrieval import pairs
-from torchreid_dfrst.retrieval.appearance import CLOSE
+from torchreid_dfrst.retrieval.distances import CLOSE
 from torchreid_dfrst.retrieval.embeddings import Stack
-from torchreid_dfrst.retrieval.lists import Neighbors
+from torchreid_dfrst.retrieval.search import Neighbors
 from torchreid_dfrst.retrieval.transit import Fusion, transits
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -12,24 +12,19 @@ from scipy import sparse
 
 from torchreid_dfrst.retrieval import memory
 from torchreid_dfrst.retrieval.embeddings import (
+    Products,
     Stack,
-    alike,
     check_count,
     check_finite,
     consecutive,
-    repeated,
     same_width,
     unit,
-    write_equals,
 )
 from torchreid_dfrst.retrieval.encoding import encodings, step
 from torchreid_dfrst.retrieval.jaccard import Shared, jaccard
-from torchreid_dfrst.retrieval.lists import Neighbors
 from torchreid_dfrst.retrieval.parameters import POWER, Parameters
-from torchreid_dfrst.retrieval.products import Products
 from torchreid_dfrst.retrieval.reciprocal import support_distances
-from torchreid_dfrst.retrieval.search import placed, search
-from torchreid_dfrst.retrieval.tiles import Progress, no_progress
+from torchreid_dfrst.retrieval.search import Neighbors, placed, search
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, mirrored
 
 logger = logging.getLogger(__name__)
@@ -46,7 +41,6 @@ def rerank(
     lambda_value: float = 0.3,
     definition: str = "torchreid",
     on: str = "fused",
-    precision: str = "auto",
     memory_limit: int | None = None,
     device: str = "auto",
 ) -> np.ndarray:
@@ -78,7 +72,6 @@ def rerank(
         definition: ``"torchreid"`` or ``"transreid"``.
         on: ``"fused"``: the original distance of every pair is the fused one (our reading, docs/paper.md).
             ``"appearance"``: appearance alone is re-ranked and ``weight * transit`` added at the end.
-        precision: see ``neighbors``.
         memory_limit: see ``neighbors``; the result itself does not count.
         device: see ``neighbors``.
 
@@ -88,10 +81,10 @@ def rerank(
     Raises:
         ValueError: bad embeddings, transit or weight, k1, k2, lambda_value out of range, or a memory limit too small to
             work in; what the encodings take is known only when the neighbours are found.
-        KeyError: an unknown ``definition``, ``on`` or ``precision``.
+        KeyError: an unknown ``definition``, ``on`` or device.
     """
     parameters = Parameters(k1, k2, lambda_value, definition, on)
-    return Reranking(query, gallery, parameters, transit, weight, precision, memory_limit, device, keep=True).matrix()
+    return Reranking(query, gallery, parameters, transit, weight, memory_limit, device, keep=True).matrix()
 
 
 class Reranking:
@@ -103,7 +96,6 @@ class Reranking:
         parameters: those of ``rerank``, in one; its defaults where nothing is given.
         transit: see ``rerank``.
         weight: see ``rerank``.
-        precision: see ``rerank``.
         memory_limit: see ``rerank``.
         device: see ``rerank``.
         keep: hold the ``(Q, G)`` original distances from the search on (faster); else they are made again.
@@ -123,12 +115,11 @@ class Reranking:
         parameters: Parameters = Parameters(),  # noqa: B008  frozen
         transit: Transit | None = None,
         weight: float = 0.0,
-        precision: str = "auto",
         memory_limit: int | None = None,
         device: str = "auto",
         *,
         keep: bool = False,
-        progress: Progress = no_progress,
+        progress: Callable[[int], object] = lambda images: None,
     ):
         query, gallery = unit("query", query), unit("gallery", gallery)
         same_width(query, gallery)
@@ -148,10 +139,8 @@ class Reranking:
             self.stack,
             parameters.k1 + 1,
             fusion=self.inside,
-            precision=precision,
             memory_limit=memory_limit,
             device=device,
-            wanted=lambda rows, columns: rows.start < self.queries <= columns.start,
             sink=self._keep if keep else None,
             progress=progress,
         )
@@ -188,7 +177,9 @@ class Reranking:
 
     def _keep(self, rows: slice, columns: slice, tile: torch.Tensor) -> None:
         assert self.original is not None
-        torch.from_numpy(self.original[rows, columns.start - self.queries : columns.stop - self.queries]).copy_(tile)
+        if rows.start < self.queries <= columns.start:
+            columns = slice(columns.start - self.queries, columns.stop - self.queries)
+            torch.from_numpy(self.original[rows, columns]).copy_(tile)
 
     @property
     def cuts(self) -> np.ndarray:
@@ -212,14 +203,12 @@ class Reranking:
     def blocks(self) -> Iterator[np.ndarray]:
         """Re-ranked distances of consecutive queries, ``(rows, G)`` float32, made as they are asked for."""
         gallery = Stack(*self.stack.parts[1:])
-        products = Products(Stack(self.stack.parts[0]), gallery, "fp32", self.device)
-        again = repeated(alike(self.stack))
+        products = Products(Stack(self.stack.parts[0]), gallery, self.device)
         for part in consecutive(0, self.queries, self.plan.rows):
             block = np.empty((part.stop - part.start, len(gallery)), dtype=np.float32)
             for columns in gallery.blocks(self.plan.columns):
                 shifted = slice(columns.start + self.queries, columns.stop + self.queries)
                 tile = products.tile(part, columns)
-                write_equals(tile, again[part], again[shifted])
                 if self.inside is not None:
                     tile = self.inside.scores(tile, part, shifted)
                 torch.from_numpy(block[:, columns]).copy_(tile)

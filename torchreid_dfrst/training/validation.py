@@ -10,7 +10,7 @@ import torch
 
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.retrieval import Parameters, Reranking, distance_blocks, normalise
-from torchreid_dfrst.retrieval.neighbors import blocks as row_blocks
+from torchreid_dfrst.retrieval.distances import blocks as row_blocks
 
 METRICS = ("euclidean", "cosine")
 
