@@ -18,9 +18,9 @@ from tools.studies.benchmarks.parts import status
 from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_blocks, neighbors
 
 x, _ = clusters(7000, 64, 280, seed=1, noise=0.5)
-options = dict(precision="fp32", memory_limit=int(sys.argv[1]))
-tight = dict(precision="fp32", memory_limit=int(sys.argv[2]))
-half = dict(precision="bf16", memory_limit=2 * int(sys.argv[2]))
+options = dict(memory_limit=int(sys.argv[1]))
+tight = dict(memory_limit=int(sys.argv[2]))
+half = dict(memory_limit=2 * int(sys.argv[2]))
 few, copies = x[:3000], x[:3000].copy()
 copies[:600] = x[0]
 close = unit(np.ones((1, 64)) + 0.15 * np.random.default_rng(0).normal(size=(3000, 64)))

@@ -79,8 +79,8 @@ class jaccard_blocks:
             raise ValueError("one image has nobody to be like: at least two are needed")
         if not 2 <= k1 <= count:
             raise ValueError(f"k1 is {k1} with {count} images: between 2 and {count}")
-        fused = check_fusion(transit, weight, (count, count))
-        fusion = Fusion(mirrored(transit, 0), weight) if fused and transit is not None else None
+        fusion = check_fusion(transit, weight, (count, count))
+        fusion = fusion and Fusion(mirrored(fusion.transit, 0), weight)
         self.near = near = search(images, images, k1, fusion=fusion, memory_limit=memory_limit)
         logger.info("Jaccard distances by the definition of SpCL, %s: %d near-ties", near.method, len(near.near_ties))
         exponent = distances_to(2, np.ones(count, dtype=np.float32), near, images, fusion)

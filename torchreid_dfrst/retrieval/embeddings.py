@@ -1,11 +1,17 @@
-"""Embeddings as every entry of this package takes them: checked, of unit length, several lists addressed as one."""
+"""Embeddings as every entry of this package takes them: checked, of unit length, several lists addressed as one.
+
+Also their products in tiles, with bounds on the error of one and on the memory it takes.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -16,9 +22,13 @@ from torchreid_dfrst.checks import check
 TOLERANCE = 1e-4
 """How far the length of an embedding may be from 1."""
 EXACT = 2.0**-22
-"""How far it may be before it is mended; the bounds on errors of products (``products.float32_error``) allow for it."""
+"""How far it may be before it is mended; the bounds on errors of products (``float32_error``) allow for it."""
 ROWS = 64
 """Rows measured at once, so that they stay in the processor's cache."""
+UNIT = 2.0**-24
+STEP = 1024
+LADDER = ((STEP, 4 * STEP), (512, 2048), (256, 1024), (128, 512), (64, 256), (64, 64), (16, 16))
+"""Rows and columns of a tile: the first where memory does not matter, else the first that fits."""
 
 
 def checked(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -38,18 +48,21 @@ def checked(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(over="ignore"):
         result = np.ascontiguousarray(array, dtype=np.float32)
     length = np.empty(len(result))
-    for start in range(0, len(result), ROWS):
-        part = result[start : start + ROWS].astype(np.float64)
-        length[start : start + ROWS] = np.sqrt(np.einsum("nd,nd->n", part, part))
+    for part in consecutive(0, len(result), ROWS):
+        rows = result[part].astype(np.float64)
+        length[part] = np.sqrt(np.einsum("nd,nd->n", rows, rows))
     # finite only where every value is: squares of float32 fit into float64
     bad = np.flatnonzero(~np.isfinite(length))
     if len(bad):
-        rows = ", ".join(map(str, bad[:5]))
         raise ValueError(
-            f"{len(bad)} of {len(array)} rows of {name} hold NaN or infinity (first rows: {rows})"
+            f"{len(bad)} of {len(array)} rows of {name} hold NaN or infinity (first rows: {_first(bad)})"
             + ("" if array.dtype == np.float32 else "; float32 holds nothing above 3.4e38")
         )
     return result, length
+
+
+def _first(rows: np.ndarray) -> str:
+    return ", ".join(map(str, rows[:5]))
 
 
 def scaled(array: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -74,6 +87,23 @@ def unit(name: str, values: np.ndarray) -> np.ndarray:
     return scaled(array, np.where(off > EXACT, length, 1)) if (off > EXACT).any() else array
 
 
+def normalise(embedding: np.ndarray) -> np.ndarray:
+    """Rows divided by their Euclidean length: a new ``(N, D)`` float32 array.
+
+    Raises:
+        ValueError: not ``(N, D)`` floating point, NaN, infinity, or a row of zeros (the rows are named), all as
+            float32 sees them.
+    """
+    embedding, length = checked("embedding", embedding)
+    zero = np.flatnonzero(length == 0)
+    if len(zero):
+        raise ValueError(
+            f"{len(zero)} of {len(embedding)} embeddings are zero and have no direction (first rows: {_first(zero)}): "
+            "leave those images out"
+        )
+    return scaled(embedding, length)
+
+
 def same_width(first: np.ndarray, second: np.ndarray) -> None:
     """Refuse embeddings of two different models."""
     if first.shape[1] != second.shape[1]:
@@ -87,12 +117,6 @@ def check_count(count: int, images: int) -> None:
     check("count", count, int)
     if not 1 <= count <= images:
         raise ValueError(f"{count} neighbours of {images} images were asked for: between 1 and {images}")
-
-
-def check_precision(name: str) -> None:
-    """Refuse a precision that no search has."""
-    if name not in ("auto", "fp32", "bf16"):
-        raise KeyError(f"no precision {name!r}: 'auto', 'fp32' or 'bf16'")
 
 
 def check_finite(rows: np.ndarray) -> None:
@@ -114,22 +138,9 @@ def check_labels(name: str, values: np.ndarray, count: int) -> np.ndarray:
     return array
 
 
-def normalise(embedding: np.ndarray) -> np.ndarray:
-    """Rows divided by their Euclidean length: a new ``(N, D)`` float32 array.
-
-    Raises:
-        ValueError: not ``(N, D)`` floating point, NaN, infinity, or a row of zeros (the rows are named), all as
-            float32 sees them.
-    """
-    embedding, length = checked("embedding", embedding)
-    zero = np.flatnonzero(length == 0)
-    if len(zero):
-        rows = ", ".join(map(str, zero[:5]))
-        raise ValueError(
-            f"{len(zero)} of {len(embedding)} embeddings are zero and have no direction (first rows: {rows}): "
-            "leave those images out"
-        )
-    return scaled(embedding, length)
+def consecutive(start: int, stop: int, step: int) -> list[slice]:
+    """Slices of at most ``step`` numbers that follow each other from ``start`` to ``stop``."""
+    return [slice(first, min(first + step, stop)) for first in range(start, stop, step)]
 
 
 class Stack:
@@ -150,20 +161,18 @@ class Stack:
 
     def blocks(self, step: int) -> list[slice]:
         """Consecutive slices of at most ``step`` rows, none of which crosses from one part into the next."""
-        return [
-            part
-            for begin, end in zip(self.edges[:-1], self.edges[1:], strict=True)
-            for part in consecutive(int(begin), int(end), step)
-        ]
+        edges = self.edges.tolist()
+        return [part for ends in pairwise(edges) for part in consecutive(*ends, step)]
+
+    def within(self, block: slice) -> tuple[int, slice]:
+        """The part that holds a block, and the block's rows in it."""
+        part = int(np.searchsorted(self.edges, block.start, side="right")) - 1
+        return part, slice(block.start - self.edges[part], block.stop - self.edges[part])
 
     def rows(self, block: slice) -> np.ndarray:
-        """View of a slice that ``blocks`` gave (or of a run of such slices within one part)."""
-        part = self.part(block.start)
-        return self.parts[part][block.start - self.edges[part] : block.stop - self.edges[part]]
-
-    def part(self, row: int) -> int:
-        """Number of the part that holds a row."""
-        return int(np.searchsorted(self.edges, row, side="right")) - 1
+        """View of a slice that does not cross from one part into the next."""
+        part, rows = self.within(block)
+        return self.parts[part][rows]
 
     def take(self, index: np.ndarray) -> np.ndarray:
         """Copy of single rows, in the order asked for."""
@@ -174,11 +183,6 @@ class Stack:
             here = (index >= begin) & (index < end)
             result[here] = part[index[here] - begin]
         return result
-
-
-def consecutive(start: int, stop: int, step: int) -> list[slice]:
-    """Slices of at most ``step`` numbers that follow each other from ``start`` to ``stop``."""
-    return [slice(first, min(first + step, stop)) for first in range(start, stop, step)]
 
 
 def alike(rows: Stack) -> np.ndarray:
@@ -201,25 +205,67 @@ def alike(rows: Stack) -> np.ndarray:
     return first
 
 
-def repeated(copies: np.ndarray) -> np.ndarray:
-    """What ``alike`` found, with -1 in place of the number of an embedding that occurs once."""
-    return np.where(np.bincount(copies, minlength=len(copies))[copies] > 1, copies, -1)
+def float32_error(width: int) -> float:
+    """Bound on the error of one float32 product of unit vectors, whatever the order it is summed in.
+
+    No partial sum is above 1, so each of the D additions rounds by at most ``u / 2``, u = 2**-24; ``8 u`` are for
+    lengths off by up to ``EXACT = 4 u``. Non-negative features and a routine that adds term after term (oneDNN's) reach
+    a quarter of it: their roundings do not cancel. Below 64 dimensions it is ``random_error``, so that the bound covers
+    whatever counts as a near-tie.
+    """
+    return max((width / 2 + 8) * UNIT, random_error(width))
 
 
-def write_equals(tile: torch.Tensor, left: np.ndarray, right: np.ndarray) -> None:
-    """Write the product of equal embeddings, 1, into a tile: their distance is then 0 and not a rounding error.
+def random_error(width: int) -> float:
+    """Error of one float32 product that roundings at random hardly ever exceed: seven standard deviations.
+
+    Near-ties are defined by it: which images other float32 code may put in another order.
+    """
+    return float((4 * np.sqrt(width) + 8) * UNIT)
+
+
+class Products:
+    """Tiles of ``rows @ columns.T`` in float32; equal embeddings have a product of exactly 1.
 
     Args:
-        tile: ``(R, C)`` inner products.
-        left: ``(R,)`` numbers of the rows' embeddings, see ``repeated``.
-        right: ``(C,)`` numbers of the columns' embeddings.
+        rows: embeddings of unit length.
+        columns: embeddings of unit length, of the same width; may be ``rows`` itself.
+        device: where the tiles are made.
+
+    Attributes:
+        left: ``(N,)`` int64, equal for equal embeddings of rows and columns (see ``alike``).
+        right: ``(M,)`` likewise.
     """
-    i, j = np.flatnonzero(left >= 0), np.flatnonzero(right >= 0)
-    # some rows at a time: the places of thousands of copies would take several times the memory of the tile
-    for part in consecutive(0, len(i), max(1, tile.numel() // (8 * max(len(j), 1)))):
-        a, b = np.nonzero(left[i[part]][:, None] == right[j])
-        if len(a):
-            tile[torch.from_numpy(i[part][a]), torch.from_numpy(j[b])] = 1
+
+    def __init__(self, rows: Stack, columns: Stack, device: torch.device):
+        self.rows, self.columns, self.same = rows, columns, columns is rows
+        copies = alike(rows if self.same else Stack(*rows.parts, *columns.parts))
+        self.left, self.right = copies[: len(rows)], copies if self.same else copies[len(rows) :]
+        self._often = np.bincount(copies) > 1
+        self._x = [tensor(part).to(device) for part in rows.parts]
+        self._y = self._x if self.same else [tensor(part).to(device) for part in columns.parts]
+
+    def tile(self, rows: slice, columns: slice) -> torch.Tensor:
+        """Products of a block of rows and a block of columns (see ``Stack.blocks``): a new tensor."""
+        (i, left), (j, right) = self.rows.within(rows), self.columns.within(columns)
+        with full_precision():
+            tile = _multiply(self._x[i][left], self._y[j][right])
+        if self.same and columns.start <= rows.start < columns.stop:
+            tile[:, rows.start - columns.start :].fill_diagonal_(1)
+        copies = self.left[rows], self.right[columns]
+        row, column = (np.flatnonzero(self._often[part]) for part in copies)
+        # some rows at a time: the places of thousands of copies would take several times the memory of the tile
+        for part in consecutive(0, len(row), max(1, tile.numel() // (8 * max(len(column), 1)))):
+            a, b = np.nonzero(copies[0][row[part], None] == copies[1][column])
+            tile[torch.from_numpy(row[part][a]), torch.from_numpy(column[b])] = 1
+        return tile
+
+
+def _multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """``a @ b.T``; oneDNN takes 0.7 to 0.9 of the time of ``torch.mm``, and only by this name makes no copies."""
+    if a.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        return cast(torch.Tensor, torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
+    return torch.mm(a, b.t())
 
 
 def tensor(values: np.ndarray) -> torch.Tensor:
@@ -229,24 +275,24 @@ def tensor(values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values)
 
 
-FULL = ("ieee", "none")
-
 _lock = threading.Lock()
 _inside = 0
-_undo: list[Callable[[], None]] = []
+_undo: list[tuple[Any, str]] = []
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """No TF32 and no bfloat16 in place of float32, no sums in bfloat16 of bfloat16 products, and no autocast.
+    """No TF32 or bfloat16 in place of float32, and no autocast.
 
     But for autocast, torch keeps these choices for the whole process. The first thread that comes in changes them, the
     last one that leaves puts them back.
     """
     global _inside
     with _lock:
-        if not _inside:
-            _undo.extend(_set())
+        for place in (torch.backends.cuda.matmul, cast(Any, torch.backends.mkldnn).matmul) if not _inside else ():
+            if place.fp32_precision not in ("ieee", "none"):
+                _undo.append((place, place.fp32_precision))
+                place.fp32_precision = "ieee"
         _inside += 1
     try:
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
@@ -255,20 +301,65 @@ def full_precision() -> Iterator[None]:
         with _lock:
             _inside -= 1
             while not _inside and _undo:
-                _undo.pop()()
+                place, old = _undo.pop()
+                place.fp32_precision = old
 
 
-def _set() -> Iterator[Callable[[], None]]:
-    cuda, mkldnn = torch.backends.cuda.matmul, cast(Any, torch.backends.mkldnn)
-    for place in (cuda, mkldnn.matmul):
-        if place.fp32_precision not in FULL:
-            yield _change(place, "fp32_precision", place.fp32_precision, "ieee")
-    name = "allow_bf16_reduced_precision_reduction"
-    if getattr(cuda, name):
-        split = getattr(cuda, f"{name}_split_k", None)
-        yield _change(cuda, name, True if split is None else (True, split), False)
+def tile_bytes(rows: int, columns: int, width: int, fused: bool = False) -> int:
+    """Bytes of one tile: its values, what selects among them, and its factors as the routine packs them.
+
+    Transit distances are one tile more, and what they are made from another one.
+    """
+    return 4 * ((6 if fused else 4) * rows * columns + width * (rows + columns))
 
 
-def _change(place: object, name: str, old: object, new: object) -> Callable[[], None]:
-    setattr(place, name, new)
-    return lambda: setattr(place, name, old)
+def tile_sizes(
+    rows: int, columns: int, width: int, count: int, memory_limit: int | None, fused: bool = False, held: int = 0
+) -> tuple[int, int]:
+    """Rows and columns of the tiles of a search that keeps within a limit of memory.
+
+    Args:
+        rows: number of rows.
+        columns: number of columns.
+        width: dimensions of an embedding.
+        count: neighbours per row.
+        memory_limit: bytes; None for no limit.
+        fused: whether transit distances take part.
+        held: bytes of the embeddings in an index.
+
+    Raises:
+        ValueError: not even the smallest tiles do.
+    """
+    check("memory_limit", memory_limit, int | None)
+    need, kept = 0, candidates(count, columns)
+    for step, span in LADDER:
+        block, wide = min(step, rows), min(span, columns)
+        making = tile_bytes(block, wide, width, fused) + 100 * kept * block
+        some, part = at_once(step, columns)
+        comparing = 80 * columns + 16 * width * part + some * (32 * columns + 28 * width)
+        need = held + rows * (8 * kept + 12 * count + 96) + max(making, 120 * kept * block + comparing)
+        need = need * 5 // 4  # the C library leaves gaps between arrays that come and go
+        if memory_limit is None or need <= memory_limit:
+            return step, span
+    index = f", {held} of them for FAISS's copy of the columns" if held else ""
+    raise ValueError(
+        f"a memory limit of {memory_limit} bytes is too small for {count} neighbours of {rows} rows among {columns} "
+        f"columns: {need} are needed{index}"
+    )
+
+
+def candidates(count: int, columns: int) -> int:
+    """Candidates that a search keeps for each row: float32 may have mixed up the last ones."""
+    return min(2 * count + 16, columns)
+
+
+def at_once(step: int, columns: int) -> tuple[int, int]:
+    """Rows that a search compares with every column together, and how many columns are in float64 meanwhile."""
+    return max(1, min(step // 16, (1 << 22) // columns)), min(2 * step, columns)
+
+
+def give_back(memory_limit: int | None) -> None:
+    """Hand freed memory back to the system if there is a limit and the C library can (glibc): else it stays in use."""
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if memory_limit is not None and release is not None:
+        release(0)

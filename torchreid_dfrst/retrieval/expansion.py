@@ -6,7 +6,7 @@ import numpy as np
 
 from torchreid_dfrst.checks import check
 from torchreid_dfrst.retrieval.embeddings import normalise, same_width, unit
-from torchreid_dfrst.retrieval.lists import Neighbors
+from torchreid_dfrst.retrieval.search import Neighbors
 
 
 def expand(query: np.ndarray, gallery: np.ndarray, near: Neighbors, count: int, alpha: float = 0.0) -> np.ndarray:

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from torchreid_dfrst.retrieval.embeddings import Stack, consecutive
-from torchreid_dfrst.retrieval.lists import Neighbors
-from torchreid_dfrst.retrieval.memory import give_back
-from torchreid_dfrst.retrieval.pairs import exact
+from torchreid_dfrst.retrieval.distances import exact
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive, give_back
+from torchreid_dfrst.retrieval.search import Neighbors
 from torchreid_dfrst.retrieval.transit import Fusion, transits
 
 STEP, SPAN = 1024, 4096

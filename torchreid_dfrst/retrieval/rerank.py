@@ -12,22 +12,18 @@ import torch
 
 from torchreid_dfrst.checks import check
 from torchreid_dfrst.retrieval.embeddings import (
+    Products,
     Stack,
-    alike,
     check_count,
     check_finite,
     consecutive,
-    repeated,
+    give_back,
     same_width,
     unit,
-    write_equals,
 )
 from torchreid_dfrst.retrieval.jaccard import Jaccard, distances_to, encodings
-from torchreid_dfrst.retrieval.lists import Neighbors
-from torchreid_dfrst.retrieval.memory import give_back
 from torchreid_dfrst.retrieval.metrics import lowest
-from torchreid_dfrst.retrieval.products import Products
-from torchreid_dfrst.retrieval.search import placed, search
+from torchreid_dfrst.retrieval.search import Neighbors, placed, search
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, mirrored
 
 logger = logging.getLogger(__name__)
@@ -165,8 +161,7 @@ class Reranking:
         same_width(query, gallery)
         self.queries, self.images = len(query), len(query) + len(gallery)
         parameters.fit(self.images)
-        fused = check_fusion(transit, weight, (self.images, self.images))
-        self.fusion = Fusion(transit, weight) if fused and transit is not None else None
+        self.fusion = check_fusion(transit, weight, (self.images, self.images))
         self.parameters, self.inside, self.memory_limit = parameters, None, memory_limit
         if self.fusion is not None and parameters.on == "fused":
             self.inside = Fusion(mirrored(self.fusion.transit, self.queries), weight)
@@ -180,7 +175,6 @@ class Reranking:
             fusion=self.inside,
             memory_limit=memory_limit,
             device=device,
-            wanted=lambda rows, columns: rows.start < self.queries <= columns.start,
             sink=self._keep if keep else None,
             progress=progress,
         )
@@ -204,7 +198,9 @@ class Reranking:
 
     def _keep(self, rows: slice, columns: slice, tile: torch.Tensor) -> None:
         assert self.original is not None
-        torch.from_numpy(self.original[rows, columns.start - self.queries : columns.stop - self.queries]).copy_(tile)
+        if rows.start < self.queries <= columns.start:
+            columns = slice(columns.start - self.queries, columns.stop - self.queries)
+            torch.from_numpy(self.original[rows, columns]).copy_(tile)
 
     @property
     def cuts(self) -> np.ndarray:
@@ -228,14 +224,12 @@ class Reranking:
     def blocks(self) -> Iterator[np.ndarray]:
         """Re-ranked distances of consecutive queries, ``(rows, G)`` float32, made as they are asked for."""
         gallery, (step, span) = Stack(*self.stack.parts[1:]), self.sizes
-        products = Products(Stack(self.stack.parts[0]), gallery, "fp32", self.device)
-        again = repeated(alike(self.stack))
+        products = Products(Stack(self.stack.parts[0]), gallery, self.device)
         for part in consecutive(0, self.queries, step):
             block = np.empty((part.stop - part.start, len(gallery)), dtype=np.float32)
             for columns in gallery.blocks(span):
                 shifted = slice(columns.start + self.queries, columns.stop + self.queries)
                 tile = products.tile(part, columns)
-                write_equals(tile, again[part], again[shifted])
                 if self.inside is not None:
                     tile = self.inside.scores(tile, part, shifted)
                 torch.from_numpy(block[:, columns]).copy_(tile)

@@ -1,56 +1,119 @@
-"""One search: how, where, and in how much memory."""
+"""Exact k nearest neighbours by appearance or by the fused distance of Eq. 6, in tiles that are never held together.
+
+Float32 finds candidates, a few more than asked for; float64 measures those that float32 cannot order, and compares a
+row with every column where its candidates do not suffice.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
-from torchreid_dfrst.retrieval import faiss_search
-from torchreid_dfrst.retrieval.embeddings import Stack, check_finite, check_precision
-from torchreid_dfrst.retrieval.lists import Neighbors
-from torchreid_dfrst.retrieval.memory import SearchPlan, rounded, search_plan
-from torchreid_dfrst.retrieval.products import choose
-from torchreid_dfrst.retrieval.tiles import Progress, Search, Sink, no_progress
-from torchreid_dfrst.retrieval.transit import Fusion
+from torchreid_dfrst.retrieval.distances import exact, resolution, squares
+from torchreid_dfrst.retrieval.embeddings import (
+    Products,
+    Stack,
+    at_once,
+    candidates,
+    check_count,
+    check_finite,
+    consecutive,
+    float32_error,
+    give_back,
+    random_error,
+    same_width,
+    tile_sizes,
+    unit,
+)
+from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, is_symmetric
 
 logger = logging.getLogger(__name__)
 
+CLOSE = 0.05
+"""Appearance distance below which a float32 product does not give four digits of it."""
+GROUP = 8
+"""Most columns of a tile that are compared by their maximum first."""
+FAISS_MOST, FAISS_SPARE = 2048, 8
+"""Neighbours that FAISS gives at most on a GPU, and how many more than asked for it is asked for."""
 
-def placed(device: str) -> torch.device:
-    """Where products are made: ``"cpu"``, or a GPU if there is one."""
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+Sink = Callable[[slice, slice, torch.Tensor], None]
+Progress = Callable[[int], object]
 
 
-def planned(
-    rows: Stack,
-    columns: Stack,
+@dataclass(frozen=True, eq=False)
+class Neighbors:
+    """The nearest columns of each row, nearest first.
+
+    Args:
+        index: ``(N, k)`` int64 column numbers; equal distances are ordered by column number.
+        distance: ``(N, k)`` float32 distances, not squared.
+        farthest: ``(N,)`` float32 distance of the farthest column of all, not squared.
+        near_ties: ``(T, 3)`` int64: a row and two columns that follow each other in its list (or the last one and the
+            first that was left out) though their distances are closer than ``distances.resolution``: code that works in
+            float32 throughout may order them differently.
+        fallbacks: number of rows that had to be compared with every column in float64.
+        method: what found the candidates, for a report.
+    """
+
+    index: np.ndarray
+    distance: np.ndarray
+    farthest: np.ndarray
+    near_ties: np.ndarray = field(default_factory=lambda: np.empty((0, 3), dtype=np.int64))
+    fallbacks: int = 0
+    method: str = ""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.index)
+
+
+def neighbors(
+    rows: np.ndarray,
+    columns: np.ndarray,
     count: int,
-    precision: str,
-    place: torch.device,
-    memory_limit: int | None,
-    fused: bool,
-    flat: bool = False,
-) -> tuple[str, SearchPlan]:
-    """The precision of a search (``auto`` gives bfloat16 up where its copies do not fit) and its tiles.
+    *,
+    transit: Transit | None = None,
+    weight: float = 0.0,
+    memory_limit: int | None = None,
+    device: str = "auto",
+    method: str = "auto",
+) -> Neighbors:
+    """The ``count`` nearest columns of each row by ``Da + weight * transit`` (Eq. 6), exact.
+
+    Nothing is left out: a column that is the same image as the row is its own neighbour at distance 0. Distances that
+    float32 cannot tell apart are measured in float64, and equal ones go by column number, so every path and every
+    machine gives the same lists. (Blocks of ``likelihood`` with relays differ by some 1e-7 with their shape: distances
+    closer than that may change places.) Passing one array as ``rows`` and ``columns`` saves half of the work.
+
+    Args:
+        rows: ``(N, D)`` embeddings, L2-normalised (see ``normalise``).
+        columns: ``(M, D)`` embeddings, L2-normalised.
+        count: neighbours per row, 1 to M.
+        transit: ``(N, M)`` transit distances; None for appearance alone.
+        weight: trade-off omega, ``>= 0``.
+        memory_limit: bytes of working memory beside inputs and result (code that is loaded when first used is not
+            counted); None for some 100 MB and what the lists take.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU if there is one.
+        method: ``"product"``: blocks of the matrix product; ``"faiss"``: a flat index, sharded over all GPUs if there
+            are any; ``"auto"``: FAISS on a GPU for appearance alone, else products, which are faster there.
 
     Raises:
-        ValueError: the memory limit is too small to work in.
+        ValueError: bad embeddings, ``count`` out of range, a transit of another shape or with NaN, a negative weight, a
+            memory limit too small to work in, ``"cuda"`` where there is no GPU, or more neighbours than FAISS gives on
+            a GPU.
+        KeyError: an unknown method or device.
     """
-    embeddings = len(rows) + (len(columns) if columns is not rows else 0)
-    size = len(rows), len(columns), rows.shape[1], count, memory_limit
-    if flat:
-        return precision, search_plan(*size, 4 * columns.shape[1] * len(columns), fused)
-    if choose(rows, columns, precision, place)[2]:
-        try:
-            return precision, search_plan(*size, rounded(embeddings, rows.shape[1], len(rows), count), fused)
-        except ValueError:
-            if precision != "auto":
-                raise
-        precision = "fp32"
-    return precision, search_plan(*size, fused=fused)
+    left = Stack(unit("rows", rows))
+    right = left if rows is columns else Stack(unit("columns", columns))
+    same_width(left.parts[0], right.parts[0])
+    check_count(count, len(right))
+    fusion = check_fusion(transit, weight, (len(left), len(right)))
+    return search(left, right, count, fusion=fusion, memory_limit=memory_limit, device=device, method=method)
 
 
 def search(
@@ -59,71 +122,322 @@ def search(
     count: int,
     *,
     fusion: Fusion | None = None,
-    precision: str = "auto",
     memory_limit: int | None = None,
     device: str = "auto",
     method: str = "auto",
-    wanted: Callable[[slice, slice], bool] = lambda rows, columns: False,
     sink: Sink | None = None,
-    progress: Progress = no_progress,
+    progress: Progress = lambda rows: None,
 ) -> Neighbors:
-    """Run one ``Search`` within a limit of memory, by matrix products or by FAISS.
+    """``neighbors`` of embeddings that are checked already; ``columns is rows`` saves half of the work.
 
-    ``method="auto"`` takes FAISS where it finds a GPU and can do the whole job: float32, appearance alone, and nobody
-    wants the tiles. Products elsewhere: on a processor they are faster, they make half of a symmetric matrix only, and
-    for the fused distance FAISS leaves most rows uncertain.
-
-    Raises:
-        KeyError: an unknown precision, method or device.
-        ValueError: the memory limit is too small to work in, there is no GPU though one is asked for, FAISS is asked
-            for what it cannot do, or the transit gives NaN or infinity.
+    ``sink`` receives every tile that is made: rows, columns, and their float32 inner products, or minus the fused
+    distances. ``progress`` is told how many more rows are done.
     """
-    check_precision(precision)
     if method not in ("auto", "faiss", "product"):
         raise KeyError(f"no method {method!r}: 'auto', 'faiss' or 'product'")
+    place, gpus = placed(device), faiss_gpus(device)
+    room = not gpus or min(count + FAISS_SPARE, len(columns)) <= FAISS_MOST
+    if method == "faiss" and not room:
+        raise ValueError(
+            f"{count} neighbours: FAISS gives at most {FAISS_MOST - FAISS_SPARE} on a GPU, take method 'product' or "
+            "device 'cpu'"
+        )
+    flat = method == "faiss" or (method == "auto" and gpus > 0 and room and fusion is None and sink is None)
+    held = 4 * columns.shape[0] * columns.shape[1] if flat else 0
+    sizes = tile_sizes(len(rows), len(columns), rows.shape[1], count, memory_limit, fusion is not None, held)
+    give_back(memory_limit)
+    job = Search(rows, columns, count, fusion, *sizes, place, sink)
+    name = f"faiss on {f'{gpus} GPUs' if gpus else 'cpu'}" if flat else f"torch on {place}"
+    if flat:
+        search_faiss(job, gpus, progress)
+    else:
+        job.run(progress)
+    ties = np.concatenate(job.near_ties)
+    ties = ties[np.argsort(ties[:, 0], kind="stable")]
+    logger.info(
+        "%d neighbours of %d rows (%s): %d near-ties, %d rows compared with every column in float64",
+        *(count, len(rows), name, len(ties), job.fallbacks),
+    )
+    return Neighbors(job.index, job.distance, job.farthest, ties, job.fallbacks, name)
+
+
+def placed(device: str) -> torch.device:
+    """Where products are made: ``"cpu"``, or a GPU if there is one.
+
+    Raises:
+        KeyError: an unknown device.
+        ValueError: there is no GPU though one is asked for.
+    """
     if device not in ("auto", "cpu", "cuda"):
         raise KeyError(f"no device {device!r}: 'auto', 'cpu' or 'cuda'")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is 'cuda', but torch finds no GPU: take 'auto' or 'cpu'")
-    place = placed(device)
-    gpus = faiss_search.gpus(device)
-    room = faiss_search.has_room(count, len(columns), gpus)
-    if method == "faiss" and precision == "bf16":
-        raise ValueError("FAISS searches in float32: take method 'product' for precision 'bf16'")
-    if method == "faiss" and not room:
-        raise ValueError(
-            f"{count} neighbours: FAISS gives at most {faiss_search.MOST - faiss_search.SPARE} on a GPU, take method "
-            "'product' or device 'cpu'"
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@dataclass(eq=False)
+class Search:
+    """One search by products, with tiles of ``step`` rows and ``span`` columns; see ``search``."""
+
+    rows: Stack
+    columns: Stack
+    count: int
+    fusion: Fusion | None
+    step: int
+    span: int
+    device: torch.device
+    sink: Sink | None
+
+    def __post_init__(self) -> None:
+        """No list is known."""
+        self.products = Products(self.rows, self.columns, self.device)
+        self.left, self.right = self.products.left, self.products.right
+        self.symmetric = self.columns is self.rows and (self.fusion is None or is_symmetric(self.fusion.transit))
+        self.high = 0.0 if self.fusion is None else self.fusion.high
+        self.rounding = float32_error(self.rows.shape[1])
+        self.index = np.empty((len(self.rows), self.count), dtype=np.int64)
+        self.distance = np.empty((len(self.rows), self.count), dtype=np.float32)
+        self.farthest = np.empty(len(self.rows), dtype=np.float32)
+        self.near_ties: list[np.ndarray] = []
+        self.fallbacks = 0
+
+    def run(self, progress: Progress) -> None:
+        """Make every tile once and settle each block of rows as soon as its last tile is there."""
+        self.kept = candidates(self.count, len(self.columns))
+        self.best = np.full((len(self.rows), self.kept), packed(np.full(1, -np.inf, np.float32), np.zeros(1, int)))
+        self.level = torch.full((len(self.rows),), -torch.inf, dtype=torch.float32, device=self.device)
+        self.lowest = -self.level
+        for block in self.rows.blocks(self.step):
+            spans = self.columns.blocks(self.span)
+            if self.symmetric:  # what lies before the block came with the blocks before it
+                spans = [block, *(slice(max(s.start, block.stop), s.stop) for s in spans if s.stop > block.stop)]
+            for span in spans:
+                tile = self.products.tile(block, span)
+                if self.fusion is not None:
+                    self.fusion.scores(tile, block, span)
+                if self.sink is not None:
+                    self.sink(block, span, tile)
+                self._offer(block, span.start, tile)
+                if self.symmetric and span != block:
+                    for part in consecutive(span.start, span.stop, self.step):
+                        self._offer(part, block.start, tile[:, part.start - span.start : part.stop - span.start].t())
+                del tile
+            score, column = unpacked(np.sort(self.best[block], axis=1)[:, ::-1])
+            distance = self._distance(score)
+            self.farthest[block] = self._distance(self.lowest[block].cpu().numpy())
+            beyond = distance[:, -1] - self.error(distance[:, -1]) if self.kept < len(self.columns) else np.inf
+            self.settle(block, column, distance, beyond)
+            progress(block.stop - block.start)
+
+    def _distance(self, score: np.ndarray) -> np.ndarray:
+        """Distances of scores (inner products, or minus the fused distance)."""
+        score = score.astype(np.float64)
+        return -score if self.fusion else np.sqrt(np.maximum(2 - 2 * score, 0))
+
+    def _offer(self, rows: slice, first: int, tile: torch.Tensor) -> None:
+        """Take in the scores ``(R, C)`` of some rows and the columns from ``first`` on; the tile may be transposed.
+
+        Columns are compared in groups, by their maximum: only groups in which it beats the worst score that a row keeps
+        are looked into.
+        """
+        width = max(1, min(GROUP, tile.shape[1] // (4 * self.kept)))
+        groups = tile.shape[1] // width
+        if groups * width < tile.shape[1]:
+            self._offer(rows, first + groups * width, tile[:, groups * width :])
+        # group g holds the columns g, g + groups, g + 2 groups ...
+        highest, lowest = extremes(tile[:, : groups * width], width)
+        self.lowest[rows] = torch.minimum(self.lowest[rows], lowest)
+        level = self.level[rows]
+        hit = highest > level[:, None]
+        many = hit.sum(1) > self.kept
+        if many.any():
+            top, which = highest[many].topk(self.kept, 1, sorted=False)
+            hit[many] = torch.zeros_like(hit[many]).scatter_(1, which, True)
+            level[many] = torch.nextafter(top.amin(1), torch.full_like(level[many], -torch.inf))
+        row, group = hit.nonzero(as_tuple=True)
+        column = group[:, None] + groups * torch.arange(width, device=tile.device)
+        score = tile[row[:, None], column]
+        keep = score > level[row, None]
+        found = row[:, None].expand_as(column)[keep], column[keep] + first, score[keep]
+        self._merge(rows, *(part.cpu().numpy() for part in found))
+
+    def _merge(self, rows: slice, row: np.ndarray, column: np.ndarray, score: np.ndarray) -> None:
+        """Merge scores, sorted by row (counted from the first of ``rows``), into the best of the rows."""
+        size = np.bincount(row, minlength=rows.stop - rows.start)
+        room = int(size.max())
+        wide = np.pad(self.best[rows], ((0, 0), (room, 0)), constant_values=np.iinfo(np.int64).min)
+        wide[row, np.arange(len(row)) - (np.cumsum(size) - size)[row]] = packed(score, column)
+        wide.partition(room, axis=1)
+        self.best[rows] = wide[:, room:]
+        self.level[rows] = torch.from_numpy(unpacked(wide[:, room])[0]).to(self.device)
+
+    def settle(self, block: slice, column: np.ndarray, distance: np.ndarray, beyond: np.ndarray | float) -> None:
+        """Write the lists of a block of rows, whose ``farthest`` is known.
+
+        Candidates whose intervals ``distance +- error`` touch, directly or through others, are measured in float64
+        where they can matter, and so are those next to 0, where a product says little about the distance.
+
+        Args:
+            block: the rows.
+            column: ``(R, K)`` candidates, nearest first and equal distances by column.
+            distance: ``(R, K)`` float64.
+            beyond: ``(R,)`` no column that is not among the candidates is nearer than this.
+        """
+        check_finite(np.isfinite(distance).all(axis=1) & np.isfinite(self.farthest[block]))
+        row = np.broadcast_to(np.arange(block.start, block.stop)[:, None], column.shape)
+        judge = (distance < CLOSE + self.high) & (self.left[row] != self.right[column])
+        judge[judge] = distance[judge] - self._transits(row[judge], column[judge]) < CLOSE
+        error, last = self.error(distance), self.count - 1
+        latest = np.maximum.accumulate(distance + error, axis=1)
+        earliest = np.minimum.accumulate((distance - error)[:, ::-1], axis=1)[:, ::-1]
+        sure = beyond > latest[:, last]
+        touch = latest[:, :-1] >= earliest[:, 1:]
+        touch[:, last:] = np.logical_and.accumulate(touch[:, last:], axis=1)
+        judge[:, 1:] |= touch
+        judge[:, :-1] |= touch
+        judge &= sure[:, None]
+        distance[judge] = self._measure(row[judge], column[judge])
+        again = np.flatnonzero(judge.any(axis=1))
+        order = np.lexsort((column[again], distance[again]), axis=1)
+        for values in (column, distance):
+            values[again] = np.take_along_axis(values[again], order, axis=1)
+        self._write(row[sure, 0], column[sure], distance[sure], touch[sure, : self.count])
+        self._compare(row[~sure, 0])
+
+    def error(self, distance: np.ndarray) -> np.ndarray:
+        """Bound on the error of distances made from float32 products."""
+        worst = float(np.sqrt(2 * self.rounding))
+        least = np.maximum(distance - self.high, worst)
+        # sqrt(a) - sqrt(b) = (a - b) / (sqrt(a) + sqrt(b)), and never more than sqrt(a - b)
+        return 1.01 * worst**2 / (least + np.sqrt(least**2 - worst**2))
+
+    def _transits(self, row: np.ndarray, column: np.ndarray) -> np.ndarray | float:
+        return 0.0 if self.fusion is None else self.fusion.pairs(row, column)
+
+    def _measure(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """True distances of pairs, each two embeddings compared once however often they occur."""
+        code = self.left[row] * (len(self.left) + len(self.right)) + self.right[column]
+        _, once, back = np.unique(code, return_index=True, return_inverse=True)
+        return exact(self.rows, self.columns, row[once], column[once])[back] + self._transits(row, column)
+
+    def _write(self, rows: np.ndarray, column: np.ndarray, distance: np.ndarray, touch: np.ndarray) -> None:
+        """Write lists, and the near-ties among neighbours in them whose intervals ``touch``."""
+        self.index[rows], self.distance[rows] = column[:, : self.count], distance[:, : self.count]
+        i, j = np.nonzero(touch)
+        one, other = (
+            resolution(distance[i, k] - self._transits(rows[i], column[i, k]), random_error(self.rows.shape[1]))
+            for k in (j, j + 1)
         )
-    able = room and fusion is None and sink is None and precision != "bf16"
-    flat = method == "faiss" or (method == "auto" and gpus > 0 and able)
-    precision, plan = planned(rows, columns, count, precision, place, memory_limit, fusion is not None, flat)
-    job: Search
-    if flat:
-        job = faiss_search.FaissSearch(rows, columns, count, fusion=fusion, step=plan.step, gpus=gpus, spare=plan.spare)
-    else:
-        job = Search(
-            rows,
-            columns,
-            count,
-            fusion=fusion,
-            precision=precision,
-            step=plan.step,
-            span=plan.span,
-            spare=plan.spare,
-            device=place,
-            wanted=wanted,
-            sink=sink,
-        )
-    job.run(progress)
-    check_finite(np.isfinite(job.farthest) & np.isfinite(job.distance).all(axis=1))
-    ties = np.concatenate(job.near_ties)
-    logger.info(
-        "%d neighbours of %d rows (%s): %d near-ties, %d rows measured whole for too many candidates",
-        count,
-        len(rows),
-        job.name,
-        len(ties),
-        job.fallbacks,
-    )
-    return Neighbors(job.index, job.distance, job.farthest, ties, job.fallbacks, job.name)
+        close = distance[i, j + 1] - distance[i, j] < np.maximum(one, other)
+        self.near_ties.append(np.stack([rows[i], column[i, j], column[i, j + 1]], axis=1)[close])
+
+    def _compare(self, rows: np.ndarray) -> None:
+        """Write the lists of rows that are compared with every column, by sums of float64 products."""
+        if not len(rows):
+            return
+        self.fallbacks += len(rows)
+        kinds, once, back = np.unique(self.right, return_index=True, return_inverse=True)
+        some, part = at_once(self.step, len(self.columns))
+        for batch in np.split(rows, range(some, len(rows), some)):
+            x = self.rows.take(batch).astype(np.float64)
+            distance = np.empty((len(batch), len(kinds)))
+            for which in consecutive(0, len(kinds), part):
+                distance[:, which] = squares(x, self.columns.take(once[which]).astype(np.float64))
+            distance[self.left[batch][:, None] == kinds] = 0
+            distance = np.sqrt(distance, out=distance)[:, back]
+            for i, line in zip(batch.tolist(), distance, strict=True):
+                self._compare_one(i, line)
+
+    def _compare_one(self, i: int, distance: np.ndarray) -> None:
+        """Write the list of a row from its appearance distances to all columns."""
+        if self.fusion is not None:
+            distance += self.fusion.weight * self.fusion.transit.block(slice(i, i + 1), slice(0, len(distance)))[0]
+        check_finite(np.isfinite(distance).all(keepdims=True))
+        self.farthest[i] = distance.max()
+        # 29 bits more than float32_error, and four such sums
+        square = 8 * self.rounding * 2.0**-29
+        error = square / np.maximum(distance - self.high, np.sqrt(square))
+        most = min(self.count + 1, len(distance))
+        column = np.flatnonzero(distance - error <= np.partition(distance + error, most - 1)[most - 1])
+        true = self._measure(np.full(len(column), i), column)
+        order = np.lexsort((column, true))[:most]
+        self._write(np.array([i]), column[None, order], true[None, order], np.ones((1, most - 1), dtype=bool))
+
+
+def extremes(tile: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maxima of groups of ``width`` columns ``(R, groups)`` and the minimum of each row ``(R,)``, read as they lie."""
+    if tile.stride(1) == 1:
+        return tile.unflatten(1, (width, -1)).amax(1), tile.amin(1)
+    groups = tile.t().unflatten(0, (width, -1))
+    return groups.amax(0).t().contiguous(), groups.amin(0).amin(0)
+
+
+def packed(score: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Float32 scores and their columns as int64 that order by score and, where scores are equal, by falling column."""
+    bits = score.view(np.int32)
+    rank = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+    return (rank.astype(np.int64) << 32) | (0xFFFFFFFF - column)
+
+
+def unpacked(entry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What was ``packed``."""
+    rank = (entry >> 32).astype(np.int32)
+    return (rank ^ ((rank >> 31) & np.int32(0x7FFFFFFF))).view(np.float32), 0xFFFFFFFF - (entry & 0xFFFFFFFF)
+
+
+def search_faiss(job: Search, gpus: int, progress: Progress) -> None:
+    """Run a search whose candidates come from a flat FAISS index, which knows appearance only.
+
+    Nothing beyond the last candidate can belong if it is so far away, which for the fused distance means farther in
+    appearance and the least transit than the k-th in all. FAISS is asked for more of them there.
+    """
+    flat, columns, low = flat_index(job.columns, gpus), len(job.columns), job.fusion.low if job.fusion else 0.0
+    most = min(columns, FAISS_MOST) if gpus else columns
+    wide = min(most, 8 * job.count + 64 if job.fusion else job.count + FAISS_SPARE)
+    deep = min(most, 64 if job.fusion else 1)
+
+    def nearest(block: slice, count: int, sign: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The nearest by appearance (-1: the farthest), their distances, and the appearance distance of the last."""
+        product, column = flat.search(sign * job.rows.rows(block), count)
+        row = np.repeat(np.arange(block.start, block.stop), count).reshape(column.shape)
+        distance = np.sqrt(np.maximum(2 - 2 * sign * product.astype(np.float64), 0))
+        distance[job.left[row] == job.right[column]] = 0
+        last = distance[:, -1].copy()
+        if job.fusion is not None:
+            distance += job.fusion.pairs(row.ravel(), column.ravel()).reshape(row.shape)
+        return column, distance, last
+
+    for block in job.rows.blocks(job.step):
+        _, distance, last = nearest(block, deep, -1)
+        job.farthest[block] = farthest = distance.max(axis=1)
+        reached = (farthest >= last + job.high) | (deep == columns)
+        column, distance, last = nearest(block, wide, 1)
+        order = np.lexsort((column, distance), axis=1)
+        column, distance = (np.take_along_axis(values, order, axis=1) for values in (column, distance))
+        beyond = last - job.error(last) + low if wide < columns else np.inf
+        job.settle(block, column, distance, np.where(reached, beyond, -np.inf))
+        progress(block.stop - block.start)
+
+
+def faiss_gpus(device: str) -> int:
+    """Number of GPUs that FAISS may use: all it sees, none if the processor is asked for."""
+    if device == "cpu":
+        return 0
+    import faiss
+
+    return getattr(faiss, "get_num_gpus", int)()
+
+
+def flat_index(columns: Stack, gpus: int) -> Any:
+    """An index of inner products that holds the columns as they are, spread over the GPUs if there are any."""
+    import faiss
+
+    index: Any = faiss.IndexFlatIP(columns.shape[1])
+    for part in columns.parts:
+        index.add(part)
+    if gpus:
+        # filled before it is spread: an index in shards numbers what it is given in one call only
+        options = faiss.GpuMultipleClonerOptions()
+        options.shard = True
+        index = faiss.index_cpu_to_all_gpus(index, options, gpus)
+    return index

@@ -34,33 +34,17 @@ class Transit(Protocol):
         ...
 
 
-def check_fusion(transit: Transit | None, weight: float, shape: tuple[int, int]) -> bool:
-    """Whether a transit term takes part, once its shape and weight are right."""
-    check("weight (omega)", weight, float)
-    if not (np.isfinite(weight) and weight >= 0):
-        raise ValueError(f"weight (omega) is {weight}: a finite number, 0 or more, is needed")
-    if transit is None:
-        if weight:
-            raise ValueError(f"weight (omega) is {weight} but there is no transit: pass model.transit(rows, columns)")
-        return False
-    missing = [name for name in ("shape", "low", "high", "block") if not hasattr(transit, name)]
-    if missing:
-        raise ValueError(
-            f"transit is a {type(transit).__name__} without {', '.join(missing)}: pass model.transit(rows, columns)"
-        )
-    if tuple(transit.shape) != shape:
-        raise ValueError(
-            f"transit has shape {tuple(transit.shape)}, the embeddings make {shape}: same images, same order"
-        )
-    return weight > 0
-
-
 @dataclass(frozen=True)
 class Fusion:
     """``Da + weight * transit`` (Eq. 6)."""
 
     transit: Transit
     weight: float
+
+    @property
+    def low(self) -> float:
+        """Smallest contribution."""
+        return self.weight * float(self.transit.low)
 
     @property
     def high(self) -> float:
@@ -75,6 +59,31 @@ class Fusion:
         block = tensor(np.ascontiguousarray(self.transit.block(rows, columns))).to(tile.device)
         tile.mul_(-2).add_(2).clamp_(min=0).sqrt_()
         return tile.add_(block, alpha=self.weight).neg_()
+
+    def pairs(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """Contribution to the distance of each pair."""
+        return self.weight * transits(self.transit, row, column)
+
+
+def check_fusion(transit: Transit | None, weight: float, shape: tuple[int, int]) -> Fusion | None:
+    """The transit term, once its shape and weight are right; None where it takes no part."""
+    check("weight (omega)", weight, float)
+    if not (np.isfinite(weight) and weight >= 0):
+        raise ValueError(f"weight (omega) is {weight}: a finite number, 0 or more, is needed")
+    if transit is None:
+        if weight:
+            raise ValueError(f"weight (omega) is {weight} but there is no transit: pass model.transit(rows, columns)")
+        return None
+    missing = [name for name in ("shape", "low", "high", "block") if not hasattr(transit, name)]
+    if missing:
+        raise ValueError(
+            f"transit is a {type(transit).__name__} without {', '.join(missing)}: pass model.transit(rows, columns)"
+        )
+    if tuple(transit.shape) != shape:
+        raise ValueError(
+            f"transit has shape {tuple(transit.shape)}, the embeddings make {shape}: same images, same order"
+        )
+    return Fusion(transit, weight) if weight > 0 else None
 
 
 def transits(transit: Transit, row: np.ndarray, column: np.ndarray) -> np.ndarray:
@@ -120,29 +129,24 @@ class Mirrored:
 
     def block(self, rows: slice, columns: slice) -> np.ndarray:
         """Float32 distances of those rows and columns."""
-        result = np.empty((rows.stop - rows.start, columns.stop - columns.start), dtype=np.float32)
-        for i in self._sides(rows):
-            for j in self._sides(columns):
-                there = i.start < self.queries, j.start < self.queries
-                if there == (True, False):
-                    value = self.transit.block(i, j)
-                elif there == (False, True):
-                    value = self.transit.block(j, i).T
-                else:
-                    value = (self.transit.block(i, j) + self.transit.block(j, i).T) / 2
-                result[i.start - rows.start : i.stop - rows.start, j.start - columns.start : j.stop - columns.start] = (
-                    value
-                )
-        return result
+        return np.concatenate(
+            [np.concatenate([self._part(i, j) for j in self._sides(columns)], axis=1) for i in self._sides(rows)]
+        )
+
+    def _part(self, rows: slice, columns: slice) -> np.ndarray:
+        """Distances of rows that are all queries or all gallery, and columns likewise."""
+        row, column = rows.start < self.queries, columns.start < self.queries
+        there = self.transit.block(rows, columns) if row >= column else np.float32(0)
+        back = self.transit.block(columns, rows).T if row <= column else np.float32(0)
+        return np.asarray(there + back if row != column else (there + back) / 2, dtype=np.float32)
 
     def pairs(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Float32 distances of single pairs, as in their blocks."""
-        query = rows < self.queries, columns < self.queries
-        there, back = query[0] & ~query[1], ~query[0] & query[1]
+        row, column = rows < self.queries, columns < self.queries
+        back = ~row & column
         # what goes against the query's direction is turned round, both directions only where they are averaged
-        first = np.where(back, columns, rows), np.where(back, rows, columns)
-        value = transits(self.transit, *first)
-        both = np.flatnonzero(~(there | back))
+        value = transits(self.transit, np.where(back, columns, rows), np.where(back, rows, columns))
+        both = np.flatnonzero(row == column)
         value[both] = (value[both] + transits(self.transit, columns[both], rows[both])) / 2
         return value
 
