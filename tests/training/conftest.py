@@ -5,6 +5,8 @@ import contextlib
 import pytest
 import torch
 import torchreid
+import torchvision
+from networks import ThinResNet
 
 from torchreid_dfrst.data import DATASETS
 
@@ -23,3 +25,11 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def thin_resnets():
+    """Networks with ``resnet18`` are small, and so are their checkpoints."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torchvision.models, "resnet18", ThinResNet)
+        yield

@@ -13,6 +13,7 @@ from networks import TinyNet
 from processes import quick, together
 from runs import EPOCHS, engine, run, run_on_a_slow_disk
 from safetensors.torch import load_file
+from tiny import write_tiny_veri
 
 from torchreid_dfrst.training import checkpoint, distributed
 from torchreid_dfrst.training.checkpoint import Checkpoints
@@ -34,12 +35,14 @@ def equal(a, b):
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-@pytest.fixture
-def uninterrupted(tiny_veri, tmp_path):
-    process = quick(run, tiny_veri, tmp_path / "whole", log=tmp_path / "whole.log")
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    write_tiny_veri(folder / "data" / "veri776")
+    process = quick(run, folder / "data", folder / "whole", log=folder / "whole.log")
     process.join()
-    assert process.exitcode == 0, (tmp_path / "whole.log").read_text()
-    return tmp_path / "whole"
+    assert process.exitcode == 0, (folder / "whole.log").read_text()
+    return folder / "whole"
 
 
 def until(condition, process, timeout=60):

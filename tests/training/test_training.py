@@ -25,6 +25,8 @@ from torchreid_dfrst.training import build_optimizer, checkpoint, resolved, sect
 from torchreid_dfrst.training.embedding import embed
 from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
 
+pytestmark = pytest.mark.usefixtures("thin_resnets")
+
 SMALL = {
     "model": {"name": "dfrst_resnet18", "pretrained": False, "parts": 2},
     "data": {
@@ -49,7 +51,7 @@ def small(root, save_dir, **changes):
 
 
 @pytest.fixture(scope="module")
-def once(tmp_path_factory):
+def once(thin_resnets, tmp_path_factory):
     root = tmp_path_factory.mktemp("once")
     write_tiny_veri(root / "veri776")
     settings = small(
@@ -209,7 +211,7 @@ def test_the_optimiser_is_torchreids_with_fused_kernels():
 
 def test_torchreids_own_networks_train_too(tiny_veri, tmp_path):
     settings = small(tiny_veri, tmp_path / "run", train={"max_epoch": 1})
-    settings["model"] = {"name": "resnet18", "pretrained": False}
+    settings["model"] = {"name": "osnet_x0_25", "pretrained": False}
     assert train(settings)["step"] == 4
 
 
@@ -294,7 +296,7 @@ def test_torchrun_starts_two_processes_of_which_one_writes(tiny_veri, tmp_path):
     root = Path(__file__).parents[2]
     words = (
         f"-m torch.distributed.run --standalone --nproc-per-node 2 tools/train.py --root {tiny_veri} -s veri776 "
-        "model.name dfrst_resnet18 model.pretrained false model.parts 2 data.height 32 data.width 32 "
+        "model.name osnet_x0_25 model.pretrained false data.height 32 data.width 32 "
         "data.batch_size_train 8 data.num_instances 2 data.workers 0 train.max_epoch 1 train.print_freq 2 "
         f"train.pictures false train.save_dir {tmp_path / 'run'}"
     )

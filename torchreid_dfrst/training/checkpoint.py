@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -108,7 +107,7 @@ def load(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     content = Path(path).read_bytes()
-    if not zipfile.is_zipfile(io.BytesIO(content)):
+    if not content.startswith(b"PK"):
         raise ValueError(f"{path} is torn or not a checkpoint")
     state = read_dict(path, content)
     if state.get("format") != FORMAT:
