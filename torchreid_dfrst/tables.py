@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import nn
 
 from torchreid_dfrst.checks import nearest
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def table(module: ModuleType, name: str) -> dict[str, Any]:
