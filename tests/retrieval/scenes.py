@@ -46,3 +46,37 @@ def slow_distance(rows, columns, table=None, weight=0.0):
         for j, y in enumerate(columns.astype(np.float64)):
             result[i, j] = np.linalg.norm(x - y) + (weight * table[i, j] if table is not None else 0)
     return result
+
+
+def slow_rerank(original, queries, full, half, k2, share, weights):
+    """k-reciprocal encoding with Python's sets; ``original`` orders the lists, ``weights`` weigh what they hold."""
+    count = len(original)
+    order = np.argsort(original, axis=1, kind="stable")
+
+    def mutual(i, k):
+        return {j for j in order[i, :k] if i in order[j, :k]}
+
+    encoding = np.zeros((count, count))
+    for i in range(count):
+        own = mutual(i, full)
+        members = set(own)
+        for j in own:
+            theirs = mutual(j, half)
+            if len(theirs & own) > 2.0 / 3 * len(theirs):
+                members |= theirs
+        members = sorted(members)
+        encoding[i, members] = weights[i, members] / weights[i, members].sum()
+    if k2 > 1:
+        encoding = np.stack([encoding[order[i, :k2]].mean(axis=0) for i in range(count)])
+    shared = np.array([[np.minimum(a, b).sum() for b in encoding] for a in encoding])
+    return ((1 - share) * (1 - shared / (2 - shared)) + share * original)[:queries, queries or 0 :]
+
+
+def small_and_tied(seed, count):
+    """A few embeddings among which many are equal or equally far from each other."""
+    return unit(np.random.default_rng(seed).integers(1, 3, (count, 3)).astype(float))
+
+
+def cut_in_four(whole, queries=2):
+    """Distances of queries to gallery, queries to queries, and gallery to gallery."""
+    return whole[:queries, queries:], whole[:queries, :queries], whole[queries:, queries:]

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from tests.retrieval.scenes import clusters
@@ -12,7 +11,6 @@ from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_blocks, jac
 MEASURE = """
 import ctypes, gc, sys
 from collections import deque
-import numpy as np
 from tests.retrieval.scenes import TableTransit, clusters, unit
 from tools.studies.benchmarks.parts import status
 from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_blocks, neighbors
@@ -90,34 +88,7 @@ def test_a_limit_too_small_to_search_in_is_named_at_the_call(job):
 
 @pytest.mark.parametrize("job", ["rerank", "Reranking", "jaccard_distance"])
 def test_encodings_that_do_not_fit_are_named_with_what_they_need(job, monkeypatch):
-    monkeypatch.setattr("torchreid_dfrst.retrieval.memory.ENTRY", 800)
+    monkeypatch.setattr("torchreid_dfrst.retrieval.jaccard.ENTRY_BYTES", 800)
     x, _ = clusters(300)
     with pytest.raises(ValueError, match=r"too small for the encodings of these 300 images .*: \d+ are needed"):
         JOBS[job](x, memory_limit=1_500_000)
-
-
-def test_arguments_of_blocks_are_checked_before_the_first_is_asked_for():
-    x, _ = clusters(30)
-    for words, options in (("k1 is 31", dict(k1=31)), ("k2 is 9", dict(k1=8, k2=9))):
-        with pytest.raises(ValueError, match=words):
-            jaccard_blocks(x, **options)
-    with pytest.raises(KeyError, match="no precision 'half'"):
-        jaccard_blocks(x, precision="half")
-    with pytest.raises(ValueError, match="k1 is 8"):
-        jaccard_distance(np.zeros((7, 4), np.float32) + 0.5, k1=8, k2=2)
-
-
-def test_blocks_are_multiplied_on_the_device_that_was_asked_for(monkeypatch):
-    x, _ = clusters(60)
-    places = []
-
-    class Watched:
-        def __init__(self, rows, columns, precision, device):
-            places.append(device)
-
-    job = Reranking(x[:10], x[10:], Parameters(8, 3), device="cpu")
-    job.device = "the GPU"
-    monkeypatch.setattr(sys.modules["torchreid_dfrst.retrieval.rerank"], "Products", Watched)
-    with pytest.raises(AttributeError, match="tile"):
-        next(job.blocks())
-    assert places == ["the GPU"]

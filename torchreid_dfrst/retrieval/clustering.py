@@ -46,10 +46,9 @@ def jaccard_distance(
         ValueError: bad embeddings, transit or weight, k1, k2 out of range, or a memory limit too small to work in; what
             the encodings take is known only when the neighbours are found.
     """
+    blocks = jaccard_blocks(embedding, transit=transit, weight=weight, k1=k1, k2=k2, memory_limit=memory_limit)
     result = np.empty((len(embedding), len(embedding)), dtype=np.float32)
-    for rows, block in jaccard_blocks(
-        embedding, transit=transit, weight=weight, k1=k1, k2=k2, memory_limit=memory_limit
-    ):
+    for rows, block in blocks:
         result[rows] = block
     return result
 
@@ -74,7 +73,7 @@ class jaccard_blocks:
         memory_limit: int | None = None,
     ):
         images, count = Stack(unit("embedding", embedding)), len(embedding)
-        Parameters(k1, k2)
+        half = Parameters(k1, k2).half
         if count < 2:
             raise ValueError("one image has nobody to be like: at least two are needed")
         if not 2 <= k1 <= count:
@@ -84,8 +83,7 @@ class jaccard_blocks:
         self.near = near = search(images, images, k1, fusion=fusion, memory_limit=memory_limit)
         logger.info("Jaccard distances by the definition of SpCL, %s: %d near-ties", near.method, len(near.near_ties))
         exponent = distances_to(2, np.ones(count, dtype=np.float32), near, images, fusion)
-        parts = [slice(0, count)]
-        (every,) = encodings(near.index, round(k1 / 2) + 1, k2, exponent, parts, memory_limit)
+        (every,) = encodings(near.index, half, k2, exponent, [slice(0, count)], memory_limit)
         self._jaccard = Jaccard(every, every)
         self._step = min(64, self._jaccard.sizes(near.index, memory_limit)[0])
 

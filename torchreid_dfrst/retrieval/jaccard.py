@@ -15,26 +15,19 @@ from torchreid_dfrst.retrieval.transit import Fusion, transits
 
 STEP, SPAN = 1024, 4096
 """Rows averaged at once, and most columns multiplied at once."""
-CANDIDATES = 1 << 17
-"""Most neighbours of neighbours that are looked at together."""
-MINIMA = 1 << 21
-"""Minima of two entries that are held at once where memory does not matter."""
-BLOCK_BYTES = 32 << 20
-"""Four times the re-ranked distances made at once where memory does not matter."""
-ENTRY, MINIMUM = 8, 40
-"""Bytes of an entry of an encoding, and of a minimum of two entries while it is summed."""
+CANDIDATES, MINIMA = 1 << 17, 1 << 21
+"""Neighbours of neighbours, and minima of two entries, that are held at once where memory does not matter."""
+BLOCK_BYTES = 8 << 20
+"""Bytes of the distances that are made at once where memory does not matter."""
+ENTRY_BYTES, MINIMUM_BYTES = 8, 40
+"""What an entry of an encoding takes, and a minimum of two entries while it is summed."""
 
 Exponent = Callable[[slice, sparse.csr_matrix], np.ndarray]
 """From a block of rows and the pairs that count in it to the exponent of the weight of each pair."""
 
 
 def encodings(
-    index: np.ndarray,
-    half: int,
-    k2: int,
-    exponent: Exponent,
-    parts: Sequence[slice],
-    memory_limit: int | None = None,
+    index: np.ndarray, half: int, k2: int, exponent: Exponent, parts: Sequence[slice], memory_limit: int | None = None
 ) -> list[sparse.csr_matrix]:
     """Reciprocal sets, expanded, weighed, and averaged over the nearest neighbours.
 
@@ -66,8 +59,6 @@ def encodings(
     del own, theirs
     whole = sparse.vstack(made, format="csr")
     del made
-    if k2 == 1:
-        return [whole[part] for part in parts]
     give_back(memory_limit)
     if memory_limit is not None:
         entries = [sum(block.nnz for block in _averaged(whole, index[:, :k2], part)) for part in parts]
@@ -116,7 +107,7 @@ def _weighed(support: sparse.csr_matrix, exponent: np.ndarray) -> sparse.csr_mat
 def _averaged(whole: sparse.csr_matrix, near: np.ndarray, part: slice) -> Iterator[sparse.csr_matrix]:
     """Local query expansion: each row becomes the mean of the rows that it lists in ``near``."""
     for rows in consecutive(part.start, part.stop, STEP):
-        yield _listed(near[rows], len(near), 1 / near.shape[1]) @ whole
+        yield whole[rows] if near.shape[1] == 1 else _listed(near[rows], len(near), 1 / near.shape[1]) @ whole
 
 
 def distances_to(power: int, scale: np.ndarray, near: Neighbors, images: Stack, fusion: Fusion | None) -> Exponent:
@@ -146,7 +137,7 @@ def distances_to(power: int, scale: np.ndarray, near: Neighbors, images: Stack, 
 
 def held(index: np.ndarray, entries: int) -> int:
     """Bytes of the neighbours and of encodings with so many entries, with what Python has yet to collect."""
-    return len(index) * (16 * index.shape[1] + 60) + ENTRY * entries
+    return len(index) * (16 * index.shape[1] + 60) + ENTRY_BYTES * entries
 
 
 class Jaccard:
@@ -168,17 +159,14 @@ class Jaccard:
     ) -> tuple[int, int]:
         """Rows of a block of distances, and columns multiplied at once, within a limit of memory; sets ``most``.
 
-        Args:
-            index: neighbours of all images, held meanwhile.
-            memory_limit: bytes; None for no limit.
-            width: dimensions of the embeddings that are multiplied again; 0 for none.
-            fused: whether transit distances take part.
+        ``index`` are the neighbours, held meanwhile; ``width`` are the dimensions of embeddings that are multiplied
+        again, 0 for none; ``fused`` says whether transit distances take part.
 
         Raises:
             ValueError: not even single rows keep within it.
         """
         columns, crowd = self.inverted.shape[0], int(np.diff(self.inverted.indptr).max())
-        rows = max(1, min(256, BLOCK_BYTES // (16 * columns)))
+        rows = max(1, min(256, BLOCK_BYTES // (4 * columns)))
         if memory_limit is None:
             return rows, SPAN
         give_back(memory_limit)
@@ -188,42 +176,39 @@ class Jaccard:
         span = min(columns, SPAN, max(16, free // (16 * width + 40)))
         # a block that is made, the one before in the hands of whoever asked for it, and half of one in sums of minima
         row, product = (24 if fused else 12) * columns + 10 * span, 4 * width * (1 + span) + 10 * span
-        least = product + row + MINIMUM * crowd
+        least = product + row + MINIMUM_BYTES * crowd
         if free < least:
             raise ValueError(
                 f"a memory limit of {memory_limit} bytes is too small for the distances of single images to {columns}: "
                 f"{used + 2 * least} are needed, {used} of them for neighbours and encodings"
             )
         free -= product
-        self.most = max(crowd, min(MINIMA, free // (4 * MINIMUM), (free - row) // MINIMUM))
-        return max(1, min(rows, (free - MINIMUM * self.most) // row)), span
+        self.most = max(crowd, min(MINIMA, free // (4 * MINIMUM_BYTES), (free - row) // MINIMUM_BYTES))
+        return max(1, min(rows, (free - MINIMUM_BYTES * self.most) // row)), span
 
     def distance(self, rows: slice, share: float = 1.0) -> np.ndarray:
         """``share`` times the distances of some rows of ``left``, in [0, 1]: ``(rows, G)`` float32."""
-        total = np.zeros((rows.stop - rows.start, self.inverted.shape[0]), dtype=np.float32)
-        self._sum_minima(rows, total)
-        # encodings that sum to 1 have a sum of maxima of 2 - sum min: 1 - sum min / sum max = 2 - 2 / (2 - sum min)
-        torch.from_numpy(total).neg_().add_(2).clamp_(min=1).reciprocal_().mul_(-2 * share).add_(2 * share)
-        return total
-
-    def _sum_minima(self, rows: slice, total: np.ndarray) -> None:
         left, inverted = self.left, self.inverted
+        total = np.zeros((rows.stop - rows.start, inverted.shape[0]), dtype=np.float32)
         entry = slice(left.indptr[rows.start], left.indptr[rows.stop])
         column, weight = left.indices[entry], left.data[entry]
+        # where the entries of the right that share a column with each entry of the left begin, and how many there are
         first = inverted.indptr[column].astype(np.int64)
-        holders = inverted.indptr[column + 1] - first
-        done = np.concatenate([[0], np.cumsum(holders)])
-        row = np.repeat(np.arange(len(total)), np.diff(left.indptr[rows.start : rows.stop + 1]))
+        size = inverted.indptr[column + 1] - first
+        done = np.concatenate([[0], np.cumsum(size)])
         first -= done[:-1]
-        row *= total.shape[1]
+        line = np.repeat(np.arange(len(total)), np.diff(left.indptr[rows.start : rows.stop + 1])) * total.shape[1]
         start = 0
         while start < len(column):
             stop = max(start + 1, int(np.searchsorted(done, done[start] + self.most, side="right")) - 1)
-            owner = np.repeat(np.arange(start, stop), holders[start:stop])
+            owner = np.repeat(np.arange(start, stop), size[start:stop])
             place = np.arange(done[start], done[stop])
             place += first[owner]
             low = np.minimum(weight[owner], inverted.data[place])
-            flat = row[owner]
+            flat = line[owner]
             flat += inverted.indices[place]
             np.add.at(total.reshape(-1), flat, low)
             start = stop
+        # encodings that sum to 1 have a sum of maxima of 2 - sum min: 1 - sum min / sum max = 2 - 2 / (2 - sum min)
+        torch.from_numpy(total).neg_().add_(2).clamp_(min=1).reciprocal_().mul_(-2 * share).add_(2 * share)
+        return total
