@@ -35,7 +35,7 @@ def extraction():
 
 def distances(extraction, model, weight, **rerank):
     """The whole distances of every row."""
-    parameters = dict(memory_limit=None, precision="auto", device="auto", **asdict(Parameters(**rerank)))
+    parameters = dict(memory_limit=None, device="auto", **asdict(Parameters(**rerank)))
     found = evaluation.rankings(extraction.query, extraction.gallery, model, weight, parameters)
     return {row: np.concatenate(list(blocks)) for row, blocks, _ in found}
 
@@ -186,7 +186,7 @@ test = drive(np.arange(2000), rng)
 looks = rng.normal(size=(2000, 16))[test.identity] + rng.normal(size=(8000, 16))
 gallery = Features(looks.astype(np.float32), test)
 given = Extraction(gallery[np.arange(0, 8000, 3)], gallery, drive(np.arange(2000, 2100), rng), network=NETWORK)
-options = {"memory_limit": int(sys.argv[1]), "precision": "fp32", "device": "cpu"}
+options = {"memory_limit": int(sys.argv[1]), "device": "cpu"}
 for rows in (False, True):
     for _ in range(2):  # the second time, all code is loaded
         gc.collect()

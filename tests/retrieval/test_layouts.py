@@ -32,7 +32,6 @@ LAYOUTS = {
 
 JOBS = {
     "neighbors": lambda q, g: neighbors(q, g, 5).index,
-    "bf16": lambda q, g: neighbors(q, g, 5, precision="bf16").index,
     "distance": lambda q, g: distance(q, g),
     "rerank": lambda q, g: rerank(q, g, k1=7, k2=3),
     "top": lambda q, g: Reranking(q, g, Parameters(7, 3)).top(5).distance,
@@ -60,7 +59,7 @@ def test_the_layout_of_matrices_changes_nothing(layout):
     np.testing.assert_array_equal(rerank_distances(*map(LAYOUTS[layout], parts), 7, 3), expected)
 
 
-@pytest.mark.parametrize("job", ["neighbors", "bf16", "distance", "rerank", "top"])
+@pytest.mark.parametrize("job", ["neighbors", "distance", "rerank", "top"])
 def test_an_empty_side_is_named(job):
     x, _ = clusters(30)
     with pytest.raises(ValueError, match=r"(gallery|columns) has shape \(0, 16\).*: there is no image"):

@@ -101,8 +101,6 @@ def test_arguments_of_blocks_are_checked_before_the_first_is_asked_for():
     for words, options in (("k1 is 31", dict(k1=31)), ("k2 is 9", dict(k1=8, k2=9))):
         with pytest.raises(ValueError, match=words):
             jaccard_blocks(x, **options)
-    with pytest.raises(KeyError, match="no precision 'half'"):
-        jaccard_blocks(x, precision="half")
     with pytest.raises(ValueError, match="k1 is 8"):
         jaccard_distance(np.zeros((7, 4), np.float32) + 0.5, k1=8, k2=2)
 
@@ -112,7 +110,7 @@ def test_blocks_are_multiplied_on_the_device_that_was_asked_for(monkeypatch):
     places = []
 
     class Watched:
-        def __init__(self, rows, columns, precision, device):
+        def __init__(self, rows, columns, device):
             places.append(device)
 
     job = Reranking(x[:10], x[10:], Parameters(8, 3), device="cpu")

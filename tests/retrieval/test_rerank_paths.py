@@ -46,12 +46,11 @@ def slow_rerank(original, queries, full, half, k2, share, weights):
     return ((1 - share) * (1 - shared / (2 - shared)) + share * original)[:queries, queries or 0 :]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("weight", [0.0, 0.2])
-def test_every_way_gives_the_same(precision, weight):
+def test_every_way_gives_the_same(weight):
     x, who = clusters(300, seed=1)
     q, g, transit = x[:70], x[70:], symmetric_transit(300)
-    options = dict(transit=transit, weight=weight, precision=precision, memory_limit=1_000_000)
+    options = dict(transit=transit, weight=weight, memory_limit=1_000_000)
     whole = rerank(q, g, k1=12, k2=4, **options)
     job = Reranking(q, g, Parameters(k1=12, k2=4), **options)
     np.testing.assert_allclose(np.concatenate(list(job.blocks())), whole, atol=2e-6)
@@ -82,7 +81,6 @@ def test_rerank_of_any_small_data_with_ties(seed, count, k1, k2, fused):
 
 
 PATHS = {
-    "bf16": lambda x, k: rerank(x[:2], x[2:], **k, precision="bf16"),
     "transreid": lambda x, k: rerank(x[:2], x[2:], **k, definition="transreid"),
     "matrices": lambda x, k: rerank_distances(*cut_in_four(np.round(slow_distance(x, x), 12) ** 2), **k),
     "clustering": lambda x, k: jaccard_distance(x, **k),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from torchreid_dfrst.retrieval.metrics import Metrics
 from torchreid_dfrst.retrieval.distances import blocks
+from torchreid_dfrst.retrieval.metrics import Metrics
 
 RANKS = (1, 5, 10)
 MEASURES = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
