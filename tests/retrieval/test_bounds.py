@@ -1,7 +1,5 @@
 """Inputs on which exactly one bound of a search fails: whoever leaves it out gives another list."""
 
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -9,9 +7,9 @@ from scipy.spatial.distance import cdist as float_cdist
 
 from tests.retrieval.scenes import TableTransit, slow_distance, unit
 from tests.retrieval.test_exactness import check
-from torchreid_dfrst.retrieval import faiss_search, memory, neighbors, products
-from torchreid_dfrst.retrieval.embeddings import Stack
-from torchreid_dfrst.retrieval.products import FLOAT32, Products
+from tests.retrieval.test_routines import ROUTINES, take
+from torchreid_dfrst.retrieval import embeddings, neighbors, search
+from torchreid_dfrst.retrieval.embeddings import LADDER, UNIT, Products, Stack, float32_error, tile_bytes, tile_sizes
 
 
 def cdist(x, y):
@@ -88,57 +86,17 @@ def test_faiss_is_not_believed_where_float32_cannot_decide(weight, monkeypatch):
     transit = TableTransit(np.ones((1, 400)), low=1.0, high=1.0) if weight else None
     slow = slow_distance(row, columns, np.ones((1, 400)), weight)
     nearest = slow.argsort(axis=1, kind="stable")[:, :3]
-    monkeypatch.setattr(faiss_search, "flat_index", lambda *_: WorstIndex(columns, nearest[0], 1.8e-6))
+    monkeypatch.setattr(search, "flat_index", lambda *_: WorstIndex(columns, nearest[0], 1.8e-6))
     found = neighbors(row, columns, 3, transit=transit, weight=weight, method="faiss", device="cpu")
     np.testing.assert_array_equal(found.index, nearest)
-
-
-@pytest.mark.parametrize(("left", "right"), [("rounded", "rounded"), ("rounded", "exact"), ("exact", "rounded")])
-def test_the_bound_on_a_bfloat16_product_holds_and_is_hardly_wider_than_need_be(left, right, monkeypatch):
-    monkeypatch.setattr(products, "SHARED", 1.1)
-    # 254 ** -0.5 lies in the middle of two bfloat16 numbers, 1/16 is one
-    vector = {"rounded": np.full((1, 256), 254**-0.5, np.float32), "exact": np.full((1, 256), 1 / 16, np.float32)}
-    vector["rounded"][0, 254:] = 0
-    x, y = vector[left], vector[right]
-    product = Products(Stack(x), Stack(y), "bf16", torch.device("cpu"))
-    error = abs(float(product.tile(slice(0, 1), slice(0, 1))) - float(x[0].astype(float) @ y[0]))
-    rounding = 2.0**-8  # of the result, which the product may or may not need
-    assert product.error - rounding - 1e-4 < error <= product.error
 
 
 @pytest.mark.parametrize("shared", [0, 3])
 @pytest.mark.parametrize("width", [2, 64, 2048])
 def test_the_bound_on_a_product_holds_for_all_pairs(width, shared):
     x = unit(np.random.default_rng(width).normal(size=(200, width)) + shared)
-    for precision in ("fp32", "bf16"):
-        product = Products(Stack(x), Stack(x), precision, torch.device("cpu"))
-        tile = product.tile(slice(0, 200), slice(0, 200)).numpy()
-        assert np.abs(tile - x.astype(float) @ x.T.astype(float)).max() <= product.error
-
-
-def test_what_all_embeddings_share_does_not_widen_the_bound_of_bfloat16():
-    x = unit(np.maximum(1 + 0.4 * np.random.default_rng(2).normal(size=(600, 512)), 0))
-    aside = x - x.mean(axis=0)
-    assert np.median(x[:50] @ x.T) > 0.85
-    error = Products(Stack(x), Stack(x), "bf16", torch.device("cpu")).error
-    assert error < 3 * 2.0**-8 * np.linalg.norm(aside, axis=1).max() ** 2
-    for y in (x, x[200:]):
-        found = neighbors(x, y, 3, precision="bf16")
-        assert found.method == "torch on cpu, bf16" and found.fallbacks == 0
-        check(found, cdist(x, y))
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.1])
-def test_where_bfloat16_cannot_tell_images_apart_float32_goes_on(weight, caplog):
-    generator = np.random.default_rng(3)
-    centre = generator.normal(size=(3, 64))
-    x = unit(centre[generator.integers(0, 3, 1200)] + 0.05 * generator.normal(size=(1200, 64)))
-    table = np.random.default_rng(4).uniform(0, 0.01, (1200, 1200))
-    with caplog.at_level(logging.INFO, "torchreid_dfrst.retrieval.search"):
-        found = neighbors(x, x, 2, precision="bf16", transit=TableTransit(table, high=0.01), weight=weight)
-    assert found.method == "torch on cpu, fp32 (bf16 gave too many candidates)" and found.method in caplog.text
-    assert found.fallbacks == 0
-    check(found, cdist(x, x) + weight * table)
+    tile = Products(Stack(x), Stack(x), torch.device("cpu")).tile(slice(0, 200), slice(0, 200)).numpy()
+    assert np.abs(tile - x.astype(float) @ x.T.astype(float)).max() <= float32_error(width)
 
 
 def term_by_term(a, b):
@@ -159,48 +117,23 @@ def binary(width=2048, ones=1945, columns=400):
     return unit(x), unit(y)
 
 
-@pytest.mark.parametrize("routine", [*FLOAT32, "term by term"])
+@pytest.mark.parametrize("routine", [*ROUTINES, "term by term"])
 def test_features_whose_roundings_add_up_are_within_the_bound_and_in_the_right_order(routine, monkeypatch):
-    monkeypatch.setattr(products, "SMALL", 0)
-    monkeypatch.setattr(products, "FLOAT32", {**FLOAT32, "term by term": term_by_term})
-    monkeypatch.setattr(products, "rates", lambda threads: {routine: 1.0})
+    if routine == "term by term":
+        monkeypatch.setattr(embeddings, "_multiply", term_by_term)
+    else:
+        take(routine, monkeypatch)
     x, y = binary()
-    job = Products(Stack(x), Stack(y), "fp32", torch.device("cpu"))
-    assert job.name == f"{routine}, fp32"
+    job, error = Products(Stack(x), Stack(y), torch.device("cpu")), float32_error(x.shape[1])
     product, slow = job.tile(slice(0, 16), slice(0, 400)).numpy(), x.astype(float) @ y.T.astype(float)
-    assert np.abs(product - slow).max() <= job.error
+    assert np.abs(product - slow).max() <= error
     order = np.argsort(-slow[0], kind="stable")
     wrong = np.triu(product[0, order] - product[0, order][:, None], 1)
     nearer, farther = order[list(np.unravel_index(wrong.argmax(), wrong.shape))]
     if routine == "term by term":
-        assert wrong.max() > 500 * products.UNIT and np.abs(product - slow).max() > 0.4 * job.error
+        assert wrong.max() > 500 * UNIT and np.abs(product - slow).max() > 0.4 * error
     columns = np.concatenate([y[[farther]], -y, y[[nearer]]])
-    assert (neighbors(x, columns, 1, precision="fp32", device="cpu").index == 401).all()
-
-
-def rounded_up_and_down(count):
-    """Vectors of which bfloat16 makes more than they are, and one nearer to (1, ..., 1) of which it makes less."""
-    up = np.full((count, 256), 254**-0.5)  # just above the middle of two bfloat16 numbers
-    up[np.arange(count), np.arange(count)] = up[np.arange(count), -1 - np.arange(count)] = 0
-    down = np.full((1, 256), 0.06274)  # just below it
-    down[0, [0, 1]] = np.sqrt(1 - 254 * 0.06274**2), 0
-    return unit(up), unit(down)
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize("weight", [0.0, 0.1])
-def test_what_bfloat16_rounds_the_wrong_way_by_nearly_the_whole_bound_is_found(sign, weight):
-    row = np.full((1, 256), 1 / 16, np.float32)
-    up, down = rounded_up_and_down(10)
-    aside = unit(np.random.default_rng(11).normal(size=(1500, 256)))
-    columns = np.concatenate([sign * up, aside, sign * down])
-    transit = TableTransit(np.ones((1, len(columns))), low=1.0, high=1.0) if weight else None
-    slow = slow_distance(row, columns, np.ones((1, len(columns))), weight)
-    first = slow.argmin(axis=1) if sign > 0 else slow.argmax(axis=1)
-    assert first == len(columns) - 1
-    found = neighbors(row, columns, 10, transit=transit, weight=weight, precision="bf16")
-    assert found.fallbacks == 0
-    check(found, slow)
+    assert (neighbors(x, columns, 1, device="cpu").index == 401).all()
 
 
 SIZES = [(900, 900, 64, 21), (13_257, 13_257, 2048, 21), (100_000, 100_000, 512, 21), (50, 4000, 16, 100)]
@@ -209,43 +142,22 @@ SIZES = [(900, 900, 64, 21), (13_257, 13_257, 2048, 21), (100_000, 100_000, 512,
 @pytest.mark.parametrize("size", SIZES)
 def test_a_tighter_limit_of_memory_gives_smaller_tiles_until_none_fits(size):
     rows, columns, width, count = size
-    assert memory.search_plan(*size, None) == (memory.STEP, memory.SPAN, None)
+    assert tile_sizes(*size, None) == LADDER[0]
     cells = []
     for limit in np.geomspace(1 << 40, 1 << 10, 60).astype(int):
         try:
-            step, span, _ = memory.search_plan(*size, int(limit))
+            step, span = tile_sizes(*size, int(limit))
         except ValueError as error:
             assert f"of {limit} bytes is too small for {count} neighbours of {rows} rows" in str(error)
             cells.append(0)
             continue
-        held = memory.lists(rows, count) + memory.settling(min(step, rows), count)
-        assert held + memory.tile(min(step, rows), min(step * span, columns), width) <= limit
+        assert 12 * rows * count + tile_bytes(min(step, rows), min(span, columns), width) <= limit
         cells.append(step * span)
-    assert cells == sorted(cells, reverse=True) and cells[0] == memory.STEP * memory.SPAN and cells[-1] == 0
+    assert cells == sorted(cells, reverse=True) and cells[0] == np.prod(LADDER[0]) and cells[-1] == 0
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_a_tighter_limit_of_memory_gives_smaller_blocks_until_none_fits(size):
-    _, columns, width, _ = size
-    held, crowd, most, made = 1_100_000, 60, 1 << 21, []
-    free = memory.block_plan(held, columns, width, crowd, most, None)
-    assert free.events == most and 16 * columns * free.rows <= memory.BLOCK_BYTES
-    for limit in np.geomspace(1 << 40, 1 << 20, 60).astype(int):
-        try:
-            plan = memory.block_plan(held, columns, width, crowd, most, int(limit))
-        except ValueError as error:
-            assert f"of {limit} bytes is too small" in str(error) and "1100000 of them for neighbours" in str(error)
-            made.append((0, 0))
-            continue
-        blocks = plan.rows * columns * 12  # two blocks, and half of one in sums
-        assert held + blocks + memory.tile(1, plan.columns, width) + memory.EVENT * plan.events <= limit
-        assert plan.events >= crowd and plan.rows >= 1
-        made.append((plan.rows, plan.events))
-    assert made == sorted(made, reverse=True) and made[0] == (free.rows, free.events) and made[-1] == (0, 0)
-
-
-def test_copies_of_the_embeddings_count():
+def test_an_index_of_faiss_counts():
     size, limit = (10_000, 10_000, 512, 21), 30_000_000
-    memory.search_plan(*size, limit)
-    with pytest.raises(ValueError, match="25000000 of them for other forms of the embeddings"):
-        memory.search_plan(*size, limit, held=25_000_000)
+    tile_sizes(*size, limit)
+    with pytest.raises(ValueError, match="25000000 of them for FAISS's copy of the columns"):
+        tile_sizes(*size, limit, held=25_000_000)

@@ -24,25 +24,12 @@ def test_space_and_time_may_outweigh_every_candidate_of_appearance(method):
     assert (found.fallbacks > 0) == (method == "faiss")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_hundreds_of_images_may_be_the_farthest(precision):
+def test_hundreds_of_images_may_be_the_farthest():
     x, _ = clusters(30, seed=1)
     columns = np.concatenate([x, np.repeat(-x[:1], 400, axis=0)])
-    found = neighbors(x[:1], columns, 2, precision=precision)
+    found = neighbors(x[:1], columns, 2)
     assert found.farthest == pytest.approx([2.0], abs=1e-5)
     np.testing.assert_array_equal(found.index, slow_distance(x[:1], columns).argsort(axis=1, kind="stable")[:, :2])
-
-
-@pytest.mark.parametrize("width", [8, 24])
-def test_bfloat16_gives_the_distances_of_the_definition_without_measuring_every_row(width):
-    generator = np.random.default_rng(2)
-    columns = unit(generator.normal(size=(1500, width)))
-    rows = columns[:40]
-    slow = np.linalg.norm(rows[:, None].astype(np.float64) - columns, axis=2)
-    found = neighbors(rows, columns, 10, precision="bf16")
-    assert found.fallbacks < len(rows), "measuring every row whole would prove nothing"
-    np.testing.assert_array_equal(found.index, slow.argsort(axis=1)[:, :10])
-    np.testing.assert_allclose(found.farthest, slow.max(axis=1), atol=2e-5)
 
 
 @pytest.mark.parametrize("part", [(slice(100, 160), slice(200, 300)), (slice(3, 4), slice(290, 291))])

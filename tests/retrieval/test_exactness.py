@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
 from tests.retrieval.scenes import TableTransit, clusters, slow_distance, symmetric_transit, unit
-from torchreid_dfrst.retrieval import evaluate, neighbors
+from torchreid_dfrst.retrieval import embeddings, evaluate, neighbors
 from torchreid_dfrst.retrieval.embeddings import Stack, alike
-from torchreid_dfrst.retrieval.selection import Selection
+from torchreid_dfrst.retrieval.search import packed, unpacked
 from torchreid_dfrst.retrieval.transit import is_symmetric
 
 SMALL = 1_000_000
@@ -30,16 +31,14 @@ def check(found, slow):
     np.testing.assert_allclose(found.farthest, slow.max(axis=1), atol=2e-5)
 
 
-@pytest.mark.parametrize(("method", "precision"), [("product", "fp32"), ("product", "bf16"), ("faiss", "fp32")])
+@pytest.mark.parametrize("method", ["product", "faiss"])
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 @pytest.mark.parametrize("same", [True, False])
-def test_every_path_gives_the_lists_of_the_definition(precision, method, weight, same):
+def test_every_path_gives_the_lists_of_the_definition(method, weight, same):
     x = with_copies(420, 24, 0)
     y = x if same else with_copies(333, 24, 1)
     transit = symmetric_transit(420) if same else TableTransit(np.random.default_rng(0).uniform(0, 2, (420, 333)))
-    found = neighbors(
-        x, y, 9, transit=transit, weight=weight, precision=precision, method=method, memory_limit=SMALL, device="cpu"
-    )
+    found = neighbors(x, y, 9, transit=transit, weight=weight, method=method, memory_limit=SMALL, device="cpu")
     check(found, slow_distance(x, y, transit.table, weight))
 
 
@@ -51,27 +50,25 @@ def test_a_transit_that_differs_there_and_back_is_not_mirrored():
     check(found, slow_distance(x, x, transit.table, 0.5))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_thousands_of_equal_images_fall_back_and_are_counted(precision):
+def test_thousands_of_equal_images_fall_back_and_are_counted():
     x, _ = clusters(420, seed=3)
     x[10:410] = x[0]
-    found = neighbors(x, x, 4, precision=precision)
+    found = neighbors(x, x, 4)
     assert found.fallbacks >= 400
     check(found, slow_distance(x, x))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(("copies", "limit"), [(1500, SMALL), (4200, None)])
-def test_thousands_of_equal_images_are_let_go_again_where_nearer_ones_follow(copies, limit, precision):
+def test_thousands_of_equal_images_are_let_go_again_where_nearer_ones_follow(copies, limit):
     x, _ = clusters(60, seed=3)
     generator = np.random.default_rng(3)
     far = unit(generator.normal(size=(1, x.shape[1])))
     near = unit(np.repeat(x[:20], 10, axis=0) + 0.02 * generator.normal(size=(200, x.shape[1])))
     y = np.concatenate([np.repeat(far, copies, axis=0), near])
-    found = neighbors(x[:20], y, 4, precision=precision, memory_limit=limit)
+    found = neighbors(x[:20], y, 4, memory_limit=limit)
     assert found.fallbacks == 0
     check(found, slow_distance(x[:20], y))
-    assert neighbors(x[:20], y[:copies], 4, precision=precision, memory_limit=limit).fallbacks == 20
+    assert neighbors(x[:20], y[:copies], 4, memory_limit=limit).fallbacks == 20
 
 
 def test_near_ties_are_listed():
@@ -118,52 +115,33 @@ def test_coarse_embeddings_with_ties(seed, count, k, levels, fused):
     table = np.triu(table) + np.triu(table, 1).T
     weight = 0.25 if fused else 0.0
     slow = slow_distance(x, x, table, weight)
-    for options in (dict(precision="fp32"), dict(precision="bf16"), dict(method="faiss", device="cpu")):
-        found = neighbors(x, x, k, transit=TableTransit(table, symmetric=seed % 2 == 0), weight=weight, **options)
+    for method in ("product", "faiss"):
+        transit = TableTransit(table, symmetric=seed % 2 == 0)
+        found = neighbors(x, x, k, transit=transit, weight=weight, method=method, device="cpu")
         check(found, slow)
 
 
-@given(st.integers(0, 10**6), st.integers(1, 70), st.integers(1, 5), st.integers(0, 70), st.booleans())
-@settings(max_examples=100, deadline=None)
-def test_selection_keeps_the_largest_of_any_matrix_or_says_that_it_may_lack_some(seed, columns, count, spare, down):
-    import torch
-
-    generator = np.random.default_rng(seed)
-    value = generator.integers(0, 9, (7, columns)).astype(np.float32)
-    count = min(count, columns)
-    chosen = Selection(7, count, torch.zeros_like, 7, torch.device("cpu"), most=count + spare)
-    for start in range(0, columns, 33):
-        tile = torch.from_numpy(value[:, start : start + 33].copy())
-        chosen.offer(slice(0, 7), start, tile.t().contiguous() if down else tile, down)
-    entry = chosen.finish(slice(0, 7))
-    crowded = chosen.crowded(slice(0, 7))
-    assert (np.bincount(entry["row"], minlength=7) <= count + spare).all()
-    for i in np.flatnonzero(~crowded):
-        order = np.lexsort((np.arange(columns), -value[i]))[:count]
-        assert entry["column"][entry["row"] == i][:count].tolist() == order.tolist()
-    if count + spare >= columns:
-        assert not crowded.any()
+@pytest.mark.parametrize("size", [(13, 50), (64, 600), (300, 1000)])
+@pytest.mark.parametrize("levels", [2, 1000], ids=["ties", "no ties"])
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_the_lists_are_the_same_for_tiles_of_any_size(size, levels, weight, monkeypatch):
+    monkeypatch.setattr(embeddings, "LADDER", (size,))
+    x = unit(np.random.default_rng(0).integers(-levels, levels, (500, 6)) + 0.5)
+    x[300:] = unit(x[300:] + np.linspace(0, 3, 200)[:, None] * x[0])  # later columns are nearer and nearer to the first
+    transit = symmetric_transit(500)
+    slow = cdist(x.astype(float), x.astype(float)) + weight * transit.table
+    check(neighbors(x, x, 5, transit=transit, weight=weight), slow)
+    transit = TableTransit(transit.table[:300, 200:])
+    check(neighbors(x[:300], x[200:], 5, transit=transit, weight=weight), slow[:300, 200:])
 
 
-@pytest.mark.parametrize("equal", [40, 400], ids=["in a few groups", "in more groups than a row may have candidates"])
-def test_larger_values_make_up_for_those_that_were_let_go(equal):
-    import torch
-
-    chosen = Selection(2, 3, torch.zeros_like, 2, torch.device("cpu"), most=20)
-    chosen.offer(slice(0, 2), 0, torch.zeros(2, equal))
-    chosen.offer(slice(0, 2), equal, torch.tensor([[0.0, 1, 2, 3], [0, 0, 1, 2]]))
-    entry = chosen.finish(slice(0, 2))
-    assert chosen.crowded(slice(0, 2)).tolist() == [False, True]
-    assert entry["column"][entry["row"] == 0].tolist() == [equal + 3, equal + 2, equal + 1]
-
-
-def test_a_row_whose_best_values_are_too_many_is_given_up():
-    import torch
-
-    chosen = Selection(1, 2, torch.zeros_like, 1, torch.device("cpu"), most=8)
-    chosen.offer(slice(0, 1), 0, (torch.arange(64)[None] % 4 == 0).float())  # all in one of four groups
-    assert len(chosen.finish(slice(0, 1))) == 0
-    assert chosen.crowded(slice(0, 1)).all()
+@given(st.lists(st.tuples(st.floats(width=32, allow_nan=False), st.integers(0, 2**32 - 1)), min_size=1))
+def test_packed_scores_order_by_score_and_column(pairs):
+    score, column = np.array([p[0] for p in pairs], np.float32) + np.float32(0), np.array([p[1] for p in pairs])
+    entry = np.sort(packed(score, column))[::-1]
+    order = np.lexsort((column, -score))
+    for one, other in zip(unpacked(entry), (score[order], column[order]), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_copies_are_found_across_parts():
@@ -197,7 +175,7 @@ def test_metrics_of_any_matrix_with_ties(seed, queries, images, levels):
     np.testing.assert_allclose([found.mAP, found.mINP], [precision, penalty], atol=1e-12)
 
 
-@pytest.mark.parametrize(("option", "value"), [("precision", "fp64"), ("method", "annoy")])
+@pytest.mark.parametrize(("option", "value"), [("device", "tpu"), ("method", "annoy")])
 def test_unknown_names(option, value):
     x, _ = clusters(10)
     with pytest.raises(KeyError, match=value):

@@ -9,114 +9,83 @@ import torch
 
 from tests.retrieval.scenes import clusters, slow_distance, symmetric_transit
 from tests.retrieval.test_exactness import check
-from torchreid_dfrst.retrieval import (
-    Parameters,
-    Reranking,
-    distance,
-    embeddings,
-    faiss_search,
-    jaccard_blocks,
-    jaccard_distance,
-    memory,
-    neighbors,
-    products,
-    rerank,
-)
+from torchreid_dfrst.retrieval import Parameters, Reranking, distance, embeddings, jaccard_distance, neighbors, rerank
 from torchreid_dfrst.retrieval.embeddings import full_precision
+from torchreid_dfrst.retrieval.search import faiss_gpus
+
+ROUTINES = ("onednn", "torch")
 
 
-def fastest(name, monkeypatch):
-    """Every product is large enough for a choice, and this routine wins it."""
-    monkeypatch.setattr(products, "SMALL", 0)
-    monkeypatch.setattr(products, "SETTLING", 0)
-    monkeypatch.setattr(products, "rates", lambda threads: dict.fromkeys([*products.FLOAT32, "bfloat16"], 1.0) | name)
+def take(routine, monkeypatch):
+    """Products are made by this routine."""
+    assert torch.backends.mkldnn.is_available()
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: routine == "onednn")
 
 
-@pytest.mark.parametrize("routine", products.FLOAT32)
+@pytest.mark.parametrize("routine", ROUTINES)
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 def test_every_routine_gives_the_lists_and_distances_of_the_definition(routine, weight, monkeypatch):
-    fastest({routine: 2.0}, monkeypatch)
+    take(routine, monkeypatch)
     x, _ = clusters(420, 24, seed=1)
     transit = symmetric_transit(420)
     slow = slow_distance(x, x, transit.table, weight)
     found = neighbors(x, x, 9, transit=transit, weight=weight, memory_limit=1_000_000)
-    assert found.method == f"{routine}, fp32"
+    assert found.method == "torch on cpu"
     check(found, slow)
     np.testing.assert_allclose(distance(x, x[:50], weight=0.0), slow_distance(x, x[:50]), atol=1e-3)
 
 
-def test_where_rounded_copies_do_not_fit_it_goes_on_in_float32(monkeypatch):
-    fastest({"bfloat16": 9.0}, monkeypatch)
-    x, _ = clusters(420, 64, seed=1)
-    size = 420, 420, 64, 9
-    limit = memory.with_gaps(memory.lists(420, 9) + memory.settling(16, 9) + memory.whole(420, 64)) + 1000
-    with pytest.raises(ValueError, match="for other forms of the embeddings"):
-        memory.search_plan(*size, limit, memory.rounded(420, 64, 420, 9))
-    assert neighbors(x, x, 9).method == "torch, bf16"
-    found = neighbors(x, x, 9, memory_limit=limit)
-    assert found.method == "torch, fp32"
-    check(found, slow_distance(x, x))
-    for job in (lambda **options: neighbors(x, x, 9, **options), lambda **options: jaccard_blocks(x, k1=9, **options)):
-        with pytest.raises(ValueError, match="too small"):
-            job(memory_limit=limit, precision="bf16")
-
-
+@pytest.mark.parametrize("routine", ROUTINES)
 @pytest.mark.parametrize("allowed", ["highest", "high", "medium"])
 @pytest.mark.parametrize("fails", [False, True])
-def test_products_are_full_and_what_torch_is_allowed_is_put_back(allowed, fails, monkeypatch):
-    seen = []
+def test_products_are_full_and_what_torch_is_allowed_is_put_back(allowed, fails, routine, monkeypatch):
+    take(routine, monkeypatch)
+    seen, multiply = [], embeddings._multiply
 
     def look(a, b):
-        seen.append((current(), reductions()))
+        seen.append(current())
         if fails:
             raise RuntimeError("no product")
-        return torch.mm(a, b.t())
+        return multiply(a, b)
 
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(allowed)
     try:
-        outside = current(), reductions()
-        monkeypatch.setattr(products, "_torch", look)
-        x, _ = clusters(30, seed=1)
+        outside = current()
+        monkeypatch.setattr(embeddings, "_multiply", look)
+        x, _ = clusters(300, 64, seed=1)
         if fails:
             with pytest.raises(RuntimeError, match="no product"):
                 neighbors(x, x, 3)
         else:
-            neighbors(x, x, 3)
-        assert (current(), reductions()) == outside
+            np.testing.assert_allclose(distance(x, x), slow_distance(x, x), atol=1e-6)
+        assert current() == outside
         assert torch.get_float32_matmul_precision() == allowed
     finally:
         torch.set_float32_matmul_precision(before)
-    assert seen and all(not reduced for _, reduced in seen)
-    assert all(set(mode) <= {"ieee", "none"} for mode, _ in seen)
+    assert seen and all(set(mode) <= {"ieee", "none"} for mode in seen)
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("routine", products.FLOAT32)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_nothing_is_rounded_inside_autocast(routine, precision, kind, monkeypatch):
-    fastest({routine: 2.0}, monkeypatch)
+@pytest.mark.parametrize("routine", ROUTINES)
+def test_nothing_is_rounded_inside_autocast(routine, kind, monkeypatch):
+    take(routine, monkeypatch)
     x, _ = clusters(300, 64, seed=1)
     slow = slow_distance(x, x)
-    outside = rerank(x[:40], x[40:], k1=8, k2=3, precision=precision)
+    outside = rerank(x[:40], x[40:], k1=8, k2=3)
     with torch.autocast("cpu", kind):
-        check(neighbors(x, x, 9, precision=precision), slow)
+        check(neighbors(x, x, 9), slow)
         np.testing.assert_allclose(distance(x, x), slow, atol=1e-3)
-        np.testing.assert_array_equal(rerank(x[:40], x[40:], k1=8, k2=3, precision=precision), outside)
+        np.testing.assert_array_equal(rerank(x[:40], x[40:], k1=8, k2=3), outside)
         assert torch.is_autocast_enabled("cpu") and torch.mm(torch.ones(1, 1), torch.ones(1, 1)).dtype == kind
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_another_default_type_of_torch_is_no_obstacle(precision, monkeypatch):
-    monkeypatch.setattr(products, "SMALL", 0)
-    products.rates.cache_clear()
+def test_another_default_type_of_torch_is_no_obstacle():
     x, _ = clusters(200, seed=1)
-    expected = rerank(x[:40], x[40:], k1=8, k2=3, precision=precision), jaccard_distance(x, k1=8, k2=3)
-    products.rates.cache_clear()
+    expected = rerank(x[:40], x[40:], k1=8, k2=3), jaccard_distance(x, k1=8, k2=3)
     torch.set_default_dtype(torch.float64)
     try:
-        found = rerank(x[:40], x[40:], k1=8, k2=3, precision=precision), jaccard_distance(x, k1=8, k2=3)
-        assert set(products.rates(torch.get_num_threads())) >= set(products.FLOAT32)
+        found = rerank(x[:40], x[40:], k1=8, k2=3), jaccard_distance(x, k1=8, k2=3)
     finally:
         torch.set_default_dtype(torch.float32)
     for one, other in zip(found, expected, strict=True):
@@ -129,28 +98,28 @@ def current():
     return tuple(place.fp32_precision for place in places)
 
 
-def reductions():
-    return torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
-
-
 def test_the_last_thread_that_leaves_puts_back():
-    assert reductions()
-    first, second = threading.Event(), threading.Event()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        outside = current()
+        first, second = threading.Event(), threading.Event()
 
-    def other():
+        def other():
+            with full_precision():
+                first.set()
+                second.wait(10)
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        first.wait(10)
         with full_precision():
-            first.set()
-            second.wait(10)
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    first.wait(10)
-    with full_precision():
-        pass
-    assert not reductions(), "the other thread is still at work"
-    second.set()
-    thread.join()
-    assert reductions()
+            pass
+        assert set(current()) <= {"ieee", "none"}, "the other thread is still at work"
+        second.set()
+        thread.join()
+        assert current() == outside and not set(outside) <= {"ieee", "none"}
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_a_choice_by_torchs_newer_names_is_no_obstacle():
@@ -190,8 +159,8 @@ def two_gpus(monkeypatch):
 
 
 def test_faiss_spreads_its_index_over_the_gpus_it_finds(two_gpus):
-    assert faiss_search.gpus("auto") == faiss_search.gpus("cuda") == 2
-    assert faiss_search.gpus("cpu") == 0
+    assert faiss_gpus("auto") == faiss_gpus("cuda") == 2
+    assert faiss_gpus("cpu") == 0
     x, _ = clusters(40, seed=7)
     found = neighbors(x, x, 3)
     assert two_gpus == [(True, 2, 40)] and found.method == "faiss on 2 GPUs"
@@ -210,34 +179,8 @@ def test_queries_and_gallery_are_one_index(two_gpus):
 
 def test_products_take_what_faiss_cannot_do_on_a_gpu(two_gpus):
     x, _ = clusters(2100, 4, seed=7)
-    fused = dict(transit=symmetric_transit(50), weight=0.1)
-    for options in (dict(count=3, **fused), dict(count=3, precision="bf16")):
-        assert neighbors(x[:50], x[:50], **options).method.startswith("torch")
+    assert neighbors(x[:50], x[:50], 3, transit=symmetric_transit(50), weight=0.1).method == "torch on cpu"
     assert neighbors(x[:2], x, 2040).method.startswith("faiss")
     assert neighbors(x[:2], x, 2041).method.startswith("torch")
     with pytest.raises(ValueError, match="2041 neighbours: FAISS gives at most 2040 on a GPU"):
         neighbors(x[:2], x, 2041, method="faiss")
-    with pytest.raises(ValueError, match="take method 'product' for precision 'bf16'"):
-        neighbors(x[:2], x, 3, method="faiss", precision="bf16")
-
-
-@pytest.mark.parametrize(
-    ("rows", "columns", "width", "bfloat16", "reduced"),
-    [
-        (13_000, 13_000, 2048, 870.0, False),  # saves 33 microseconds a row
-        (94_000, 94_000, 2048, 870.0, True),  # 235
-        (94_000, 94_000, 2048, 500.0, False),
-        (13_000, 13_000, 2048, 4000.0, False),  # 56
-        (1_000, 47_000, 2048, 870.0, True),  # not symmetric: all of it is made
-        (94_000, 94_000, 256, 870.0, False),
-    ],
-)
-def test_bfloat16_is_used_unasked_where_it_saves_more_than_its_lists_cost(
-    rows, columns, width, bfloat16, reduced, monkeypatch
-):
-    monkeypatch.setattr(products, "rates", lambda threads: {"torch": 200.0, "onednn": 420.0, "bfloat16": bfloat16})
-    left = embeddings.Stack(np.empty((rows, width), np.float32))
-    right = left if rows == columns else embeddings.Stack(np.empty((columns, width), np.float32))
-    assert products.choose(left, right, "auto", torch.device("cpu"))[2] is reduced
-    assert products.choose(left, right, "bf16", torch.device("cpu"))[2]
-    assert products.choose(left, right, "fp32", torch.device("cpu"))[::2] == ("onednn", False)

@@ -227,12 +227,7 @@ def random_error(width: int) -> float:
 
 
 class Products:
-    """Tiles of ``rows @ columns.T`` in float32; equal embeddings have a product of exactly 1.
-
-    Args:
-        rows: embeddings of unit length.
-        columns: embeddings of unit length, of the same width; may be ``rows`` itself.
-        device: where the tiles are made.
+    """Tiles of ``rows @ columns.T`` in float32, of unit vectors; equal embeddings have a product of exactly 1.
 
     Attributes:
         left: ``(N,)`` int64, equal for equal embeddings of rows and columns (see ``alike``).
@@ -318,19 +313,10 @@ def tile_bytes(rows: int, columns: int, width: int, fused: bool = False) -> int:
 def tile_sizes(
     rows: int, columns: int, width: int, count: int, memory_limit: int | None, fused: bool = False, held: int = 0
 ) -> tuple[int, int]:
-    """Rows and columns of the tiles of a search that keeps within a limit of memory.
-
-    Args:
-        rows: number of rows.
-        columns: number of columns.
-        width: dimensions of an embedding.
-        count: neighbours per row.
-        memory_limit: bytes; None for no limit.
-        fused: whether transit distances take part.
-        held: bytes of the embeddings in an index.
+    """Rows and columns of the tiles of a search that keeps within a limit of memory; ``held`` bytes go to an index.
 
     Raises:
-        ValueError: not even the smallest tiles do.
+        ValueError: the limit is no whole number, or not even the smallest tiles keep within it.
     """
     check("memory_limit", memory_limit, int | None)
     need, kept = 0, candidates(count, columns)
@@ -362,6 +348,5 @@ def at_once(step: int, columns: int) -> tuple[int, int]:
 
 def give_back(memory_limit: int | None) -> None:
     """Hand freed memory back to the system if there is a limit and the C library can (glibc): else it stays in use."""
-    release = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if memory_limit is not None and release is not None:
-        release(0)
+    if memory_limit is not None and sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)

@@ -162,12 +162,7 @@ def search(
 
 
 def placed(device: str) -> torch.device:
-    """Where products are made: ``"cpu"``, or a GPU if there is one.
-
-    Raises:
-        KeyError: an unknown device.
-        ValueError: there is no GPU though one is asked for.
-    """
+    """Where products are made; a KeyError for an unknown device, a ValueError where there is no GPU to take."""
     if device not in ("auto", "cpu", "cuda"):
         raise KeyError(f"no device {device!r}: 'auto', 'cpu' or 'cuda'")
     if device == "cuda" and not torch.cuda.is_available():
@@ -177,7 +172,7 @@ def placed(device: str) -> torch.device:
 
 @dataclass(eq=False)
 class Search:
-    """One search by products, with tiles of ``step`` rows and ``span`` columns; see ``search``."""
+    """One search, by products in tiles of ``step`` rows and ``span`` columns; see ``search``."""
 
     rows: Stack
     columns: Stack
@@ -189,7 +184,7 @@ class Search:
     sink: Sink | None
 
     def __post_init__(self) -> None:
-        """No list is known."""
+        """Allocate the result."""
         self.products = Products(self.rows, self.columns, self.device)
         self.left, self.right = self.products.left, self.products.right
         self.symmetric = self.columns is self.rows and (self.fusion is None or is_symmetric(self.fusion.transit))
@@ -202,14 +197,14 @@ class Search:
         self.fallbacks = 0
 
     def run(self, progress: Progress) -> None:
-        """Make every tile once and settle each block of rows as soon as its last tile is there."""
+        """Make every tile once, and write the lists of each block of rows after its last tile."""
         self.kept = candidates(self.count, len(self.columns))
         self.best = np.full((len(self.rows), self.kept), packed(np.full(1, -np.inf, np.float32), np.zeros(1, int)))
-        self.level = torch.full((len(self.rows),), -torch.inf, dtype=torch.float32, device=self.device)
-        self.lowest = -self.level
+        self.worst = torch.full((len(self.rows),), -torch.inf, dtype=torch.float32, device=self.device)
+        self.lowest = -self.worst
         for block in self.rows.blocks(self.step):
             spans = self.columns.blocks(self.span)
-            if self.symmetric:  # what lies before the block came with the blocks before it
+            if self.symmetric:  # the products with earlier rows came with their blocks
                 spans = [block, *(slice(max(s.start, block.stop), s.stop) for s in spans if s.stop > block.stop)]
             for span in spans:
                 tile = self.products.tile(block, span)
@@ -217,16 +212,16 @@ class Search:
                     self.fusion.scores(tile, block, span)
                 if self.sink is not None:
                     self.sink(block, span, tile)
-                self._offer(block, span.start, tile)
+                self._take(block, span.start, tile)
                 if self.symmetric and span != block:
                     for part in consecutive(span.start, span.stop, self.step):
-                        self._offer(part, block.start, tile[:, part.start - span.start : part.stop - span.start].t())
+                        self._take(part, block.start, tile[:, part.start - span.start : part.stop - span.start].t())
                 del tile
             score, column = unpacked(np.sort(self.best[block], axis=1)[:, ::-1])
             distance = self._distance(score)
             self.farthest[block] = self._distance(self.lowest[block].cpu().numpy())
             beyond = distance[:, -1] - self.error(distance[:, -1]) if self.kept < len(self.columns) else np.inf
-            self.settle(block, column, distance, beyond)
+            self.write(block, column, distance, beyond)
             progress(block.stop - block.start)
 
     def _distance(self, score: np.ndarray) -> np.ndarray:
@@ -234,30 +229,34 @@ class Search:
         score = score.astype(np.float64)
         return -score if self.fusion else np.sqrt(np.maximum(2 - 2 * score, 0))
 
-    def _offer(self, rows: slice, first: int, tile: torch.Tensor) -> None:
-        """Take in the scores ``(R, C)`` of some rows and the columns from ``first`` on; the tile may be transposed.
+    def _take(self, rows: slice, first: int, tile: torch.Tensor) -> None:
+        """Find the scores ``(R, C)`` of some rows and the columns from ``first`` on that are among the best so far.
 
-        Columns are compared in groups, by their maximum: only groups in which it beats the worst score that a row keeps
-        are looked into.
+        Only groups of columns are searched whose maximum beats the worst score that the row keeps. The tile may be
+        transposed.
         """
         width = max(1, min(GROUP, tile.shape[1] // (4 * self.kept)))
         groups = tile.shape[1] // width
         if groups * width < tile.shape[1]:
-            self._offer(rows, first + groups * width, tile[:, groups * width :])
-        # group g holds the columns g, g + groups, g + 2 groups ...
-        highest, lowest = extremes(tile[:, : groups * width], width)
+            self._take(rows, first + groups * width, tile[:, groups * width :])
+        whole = tile[:, : groups * width]  # group g holds the columns g, g + groups, g + 2 groups ...
+        if whole.stride(1) == 1:
+            highest, lowest = whole.unflatten(1, (width, groups)).amax(1), whole.amin(1)
+        else:  # the same, read as it lies in memory
+            grouped = whole.t().unflatten(0, (width, groups))
+            highest, lowest = grouped.amax(0).t().contiguous(), grouped.amin(0).amin(0)
         self.lowest[rows] = torch.minimum(self.lowest[rows], lowest)
-        level = self.level[rows]
-        hit = highest > level[:, None]
-        many = hit.sum(1) > self.kept
-        if many.any():
+        worst = self.worst[rows]
+        better = highest > worst[:, None]
+        many = better.sum(1) > self.kept
+        if many.any():  # as many groups as scores are kept hold them all
             top, which = highest[many].topk(self.kept, 1, sorted=False)
-            hit[many] = torch.zeros_like(hit[many]).scatter_(1, which, True)
-            level[many] = torch.nextafter(top.amin(1), torch.full_like(level[many], -torch.inf))
-        row, group = hit.nonzero(as_tuple=True)
+            better[many] = torch.zeros_like(better[many]).scatter_(1, which, True)
+            worst[many] = torch.nextafter(top.amin(1), torch.full_like(worst[many], -torch.inf))
+        row, group = better.nonzero(as_tuple=True)
         column = group[:, None] + groups * torch.arange(width, device=tile.device)
         score = tile[row[:, None], column]
-        keep = score > level[row, None]
+        keep = score > worst[row, None]
         found = row[:, None].expand_as(column)[keep], column[keep] + first, score[keep]
         self._merge(rows, *(part.cpu().numpy() for part in found))
 
@@ -269,40 +268,35 @@ class Search:
         wide[row, np.arange(len(row)) - (np.cumsum(size) - size)[row]] = packed(score, column)
         wide.partition(room, axis=1)
         self.best[rows] = wide[:, room:]
-        self.level[rows] = torch.from_numpy(unpacked(wide[:, room])[0]).to(self.device)
+        self.worst[rows] = torch.from_numpy(unpacked(wide[:, room])[0]).to(self.device)
 
-    def settle(self, block: slice, column: np.ndarray, distance: np.ndarray, beyond: np.ndarray | float) -> None:
-        """Write the lists of a block of rows, whose ``farthest`` is known.
+    def write(self, block: slice, column: np.ndarray, distance: np.ndarray, beyond: np.ndarray | float) -> None:
+        """Write the lists of a block of rows from candidates ``(R, K)``, nearest first, equal distances by column.
 
-        Candidates whose intervals ``distance +- error`` touch, directly or through others, are measured in float64
-        where they can matter, and so are those next to 0, where a product says little about the distance.
-
-        Args:
-            block: the rows.
-            column: ``(R, K)`` candidates, nearest first and equal distances by column.
-            distance: ``(R, K)`` float64.
-            beyond: ``(R,)`` no column that is not among the candidates is nearer than this.
+        Candidates whose intervals ``distance +- error`` overlap, directly or through others, are measured in float64 if
+        they may be in the list, and so are those next to 0, where a product says little about the distance. Rows go to
+        ``_compare`` if a column that is no candidate, all of which are farther than ``beyond`` ``(R,)``, may belong.
         """
         check_finite(np.isfinite(distance).all(axis=1) & np.isfinite(self.farthest[block]))
         row = np.broadcast_to(np.arange(block.start, block.stop)[:, None], column.shape)
-        judge = (distance < CLOSE + self.high) & (self.left[row] != self.right[column])
-        judge[judge] = distance[judge] - self._transits(row[judge], column[judge]) < CLOSE
+        unsure = (distance < CLOSE + self.high) & (self.left[row] != self.right[column])
+        unsure[unsure] = distance[unsure] - self._transits(row[unsure], column[unsure]) < CLOSE
         error, last = self.error(distance), self.count - 1
         latest = np.maximum.accumulate(distance + error, axis=1)
         earliest = np.minimum.accumulate((distance - error)[:, ::-1], axis=1)[:, ::-1]
-        sure = beyond > latest[:, last]
-        touch = latest[:, :-1] >= earliest[:, 1:]
-        touch[:, last:] = np.logical_and.accumulate(touch[:, last:], axis=1)
-        judge[:, 1:] |= touch
-        judge[:, :-1] |= touch
-        judge &= sure[:, None]
-        distance[judge] = self._measure(row[judge], column[judge])
-        again = np.flatnonzero(judge.any(axis=1))
+        complete = beyond > latest[:, last]
+        overlap = latest[:, :-1] >= earliest[:, 1:]
+        overlap[:, last:] = np.logical_and.accumulate(overlap[:, last:], axis=1)
+        unsure[:, 1:] |= overlap
+        unsure[:, :-1] |= overlap
+        unsure &= complete[:, None]
+        distance[unsure] = self._measure(row[unsure], column[unsure])
+        again = np.flatnonzero(unsure.any(axis=1))
         order = np.lexsort((column[again], distance[again]), axis=1)
         for values in (column, distance):
             values[again] = np.take_along_axis(values[again], order, axis=1)
-        self._write(row[sure, 0], column[sure], distance[sure], touch[sure, : self.count])
-        self._compare(row[~sure, 0])
+        self._write(row[complete, 0], column[complete], distance[complete], overlap[complete, : self.count])
+        self._compare(row[~complete, 0])
 
     def error(self, distance: np.ndarray) -> np.ndarray:
         """Bound on the error of distances made from float32 products."""
@@ -320,10 +314,10 @@ class Search:
         _, once, back = np.unique(code, return_index=True, return_inverse=True)
         return exact(self.rows, self.columns, row[once], column[once])[back] + self._transits(row, column)
 
-    def _write(self, rows: np.ndarray, column: np.ndarray, distance: np.ndarray, touch: np.ndarray) -> None:
-        """Write lists, and the near-ties among neighbours in them whose intervals ``touch``."""
+    def _write(self, rows: np.ndarray, column: np.ndarray, distance: np.ndarray, overlap: np.ndarray) -> None:
+        """Write sorted lists, and which of the pairs that follow each other and ``overlap`` are near-ties."""
         self.index[rows], self.distance[rows] = column[:, : self.count], distance[:, : self.count]
-        i, j = np.nonzero(touch)
+        i, j = np.nonzero(overlap)
         one, other = (
             resolution(distance[i, k] - self._transits(rows[i], column[i, k]), random_error(self.rows.shape[1]))
             for k in (j, j + 1)
@@ -332,7 +326,7 @@ class Search:
         self.near_ties.append(np.stack([rows[i], column[i, j], column[i, j + 1]], axis=1)[close])
 
     def _compare(self, rows: np.ndarray) -> None:
-        """Write the lists of rows that are compared with every column, by sums of float64 products."""
+        """Write the lists of rows by comparing them with every column, in float64."""
         if not len(rows):
             return
         self.fallbacks += len(rows)
@@ -349,7 +343,7 @@ class Search:
                 self._compare_one(i, line)
 
     def _compare_one(self, i: int, distance: np.ndarray) -> None:
-        """Write the list of a row from its appearance distances to all columns."""
+        """Write the list of a row from its appearance distances to all columns, made from float64 products."""
         if self.fusion is not None:
             distance += self.fusion.weight * self.fusion.transit.block(slice(i, i + 1), slice(0, len(distance)))[0]
         check_finite(np.isfinite(distance).all(keepdims=True))
@@ -362,14 +356,6 @@ class Search:
         true = self._measure(np.full(len(column), i), column)
         order = np.lexsort((column, true))[:most]
         self._write(np.array([i]), column[None, order], true[None, order], np.ones((1, most - 1), dtype=bool))
-
-
-def extremes(tile: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Maxima of groups of ``width`` columns ``(R, groups)`` and the minimum of each row ``(R,)``, read as they lie."""
-    if tile.stride(1) == 1:
-        return tile.unflatten(1, (width, -1)).amax(1), tile.amin(1)
-    groups = tile.t().unflatten(0, (width, -1))
-    return groups.amax(0).t().contiguous(), groups.amin(0).amin(0)
 
 
 def packed(score: np.ndarray, column: np.ndarray) -> np.ndarray:
@@ -415,7 +401,7 @@ def search_faiss(job: Search, gpus: int, progress: Progress) -> None:
         order = np.lexsort((column, distance), axis=1)
         column, distance = (np.take_along_axis(values, order, axis=1) for values in (column, distance))
         beyond = last - job.error(last) + low if wide < columns else np.inf
-        job.settle(block, column, distance, np.where(reached, beyond, -np.inf))
+        job.write(block, column, distance, np.where(reached, beyond, -np.inf))
         progress(block.stop - block.start)
 
 

@@ -15,14 +15,14 @@ import numpy as np
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from torchreid_dfrst.cli import command
-from torchreid_dfrst.report.canvas import BLUE, GREEN, RED, figure, write
+from torchreid_dfrst.report.canvas import BLUE, RED, figure, write
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 Run = Mapping[str, Any]
-WAYS = ("fp32", "bf16", "fused")
+WAYS = ("fp32", "fused")
 
-STREAMED_TARGETS = {"100k": (1.35, 0.75, 0.4), "msmt17": (1.35, 0.75, None), "veriwild": (1.35, 0.75, None)}
-"""Shares of the floor in float32 and bfloat16, and GB over the features, that are to be kept below, by scale."""
+STREAMED_TARGETS = {"100k": (1.35, 0.4), "msmt17": (1.35, None), "veriwild": (1.35, None)}
+"""Share of the floor, and GB over the features, that are to be kept below, by scale."""
 LEAST = 3
 """Sizes that a line needs to show anything."""
 AFTER = 8
@@ -114,7 +114,7 @@ def draw(runs: Sequence[Run], path: str | Path) -> Path | None:
         return None
     made = figure(9, 3.8)
     left, right = made.subplots(1, 2)
-    for who, colour in (("floor", "black"), ("fp32", BLUE), ("bf16", GREEN), ("fused", RED)):
+    for who, colour in (("floor", "black"), ("fp32", BLUE), ("fused", RED)):
         seconds = [run["seconds"][who] for run in chosen]
         left.loglog(images, seconds, "o--" if who == "floor" else "o-", color=colour, label=who, markersize=4)
         if who == "floor":
@@ -149,17 +149,13 @@ def _line(coefficients: np.ndarray) -> str:
 
 def _machine(runs: Sequence[Run]) -> str:
     machines: set[str] = set()
-    rates: dict[str, list[float]] = {}
     for run in runs:
         versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
         machines.add(f"{', '.join(run['processor'])}, {run['threads']} threads; {versions}.")
-        for name, rate in run["giga_operations_per_second"].items():
-            rates.setdefault(name, []).append(rate)
     loads = [run["load"][0] for run in runs]
-    speeds = ", ".join(f"{name} {min(found):.0f} to {max(found):.0f}" for name, found in rates.items())
     return " ".join(sorted(machines)) + (
-        f" Products, 1e9 operations a second, as the {len(runs)} runs found them: {speeds}. Load when they ended: "
-        f"{min(loads):.1f} to {max(loads):.1f}. Ratios are medians over rounds in which everything ran in turn: "
+        f" Load when the {len(runs)} runs ended: {min(loads):.1f} to {max(loads):.1f}. Ratios are medians over rounds "
+        "in which everything ran in turn: "
         + ", ".join(f"{run['scale']} {run['job']} {run['rounds']}" for run in runs)
         + "."
     )
@@ -182,52 +178,41 @@ def at_most(value: float, target: float, unit: str = "") -> str:
 
 def _rerank(run: Run) -> list[list[str]]:
     seconds, memory, size = run["seconds"], run["memory_bytes"], run["scale"]
-    stages = run["stages"]["fp32"]
+    stages = run["stages"]
     after = stages["encoding"] + stages["distances"]
     rows = []
     if run.get("rerank_speedup"):
-        gap, bf16_gap = run["rerank_max_abs_diff"], run["bf16_rerank_max_abs_diff"]
+        gap = run["rerank_max_abs_diff"]
         rows = [
-            _row(size, "features to re-ranked distances, fp32", seconds["torchreid"], seconds["fp32"],
+            _row(size, "features to re-ranked distances", seconds["torchreid"], seconds["fp32"],
                  run["rerank_speedup"], 14),
-            [size, "largest difference of a distance, fp32, bf16", "", f"{gap:.1e}, {bf16_gap:.1e}", "",
-             at_most(max(gap, bf16_gap), 1e-5)],
-            _row(size, "features to re-ranked distances, bf16 candidates", seconds["torchreid"], seconds["bf16"],
-                 run["bf16_rerank_speedup"], 22),
+            [size, "largest difference of a distance", "", f"{gap:.1e}", "", at_most(gap, 1e-5)],
             _row(size, f"CMC and mAP of the matrix (difference {run['evaluate_diff']:.1e})",
                  seconds["evaluate_rank"], seconds["evaluate"], run["evaluate_speedup"], 200),
         ]  # fmt: skip
     theirs = f"{memory['torchreid'] / 1e9:.2f} GB" if "torchreid" in memory else ""
-    for who in ("fp32", "bf16"):
-        share = f"{memory[who] / memory['torchreid']:.3f}" if theirs else ""
-        rows.append(
-            [size, f"peak memory of the whole job over the features, {who}", theirs, f"{memory[who] / 1e9:.3f} GB",
-             share, at_most(memory[who] / 1e9, 0.4, " GB")]
-        )  # fmt: skip
-    near, rounded = run["fp32_search"], run["bf16_search"]
+    share, near = f"{memory['fp32'] / memory['torchreid']:.3f}" if theirs else "", run["search"]
     return [
         *rows,
-        [size, "floor: N x N by torch.mm; ours, fp32", f"{seconds['floor']:.2f} s", f"{seconds['fp32']:.2f} s",
+        [size, "peak memory of the whole job over the features", theirs, f"{memory['fp32'] / 1e9:.3f} GB", share,
+         at_most(memory["fp32"] / 1e9, 0.4, " GB")],
+        [size, "floor: N x N by torch.mm; ours", f"{seconds['floor']:.2f} s", f"{seconds['fp32']:.2f} s",
          f"{run['floor_ratio']:.2f} of the floor", at_most(run["floor_ratio"], 1.1)],
-        [size, "the same, bf16", f"{seconds['floor']:.2f} s", f"{seconds['bf16']:.2f} s",
-         f"{run['bf16_floor_ratio']:.2f} of the floor", at_most(run["bf16_floor_ratio"], 0.7)],
-        [size, "everything after the neighbours, fp32", "", f"{after:.3f} s", f"{100 * after / stages['whole']:.1f} %",
+        [size, "everything after the neighbours", "", f"{after:.3f} s", f"{100 * after / stages['whole']:.1f} %",
          f"{at_most(after, 0.1, ' s')}; {at_most(100 * after / stages['whole'], AFTER, ' %')}"],
         [size, "fused with the paper's model; other: appearance alone", f"{seconds['fp32']:.2f} s",
          f"{seconds['fused']:.2f} s", f"{run['fused_over_appearance']:.2f}",
          at_most(run["fused_over_appearance"], 1.15)],
-        [size, "near-ties (at the end of a list); rows measured whole, fp32, bf16", "",
-         f"{near['near_ties']} ({near['near_ties_at_a_cut']}); {near['fallbacks']}, {rounded['fallbacks']}", "", ""],
+        [size, "near-ties (at the end of a list); fallbacks", "",
+         f"{near['near_ties']} ({near['near_ties_at_a_cut']}); {near['fallbacks']}", "", ""],
     ]  # fmt: skip
 
 
 def _cold(run: Run) -> list[list[str]]:
-    taken = run["cold_seconds"]
-    return [
-        _row(run["scale"], f"whole job in a cold process, both mAPs, {who}", taken["torchreid"], taken[who],
-             run[f"cold_{who}_speedup"], 28)
-        for who in ("fp32", "bf16") if f"cold_{who}_speedup" in run
-    ]  # fmt: skip
+    if "cold_speedup" not in run:
+        return []
+    taken, what = run["cold_seconds"], "whole job in a cold process, both mAPs"
+    return [_row(run["scale"], what, taken["torchreid"], taken["fp32"], run["cold_speedup"], 28)]
 
 
 def _transit(run: Run) -> list[list[str]]:
@@ -261,8 +246,8 @@ def _row(size: str, work: str, other: float, ours: float, ratio: float, target: 
     return [size, work, f"{other:.3g} s", f"{ours:.3g} s", f"{ratio:.1f}x", goal]
 
 
-STREAMED = ["size", "images x dimensions", "floor", "fp32", "bf16", "fused", "peak memory, GB", "after the neighbours",
-            "near-ties (at the end of a list)", "rows measured whole", "targets"]  # fmt: skip
+STREAMED = ["size", "images x dimensions", "floor", "fp32", "fused", "peak memory, GB", "after the neighbours",
+            "near-ties (at the end of a list)", "fallbacks", "targets"]  # fmt: skip
 
 
 def _streamed(run: Run) -> list[str]:
@@ -273,8 +258,7 @@ def _streamed(run: Run) -> list[str]:
     after = 100 * (stages["encoding"] + stages["distances"]) / once["seconds"]
     return [
         run["scale"], f"{run['images']:,} x {run['dimensions']}", floor,
-        f"{taken['fp32']:.4g} ({run['floor_ratio']:.2f})", f"{taken['bf16']:.4g} ({run['bf16_floor_ratio']:.2f})",
-        f"{taken['fused']:.4g} ({run['fused_over_appearance']:.2f})",
+        f"{taken['fp32']:.4g} ({run['floor_ratio']:.2f})", f"{taken['fused']:.4g} ({run['fused_over_appearance']:.2f})",
         ", ".join(f"{memory[who] / 1e9:.2f}" for who in WAYS),
         f"{after:.0f} %" + (", **missed**" if after > AFTER else ""),
         ", ".join(f"{streamed[who]['near_ties']} ({streamed[who]['near_ties_at_a_cut']})" for who in WAYS),
@@ -287,11 +271,10 @@ def _streamed_targets(run: Run) -> str:
     goals = STREAMED_TARGETS.get(run["scale"])
     if goals is None:
         return ""
-    fp32, bf16, memory = goals
-    words = [f"fp32 {at_most(run['floor_ratio'], fp32)}", f"bf16 {at_most(run['bf16_floor_ratio'], bf16)}"]
+    share, memory = goals
+    words = [at_most(run["floor_ratio"], share)]
     if memory is not None:
-        most = max(run["memory_bytes"][who] for who in ("fp32", "bf16"))
-        words.append(at_most(most / 1e9, memory, " GB"))
+        words.append(at_most(run["memory_bytes"]["fp32"] / 1e9, memory, " GB"))
     return "; ".join(words)
 
 

@@ -28,10 +28,9 @@ from torchreid_dfrst.retrieval import (
     distance,
     evaluate,
     jaccard_distance,
-    memory,
     rerank,
 )
-from torchreid_dfrst.retrieval.embeddings import consecutive
+from torchreid_dfrst.retrieval.embeddings import consecutive, give_back
 from torchreid_dfrst.retrieval.transit import Fusion, transits
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal
@@ -94,18 +93,18 @@ def cold(size: Size, seed: int, who: str, keep: bool, progress: bool = False) ->
     Args:
         size: of the simulated features.
         seed: of the simulated features.
-        who: ``"torchreid"``, ``"fp32"``, ``"bf16"`` or ``"fused"`` (fp32 with the paper's space-time model).
+        who: ``"torchreid"``, ``"fp32"`` or ``"fused"`` (fp32 with the paper's space-time model).
         keep: matrices of queries and gallery are held and both mAPs computed; else blocks, and the re-ranked mAP only.
         progress: show a bar on stderr.
     """
     query, gallery = features(*size, np.random.default_rng(seed))
-    options: dict[str, Any] = dict(precision="fp32" if who == "fused" else who)
+    options: dict[str, Any] = {}
     if who == "fused":
         every = Sightings.concatenate([query.sightings, gallery.sightings])
-        options |= dict(transit=paper_model(seed).transit(every, every), weight=OMEGA)
+        options = dict(transit=paper_model(seed).transit(every, every), weight=OMEGA)
     labels = columns(query, gallery)
     gc.collect()
-    memory.trim()  # pages that were freed already would be used again and count for nobody
+    give_back(0)  # pages that were freed already would be used again and count for nobody
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the peak starts again from here
     base, start, cpu = status("VmRSS"), time.perf_counter(), time.process_time()
@@ -255,7 +254,7 @@ def clustering_speed(size: Size, seed: int, rounds: int, spcl: str | None) -> di
     """The clustering form of all images by all, beside SpCL's own code if there is a copy of it."""
     parts = features(*size, np.random.default_rng(seed))
     x = np.concatenate([part.embedding for part in parts])
-    jobs: dict[str, Callable[[], Any]] = {"ours": partial(jaccard_distance, x, precision="fp32")}
+    jobs: dict[str, Callable[[], Any]] = {"ours": partial(jaccard_distance, x)}
     if spcl is not None:
         peer = load_spcl(Path(spcl))
         jobs["spcl"] = lambda: peer.compute_jaccard_distance(torch.from_numpy(x), print_flag=False, search_option=3)

@@ -27,7 +27,6 @@ from tools.studies.benchmarks.parts import OMEGA, Size, baseline, columns, paper
 from tools.studies.benchmarks.synthetic import features
 from torchreid_dfrst.cli import command
 from torchreid_dfrst.retrieval import Features, Parameters, Reranking, evaluate
-from torchreid_dfrst.retrieval.products import rates
 from torchreid_dfrst.sightings import Sightings
 
 SCALES: dict[str, Size] = {
@@ -103,20 +102,17 @@ def measure(scale: str, rounds: int, seed: int, peers: bool, quiet: bool) -> dic
 
     for _ in tqdm(range(rounds), desc=f"{scale}, rounds", disable=None):
         run("floor", partial(floor, query, gallery, len(every)))
-        for precision in ("fp32", "bf16"):
-            run(precision, partial(ours, query, gallery, precision=precision))
-            last[precision][0].seconds["whole"] = seen[precision][-1][0]
-            for stage, value in last[precision][0].seconds.items():
-                found.setdefault("stages", {}).setdefault(precision, {}).setdefault(stage, []).append(value)
-        run("fused", lambda: ours(query, gallery, precision="fp32", transit=transit, weight=OMEGA))
+        run("fp32", partial(ours, query, gallery))
+        last["fp32"][0].seconds["whole"] = seen["fp32"][-1][0]
+        for stage, value in last["fp32"][0].seconds.items():
+            found.setdefault("stages", {}).setdefault(stage, []).append(value)
+        run("fused", lambda: ours(query, gallery, transit=transit, weight=OMEGA))
         run("evaluate", lambda: evaluate(last["fp32"][1], *columns(query, gallery)))
         if peers:
             run("torchreid", lambda: theirs(query, gallery)[1])
             run("evaluate_rank", lambda: their_scores(last["fp32"][1], *columns(query, gallery)))
-    alone = {
-        who: parts.in_fresh_process(SCALES[scale], seed, who, keep=True)
-        for who in ("fp32", "bf16", *(["torchreid"] if peers else []))
-    }
+    names = ["fp32", *(["torchreid"] if peers else [])]
+    alone = {who: parts.in_fresh_process(SCALES[scale], seed, who, keep=True) for who in names}
     return report(found | {"memory_bytes": {who: run["memory_bytes"] for who, run in alone.items()}}, seen, last, peers)
 
 
@@ -126,11 +122,11 @@ def measure_streamed(scale: str, rounds: int, seed: int) -> dict[str, Any]:
     found, count = described(scale, seed) | {"baseline_mAP": baseline(query, gallery)}, len(query) + len(gallery)
     most = count if count <= HELD else FLOOR_ROWS
     runs: dict[str, list[dict[str, Any]]] = {}
-    with tqdm(total=4 * rounds, desc=f"{scale}, runs", disable=None) as bar:
+    with tqdm(total=3 * rounds, desc=f"{scale}, runs", disable=None) as bar:
         for _ in range(rounds):
             runs.setdefault("floor", []).append({"seconds": floor(query, gallery, most)})
             bar.update()
-            for who in ("fp32", "bf16", "fused"):
+            for who in ("fp32", "fused"):
                 once = parts.in_fresh_process(SCALES[scale], seed, who, False, progress=sys.stderr.isatty())
                 runs.setdefault(who, []).append(once)
                 bar.update()
@@ -140,14 +136,13 @@ def measure_streamed(scale: str, rounds: int, seed: int) -> dict[str, Any]:
     found["memory_bytes"] = {who: max(run["memory_bytes"] for run in runs[who]) for who in found["streamed"]}
     found["floor_rows"], found["floor_is_extrapolated"] = most, most < count
     found["floor_ratio"] = parts.ratio(seconds, "fp32", "floor")
-    found["bf16_floor_ratio"] = parts.ratio(seconds, "bf16", "floor")
     found["fused_over_appearance"] = parts.ratio(seconds, "fused", "fp32")
     return found | dict.fromkeys(COMPARED) | {"note": STREAMED} | machine(rounds)
 
 
 def measure_cold(scale: str, rounds: int, seed: int, peers: bool) -> dict[str, Any]:
     """Both mAPs in fresh processes, imports and features not counted: torchreid as pip installs it, and ours."""
-    names = ["fp32", "bf16", *(["torchreid"] if peers else [])]
+    names = ["fp32", *(["torchreid"] if peers else [])]
     runs: dict[str, list[dict[str, Any]]] = {who: [] for who in names}
     for _ in tqdm(range(rounds), desc=f"{scale}, cold", disable=None):
         for who in names:
@@ -155,8 +150,8 @@ def measure_cold(scale: str, rounds: int, seed: int, peers: bool) -> dict[str, A
     seconds = {who: [run["seconds"] for run in several] for who, several in runs.items()}
     found = described(scale, seed) | {"cold_seconds": parts.medians(seconds)}
     found["cold_mAP"] = {who: several[-1]["mAP"] for who, several in runs.items()}
-    for who in ("fp32", "bf16") if peers else ():
-        found[f"cold_{who}_speedup"] = parts.ratio(seconds, "torchreid", who)
+    if peers:
+        found["cold_speedup"] = parts.ratio(seconds, "torchreid", "fp32")
     return found | machine(rounds)
 
 
@@ -174,8 +169,7 @@ def machine(rounds: int) -> dict[str, Any]:
     versions = {"Python": platform.python_version()} | {m.__name__: m.__version__ for m in (np, torch, torchreid)}
     return {
         "rounds": rounds, "threads": torch.get_num_threads(), "load": os.getloadavg(), "processor": sorted(models),
-        "versions": versions, "giga_operations_per_second": rates(torch.get_num_threads()),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "versions": versions, "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }  # fmt: skip
 
 
@@ -189,27 +183,23 @@ def report(found: dict[str, Any], seen: dict[str, Any], last: dict[str, Any], fi
 
     found["seconds"] = {name: statistics.median(wall for wall, _ in runs) for name, runs in seen.items()}
     found["cpu_seconds"] = {name: statistics.median(cpu for _, cpu in runs) for name, runs in seen.items()}
-    found["stages"] = {p: {k: statistics.median(v) for k, v in s.items()} for p, s in found["stages"].items()}
+    found["stages"] = {k: statistics.median(v) for k, v in found["stages"].items()}
     for clock, prefix in enumerate(("", "cpu_")):
         found[prefix + "rerank_speedup"] = ratio("torchreid", "fp32", clock)
-        found[prefix + "bf16_rerank_speedup"] = ratio("torchreid", "bf16", clock)
         found[prefix + "evaluate_speedup"] = ratio("evaluate_rank", "evaluate", clock)
         found[prefix + "floor_ratio"] = ratio("fp32", "floor", clock)
-        found[prefix + "bf16_floor_ratio"] = ratio("bf16", "floor", clock)
         found[prefix + "fused_over_appearance"] = ratio("fused", "fp32", clock)
     if fits:
         found["rerank_memory_ratio"] = found["memory_bytes"]["fp32"] / found["memory_bytes"]["torchreid"]
-        for precision, name in (("fp32", "rerank"), ("bf16", "bf16_rerank")):
-            gap = np.abs(last[precision][1] - last["torchreid"])
-            found[f"{name}_max_abs_diff"], found[f"{name}_beyond_1e-5"] = float(gap.max()), int((gap > 1e-5).sum())
+        gap = np.abs(last["fp32"][1] - last["torchreid"])
+        found["rerank_max_abs_diff"], found["rerank_beyond_1e-5"] = float(gap.max()), int((gap > 1e-5).sum())
         (cmc, mean), score = last["evaluate_rank"], last["evaluate"]
         found["evaluate_diff"] = max(abs(mean - score.mAP), float(np.abs(cmc - score.cmc).max()))
-    for precision in ("fp32", "bf16"):
-        near = last[precision][0].near
-        found[f"{precision}_search"] = {
-            "method": near.method, "fallbacks": near.fallbacks, "near_ties": len(near.near_ties),
-            "near_ties_at_a_cut": len(last[precision][0].cuts),
-        }  # fmt: skip
+    job, near = last["fp32"][0], last["fp32"][0].near
+    found["search"] = {
+        "method": near.method, "fallbacks": near.fallbacks, "near_ties": len(near.near_ties),
+        "near_ties_at_a_cut": len(job.cuts),
+    }  # fmt: skip
     return found | machine(len(seen["fp32"]))
 
 
