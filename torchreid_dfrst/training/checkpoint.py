@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -108,7 +107,7 @@ def load(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     content = Path(path).read_bytes()
-    if not zipfile.is_zipfile(io.BytesIO(content)):
+    if not content.startswith(b"PK"):
         raise ValueError(f"{path} is torn or not a checkpoint")
     state = read_dict(path, content)
     if state.get("format") != FORMAT:
@@ -182,7 +181,7 @@ class Checkpoints:
 
         Raises:
             OSError: a ``final`` one could not be written.
-            UnreadableError: see ``checkpoint.save``.
+            UnreadableError: as ``checkpoint.save``.
         """
         try:
             path = save(step_path(self.folder, step), state)
@@ -259,28 +258,15 @@ class Checkpoints:
         files.sync_folder(self.folder)
 
 
-def best_on_disk(save_dir: Path, step: int, expected: bool) -> dict[str, Any]:
-    """What is the best so far, as the file of its weights has it, which may be older or newer than the checkpoint.
+def best_is_there(save_dir: Path, best: Mapping[str, Any]) -> bool:
+    """Are the weights that a checkpoint calls the best the ones on disk?
 
-    Args:
-        save_dir: the run's folder.
-        step: of the checkpoint that the run resumes from.
-        expected: whether that knows a best one.
-
-    Returns:
-        ``mAP``, ``rank1``, ``step``, ...; empty where there is none, or one of a later step.
+    They are not where a run was killed while it wrote them, or resumes from a checkpoint older than they are.
     """
-    path = save_dir / "best.json"
     try:
-        best = json.loads(path.read_text(encoding="utf-8"))["best"]
-        if best["step"] <= step and best["mAP"] >= 0:
-            return best
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if expected:
-            logger.warning("the best weights so far are not there (%r): the next evaluation's will be", error)
-        return {}
-    logger.warning("%s is of step %s, after this one: the next evaluation's weights replace it", path, best["step"])
-    return {}
+        return json.loads((save_dir / "best.json").read_text(encoding="utf-8"))["best"] == best
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def finished_result(save_dir: Path, step: int) -> dict[str, Any] | None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +21,7 @@ from torchreid_dfrst.training.interrupt import MARKER, StoppedError, ended_toget
 from torchreid_dfrst.training.journal import Journal, ProgressLine
 from torchreid_dfrst.training.memory import explained
 from torchreid_dfrst.training.options import VALIDATION, RunOptions
-from torchreid_dfrst.training.resuming import load_states, optimizer_kind, refuse_other_run, warn_of_changes
+from torchreid_dfrst.training.resuming import digest, load_states, optimizer_kind, refuse_other_run, warn_of_changes
 from torchreid_dfrst.training.step import NonFiniteError, StepResult, TrainStep
 from torchreid_dfrst.training.validation import EvaluatingEngine, draw, words
 
@@ -80,7 +78,7 @@ class DFRSTEngine(EvaluatingEngine):
             self.data |= {
                 "identities": list(datamanager.identities),
                 "seed": self.sampler.seed,
-                "images": _digest(self.train_loader.dataset.items),
+                "images": digest(self.train_loader.dataset.items),
                 "summary": datamanager.summary,
             }
         self.step: TrainStep
@@ -170,7 +168,7 @@ class DFRSTEngine(EvaluatingEngine):
             OSError: ``save_dir`` cannot be written, memory ran out, a loading process died, or another process of the
                 run could not go on.
         """
-        self.options, self.bar = RunOptions(*torchreids, **options), bar
+        self.options, self.bar, self.finished = RunOptions(*torchreids, **options), bar, None
         if self.options.precision == "fp16" and self.device.type == "cpu" and self.group.main:
             logger.warning("train.precision is fp16, which a CPU imitates, many times slower than fp32: bf16 is faster")
         if self.options.test_only:
@@ -193,26 +191,26 @@ class DFRSTEngine(EvaluatingEngine):
         self.layers = options.layers([name for name, _ in self.model.named_children()], self.group.world_size)
         self.epoch, self.batch, self.evaluated, self.best, self.random = options.start_epoch, 0, True, {}, None
         self.checkpoints = distributed.from_main(lambda: Checkpoints(self.save_dir / "checkpoints"))
-        self.step = TrainStep(
-            self.model, self.optimizer, self.loss, self.device, options.precision, options.channels_last,
-            options.compile, self.group,
-        )  # fmt: skip
-        found = distributed.from_main(lambda: self.checkpoints.find(options.resume))
-        self.finished = None
+        how = options.precision, options.channels_last, options.compile
+        self.step = TrainStep(self.model, self.optimizer, self.loss, self.device, *how, self.group)
+        found = self.checkpoints.find(options.resume)
         if found is not None:
             path, state = found
             self.load_state_dict(state, str(path))
             epoch = min(self.epoch + 1, options.max_epoch)
             logger.info("resumed from %s: epoch %d, step %d", path, epoch, self.global_step)
-            self.best, self.finished = distributed.from_main(self._look_back)
+            best_is_there, self.finished = distributed.from_main(self._look_back)
+            if self.best and not best_is_there:
+                logger.warning("the best weights so far are not there: the next evaluation's will be")
+                self.best = {}
         self.first_step = self.global_step
 
-    def _look_back(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """What a resumed run's folder says of its best weights and of its end."""
-        best = checkpoint.best_on_disk(self.save_dir, self.global_step, expected=bool(self.best))
+    def _look_back(self) -> tuple[bool, dict[str, Any] | None]:
+        """Are the best weights in the resumed run's folder, and what does it say of its end?"""
+        best_is_there = checkpoint.best_is_there(self.save_dir, self.best)
         result = checkpoint.finished_result(self.save_dir, self.global_step)
         if result is None or self.epoch < self.options.max_epoch:
-            return best, None
+            return best_is_there, None
         (self.save_dir / MARKER).unlink(missing_ok=True)
         logger.info(
             "%s is finished (epoch %d, step %d): nothing is trained, evaluated or written again. Raise train.max_epoch "
@@ -221,7 +219,7 @@ class DFRSTEngine(EvaluatingEngine):
         )  # fmt: skip
         for name, values in result["metrics"].items():
             logger.info("%s after epoch %d: %s", name, self.epoch, words(values))
-        return best, result
+        return best_is_there, result
 
     def _begin(self, started: Callable[[], None] | None) -> None:
         if self.options.best_on == VALIDATION and not getattr(self.datamanager, VALIDATION, None):
@@ -318,30 +316,26 @@ class DFRSTEngine(EvaluatingEngine):
                     return
                 except Exception as error:
                     failure = error
-            self.agree(failure, unsaved=self.global_step > self.first_step)
+            self.agree(failure)
             if data is not None:
                 yield data
 
-    def agree(self, failure: Exception | None, unsaved: bool = False) -> None:
-        """Called by all processes at once, each with what happened to it: returns if all can go on.
-
-        Args:
-            failure: of this process.
-            unsaved: save what has been trained if one has failed.
-        """
+    def agree(self, failure: Exception | None) -> None:
+        """As the evaluating half's; what has been trained is saved before this raises."""
         if isinstance(failure, ChildProcessError):
             time.sleep(0.2)  # the signal that ended loading processes too may reach this one a moment later
         asked, failed = self.stop.agree(failure is not None)
         if asked:
             self._leave()
+        # an evaluation comes after a save
+        if failed and self.evaluated and self.global_step > self.first_step:
+            try:
+                self._save(final=True)
+            except NonFiniteError:
+                raise
+            except (OSError, ValueError) as error:
+                logger.error("the run ends, and what it has trained could not be saved: %s", error)
         if failed:
-            if unsaved:
-                try:
-                    self._save(final=True)
-                except NonFiniteError:
-                    raise
-                except (OSError, ValueError) as error:
-                    logger.error("the run ends, and what it has trained could not be saved: %s", error)
             distributed.raise_together(failure)
 
     def _leave(self) -> NoReturn:
@@ -436,9 +430,3 @@ class DFRSTEngine(EvaluatingEngine):
         self._check(self.pending)
         state, each = self.state_dict(), self.options.keep_freq * self.steps_per_epoch
         return distributed.from_main(lambda: self.checkpoints.save(self.global_step, state, each, final))
-
-
-def _digest(items: Sequence[tuple[Any, ...]]) -> str:
-    """SHA-256 of the training images' names, identities and cameras in order."""
-    lines = "".join(f"{os.path.basename(path)} {identity} {camera}\n" for path, identity, camera, *_ in items)
-    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()

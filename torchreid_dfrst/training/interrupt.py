@@ -166,7 +166,7 @@ def ended_together() -> Iterator[None]:
 def _leave_message(text: str) -> None:
     try:
         dist.distributed_c10d._get_default_store().set("failed", text)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         logger.warning("the other processes could not be told: %s", error)
 
 
@@ -174,6 +174,6 @@ def _message_left() -> str | None:
     try:
         store = dist.distributed_c10d._get_default_store()
         return store.get("failed").decode() if store.check(["failed"]) else None
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         logger.warning("what the other process said could not be read: %s", error)
         return None

@@ -102,15 +102,9 @@ class Journal:
 
 
 class ProgressLine:
-    """Loss, rate and time left of one epoch: a bar, or lines in the log without one.
+    """Loss, rate and time left of one epoch, in the journal and as a bar (``tqdm.tqdm``) or lines in the log.
 
-    Args:
-        journal: where the numbers go as well.
-        label: the epoch, such as ``epoch 3/135``.
-        total: steps of the epoch.
-        done: of them taken before.
-        bar: such as ``tqdm.tqdm``; None logs lines.
-        active: show anything; False in all processes but the first.
+    ``total`` steps make the epoch, ``done`` of them were taken before; only an ``active`` one shows anything.
     """
 
     def __init__(
@@ -136,7 +130,7 @@ class ProgressLine:
             step: optimiser steps taken so far in the run.
             rate: learning rate of the last step.
             epoch: number of the epoch, from 1.
-            images_left: of the whole run, for the time left.
+            images_left: of the whole run.
         """
         images_per_s = self.images / (time.perf_counter() - self.began)
         means = mean_over_group(torch.stack([torch.stack(result) for result in results]).mean(0)).tolist()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
@@ -15,13 +17,18 @@ SCHEDULER_SETTINGS = ("milestones", "gamma", "step_size", "T_max", "eta_min")
 """Settings that torchreid's schedulers keep in their state."""
 
 
+def digest(items: Sequence[tuple[Any, ...]]) -> str:
+    """SHA-256 of the names, identities and cameras of training images in order."""
+    lines = "".join(f"{os.path.basename(path)} {identity} {camera}\n" for path, identity, camera, *_ in items)
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def refuse_other_run(state: Mapping[str, Any], data: Mapping[str, Any], optimizer: Optimizer, where: str) -> None:
     """Refuse the state of a run on other data or with another kind of optimiser.
 
     Args:
-        state: with ``data`` and ``optimizer_kind`` of the run that was saved.
-        data: of this run: ``steps_per_epoch``, and where our data manager makes the batches ``identities``, ``seed``,
-            ``images`` (a digest) and ``summary``, which is not compared.
+        state: see ``DFRSTEngine.state_dict``.
+        data: its ``data`` of this run; the ``summary`` in it is not compared.
         optimizer: of this run.
         where: the checkpoint, for the message.
 
@@ -71,12 +78,6 @@ def load_states(optimizer: Optimizer, scheduler: Any, optimizer_state: Any, sche
     """Load what an optimiser and a scheduler remember, and go on with the settings they have now.
 
     Earlier changes of the learning rate stay as they were; a setting that differs from the saved one is logged.
-
-    Args:
-        optimizer: of the kind that was saved.
-        scheduler: torchreid's, ours or None.
-        optimizer_state: its ``state_dict``.
-        scheduler_state: its ``state_dict``, or None.
     """
     settings = [{**group, "params": None} for group in optimizer.param_groups]
     schedule = {name: value for name, value in getattr(scheduler, "__dict__", {}).items() if name in SCHEDULER_SETTINGS}

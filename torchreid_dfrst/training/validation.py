@@ -38,7 +38,8 @@ ROWS = 1024
 class EvaluatingEngine(torchreid.engine.Engine):
     """torchreid's engine as far as it evaluates: by appearance, with the junk rule, shared by the processes of a group.
 
-    Unlike torchreid's, embeddings are L2-normalised by default and Euclidean distances are not squared.
+    Unlike torchreid's, embeddings are L2-normalised by default, and Euclidean distances are not squared, which changes
+    no ranking.
 
     Args:
         datamanager: torchreid's or ours.
@@ -136,14 +137,7 @@ def words(values: Mapping[str, float]) -> str:
 
 
 def distances(query: np.ndarray, gallery: np.ndarray, options: RunOptions) -> Iterator[np.ndarray]:
-    """Distances by appearance, as blocks of consecutive queries.
-
-    Args:
-        query: ``(Q, D)`` embeddings.
-        gallery: ``(G, D)`` embeddings.
-        options: ``dist_metric``, ``normalize_feature`` and ``rerank``. Euclidean distances are not squared, unlike
-            torchreid's, which changes no ranking.
-    """
+    """Distances of embeddings ``(Q, D)`` to ``(G, D)`` as ``options`` say, in blocks ``(rows, G)`` of queries."""
     if options.dist_metric == "euclidean" and options.normalize_feature:
         rows, columns = normalise(query), normalise(gallery)
         return Reranking(rows, columns, Parameters()).blocks() if options.rerank else distance_blocks(rows, columns)
@@ -164,20 +158,10 @@ def draw(
     save_dir: Path, name: str, epoch: int, query: Embedded, gallery: Embedded, options: RunOptions, model: nn.Module,
     transform: Any,
 ) -> dict[str, Path]:  # fmt: skip
-    """The pictures of one evaluation while training, into ``save_dir/pictures``.
-
-    Args:
-        save_dir: the run's folder.
-        name: the data set.
-        epoch: epochs trained.
-        query: ``Q`` images, of which a few are drawn.
-        gallery: ``G`` images.
-        options: see ``distances``.
-        model: one of ours has ``activation_maps``; left in the mode it was in.
-        transform: the test transform.
+    """Ranked lists and attention maps of a few queries of data set ``name``, in ``save_dir/pictures``.
 
     Returns:
-        ``ranking``, and ``attention`` where the network offers activation maps, to the file.
+        ``ranking``, and ``attention`` where the network has ``activation_maps``, to the file.
     """
     label = str(save_dir / "pictures" / f"{name}-epoch-{epoch:03d}")
     queries, everyone = (Sightings(camera=p.camera, identity=p.identity, path=p.path) for p in (query, gallery))
