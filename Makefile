@@ -19,6 +19,13 @@ demo: $(VENV)/installed
 test: lint
 	$(BIN)/python -m pytest
 
+# arrays, models on tiny inputs, the command: a minute and a half of one core
+QUICK = $(wildcard tests/test_layers.py tests/test_co*.py tests/test_values.py tests/test_sightings.py \
+  tests/test_losses.py tests/test_models*.py) tests/retrieval tests/spatiotemporal tests/evaluation
+
+quick: lint
+	$(BIN)/python -m pytest $(QUICK) -k "not memory and not paths and not exactness and not command_line"
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -25,6 +25,23 @@ def test_overrides_win_and_values_are_yaml(tmp_path):
     }
 
 
+def test_a_value_may_follow_an_equals_sign():
+    words = ["optim.lr=3e-3", "train.save_dir", "a=b", "train.max_epoch=", "optim.weight_decay=x=y"]
+    assert config.load(None, words, SECTIONS) == {
+        "optim": {"lr": 3e-3, "weight_decay": "x=y"},
+        "train": {"save_dir": "a=b", "max_epoch": None},
+    }
+
+
+def test_one_entry_of_a_key_that_holds_names_and_values(tmp_path):
+    path = write(tmp_path, "net: {options: {a: 1, b: 2}}")
+    words = ["net.options.b", "3", "net.options.c=%d.%m"]
+    assert config.load(path, words, TYPED)["net"] == {"options": {"a": 1, "b": 3, "c": "%d.%m"}}
+    assert config.load(None, ["net.options", "null", *words], TYPED)["net"]["options"] == {"b": 3, "c": "%d.%m"}
+    with pytest.raises(ValueError, match=r"net\.lr is \{'x': 1\}, expected a number"):
+        config.load(None, ["net.lr", "0.1", "net.lr.x", "1"], TYPED)
+
+
 @pytest.mark.parametrize(
     "text, value",
     [("1e-4", 1e-4), ("-2.5", -2.5), ("12", 12), ("1.", 1.0), (".5", 0.5), ("1e5x", "1e5x"), ("[60, 1e2]", [60, 100.0]),

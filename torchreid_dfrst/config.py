@@ -65,7 +65,8 @@ def override(config: Config, words: Sequence[str], sections: Mapping[str, Iterab
         value = _value(given, dotted)
         key, dot, entry = key.partition(".")
         if dot:
-            value = {**(config.get(name, {}).get(key) or {}), entry: value}
+            before = config.get(name, {}).get(key)
+            value = {**(before if isinstance(before, Mapping) else {}), entry: value}
         _set(config, sections, name, key, value, where="the command line")
     return config
 
@@ -105,7 +106,7 @@ def keywords(*callables: Callable[..., Any], leave_out: Iterable[str] = (), **ty
 
 
 def listing(sections: Mapping[str, Iterable[str]]) -> str:
-    """Sections and their keys for ``--help``."""
+    """Sections and their keys for ``--list-keys``."""
     lines = ["sections and their keys, in the YAML file and as section.key value:"]
     for name, keys in sections.items():
         lines += textwrap.wrap(f"{name}: {', '.join(keys)}", 100, initial_indent="  ", subsequent_indent="      ")
