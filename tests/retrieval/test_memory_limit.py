@@ -11,6 +11,7 @@ from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_blocks, jac
 MEASURE = """
 import ctypes, gc, sys
 from collections import deque
+import numpy as np
 from tests.retrieval.scenes import TableTransit, clusters, unit
 from tools.studies.benchmarks.parts import status
 from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_blocks, neighbors

@@ -248,7 +248,7 @@ def test_blocks_are_multiplied_on_the_device_that_was_asked_for(monkeypatch):
     places = []
 
     class Watched:
-        def __init__(self, rows, columns, precision, device):
+        def __init__(self, rows, columns, device):
             places.append(device)
 
     job = Reranking(x[:10], x[10:], Parameters(8, 3), device="cpu")

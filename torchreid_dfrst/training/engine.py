@@ -408,8 +408,7 @@ class DFRSTEngine(EvaluatingEngine):
         before, values = self.best, {key: metrics[name].get(key, 0.0) for key in ("mAP", "rank1")}
         self.best = {**values, "step": self.global_step, "epoch": self.epoch, "chosen_on": name}
         path = self._save()
-        if path is None or not distributed.from_main(lambda: self._write_best(path)):
-            self.best = before
+        self.best = self.best if path and distributed.from_main(lambda: self._write_best(path)) else before
 
     def _write_best(self, path: Path) -> bool:
         try:
