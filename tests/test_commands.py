@@ -170,3 +170,25 @@ def test_scripts_are_one_call_of_the_command():
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.startswith(f"usage: dfrst {name} ")
+
+
+def test_the_demo_is_four_commands_that_stop_where_one_does(monkeypatch, capsys):
+    called = []
+
+    def note(words):
+        called.append(parse(words))
+        return 75 if words[0] == stop else 0
+
+    monkeypatch.setattr("torchreid_dfrst.cli.demo.invoke", note)
+    for stop, names in (("", ["city", "train", "extract", "evaluate"]), ("train", ["city", "train"])):
+        called.clear()
+        assert invoke(["demo", "--out", "there", "--verbose"]) == (75 if stop else 0)
+        printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("dfrst ")]
+        assert [line.split()[1] for line in printed] == names == [args.command.split()[1] for args in called]
+        assert all(args.verbose for args in called)
+    stop = called.clear()
+    invoke(["demo"])
+    drawn, train, extract, evaluate = called
+    assert [extract.weights, evaluate.weights] == [Path("runs/demo/weights.safetensors")] * 2
+    assert extract.out == evaluate.features and train.root == extract.root == str(Path(drawn.out).parent)
+    assert train.overrides == ["train.save_dir", "runs/demo"] and train.resume == "auto"

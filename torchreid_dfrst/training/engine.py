@@ -407,8 +407,8 @@ class DFRSTEngine(EvaluatingEngine):
             return
         before, values = self.best, {key: metrics[name].get(key, 0.0) for key in ("mAP", "rank1")}
         self.best = {**values, "step": self.global_step, "epoch": self.epoch, "chosen_on": name}
-        path = self._save()
-        self.best = self.best if path and distributed.from_main(lambda: self._write_best(path)) else before
+        if not ((path := self._save()) and distributed.from_main(lambda: self._write_best(path))):
+            self.best = before
 
     def _write_best(self, path: Path) -> bool:
         try:
