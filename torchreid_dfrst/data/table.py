@@ -95,7 +95,7 @@ def read_rows(path: Path) -> tuple[Sightings, np.ndarray, list[str], list[str]]:
     times, parse = columns.get("time", [""] * count), time_parser(None)
     seconds = np.array([_seconds(word, parse) for word in times])
     unread = [f"row {k + 2}: {times[k]!r}" for k in np.flatnonzero(~np.isfinite(seconds)) if times[k]]
-    problems.note(f"{{count}} [time of {path} is|times of {path} are] no seconds and no date and time", unread)
+    problems.note(f"{{count}} [time of {path} is|times of {path} are] neither seconds nor a date with a time", unread)
     problems.raise_all()
     identity, camera = labels(columns["identity"])[0], labels(columns["camera"])
     track = np.full(count, UNKNOWN)

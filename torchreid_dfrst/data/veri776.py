@@ -109,10 +109,10 @@ class VeRi776(VeRiFormat):
 
 
 class City(VeRiFormat):
-    """The synthetic city that ``tools/make_city.py`` draws. Not VeRi-776: its results are called what they are."""
+    """The synthetic city that ``dfrst city`` draws. Not VeRi-776: its results are called what they are."""
 
     folder_names = ("city",)
-    advice = "Make the city with tools/make_city.py (see its --help); it is drawn, not downloaded."
+    advice = "Draw it with dfrst city --out DIR; it cannot be downloaded."
 
 
 def read_veri(folder: str | Path, images: bool = True) -> Splits:

@@ -401,13 +401,13 @@ class DFRSTEngine(EvaluatingEngine):
             logger.error("no pictures of %s after epoch %d (%s): training goes on", name, self.epoch, error)
 
     def _keep_best(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        chosen_on = self.options.best_on
-        name = next(iter(self.test_loader), "") if chosen_on == "test" else chosen_on
+        name = next(iter(self.test_loader), "") if self.options.best_on == "test" else self.options.best_on
         if name not in metrics or metrics[name]["mAP"] <= self.best.get("mAP", -1.0):
             return
         before, values = self.best, {key: metrics[name].get(key, 0.0) for key in ("mAP", "rank1")}
         self.best = {**values, "step": self.global_step, "epoch": self.epoch, "chosen_on": name}
-        if not ((path := self._save()) and distributed.from_main(lambda: self._write_best(path))):
+        path = self._save()
+        if path is None or not distributed.from_main(lambda: self._write_best(path)):
             self.best = before
 
     def _write_best(self, path: Path) -> bool:
@@ -425,7 +425,6 @@ class DFRSTEngine(EvaluatingEngine):
 
     def _save(self, final: bool = False) -> Path | None:
         """Save in process 0; called by all processes together, which end together where it must not fail."""
-        # on a GPU perhaps the first look at these steps
         self._check(self.pending)
         state, each = self.state_dict(), self.options.keep_freq * self.steps_per_epoch
         return distributed.from_main(lambda: self.checkpoints.save(self.global_step, state, each, final))
