@@ -4,7 +4,7 @@ import pytest
 
 from torchreid_dfrst import config, evaluation, training
 from torchreid_dfrst.data import DATASETS
-from torchreid_dfrst.data.loading import DataManager, known_options, parse_options, share_options
+from torchreid_dfrst.data.manager import DataManager, known_options, parse_options, share_options
 from torchreid_dfrst.doctor import check_dataset
 from torchreid_dfrst.evaluation import protocols
 from torchreid_dfrst.retrieval import Extraction, Features

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from networks import TinyNet
 from processes import together
 
-from torchreid_dfrst.data.loading import DataManager
+from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import build
 from torchreid_dfrst.training import distributed

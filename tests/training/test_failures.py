@@ -20,7 +20,7 @@ from runs import engine, newest
 
 from torchreid_dfrst import files
 from torchreid_dfrst.data.images import BadImageError
-from torchreid_dfrst.data.loading import DataManager
+from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models.weights import read_weights
 from torchreid_dfrst.training import checkpoint, distributed

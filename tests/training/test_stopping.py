@@ -10,9 +10,9 @@ import pytest
 import torch
 from networks import TinyNet
 from processes import launch, quick
+from runs import engine, run
 from torch.utils.data import _utils
 
-from runs import engine, run
 from torchreid_dfrst.data.images import BadImageError
 from torchreid_dfrst.training import checkpoint, distributed, embedding, interrupt, sections, train
 from torchreid_dfrst.training import run as configured

@@ -17,7 +17,7 @@ from tiny import write_tiny_veri
 
 from torchreid_dfrst import config
 from torchreid_dfrst.cli import main
-from torchreid_dfrst.data.loading import DataManager
+from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.inference import extract, input_transform, open_network
 from torchreid_dfrst.models.weights import read_weights
 from torchreid_dfrst.tables import build_model

@@ -12,13 +12,13 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
+
+from torchreid_dfrst.cli.arguments import USER_ERROR, Parser
 
 COMMANDS = ("demo", "city", "check", "train", "extract", "import", "evaluate", "compare", "spacetime", "audit")
 FILES = {"import": "importing"}
 """Files that are not named as their subcommand."""
-
-USER_ERROR = 2
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., None]:
@@ -45,17 +45,6 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
             sys.exit(code)
 
     return run
-
-
-class Parser(argparse.ArgumentParser):
-    """Takes options by their whole names only, and ends in one line where they are wrong."""
-
-    def __init__(self, **given: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **given)
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and where the right words stand."""
-        self.exit(USER_ERROR, f"error: {message} (see {self.prog} --help)\n")
 
 
 def overview() -> str:

@@ -7,11 +7,23 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+USER_ERROR = 2
 ROOT = "folder that holds data sets, or the data set's own folder"
 NAME = "a data set's name, such as veri776"
 CONFIG = "YAML file, or the name of one that is shipped, such as dfrst_veri776"
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes options by their whole names only, and ends in one line where they are wrong."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **given)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where the right words stand."""
+        self.exit(USER_ERROR, f"error: {message} (see {self.prog} --help)\n")
 
 
 class ListKeys(argparse.Action):

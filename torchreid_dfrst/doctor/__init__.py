@@ -13,7 +13,7 @@ import numpy as np
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, lone_queries, one_camera_vehicles, vehicles_called
-from torchreid_dfrst.data.loading import share_options
+from torchreid_dfrst.data.manager import share_options
 from torchreid_dfrst.data.text import MISTAKES, error_text, single_errors
 from torchreid_dfrst.data.veri776 import FOLDERS, LISTS, VeRiFormat, image_files, read_index, read_labels
 from torchreid_dfrst.doctor.findings import ERROR, NOTE, WARNING, Finding, Report, finding
@@ -34,7 +34,7 @@ def check_dataset(name: str, root: str | Path, images: bool = True, bar: Bar = i
         root: as for training.
         images: open every image (for VeRi-776 some minutes); False looks at names, cameras and times only.
         bar: progress bar around the images, such as ``tqdm.tqdm``.
-        options: those of the data set, see ``loading.known_options``.
+        options: those of the data set, see ``manager.known_options``.
 
     Raises:
         KeyError: an unknown name of a data set or an option.

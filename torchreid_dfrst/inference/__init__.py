@@ -17,8 +17,8 @@ from PIL import Image
 from torch import nn
 
 from torchreid_dfrst.checks import listed
-from torchreid_dfrst.data.batches import Change, Item
-from torchreid_dfrst.data.loading import DataManager
+from torchreid_dfrst.data.loader import Change, Item
+from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.evaluation import HELD_OUT, TRAINED_ON
 from torchreid_dfrst.models.weights import read_safely, read_weights
 from torchreid_dfrst.retrieval import Extraction, Features

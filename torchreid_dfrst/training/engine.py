@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 class DFRSTEngine(EvaluatingEngine):
     """Trains and evaluates like ``torchreid.engine.ImageTripletEngine``, from which it differs in the inside.
 
-    With ``torchreid_dfrst.data.loading.DataManager`` a run can stop and resume at any step, bit for bit; with
+    With ``torchreid_dfrst.data.manager.DataManager`` a run can stop and resume at any step, bit for bit; with
     torchreid's own ``ImageDataManager`` it resumes, and draws its batches anew; that one is for a single process.
 
     Args:

@@ -18,7 +18,7 @@ import torchreid
 from torchreid_dfrst import evaluation, files
 from torchreid_dfrst.checks import named, within
 from torchreid_dfrst.config import Config, Keywords, dump, keywords
-from torchreid_dfrst.data.loading import DataManager
+from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import FACTORIES, build, default_options
 from torchreid_dfrst.models.dfrst import DFRST

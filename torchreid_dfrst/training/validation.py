@@ -59,7 +59,7 @@ class EvaluatingEngine(torchreid.engine.Engine):
             raise ValueError(
                 f"{type(datamanager).__name__} makes batches for {shared} process(es) and there are "
                 f"{self.group.world_size}, of which each would train on and count the same images: use "
-                "torchreid_dfrst.data.loading.DataManager with this rank and world_size"
+                "torchreid_dfrst.data.manager.DataManager with this rank and world_size"
             )
         self.model = model.to(self.device)
         self.options, self.stop = RunOptions(), StopRequest()

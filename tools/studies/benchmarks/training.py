@@ -27,8 +27,8 @@ from torch import nn
 
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.cli import command
-from torchreid_dfrst.data.batches import Images, Loader
 from torchreid_dfrst.data.images import read_image
+from torchreid_dfrst.data.loader import Images, Loader
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.tables import build_model
 from torchreid_dfrst.training import build_optimizer, settings

@@ -20,7 +20,7 @@ from torchreid_dfrst import evaluation
 from torchreid_dfrst.checks import listed
 from torchreid_dfrst.city import make_city
 from torchreid_dfrst.config import Config, checked
-from torchreid_dfrst.data.loading import share_options
+from torchreid_dfrst.data.manager import share_options
 from torchreid_dfrst.evaluation.card import Card, fingerprint
 from torchreid_dfrst.inference import extract, open_dataset, open_network
 from torchreid_dfrst.retrieval import Extraction

@@ -17,7 +17,7 @@ import yaml
 from torchreid_dfrst.checks import check, listed, nearest, numbered, within
 from torchreid_dfrst.config import keywords
 from torchreid_dfrst.data import DATASETS
-from torchreid_dfrst.data.batches import Change, Images, Item, Loader
+from torchreid_dfrst.data.loader import Change, Images, Item, Loader
 from torchreid_dfrst.data.sampling import EpochSampler
 from torchreid_dfrst.tables import require_datasets
 
