@@ -14,6 +14,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.version import __version__
+
 COMMANDS = ("demo", "city", "check", "train", "extract", "import", "evaluate", "compare", "spacetime", "audit")
 FILES = {"import": "importing"}
 """Files that are not named as their subcommand."""
@@ -73,8 +76,6 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         KeyError: there is no such subcommand.
     """
     if words[0] not in COMMANDS:
-        from torchreid_dfrst.checks import nearest
-
         raise KeyError(f"dfrst has no command {words[0]!r}{nearest(words[0], COMMANDS)}")
     module = _module(words[0])
     parser = Parser(prog=f"dfrst {words[0]}", description=module.__doc__)
@@ -94,8 +95,6 @@ def invoke(words: Sequence[str]) -> int:
         print(overview())
         return 0
     if words[0] == "--version":
-        from torchreid_dfrst.version import __version__
-
         print(__version__)
         return 0
     args = parse(words)
