@@ -12,16 +12,13 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from torchreid_dfrst.checks import nearest
-from torchreid_dfrst.version import __version__
+from torchreid_dfrst.cli.arguments import USER_ERROR, Parser
 
 COMMANDS = ("demo", "city", "check", "train", "extract", "import", "evaluate", "compare", "spacetime", "audit")
 FILES = {"import": "importing"}
 """Files that are not named as their subcommand."""
-
-USER_ERROR = 2
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., None]:
@@ -50,17 +47,6 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
     return run
 
 
-class Parser(argparse.ArgumentParser):
-    """Takes options by their whole names only, and ends in one line where they are wrong."""
-
-    def __init__(self, **given: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **given)
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and where the right words stand."""
-        self.exit(USER_ERROR, f"error: {message} (see {self.prog} --help)\n")
-
-
 def overview() -> str:
     """What ``dfrst --help`` prints: a line for each subcommand, the first of its file's docstring."""
     lines = ["usage: dfrst COMMAND ... [--verbose]", ""]
@@ -76,6 +62,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         KeyError: there is no such subcommand.
     """
     if words[0] not in COMMANDS:
+        from torchreid_dfrst.checks import nearest
+
         raise KeyError(f"dfrst has no command {words[0]!r}{nearest(words[0], COMMANDS)}")
     module = _module(words[0])
     parser = Parser(prog=f"dfrst {words[0]}", description=module.__doc__)
@@ -95,6 +83,8 @@ def invoke(words: Sequence[str]) -> int:
         print(overview())
         return 0
     if words[0] == "--version":
+        from torchreid_dfrst.version import __version__
+
         print(__version__)
         return 0
     args = parse(words)
