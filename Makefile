@@ -24,7 +24,7 @@ QUICK = $(wildcard tests/test_layers.py tests/test_co*.py tests/test_values.py t
   tests/test_losses.py tests/test_models*.py) tests/retrieval tests/spatiotemporal tests/evaluation
 
 quick: lint
-	$(BIN)/python -m pytest $(QUICK) -k "not memory and not paths and not exactness and not command_line"
+	$(BIN)/python -m pytest $(QUICK) -k "not memory and not paths and not exactness and not command_line and not under_every"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -149,6 +149,7 @@ def test_results_level_by_level(tiny_run, tmp_path, monkeypatch, capsys):
     assert [card["source"].get("contamination") for card in cards] == [None, damage]
     assert "| mixed 50 % | + ST + re-ranking |" in printed
     assert printed.strip() == (tmp_path / "contamination" / "table.md").read_text().strip()
+    assert cards[0]["choices"]["rerank"]["k1"] == 6
     assert cards[0]["choices"] == cards[1]["choices"], "space and time are fitted on the same sound training images"
     assert invoke(["compare", *map(str, paths)]) == 1
     assert "contamination of the test images is None and" in capsys.readouterr().out
