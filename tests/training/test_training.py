@@ -179,7 +179,8 @@ def test_a_run_killed_just_before_its_end_is_brought_to_it(lost, tiny_veri, trai
     else:
         (folder / lost).unlink()
     data = {"validation_identities": 2, "batch_size_train": 4}
-    again = train(small(tiny_veri, folder, data=data, train={"resume": "auto"}), command=["again"])
+    settings = small(tiny_veri, folder, data=data, train={"resume": "auto", "pictures": False})
+    again = train(settings, command=["again"])
     assert again["metrics"] == result["metrics"]
     assert (folder / "weights.safetensors").is_file() and json.loads((folder / "result.json").read_text()) == again
 
@@ -210,7 +211,7 @@ def test_the_optimiser_is_torchreids_with_fused_kernels():
 
 
 def test_torchreids_own_networks_train_too(tiny_veri, tmp_path):
-    settings = small(tiny_veri, tmp_path / "run", train={"max_epoch": 1})
+    settings = small(tiny_veri, tmp_path / "run", train={"max_epoch": 1, "pictures": False})
     settings["model"] = {"name": "osnet_x0_25", "pretrained": False}
     assert train(settings)["step"] == 4
 
@@ -279,7 +280,7 @@ def test_the_command_line_keeps_torchreids_habits(tiny_veri, tmp_path, monkeypat
     words = (
         f"train.py --root {tiny_veri} -s veri776 --transforms random_flip model.name dfrst_resnet18 "
         "model.pretrained false model.parts 2 data.height 32 data.width 32 data.batch_size_train 8 "
-        f"data.num_instances 2 data.workers 0 train.max_epoch 1 train.save_dir {tmp_path / 'run'}"
+        f"data.num_instances 2 data.workers 0 train.max_epoch 1 train.pictures false train.save_dir {tmp_path / 'run'}"
     )
     monkeypatch.setattr(sys, "argv", words.split())
     main()
