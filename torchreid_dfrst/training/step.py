@@ -120,7 +120,7 @@ class TrainStep:
         # 1, or NaN where the loss of this process is not finite: then no process has finite gradients, and all see it
         self.scaler.scale(parts.total).backward(gradient=1 + 0 * parts.total.detach())
         self.scaler.unscale_(self.optimizer)
-        norm = gradient_norm(self.parameters)
+        norm = nn.utils.get_total_norm(p.grad for p in self.parameters if p.grad is not None)
         if self.device.type != "cpu" or self.precision == "fp16" or bool(torch.isfinite(norm)):
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -160,12 +160,6 @@ class TrainStep:
         """After a failed step on a CPU: put the running statistics back, so that the state is that before the step."""
         for buffer, before in zip(self.model.buffers(), self._buffers, strict=False):
             buffer.copy_(before)
-
-
-def gradient_norm(parameters: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Euclidean norm of all gradients together, a scalar; not finite if any of them is not."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
 
 
 def _branches(outputs: object) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
