@@ -41,7 +41,7 @@ def ranked_lists(
     drawn = figure(1.15 * (columns + 1), 1.5 * count + 0.4)
     grid = drawn.subplots(count, columns + 1, squeeze=False)
     for row in range(count):
-        _cell(grid[row, 0], query.path[row], BLUE, f"query: vehicle {vehicle(query, row)}\ncam {camera(query, row)}")
+        _cell(grid[row, 0], query.path[row], BLUE, "query: vehicle {}\ncam {}".format(*called(query, row)))
         if rows:
             grid[row, 0].set_ylabel(rows[row], fontsize=8)
         for rank, place in enumerate(index[row].tolist(), start=1):
@@ -50,20 +50,16 @@ def ranked_lists(
                 continue
             right = gallery.identity[place] == query.identity[row]
             gap = time_gap(gallery.time_s[place] - query.time_s[row])
-            label = f"{rank}: cam {camera(gallery, place)}{gap}\n{distance[row, rank - 1]:.3f}"
+            label = f"{rank}: cam {called(gallery, place)[1]}{gap}\n{distance[row, rank - 1]:.3f}"
             _cell(grid[row, rank], gallery.path[place], GREEN if right else RED, label)
     drawn.suptitle(title, fontsize=9)
     return write(drawn, path)
 
 
-def camera(part: Sightings, row: int) -> str:
-    """What the user's file calls the camera of a row."""
-    return part[[row]].camera_called(part.camera[row])
-
-
-def vehicle(part: Sightings, row: int) -> str:
-    """What the user's file calls the vehicle of a row."""
-    return part[[row]].vehicle_called(part.identity[row])
+def called(part: Sightings, row: int) -> tuple[str, str]:
+    """What the user's file calls the vehicle and the camera of a row."""
+    one = part[[row]]
+    return one.vehicle_called(part.identity[row]), one.camera_called(part.camera[row])
 
 
 def time_gap(seconds: float) -> str:
