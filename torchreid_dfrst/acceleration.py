@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torchreid
 
-from torchreid_dfrst.retrieval.matrices import rerank_distances
-from torchreid_dfrst.retrieval.metrics import evaluate
+from torchreid_dfrst.retrieval import evaluate, rerank_distances
 
 
 def accelerate() -> Callable[[], None]:
@@ -26,23 +25,22 @@ def accelerate() -> Callable[[], None]:
     Returns:
         A function that puts torchreid's own back.
     """
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "torchreid"]
     places: list[tuple[ModuleType, str, Any]] = []
     for original, ours in (
         (torchreid.utils.re_ranking, re_ranking),
         (torchreid.metrics.evaluate_rank, _evaluation(torchreid.metrics.evaluate_rank)),
     ):
-        if getattr(original, "accelerated", False) or original is re_ranking:
+        if original is re_ranking or hasattr(original, "accelerated"):
             continue
-        for module in _torchreid_modules():
-            for name, value in list(vars(module).items()):
-                if value is original:
-                    places.append((module, name, original))
-                    setattr(module, name, ours)
+        for module in modules:
+            for name in [name for name, value in getattr(module, "__dict__", {}).items() if value is original]:
+                places.append((module, name, original))
+                setattr(module, name, ours)
 
     def undo() -> None:
         while places:
-            module, name, original = places.pop()
-            setattr(module, name, original)
+            setattr(*places.pop())
 
     return undo
 
@@ -65,7 +63,7 @@ def re_ranking(
     k2: int = 6,
     lambda_value: float = 0.3,
 ) -> np.ndarray:
-    """``torchreid.utils.re_ranking`` on sparse neighbours; see ``retrieval.matrices.rerank_distances``."""
+    """``torchreid.utils.re_ranking`` on sparse neighbours; see ``retrieval.rerank_distances``."""
     return rerank_distances(q_g_dist, q_q_dist, g_g_dist, k1, k2, lambda_value)
 
 
@@ -85,8 +83,7 @@ def _evaluation(original: Callable[..., Any]) -> Callable[..., Any]:
     ) -> tuple[np.ndarray, np.floating[Any]]:
         if use_metric_cuhk03:
             return original(distmat, q_pids, g_pids, q_camids, g_camids, max_rank, use_metric_cuhk03, use_cython)
-        identities, cameras = _whole_numbers(q_pids, g_pids), _whole_numbers(q_camids, g_camids)
-        columns = *identities, *cameras
+        columns = *_whole_numbers(q_pids, g_pids), *_whole_numbers(q_camids, g_camids)
         found = evaluate(np.asarray(distmat), *columns, max_rank=max_rank)
         return found.cmc.astype(np.float32), np.float64(found.mAP)
 
@@ -101,9 +98,3 @@ def _whole_numbers(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, 
         return parts
     code = np.unique(np.concatenate(parts), return_inverse=True)[1].reshape(-1)
     return code[: len(parts[0])], code[len(parts[0]) :]
-
-
-def _torchreid_modules() -> list[ModuleType]:
-    return [
-        m for name, m in list(sys.modules.items()) if name.split(".")[0] == "torchreid" and isinstance(m, ModuleType)
-    ]

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from tests.retrieval.scenes import TableTransit, clusters, slow_distance, symmetric_transit, unit
-from tests.retrieval.test_metrics import naive
-from torchreid_dfrst.retrieval import embeddings, evaluate, neighbors
+from torchreid_dfrst.retrieval import embeddings, neighbors
 from torchreid_dfrst.retrieval.embeddings import Stack, alike
 from torchreid_dfrst.retrieval.search import packed, unpacked
 from torchreid_dfrst.retrieval.transit import is_symmetric
@@ -155,23 +154,6 @@ def test_copies_are_found_among_embeddings_whose_bits_have_the_same_sum(width):
     x, _ = clusters(1, width, seed=6)
     mixed = x[:, np.r_[2:width, 0, 1]]
     assert alike(Stack(np.concatenate([x, mixed, x, mixed[:, ::-1], x]))).tolist() == [0, 1, 0, 3, 0]
-
-
-@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 30), st.sampled_from([1, 4, 1000]))
-@settings(max_examples=80, deadline=None)
-def test_metrics_of_any_matrix_with_ties(seed, queries, images, levels):
-    generator = np.random.default_rng(seed)
-    distance = generator.integers(0, levels, (queries, images)).astype(np.float32)
-    columns = [generator.integers(0, high, size) for high in (4, 3) for size in (queries, images)]
-    try:
-        found = evaluate(distance, *columns, max_rank=20)
-    except ValueError:
-        junk = (columns[0][:, None] == columns[1]) & (columns[2][:, None] != columns[3])
-        assert not junk.any()
-        return
-    cmc, precision, penalty, _ = naive(np.argsort(distance, axis=1, kind="stable").tolist(), *columns)
-    np.testing.assert_allclose(found.cmc, cmc[: len(found.cmc)], atol=1e-12)
-    np.testing.assert_allclose([found.mAP, found.mINP], [precision, penalty], atol=1e-12)
 
 
 @pytest.mark.parametrize(("option", "value"), [("device", "tpu"), ("method", "annoy")])

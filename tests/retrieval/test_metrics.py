@@ -23,6 +23,10 @@ def scene(seed=0, queries=40, images=150, ties=False):
     return distance, columns
 
 
+def rankings(distance):
+    return [sorted(range(len(line)), key=lambda j, line=line: (line[j], j)) for line in distance.tolist()]
+
+
 def naive(rankings, q_identity, g_identity, q_camera, g_camera, max_rank=20, trapezoid=False):
     """One query after the other; a right image that is not listed adds nothing to what is divided by all of them."""
     cmc, precision, penalty, missing = [], [], [], 0
@@ -49,8 +53,7 @@ def naive(rankings, q_identity, g_identity, q_camera, g_camera, max_rank=20, tra
 @pytest.mark.parametrize("blocks", [False, True])
 def test_metrics_equal_the_definition(ties, blocks):
     distance, columns = scene(ties=ties)
-    rankings = [sorted(range(150), key=lambda j, line=line: (line[j], j)) for line in distance.tolist()]
-    cmc, precision, penalty, _ = naive(rankings, *columns)
+    cmc, precision, penalty, _ = naive(rankings(distance), *columns)
     found = evaluate(np.array_split(distance, 7) if blocks else distance, *columns, max_rank=20)
     np.testing.assert_allclose(found.cmc, cmc, atol=1e-12)
     np.testing.assert_allclose([found.mAP, found.mINP], [precision, penalty], atol=1e-12)
@@ -185,10 +188,14 @@ def test_lists_of_any_matrix_with_ties(seed, queries, images, k, levels):
     try:
         whole = evaluate(distance, *columns, max_rank=20)
     except ValueError as error:
+        assert not ((columns[0][:, None] == columns[1]) & (columns[2][:, None] != columns[3])).any()
         with pytest.raises(ValueError, match=r"in the gallery|every match is junk") as same:
             evaluate_lists(lists, *columns)
         assert str(same.value) == str(error)
         return
+    cmc, precision, penalty, _ = naive(rankings(distance), *columns, min(20, images))
+    np.testing.assert_allclose(whole.cmc, cmc, atol=1e-12)
+    np.testing.assert_allclose([whole.mAP, whole.mINP], [precision, penalty], atol=1e-12)
     found = evaluate_lists(lists, *columns, max_rank=20)
     cmc, precision, penalty, missing = naive(lists.tolist(), *columns, min(20, images))
     np.testing.assert_allclose(found.cmc, cmc, atol=1e-12)
