@@ -4,7 +4,7 @@ import pytest
 
 from torchreid_dfrst import config, evaluation, training
 from torchreid_dfrst.data import DATASETS
-from torchreid_dfrst.data.manager import DataManager, known_options, parse_options, share_options
+from torchreid_dfrst.data.manager import DataManager, known_options, share_options
 from torchreid_dfrst.doctor import check_dataset
 from torchreid_dfrst.evaluation import protocols
 from torchreid_dfrst.retrieval import Extraction, Features
@@ -34,26 +34,16 @@ def test_each_option_goes_to_the_data_sets_that_take_it():
     assert share_options(None, ["veri776"]) == {}
 
 
-@pytest.mark.parametrize(("words", "found"), [
-    (["reverse=true"], {"reverse": True}), ([], {}), (["reverse=true", "reverse=false"], {"reverse": False}),
+@pytest.mark.parametrize(("options", "name", "error", "message"), [
+    ({"revers": True}, "vehicleid", KeyError, "did you mean 'reverse'"),
+    ({"reverse": True}, "veri776", KeyError, "nor any other"),
+    ({"split_id": 2}, "vehicleid", KeyError, "no option 'split_id'"),
+    ({"reverse": "maybe"}, "vehicleid", ValueError, "true or false"),
+    ({"hold_out": 2.5}, "cityflow", ValueError, "a whole number"),
 ])  # fmt: skip
-def test_words_of_a_command_line(words, found):
-    assert parse_options(words, "vehicleid") == found
-    assert parse_options(["time_format=%d.%m.%Y %H=%M"], "veriwild") == {"time_format": "%d.%m.%Y %H=%M"}
-
-
-@pytest.mark.parametrize(("words", "name", "error", "message"), [
-    (["revers=true"], "vehicleid", KeyError, "did you mean 'reverse'"),
-    (["reverse=true"], "veri776", KeyError, "nor any other"),
-    (["split_id=2"], "vehicleid", KeyError, "no option 'split_id'"),
-    (["reverse"], "vehicleid", ValueError, "key=value"),
-    (["reverse=maybe"], "vehicleid", ValueError, "true or false"),
-    (["hold_out=[1"], "cityflow", ValueError, "not YAML"),
-    (["hold_out=2.5"], "cityflow", ValueError, "a whole number"),
-])  # fmt: skip
-def test_what_no_data_set_takes_is_refused(words, name, error, message):
+def test_what_no_data_set_takes_is_refused(options, name, error, message):
     with pytest.raises(error, match=message):
-        parse_options(words, name)
+        share_options(options, [name])
 
 
 def test_torchreids_data_manager_builds_with_options(cityflow, vehicleid):

@@ -8,11 +8,10 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torchreid
-import yaml
 
 from torchreid_dfrst.checks import check, listed, nearest, numbered, within
 from torchreid_dfrst.config import keywords
@@ -190,27 +189,6 @@ def share_options(options: Mapping[str, Any] | None, names: Iterable[str]) -> di
         check(f"option {option} of {' and '.join(n for n in taken if option in taken[n])}", value, types[option])
     shared = {name: {o: v for o, v in options.items() if o in mine} for name, mine in taken.items()}
     return {name: mine for name, mine in shared.items() if mine}
-
-
-def parse_options(words: Sequence[str], name: str) -> dict[str, Any]:
-    """Options of one data set from ``key=value`` words of a command line; values as YAML, text as it is.
-
-    Raises:
-        KeyError: the data set does not take such an option.
-        ValueError: a word has no ``=``, or a value is of another type.
-    """
-    types, found = known_options(name), {}
-    for word in words:
-        option, equals, text = word.partition("=")
-        if not equals:
-            raise ValueError(f"--option {word!r} has no value: write it as key=value")
-        # a format of times may begin with %, which YAML refuses
-        is_text = str in (types.get(option), *get_args(types.get(option)))
-        try:
-            found[option] = text if is_text else yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--option {word!r}: the value is not YAML ({error})") from error
-    return share_options(found, [name]).get(name, {})
 
 
 def _build_datasets(

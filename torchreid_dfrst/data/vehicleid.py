@@ -17,7 +17,7 @@ class VehicleID(VehicleDataset):
 
     The standard protocol draws one random image of each vehicle into the *gallery*; all others are queries; ten
     repeats are averaged. ``split_id`` is the repeat, the same draw as ``sightings.draw(identity, split_id)``, so
-    ``tools/evaluate.py`` makes all ten from the features of any one. There are no cameras: training images and
+    ``dfrst evaluate`` makes all ten from the features of any one. There are no cameras: training images and
     queries get 0, gallery images 1, which keeps torchreid's junk rule from removing the only match.
 
     This class takes the test list of 800 vehicles; the classes below take the larger ones.

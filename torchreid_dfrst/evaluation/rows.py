@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -250,8 +249,3 @@ def best_matches(result: Result, row: str, count: int) -> tuple[np.ndarray, np.n
     """
     within("count", count, lowest=1, highest=TOP)
     return result.best[row].index[:, :count], result.best[row].distance[:, :count]
-
-
-def command_line(arguments: list[str]) -> str:
-    """The command as a person would type it, the script named without its folder."""
-    return " ".join([Path(arguments[0]).name, *arguments[1:]])

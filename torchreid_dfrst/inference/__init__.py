@@ -68,7 +68,7 @@ def open_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         weights, about = (state.get(part, {}) if isinstance(state, dict) else {} for part in ("state_dict", "describe"))
     missing = [name for name in NEEDED if name not in about]
     if missing:
-        raise ValueError(f"{path} does not say its {', '.join(missing)}: only files of tools/train.py do")
+        raise ValueError(f"{path} does not say its {', '.join(missing)}: only files of dfrst train do")
     model = build_model(about["num_classes"], **{**about["model"], "pretrained": False, "weights": None})
     checkpoint.set_weights(model, weights, str(path))
     return model.eval(), {**about, "weights": str(path), "weights_sha256": hashlib.sha256(content).hexdigest()}

@@ -214,7 +214,7 @@ class DFRSTEngine(EvaluatingEngine):
         (self.save_dir / MARKER).unlink(missing_ok=True)
         logger.info(
             "%s is finished (epoch %d, step %d): nothing is trained, evaluated or written again. Raise train.max_epoch "
-            "to train longer, or evaluate %s with tools/extract.py and tools/evaluate.py",
+            "to train longer, or evaluate %s with dfrst extract and dfrst evaluate",
             self.save_dir, self.epoch, self.global_step, self.save_dir / checkpoint.WEIGHTS,
         )  # fmt: skip
         for name, values in result["metrics"].items():

@@ -39,7 +39,7 @@ NOT_FOR_TRAINING = (
 """Keywords of ``DFRSTEngine.run`` that a configuration has no use for."""
 
 SECTIONS = ("data", "loss", "optim", "scheduler", "train")
-"""What training reads beside the network's section; the rest is for tools/evaluate.py."""
+"""What training reads beside the network's section; the rest is for dfrst evaluate."""
 
 
 def sections() -> dict[str, Keywords]:
@@ -64,7 +64,7 @@ def sections() -> dict[str, Keywords]:
             build_optimizer, torchreid.optim.build_optimizer, optim=str, sgd_dampening=float, new_layers=names
         ),
         "scheduler": keywords(build_scheduler, leave_out=("max_epoch",)),
-        # what tools/evaluate.py reads from the same file
+        # what dfrst evaluate reads from the same file
         **evaluation.sections(),
         "train": keywords(RunOptions, settings, leave_out=NOT_FOR_TRAINING),
     }
