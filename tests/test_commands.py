@@ -13,6 +13,7 @@ import yaml
 from torchreid_dfrst import config
 from torchreid_dfrst.city import Settings
 from torchreid_dfrst.cli import COMMANDS, city, command, invoke, main, parse
+from torchreid_dfrst.cli.arguments import features_among
 from torchreid_dfrst.cli.check import run as check
 
 HEAVY = ("torch", "torchreid", "numpy", "scipy", "matplotlib", "cv2", "faiss", "yaml", "tqdm")
@@ -190,5 +191,17 @@ def test_the_demo_is_four_commands_that_stop_where_one_does(monkeypatch, capsys)
     invoke(["demo"])
     drawn, train, extract, evaluate = called
     assert [extract.weights, evaluate.weights] == [Path("runs/demo/weights.safetensors")] * 2
-    assert extract.out == evaluate.features and train.root == extract.root == str(Path(drawn.out).parent)
+    assert [str(extract.out)] == evaluate.words and train.root == extract.root == str(Path(drawn.out).parent)
     assert train.overrides == ["train.save_dir", "runs/demo"] and train.resume == "auto"
+
+
+@pytest.mark.parametrize(("words", "file", "others"), [
+    ("f.npz rerank.k1 30", "f.npz", ["rerank.k1", "30"]),
+    ("rerank.k1 30 f.npz evaluate.rerank=false", "f.npz", ["rerank.k1", "30", "evaluate.rerank=false"]),
+    ("rerank.k1=30 runs/f", "runs/f", ["rerank.k1=30"]),
+    ("evaluate.npz spacetime.model", "evaluate.npz", ["spacetime.model"]),
+    ("rerank.k1 30", None, ["rerank.k1", "30"]),
+    ("f.npz rernk.k1 3", "f.npz", ["rernk.k1", "3"]),
+])  # fmt: skip
+def test_the_features_file_stands_anywhere(words, file, others):
+    assert features_among(words.split()) == (file, others)

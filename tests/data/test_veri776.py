@@ -77,7 +77,7 @@ def test_the_city_has_its_own_folder(tiny_veri):
 
 
 def test_no_city_says_how_to_make_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"make_city\.py"):
+    with pytest.raises(FileNotFoundError, match=r"dfrst city"):
         City(root=str(tmp_path))
 
 

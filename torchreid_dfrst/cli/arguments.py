@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 USER_ERROR = 2
+SCORING = ("spacetime", "rerank", "evaluate")
+"""Sections of a configuration that scoring reads."""
 ROOT = "folder that holds data sets, or the data set's own folder"
 NAME = "a data set's name, such as veri776"
 CONFIG = "YAML file, or the name of one that is shipped, such as dfrst_veri776"
@@ -43,6 +46,19 @@ class ListKeys(argparse.Action):
 def overrides(parser: argparse.ArgumentParser, what: str) -> None:
     """Words of a configuration, anywhere on the command line."""
     parser.add_argument("overrides", nargs="*", metavar="section.key value", help=what)
+
+
+def features_among(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The features file among the words of a configuration, wherever it stands, and the other words."""
+    file, others, rest = None, [], iter(words)
+    for word in rest:
+        if word.partition(".")[0] in SCORING and not word.endswith(".npz"):
+            others += [word] if "=" in word else [word, *itertools.islice(rest, 1)]
+        elif file is None and "=" not in word:
+            file = word
+        else:
+            others.append(word)
+    return file, others
 
 
 def data_options(words: Sequence[str]) -> dict[str, Any]:

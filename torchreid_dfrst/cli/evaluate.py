@@ -12,11 +12,12 @@ import json
 import sys
 from pathlib import Path
 
-from torchreid_dfrst.cli.arguments import CONFIG, ListKeys, overrides, wrote
+from torchreid_dfrst.cli.arguments import CONFIG, ListKeys, features_among, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("features", type=Path, help="file of dfrst extract or dfrst import")
+    words = "file of dfrst extract or dfrst import, and settings such as rerank.k1 30; --list-keys names all"
+    parser.add_argument("words", nargs="+", metavar="FEATURES | section.key value", help=words)
     parser.add_argument("--config-file", help=f"{CONFIG}; sections that only training needs are passed over")
     weights = "the network behind the features, for attention maps; settings come from --config-file"
     parser.add_argument("--weights", type=Path, help=weights)
@@ -24,7 +25,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lists", type=int, default=8, help="queries in each ranked-list picture (0: no pictures)")
     parser.add_argument("--json", action="store_true", help="print the card instead of the table")
     parser.add_argument("--list-keys", action=ListKeys, const="evaluation")
-    overrides(parser, "such as rerank.k1 30; --list-keys names all")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -33,15 +33,18 @@ def run(args: argparse.Namespace) -> None:
 
     if args.lists < 0:
         raise ValueError(f"--lists is {args.lists}: how many queries to draw, 0 for none")
+    file, words = features_among(args.words)
+    if file is None:
+        raise ValueError(f"no features file among {' '.join(args.words)}: dfrst evaluate FEATURES [section.key value]")
     known = read = evaluation.sections()
     if args.config_file is not None:
         from torchreid_dfrst import training
 
         read = training.sections()
     settings = config.load(args.config_file, [], read)
-    choices = config.override({name: settings[name] for name in known}, args.overrides, known)
-    out = args.out or args.features.parent
-    extraction = Extraction.load(args.features)
+    choices = config.override({name: settings[name] for name in known}, words, known)
+    out = args.out or Path(file).parent
+    extraction = Extraction.load(file)
     result = evaluation.score(extraction, **choices)
     card = evaluation.card(result, extraction, args.command)
     card.save(out / "card.json")

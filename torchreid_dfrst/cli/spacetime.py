@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from torchreid_dfrst.cli.arguments import NAME, ROOT
+from torchreid_dfrst.cli.arguments import NAME, ROOT, features_among
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> None:
         found[model.name] = {**score, **model.parameters}
         if not args.json:
             figures = ", ".join(f"{name} {score[name]:.2f}" for name in ("mAP", "R1", "R5"))
-            print(f"{model.name:12}{figures}; by the order of ties mAP {score['mAP_ties']}", flush=True)
+            low, high = score["mAP_ties"]
+            print(f"{model.name:12}{figures}; by the order of ties mAP {low:.2f} to {high:.2f}", flush=True)
     if args.json:
         print(json.dumps(found))
     elif len(chosen) == 1:
@@ -64,14 +65,13 @@ def read(args: argparse.Namespace, keys: Mapping[str, Any] | None = None) -> tup
     from torchreid_dfrst import config
     from torchreid_dfrst.retrieval import Extraction
 
-    words = args.words
+    file, words = features_among(args.words)
     if (args.root is None) != (args.target is None):
         raise ValueError("--root DIR and -t NAME go together")
-    file = words[0] if words and "=" not in words[0] and (args.root is None or words[0].endswith(".npz")) else None
     if (file is None) == (args.root is None):
         raise ValueError("give either a features file or --root DIR -t NAME")
     known = config.Keywords({"model": str, "options": Mapping[str, Any], **(keys or {})})
-    settings = config.load(None, words[file is not None :], {"spacetime": known})["spacetime"]
+    settings = config.load(None, words, {"spacetime": known})["spacetime"]
     found = Extraction.load(file) if file is not None else _of_lists(args.target, args.root)
     for what, part in (("training sightings", found.train), ("road distances between its cameras", found.network)):
         if part is None:

@@ -57,6 +57,8 @@ class Parameters:
             raise KeyError(f"no definition {self.definition!r} of re-ranking: {', '.join(map(repr, POWER))}")
         if self.on not in ("fused", "appearance"):
             raise KeyError(f"re-ranking on {self.on!r}: 'fused' or 'appearance'")
+        if self.k1 < 1:
+            raise ValueError(f"k1 is {self.k1}: 1 or more")
         if not 1 <= self.k2 <= self.k1:
             raise ValueError(f"k2 is {self.k2} with k1 {self.k1}: between 1 (no query expansion) and k1")
         if not 0 <= self.lambda_value <= 1:
