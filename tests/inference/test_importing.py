@@ -113,13 +113,13 @@ def test_an_image_may_stand_twice_with_one_embedding(table, tmp_path, caplog):
 def test_the_command_and_scoring_what_it_wrote(table, tmp_path):
     path, order = table
     words = ["--embeddings", as_npz(tmp_path / "e", VALUES, PATHS), "--table", path, "--out", tmp_path / "f.npz"]
-    run("import_features", *words, "--model", "osnet")
+    run("import", *words, "--model", "osnet")
     extraction = Extraction.load(tmp_path / "f.npz")
     check(extraction, order)
     assert extraction.source["network"] == "osnet"
     result = evaluation.score(extraction, rerank={"k1": 3, "k2": 2})
     assert evaluation.card(result, extraction, "test").content["queries"]["used"] == 4
-    done = run("import_features", *words[:3], tmp_path / "none.csv", *words[4:], ok=False)
+    done = run("import", *words[:3], tmp_path / "none.csv", *words[4:], ok=False)
     assert done.code == 2 and done.err.startswith("error: no table at")
 
 
