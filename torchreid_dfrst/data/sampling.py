@@ -13,9 +13,6 @@ logger = logging.getLogger(__name__)
 
 SAMPLERS = ("RandomIdentitySampler", "RandomSampler")
 
-DRAW = 2
-"""Raised whenever a seed draws other batches than before; checkpoints without it are of either kind."""
-
 
 def balanced_epoch(labels: np.ndarray, batch: int, instances: int, seed: int, epoch: int) -> np.ndarray:
     """Identity-balanced batches of one epoch: ``batch / instances`` identities with ``instances`` images each.

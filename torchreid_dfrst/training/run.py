@@ -44,24 +44,16 @@ SECTIONS = ("data", "loss", "optim", "scheduler", "train")
 
 def sections() -> dict[str, Keywords]:
     """The configuration of training: section to valid keys, each the keyword arguments of what reads it."""
-    names = str | Sequence[str]
-    manager = keywords(
-        DataManager,
-        torchreid.data.ImageDataManager,
-        leave_out=("rank", "world_size", "seed", "use_gpu"),
-        root=str,
-        sources=names,
-        targets=names | None,
-        transforms=names | None,
-        norm_mean=Sequence[float] | None,
-        norm_std=Sequence[float] | None,
-    )
     return {
         "model": keywords(build_model, build, DFRST, leave_out=("loss",)),
-        "data": manager,
+        "data": keywords(DataManager, leave_out=("rank", "world_size", "seed", "use_gpu")),
         "loss": keywords(DFRSTLoss),
         "optim": keywords(
-            build_optimizer, torchreid.optim.build_optimizer, optim=str, sgd_dampening=float, new_layers=names
+            build_optimizer,
+            torchreid.optim.build_optimizer,
+            optim=str,
+            sgd_dampening=float,
+            new_layers=str | Sequence[str],
         ),
         "scheduler": keywords(build_scheduler, leave_out=("max_epoch",)),
         # what dfrst evaluate reads from the same file
