@@ -158,8 +158,8 @@ def ended_together() -> Iterator[None]:
             raise  # NCCL's own words, which may be about this process
         raise OtherProcessError(
             message
-            or "another process of the run has ended or cannot be reached: what it said last says why; one "
-            "that said nothing was killed, often because memory ran out"
+            or "another process of the run has ended or cannot be reached; its last message says why. Without one it "
+            "was killed, often because memory ran out"
         ) from error
 
 
@@ -175,5 +175,5 @@ def _message_left() -> str | None:
         store = dist.distributed_c10d._get_default_store()
         return store.get("failed").decode() if store.check(["failed"]) else None
     except (RuntimeError, ValueError) as error:
-        logger.warning("what the other process said could not be read: %s", error)
+        logger.warning("the message of the other process could not be read: %s", error)
         return None
