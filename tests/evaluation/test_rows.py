@@ -73,7 +73,7 @@ def test_weight_zero_is_appearance_alone(extraction):
     ("spacetime", "rerank", "message"),
     [
         ({"weight": -1}, {}, r"^spacetime\.weight is -1"),
-        ({}, {"k1": 0}, r"^rerank\.k2 is 3 with k1 0"),
+        ({}, {"k1": 0}, r"^rerank\.k1 is 0: 1 or more"),
         ({}, {"k1": 10_000}, r"^rerank\.k1 is 10000 with"),
         ({}, {"lambda_value": 2}, r"^rerank\.lambda_value is 2"),
         ({"model": "transition", "options": {"floor_s": -1}}, {}, r"^spacetime\.options\.floor_s is -1"),

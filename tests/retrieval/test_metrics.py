@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from torchreid_dfrst.retrieval import Parameters, Reranking, evaluate, evaluate_lists, first
 from torchreid_dfrst.retrieval.embeddings import normalise
-from torchreid_dfrst.retrieval.metrics import Best, best_matches
+from torchreid_dfrst.retrieval.metrics import Best
 from torchreid_dfrst.sightings import Sightings
 
 
@@ -259,10 +259,14 @@ def test_lists_and_matches_are_those_of_the_whole_ranking(junk, levels, count):
     best = Best(query, gallery, count, junk)
     blocks = list(best.watch(np.array_split(distance, 4)))
     np.testing.assert_array_equal(np.concatenate(blocks), distance)
-    index, near = best_matches(distance, query, gallery, count, junk)
-    np.testing.assert_array_equal(best.index, index)
-    np.testing.assert_array_equal(best.distance, near)
-    whole, _ = best_matches(distance, query, gallery, 20, junk)
+    own = (query.identity[:, None] == gallery.identity) & (query.camera[:, None] == gallery.camera) & junk
+    whole = np.full((30, 25), -1)
+    for i, line in enumerate(distance):
+        ranking = [j for j in np.argsort(line, kind="stable") if not own[i, j]]
+        whole[i, : len(ranking)] = ranking
+    np.testing.assert_array_equal(best.index, whole[:, :count])
+    near = np.take_along_axis(distance, np.maximum(whole, 0), axis=1)
+    np.testing.assert_array_equal(best.distance, np.where(whole < 0, np.nan, near)[:, :count])
     right = (gallery.identity[whole] == query.identity[:, None]) & (whole >= 0)
     some = right.any(axis=1)
     assert 10 < some.sum() < 30

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from torchreid_dfrst.retrieval.embeddings import Stack, consecutive, unit
-from torchreid_dfrst.retrieval.jaccard import Jaccard, distances_to, encodings
+from torchreid_dfrst.retrieval.jaccard import Jaccard, encodings, scaled_distances
 from torchreid_dfrst.retrieval.rerank import Parameters
 from torchreid_dfrst.retrieval.search import search
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, mirrored
@@ -82,7 +82,7 @@ class jaccard_blocks:
         fusion = fusion and Fusion(mirrored(fusion.transit, 0), weight)
         self.near = near = search(images, images, k1, fusion=fusion, memory_limit=memory_limit)
         logger.info("Jaccard distances by the definition of SpCL, %s: %d near-ties", near.method, len(near.near_ties))
-        exponent = distances_to(2, np.ones(count, dtype=np.float32), near, images, fusion)
+        exponent = scaled_distances(2, np.ones(count, dtype=np.float32), near, images, fusion)
         (every,) = encodings(near.index, half, k2, exponent, [slice(0, count)], memory_limit)
         self._jaccard = Jaccard(every, every)
         self._step = min(64, self._jaccard.sizes(near.index, memory_limit)[0])

@@ -11,7 +11,7 @@ from scipy import sparse
 from torchreid_dfrst.retrieval.distances import exact
 from torchreid_dfrst.retrieval.embeddings import Stack, consecutive, give_back
 from torchreid_dfrst.retrieval.search import Neighbors
-from torchreid_dfrst.retrieval.transit import Fusion, transits
+from torchreid_dfrst.retrieval.transit import Fusion
 
 STEP, SPAN = 1024, 4096
 """Rows averaged at once, and most columns multiplied at once."""
@@ -110,10 +110,10 @@ def _averaged(whole: sparse.csr_matrix, near: np.ndarray, part: slice) -> Iterat
         yield whole[rows] if near.shape[1] == 1 else _listed(near[rows], len(near), 1 / near.shape[1]) @ whole
 
 
-def distances_to(power: int, scale: np.ndarray, near: Neighbors, images: Stack, fusion: Fusion | None) -> Exponent:
+def scaled_distances(power: int, scale: np.ndarray, near: Neighbors, images: Stack, fusion: Fusion | None) -> Exponent:
     """Exponents ``distance ** power / scale`` of pairs, by the ``(N,)`` float32 scale of their rows.
 
-    Distances are those of the lists of all images where they hold the pair, else measured (and fused).
+    A distance is taken from the lists of neighbours where they hold the pair, else measured in float64.
     """
 
     def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
@@ -128,7 +128,7 @@ def distances_to(power: int, scale: np.ndarray, near: Neighbors, images: Stack, 
         row, column = row + rows.start, column[missing]
         found = exact(images, images, row[missing], column)
         if fusion is not None:
-            found += fusion.weight * transits(fusion.transit, row[missing], column)
+            found += fusion.pairs(row[missing], column)
         distance[missing] = found
         return distance**power / scale[row]
 
@@ -165,7 +165,7 @@ class Jaccard:
         Raises:
             ValueError: not even single rows keep within it.
         """
-        columns, crowd = self.inverted.shape[0], int(np.diff(self.inverted.indptr).max())
+        columns, fullest = self.inverted.shape[0], int(np.diff(self.inverted.indptr).max())
         rows = max(1, min(256, BLOCK_BYTES // (4 * columns)))
         if memory_limit is None:
             return rows, SPAN
@@ -176,14 +176,14 @@ class Jaccard:
         span = min(columns, SPAN, max(16, free // (16 * width + 40)))
         # a block that is made, the one before in the hands of whoever asked for it, and half of one in sums of minima
         row, product = (24 if fused else 12) * columns + 10 * span, 4 * width * (1 + span) + 10 * span
-        least = product + row + MINIMUM_BYTES * crowd
+        least = product + row + MINIMUM_BYTES * fullest
         if free < least:
             raise ValueError(
                 f"a memory limit of {memory_limit} bytes is too small for the distances of single images to {columns}: "
                 f"{used + 2 * least} are needed, {used} of them for neighbours and encodings"
             )
         free -= product
-        self.most = max(crowd, min(MINIMA, free // (4 * MINIMUM_BYTES), (free - row) // MINIMUM_BYTES))
+        self.most = max(fullest, min(MINIMA, free // (4 * MINIMUM_BYTES), (free - row) // MINIMUM_BYTES))
         return max(1, min(rows, (free - MINIMUM_BYTES * self.most) // row)), span
 
     def distance(self, rows: slice, share: float = 1.0) -> np.ndarray:

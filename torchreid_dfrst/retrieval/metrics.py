@@ -142,19 +142,14 @@ def evaluate_lists(
     junk: np.ndarray = gallery_camera[index[row, rank]] == query_camera[row]
     _, who = np.unique(np.concatenate([query_identity, gallery_identity]), return_inverse=True)
     _, where = np.unique(np.concatenate([query_camera, gallery_camera]), return_inverse=True)
+    _, both = np.unique(who * (where.max() + 1) + where, return_inverse=True)
     # all images of the query's identity, less those of its camera too
-    matches = _occurrences(who, len(index)) - _occurrences(who * (where.max() + 1) + where, len(index))
+    seen, own = (np.bincount(code[len(index) :], minlength=len(code))[code[: len(index)]] for code in (who, both))
+    matches = seen - own
     precision, penalty, match = _score(row, rank, junk, matches, average_precision)
     match[(matches > 0) & (match == 0)] = len(gallery_identity) + 1
     missed = np.bincount(row[~junk], minlength=len(index)) < matches
     return _summary((precision, penalty, match), columns, max_rank, int(missed.sum()))
-
-
-def _occurrences(code: np.ndarray, queries: int) -> np.ndarray:
-    """How often the gallery, which follows the queries, holds the code of each query."""
-    gallery = np.sort(code[queries:])
-    left, right = (np.searchsorted(gallery, code[:queries], side) for side in ("left", "right"))
-    return np.asarray(right - left)
 
 
 def _places(distance: np.ndarray, row: np.ndarray, column: np.ndarray, first_query: int) -> np.ndarray:
@@ -254,18 +249,14 @@ def _checked(columns: Sequence[np.ndarray], max_rank: int, average_precision: st
     return [check_labels(name, column, size) for name, column, size in zip(names, columns, sizes, strict=True)]
 
 
-def _row_blocks(distance: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    if isinstance(distance, np.ndarray):
-        if distance.ndim != 2:
-            raise ValueError(f"distance has shape {distance.shape}, expected (queries, gallery)")
-        for part in consecutive(0, len(distance), 256):
-            yield distance[part]
-    else:
-        if not isinstance(distance, Iterable):
-            raise ValueError(f"distance is {distance!r}, expected a (queries, gallery) array or blocks of its rows")
-        for block in distance:
-            yield np.asarray(block)
-            del block
+def _row_blocks(distance: np.ndarray | Iterable[np.ndarray]) -> Iterable[np.ndarray]:
+    if not isinstance(distance, Iterable):
+        raise ValueError(f"distance is {distance!r}, expected a (queries, gallery) array or blocks of its rows")
+    if not isinstance(distance, np.ndarray):
+        return map(np.asarray, distance)
+    if distance.ndim != 2:
+        raise ValueError(f"distance has shape {distance.shape}, expected (queries, gallery)")
+    return (distance[part] for part in consecutive(0, len(distance), 256))
 
 
 def _checked_lists(index: np.ndarray, queries: int, images: int) -> np.ndarray:
@@ -365,12 +356,16 @@ class Best:
         """Hand on blocks ``(rows, G)`` of consecutive queries, and note each once whoever takes it is done with it."""
         for block in blocks:
             yield block
-            for line in block:
-                self._note(line)
+            self.note(block)
             del block
 
-    def _note(self, line: np.ndarray) -> None:
-        query = self.done
+    def note(self, block: np.ndarray) -> None:
+        """Note the distances of the next queries, ``(rows, G)``."""
+        for line in block:
+            self._note(line, self.done)
+            self.done += 1
+
+    def _note(self, line: np.ndarray, query: int) -> None:
         same = np.flatnonzero(self.gallery.identity == self.query.identity[query])
         own = (self.gallery.camera[same] == self.query.camera[query]) & self.junk
         junk, right = same[own], same[~own]
@@ -380,14 +375,3 @@ class Best:
             match = right[np.argmin(line[right])]
             ahead = np.concatenate([np.flatnonzero(line < line[match]), np.flatnonzero(line[:match] == line[match])])
             self.match[query], self.rank[query] = match, 1 + len(ahead) - np.isin(junk, ahead).sum()
-        self.done += 1
-
-
-def best_matches(
-    distance: np.ndarray, query: Sightings, gallery: Sightings, count: int, junk: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """``Best.index`` and ``Best.distance`` of a whole ``(Q, G)`` matrix."""
-    best = Best(query, gallery, count, junk)
-    for _ in best.watch([distance]):
-        pass
-    return best.index, best.distance

@@ -21,7 +21,7 @@ from torchreid_dfrst.retrieval.embeddings import (
     same_width,
     unit,
 )
-from torchreid_dfrst.retrieval.jaccard import Jaccard, distances_to, encodings
+from torchreid_dfrst.retrieval.jaccard import Jaccard, encodings, scaled_distances
 from torchreid_dfrst.retrieval.metrics import lowest
 from torchreid_dfrst.retrieval.search import Neighbors, placed, search
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, mirrored
@@ -191,7 +191,7 @@ class Reranking:
         top = self.near.farthest**power
         # where all images are one, every distance is 0 whatever it is divided by
         self.scale = np.where(top > 0, top, np.float32(1))
-        exponent = distances_to(power, self.scale, self.near, self.stack, self.inside)
+        exponent = scaled_distances(power, self.scale, self.near, self.stack, self.inside)
         parts = [slice(0, self.queries), slice(self.queries, self.images)]
         left, right = encodings(self.near.index, parameters.half, parameters.k2, exponent, parts, memory_limit)
         self.jaccard = Jaccard(left, right)

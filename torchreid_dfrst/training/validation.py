@@ -19,7 +19,7 @@ from torchreid_dfrst.report.canvas import spread
 from torchreid_dfrst.report.ranking import ranked_lists
 from torchreid_dfrst.retrieval import Parameters, Reranking, distance_blocks, normalise
 from torchreid_dfrst.retrieval import evaluate as metrics_of
-from torchreid_dfrst.retrieval.metrics import best_matches
+from torchreid_dfrst.retrieval.metrics import Best
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.training import distributed
 from torchreid_dfrst.training.embedding import Embedded, embed
@@ -166,10 +166,11 @@ def draw(
     label = str(save_dir / "pictures" / f"{name}-epoch-{epoch:03d}")
     queries, everyone = (Sightings(camera=p.camera, identity=p.identity, path=p.path) for p in (query, gallery))
     shown = spread(len(query.path), 5)
-    far = np.concatenate(list(distances(query.embedding[shown], gallery.embedding, options)))
-    index, values = best_matches(far, queries[shown], everyone, 10)
+    best = Best(queries[shown], everyone, 10)
+    for block in distances(query.embedding[shown], gallery.embedding, options):
+        best.note(block)
     title = f"{name} after epoch {epoch}, by appearance"
-    drawn = {"ranking": ranked_lists(f"{label}-ranking.png", queries[shown], everyone, index, values, title)}
+    drawn = {"ranking": ranked_lists(f"{label}-ranking.png", best.query, everyone, best.index, best.distance, title)}
     shown = spread(len(query.path), 4)
     paths = list(query.path[shown])
     maps = activations(model, paths, transform)
