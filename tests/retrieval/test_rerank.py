@@ -189,6 +189,14 @@ def test_copies_and_queries_in_the_gallery_are_at_distance_0_whether_distances_a
         np.testing.assert_allclose(np.concatenate(list(alone.blocks()))[equal], expected[equal], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize(("k2", "apart"), [(1, 0.7), (2, 0.0)])
+def test_images_with_more_copies_than_a_list_holds_may_share_nothing(k2, apart):
+    x = np.repeat(unit(np.ones((1, 16))), 30, axis=0)
+    expected = slow_rerank(np.zeros((30, 30)), 10, 4, 3, k2, 0.3, np.ones((30, 30)))
+    np.testing.assert_allclose(expected, apart, atol=1e-12)
+    np.testing.assert_allclose(rerank(x[:10], x[10:], k1=3, k2=k2), expected, atol=1e-6)
+
+
 def test_the_nearest_after_re_ranking_go_by_row_where_they_tie():
     x, _ = clusters(40, seed=6)
     gallery = np.concatenate([x[10:], x[10:], x[10:20]])
