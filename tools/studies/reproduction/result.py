@@ -20,7 +20,7 @@ from tools.studies.reproduction.tables import BEST_PEER, TABLES, WITHOUT_ST, Row
 from torchreid_dfrst import files
 from torchreid_dfrst.evaluation import APPEARANCE
 from torchreid_dfrst.evaluation.card import Card, versions
-from torchreid_dfrst.evaluation.compare import paired
+from torchreid_dfrst.evaluation.compare import paired, sure
 
 MEASURES = ("mAP", "R1", "R5")
 
@@ -100,7 +100,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     if with_paper:
         head += [f"paper, {result['paper_data']}: {' / '.join(MEASURES)}"]
     if tested:
-        head += [f"mAP against {result['tested_against']} [95 %], p over queries, over vehicles"]
+        head += [f"mAP against {result['tested_against']} [95 %], p over vehicles"]
     lines = [_line(head), _line(["---"] * len(head))]
     for row in result["rows"]:
         chosen = ", ".join(f"{omega:.2f}" for omega in row["omega"]) if row["label"].endswith(" auto") else ""
@@ -212,10 +212,8 @@ def _line(cells: Sequence[str]) -> str:
 def _test(test: Mapping[str, Any] | None, against: str) -> str:
     if test is None:
         return ""
-    low, high = test["interval"]
     name = f"{test['reference']}: " if against == BEST_PEER else ""
-    sure = ", ".join("<0.001" if p < 0.001 else f"{p:.3f}" for p in (test["p_queries"], test["p_vehicles"]))
-    return f"{name}{test['difference']:+.2f} [{low:+.2f}, {high:+.2f}], {sure}"
+    return f"{name}{test['difference']:+.2f}{sure(test)}"
 
 
 def _costs(found: Mapping[str, Any]) -> list[str]:
