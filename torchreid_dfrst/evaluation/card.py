@@ -272,7 +272,7 @@ def _test_data(extraction: Extraction, protocol: Protocol) -> list[Sightings]:
 
 
 def _numbers(found: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Of each measure, in percent, the mean over draws, its interval (None for too few vehicles) and their deviation."""
+    """Of each measure, in percent, the mean over draws, its interval (None for few vehicles) and their deviation."""
     draw = columns["draw"]
     means = {name: np.bincount(draw, value) / np.bincount(draw) for name, value in found.items()}
     result: dict[str, Any] = {name: _percent(mean.mean()) for name, mean in means.items()}
