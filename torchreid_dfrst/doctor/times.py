@@ -8,6 +8,7 @@ from torchreid_dfrst.data.veri776 import known_orders
 from torchreid_dfrst.doctor.findings import ERROR, NOTE, WARNING, Finding, finding
 from torchreid_dfrst.doctor.traffic import SEARCH, Delays, camera_order, clock_offsets, delays, fast_delays
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.clocks import Clock, corrected, odd_clocks
 from torchreid_dfrst.spatiotemporal.passes import check_network, check_speed, one_per_pass
 
 OFFSET_S = 10.0  # VeRi-776's cameras seem up to 7 s apart, which may be their fields of view
@@ -44,18 +45,22 @@ def check_times(parts: dict[str, Sightings], network: CameraNetwork | None) -> l
         text = "{count} [camera has|cameras have] no distances"
         return found + finding(ERROR, "distances", text, unknown, "add their rows")
     known = everyone[~missing & (everyone.identity != UNKNOWN)]
+    seen = one_per_pass(known)
     try:
         check_network(network)
-        check_speed(known, network)
+        clocks = odd_clocks(seen, network)
+        check_speed(corrected(known, clocks), network)
     except ValueError as error:
         advice = "convert times to seconds and distances to metres"
         return [*found, Finding(ERROR, "units", str(error), 1, [], advice)]
-    seen = one_per_pass(known)
-    trips = delays(seen)
+    right = corrected(seen, clocks)
+    trips = delays(right)
     order = _check_order(trips, network)
+    if clocks and order.severity == ERROR:  # then times explain nothing as long as the rows are wrong
+        order = _check_order(delays(seen), network)
     found.append(order)
     if order.severity != ERROR:
-        found += _check_speeds(trips, network) + _check_clocks(seen, network)
+        found += _check_speeds(trips, network) + _check_clocks(right, network, clocks)
     unused = [f"camera {network.called(c)}" for c in np.setdiff1d(network.cameras, everyone.camera)]
     return found + finding(
         NOTE, "unused cameras", "{count} [camera|cameras] with distances [has|have] no image", unused, ""
@@ -102,8 +107,22 @@ def _check_speeds(trips: Delays, network: CameraNetwork) -> list[Finding]:
     )
 
 
-def _check_clocks(seen: Sightings, network: CameraNetwork) -> list[Finding]:
+def _check_clocks(seen: Sightings, network: CameraNetwork, odd: list[Clock]) -> list[Finding]:
     offsets = clock_offsets(seen, network)
+    far = []
+    for clock in odd:
+        rest, error = offsets.pop(clock.camera, (0.0, 0.0))
+        if clock.rate == 1 and SIGMAS * error < 3 * OFFSET_S:
+            clock = clock._replace(offset_s=clock.offset_s + rest)
+        far.append(f"camera {network.called(clock.camera)}: {clock.describe()}")
+    found = finding(
+        ERROR,
+        "clock offsets",
+        "{count} [camera has|cameras have] another clock than the others",
+        far,
+        "correct the times of that camera (subtract the offset, divide by the rate, add what was counted before it "
+        "started anew), or space and time mislead there",
+    )
     wrong = [
         f"camera {network.called(camera)}: {offset:+.0f} s (give or take {error:.0f} s)"
         for camera, (offset, error) in offsets.items()
@@ -111,7 +130,11 @@ def _check_clocks(seen: Sightings, network: CameraNetwork) -> list[Finding]:
     ]
     if wrong:
         text = "{count} [camera has|cameras have] a clock that differs from the others', by traffic that goes both ways"
-        return finding(WARNING, "clock offsets", text, wrong, "subtract the offset from the times of that camera")
+        return found + finding(
+            WARNING, "clock offsets", text, wrong, "subtract the offset from the times of that camera"
+        )
+    if found:
+        return found
     sure = sum(SIGMAS * error < 3 * OFFSET_S for _, error in offsets.values())
     text = "clocks could not be compared: no camera has enough two-way traffic to see half a minute"
     if sure:

@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import rankdata
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.clocks import pairs_within, peak
 from torchreid_dfrst.spatiotemporal.passes import LEG_M
 
 QUANTILE = 0.1  # of the delays between two cameras: trips without a stop, not those by way of a car park
@@ -20,7 +21,6 @@ MIN_TRIPS = 5
 MIN_PAIRS = 8
 GOOD_CORRELATION = 0.75
 NEAR_S = 150.0  # two passes of one trip through neighbouring cameras lie within this
-MOST_OFFSET_S = 3600.0
 
 
 class Delays(NamedTuple):
@@ -49,7 +49,7 @@ class Order(NamedTuple):
 def delays(seen: Sightings) -> Delays:
     """Every pair of passes in ``seen``: one sighting for each, with times and identities, see ``one_per_pass``."""
     seen = seen[np.lexsort((seen.time_s, seen.identity))]
-    first, second = _pairs(seen.identity)
+    first, second = pairs_within(seen.identity)
     seconds = seen.time_s[second] - seen.time_s[first]
     kept = (seen.camera[first] != seen.camera[second]) & (seconds > 0)
     return Delays(seen.camera[first[kept]], seen.camera[second[kept]], seconds[kept])
@@ -130,7 +130,7 @@ def clock_offsets(
     squares; the times are corrected and the trips paired again until nothing moves.
 
     Args:
-        seen: one sighting for each pass, with times and identities.
+        seen: one sighting for each pass, with times and identities, no camera minutes off, see ``clocks.odd_clocks``.
         network: distances of all their cameras.
         samples: vehicles are drawn anew this often for the standard errors.
         seed: of the samples.
@@ -154,14 +154,6 @@ def clock_offsets(
                 drawn[camera].append(value)
     enough = {c: float(np.std(values, ddof=1)) if len(values) > 5 else np.inf for c, values in drawn.items()}
     return {c: (offset, max(spread, enough[c])) for c, (offset, spread) in found.items()}
-
-
-def _pairs(identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of every pair of one vehicle, the first before the second; ``identity`` is in ascending order."""
-    row = np.arange(len(identity))
-    later = np.searchsorted(identity, identity, side="right") - row - 1
-    first = np.repeat(row, later)
-    return first, first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(later) - later, later)
 
 
 def _offsets(seen: Sightings, network: CameraNetwork) -> dict[int, tuple[float, float]]:
@@ -194,19 +186,18 @@ def _offsets(seen: Sightings, network: CameraNetwork) -> dict[int, tuple[float, 
 
 
 def _coarse_offsets(seen: Sightings, at: np.ndarray, count: int) -> np.ndarray:
-    """Offsets of minutes and more: where a camera's passes cluster around those of the same vehicle elsewhere."""
+    """Offsets of a minute or more: where a camera's passes cluster around those of the same vehicle elsewhere."""
     order = np.argsort(seen.identity, kind="stable")
-    first, second = (order[rows] for rows in _pairs(seen.identity[order]))
+    first, second = (order[rows] for rows in pairs_within(seen.identity[order]))
     here, there = np.concatenate([first, second]), np.concatenate([second, first])
     here, there = here[at[here] != at[there]], there[at[here] != at[there]]
     offset = np.zeros(count)
-    centres = np.arange(-MOST_OFFSET_S, MOST_OFFSET_S + 1, 10.0)
     for camera in range(count):
-        mine = at[here] == camera
-        gaps = np.sort(seen.time_s[here[mine]] - seen.time_s[there[mine]])
-        near = np.searchsorted(gaps, centres + NEAR_S) - np.searchsorted(gaps, centres - NEAR_S)
-        if near.max() > 1.5 * near[len(centres) // 2] and near.max() >= 20:
-            offset[camera] = centres[near == near.max()].mean()
+        gap = (seen.time_s[here] - seen.time_s[there])[at[here] == camera]
+        if len(gap):
+            middle, share = peak(gap, np.full(len(gap), NEAR_S))
+            if share > 1.5 * np.mean(np.abs(gap) <= NEAR_S) and share * len(gap) >= 20:
+                offset[camera] = middle
     return offset
 
 

@@ -1,0 +1,174 @@
+"""Cameras whose clock is not that of the others: ahead or behind, at another rate, in another unit, or started anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.passes import UNITS, USUAL_SPEED
+
+MIN_PAIRS = 20
+MORE = 1.5  # times as many trips must a clock explain as the times as they are, to be blamed
+RATHER = 1.25  # and as a simpler clock does
+LEAST = 0.15  # share of the trips that it must explain beyond those
+MOST = 2000  # pairs of passes that are looked at
+DRAWS = 100
+
+
+class Clock(NamedTuple):
+    """What turns the times of a camera into those of the others: ``(time - offset_s) / rate``, modulo ``period_s``."""
+
+    camera: int
+    explained: float  # share of its trips that take a usual time with this clock
+    before: float  # and as it is
+    offset_s: float = 0.0
+    rate: float = 1.0
+    period_s: float = 0.0  # 0: it never starts anew
+
+    def corrected(self, time_s: np.ndarray) -> np.ndarray:
+        """Times on the clock of the others; NaN from a clock that starts anew."""
+        return np.full(len(time_s), np.nan) if self.period_s else (time_s - self.offset_s) / self.rate
+
+    def describe(self) -> str:
+        """What is the matter with it."""
+        if self.period_s:
+            what = f"starts anew every {self.period_s:.0f} s"
+        elif self.rate == 1:
+            what = f"{self.offset_s:+.0f} s against the others"
+        else:
+            unit = next((name for name, s in UNITS.items() if abs(np.log(self.rate * s)) < np.log(1.1)), None)
+            what = f"counts {unit}" if unit else f"runs at {self.rate:.3g} of the rate of the others"
+        return (
+            f"{what} ({100 * self.explained:.0f} % of its trips then take a usual time, {100 * self.before:.0f} % now)"
+        )
+
+
+class Trips(NamedTuple):
+    """Passes of a camera beside those of the same vehicles elsewhere: ``(P,)`` each, seconds."""
+
+    here: np.ndarray
+    there: np.ndarray
+    most: np.ndarray  # how long a usual trip between the two takes at most
+
+
+def odd_clocks(seen: Sightings, network: CameraNetwork, seed: int = 0) -> list[Clock]:
+    """Cameras whose clock explains the traffic far better if it is set, geared or unwound like the others'.
+
+    A trip takes a usual time if it takes at most twice as long as the road at ``USUAL_SPEED``, and a minute, in either
+    direction. The clock that explains most is corrected first, then those that are left.
+
+    Args:
+        seen: one sighting for each pass, with times and identities, see ``one_per_pass``.
+        network: distances of all their cameras.
+        seed: of the pairs of passes that are looked at.
+    """
+    found: list[Clock] = []
+    rng = np.random.default_rng(seed)
+    while len(found) < len(network) - 1:
+        trips = _trips(seen, network, rng)
+        clocks = [clock for camera, part in trips.items() if (clock := _clock(camera, part, rng)) is not None]
+        done = {clock.camera for clock in found}
+        left = [clock for clock in clocks if clock.camera not in done]
+        if not left:
+            break
+        worst = max(left, key=lambda clock: (clock.explained - clock.before) * len(trips[clock.camera].here))
+        found.append(worst)
+        seen = corrected(seen, [worst])
+    return found
+
+
+def corrected(seen: Sightings, clocks: list[Clock]) -> Sightings:
+    """The sightings on the clock of most cameras; those of a clock that starts anew are left out."""
+    time_s = seen.time_s.copy()
+    for clock in clocks:
+        mine = seen.camera == clock.camera
+        time_s[mine] = clock.corrected(time_s[mine])
+    return replace(seen, time_s=time_s)[~np.isnan(time_s)]
+
+
+def pairs_within(identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of every pair of one vehicle, the first before the second; ``identity`` is in ascending order."""
+    row = np.arange(len(identity))
+    later = np.searchsorted(identity, identity, side="right") - row - 1
+    first = np.repeat(row, later)
+    return first, first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(later) - later, later)
+
+
+def peak(gap_s: np.ndarray, most: np.ndarray) -> tuple[float, float]:
+    """The offset that brings most gaps within ``most`` of it, the middle one of several; and their share."""
+    edge, step = np.concatenate([gap_s - most, gap_s + most]), np.repeat([1, -1], len(gap_s))
+    order = np.lexsort((-step, edge))
+    height = np.cumsum(step[order])
+    top = np.flatnonzero(height == height.max())
+    middle = top[len(top) // 2]
+    return float(edge[order[middle : middle + 2]].mean()), float(height.max() / len(gap_s))
+
+
+def _trips(seen: Sightings, network: CameraNetwork, rng: np.random.Generator) -> dict[int, Trips]:
+    order = np.argsort(seen.identity, kind="stable")
+    first, second = (order[rows] for rows in pairs_within(seen.identity[order]))
+    here, there = np.concatenate([first, second]), np.concatenate([second, first])
+    apart = seen.camera[here] != seen.camera[there]
+    here, there = here[apart], there[apart]
+    found = {}
+    for camera in np.unique(seen.camera[here]).tolist():
+        rows = np.flatnonzero(seen.camera[here] == camera)
+        if len(rows) >= MIN_PAIRS:
+            rows = rng.permutation(rows)[:MOST]
+            metres = network.between(np.array([camera]), seen.camera[there[rows]])[0]
+            found[camera] = Trips(seen.time_s[here[rows]], seen.time_s[there[rows]], 60 + 2 * metres / USUAL_SPEED)
+    return found
+
+
+def _clock(camera: int, trips: Trips, rng: np.random.Generator) -> Clock | None:
+    """The simplest clock that explains a camera's trips much better than its own, None if there is none."""
+    before = float(np.mean(np.abs(trips.here - trips.there) <= trips.most))
+    offset, explained = peak(trips.here - trips.there, trips.most)
+    best = Clock(camera, explained, before, offset)
+    for other in (_geared(best, trips, rng), _unwound(best, trips)):
+        if other is not None and other.explained > RATHER * best.explained:
+            best = other
+    return best if best.explained > max(MORE * before, before + LEAST) else None
+
+
+def _geared(best: Clock, trips: Trips, rng: np.random.Generator) -> Clock | None:
+    """Rates from two passes that are far apart, each with its best offset; the best is fitted to what it explains."""
+    i, j = rng.integers(0, len(trips.here), (2, 20 * DRAWS))
+    far = np.flatnonzero(np.abs(trips.there[i] - trips.there[j]) > np.ptp(trips.there) / 2)[:DRAWS]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates = (trips.here[i] - trips.here[j])[far] / (trips.there[i] - trips.there[j])[far]
+    rates = rates[np.isfinite(rates) & (rates > 0)]
+    if not len(rates):
+        return None
+    shares = [peak(trips.here / rate - trips.there, trips.most)[1] for rate in rates]
+    rate = float(rates[int(np.argmax(shares))])
+    for _ in range(5):
+        offset, explained = peak(trips.here / rate - trips.there, trips.most)
+        near = np.abs(trips.here / rate - trips.there - offset) <= trips.most
+        here, there = float(trips.here[near].std()), float(trips.there[near].std())
+        if not (here and there):
+            return None
+        rate = here / there  # a line fitted to either by the other would be too flat
+    offset, explained = peak(trips.here / rate - trips.there, trips.most)
+    return best._replace(explained=explained, offset_s=offset * rate, rate=rate)
+
+
+def _unwound(best: Clock, trips: Trips) -> Clock | None:
+    """The period, no less than the range of the camera's times, that folds gaps best; less what chance explains."""
+    least, span = float(np.ptp(trips.here)), float(np.ptp(trips.there))
+    if not 0 < least < 0.6 * span:
+        return None
+    chance = float(np.minimum(1, 2 * trips.most / least).mean())
+    if chance > 0.75:
+        return None
+    found = []
+    for period in np.linspace(least, 1.25 * least, 100):
+        gap = (trips.here - trips.there) % period
+        middle, share = peak(np.concatenate([gap, gap + period]), np.tile(trips.most, 2))
+        far = np.abs((gap - middle + period / 2) % period - period / 2)
+        found.append((-float(np.median(far) / period), float(period), (2 * share - chance) / (1 - chance)))
+    _, period, explained = max(found)
+    return best._replace(explained=explained, offset_s=0.0, period_s=period)
