@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> None:
     found = {}
     for model in chosen:
         model.fit(data.train, data.network)
+        model.check_use(data.query.sightings, data.gallery.sightings)
         if args.save:
             model.save(args.save)
         score = audit.alone(model, data.query.sightings, data.gallery.sightings)

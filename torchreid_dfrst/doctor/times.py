@@ -49,11 +49,11 @@ def check_times(parts: dict[str, Sightings], network: CameraNetwork | None) -> l
     try:
         check_network(network)
         clocks = odd_clocks(seen, network)
-        check_speed(corrected(known, clocks), network)
+        check_speed(corrected(known, clocks, known.camera)[0], network)
     except ValueError as error:
         advice = "convert times to seconds and distances to metres"
         return [*found, Finding(ERROR, "units", str(error), 1, [], advice)]
-    right = corrected(seen, clocks)
+    right, _ = corrected(seen, clocks, seen.camera)
     trips = delays(right)
     order = _check_order(trips, network)
     if clocks and order.severity == ERROR:  # then times explain nothing as long as the rows are wrong

@@ -147,6 +147,7 @@ def run(
         return type(model)(**model.options).fit(rows, network)
 
     own = fitted(train)
+    own.check_use(query, gallery)
     whole = own.distance(query, gallery)
     result: dict[str, Any] = {"model": own.parameters, "weight": None if appearance is None else weight, "seed": seed}
     result["as it is"] = scored(whole)

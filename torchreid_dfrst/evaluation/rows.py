@@ -14,6 +14,7 @@ from torchreid_dfrst.checks import named, within
 from torchreid_dfrst.config import Keywords, keywords
 from torchreid_dfrst.evaluation import protocols
 from torchreid_dfrst.evaluation.card import Result
+from torchreid_dfrst.evaluation.leaks import check_leaks
 from torchreid_dfrst.evaluation.weight import choose_weight
 from torchreid_dfrst.retrieval import Extraction, Features, Metrics, Parameters, Reranking
 from torchreid_dfrst.retrieval.metrics import Best
@@ -80,14 +81,18 @@ def fit_transit(
         except ValueError as error:
             raise ValueError(f"{error} (`spacetime.model null`)") from None
     if train is not None:
+        check_leaks(extraction, refuse=True)
         with named("spacetime.options", options or {}):
-            return spatiotemporal.build(model, **(options or {})).fit(train, network)
+            built = spatiotemporal.build(model, **(options or {})).fit(train, network)
+            built.check_use(parts["query"], parts["gallery"])
+        return built
     assert fitted is not None
     if options:
         raise ValueError(f"spacetime.options go with a model that is to be fitted; {fitted} has its own: leave one out")
     loaded = spatiotemporal.load(fitted, network)
     if model not in (USUAL_MODEL, loaded.name):
         raise ValueError(f"spacetime.model is {model!r}, but {fitted} holds a fitted {loaded.name}: leave one out")
+    loaded.check_use(parts["query"], parts["gallery"])
     return loaded
 
 
@@ -122,13 +127,21 @@ def transit_weight(
             f"spacetime.weight {weight} is chosen on training vehicles, but there are no features of training images: "
             "extract with --train, or give a number"
         )
+    wide, other = extraction.query.embedding.shape[1], known.embedding.shape[1]
+    if wide != other:
+        raise ValueError(
+            f"spacetime.weight {weight}: query embeddings have {wide} dimensions, those of training images {other}: "
+            "extract both with one network, or give a number"
+        )
+    check_leaks(extraction, refuse=True)
     chosen = choose_weight(model, train, known, network, method=CHOSEN_BY[weight])
     seen = extraction.source.get("train_features")
-    if seen == TRAINED_ON:
+    if seen != HELD_OUT:
         logger.warning(
-            "spacetime.weight %s is chosen on vehicles that the network was trained on: it knows them too well, "
-            "and the weight comes out too small; train with data.validation_identities and extract again",
+            "spacetime.weight %s is chosen on vehicles that the network %s trained on%s: it knows such vehicles too "
+            "well, and the weight comes out too small; train with data.validation_identities and extract again",
             weight,
+            *(("was", "") if seen == TRAINED_ON else ("may have been", ", nothing says that they were held out")),
         )
     return chosen.value, {**asdict(chosen), "network": seen}
 
@@ -163,6 +176,8 @@ def score(
     protocol = protocols.build(**{"protocol": usual, **evaluate})
     asked = spacetime.pop("weight", None)
     model = fit_transit(extraction, **spacetime)
+    if model is None or spacetime.get("fitted"):
+        check_leaks(extraction, refuse=False)
     weight, reason = (0.0, None) if model is None else transit_weight(extraction, model, asked)
     draws: dict[str, list[Metrics]] = {}
     neighbours: dict[str, list[dict[str, Any]]] = {}

@@ -17,6 +17,8 @@ SEED = 776
 OMEGAS = (0.0, *(0.2 * 2 ** (np.arange(-9, 18) / 3)).round(4).tolist())
 METHODS = ("map", "calibrated")
 SAMPLES = 100_000
+MOST = 100.0  # omegas; the largest that "map" tries is 10
+SAME = 1e-5  # of a unit embedding: float32 rounds by less
 QUERIES, GALLERY = 1000, 200
 
 
@@ -117,10 +119,12 @@ def choose_weight(
 
     Raises:
         KeyError: unknown method.
-        ValueError: too few vehicles with features, or the model cannot be fitted without the held-out ones.
+        ValueError: too few vehicles with features, features of one camera, all equal or (``"calibrated"``) telling no
+            vehicles apart, or the model cannot be fitted without the held-out ones.
     """
     if method not in METHODS:
         raise KeyError(f"no method {method!r} to choose a weight, there are {', '.join(METHODS)}")
+    _check_features(features)
     scores, used, pairs, vehicles = [], [], [], []
     for fold in _folds(features.sightings, folds, seed):
         asked = np.unique(features.sightings.identity[fold.query])
@@ -143,10 +147,32 @@ def choose_weight(
     if method == "calibrated":
         appearance, transit, same = (np.concatenate(column) for column in zip(*pairs, strict=True))
         bias, a, t = _logistic(appearance, transit, same, seed)
+        if t > MOST * max(a, 0.0):
+            raise ValueError(
+                f"appearance says next to nothing of which training images show one vehicle ({a:.3g} nats a unit of "
+                f"distance, {t:.3g} a unit of transit): no weight can be chosen on them; give a number"
+            )
         return Weight(max(t, 0.0) / max(a, 1e-6), *asked_for, {}, {"bias": bias, "appearance": a, "transit": t})
     mean = 100 * np.average(scores, axis=0, weights=used)
     curve = {str(omega): round(float(value), 3) for omega, value in zip(OMEGAS, mean, strict=True)}
     return Weight(_peak(OMEGAS, mean), *asked_for, curve, {})
+
+
+def _check_features(features: Features) -> None:
+    """Refuse rows that say nothing about any weight."""
+    cameras = np.unique(features.sightings.camera)
+    if len(cameras) < 2:
+        seen = ", ".join(map(features.sightings.camera_called, cameras)) or "none"
+        raise ValueError(
+            "a weight is chosen on matches between cameras, but the training images with features are all of camera "
+            f"{seen}: extract those of others too, or give a number"
+        )
+    unit = retrieval.normalise(features.embedding)
+    if np.abs(unit - unit[0]).max() < SAME:
+        raise ValueError(
+            f"the {len(unit)} embeddings of training images are all the same: no weight can be chosen on them; extract "
+            "them again, or give a number"
+        )
 
 
 def _folds(sightings: Sightings, folds: int, seed: int) -> Iterator[Fold]:

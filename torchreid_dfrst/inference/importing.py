@@ -16,6 +16,7 @@ import torch
 from torchreid_dfrst.checks import nearest, numbered
 from torchreid_dfrst.data.table import read_distances, read_rows
 from torchreid_dfrst.data.text import read_text, sample
+from torchreid_dfrst.evaluation.leaks import check_leaks
 from torchreid_dfrst.files import DAMAGED
 from torchreid_dfrst.models.weights import read_safely
 from torchreid_dfrst.retrieval import Extraction, Features
@@ -65,7 +66,7 @@ def import_features(
     if len(features["train"]) < len(train):
         text = numbered("{count} of %d training images [has|have] no embedding", len(train) - len(features["train"]))
         logger.info(text, len(train))
-    return Extraction(
+    found = Extraction(
         features["query"],
         features["gallery"],
         train if len(train) else None,
@@ -73,6 +74,8 @@ def import_features(
         read_distances(table.parent, cameras),
         {"data": data, "network": model, "imported_from": embeddings.name},
     )
+    check_leaks(found, refuse=False)
+    return found
 
 
 def read_embeddings(path: str | Path) -> tuple[np.ndarray, list[str] | None]:

@@ -15,6 +15,7 @@ import numpy as np
 from torchreid_dfrst.checks import check, expected_types, nearest
 from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork
+from torchreid_dfrst.spatiotemporal.habits import restored
 from torchreid_dfrst.spatiotemporal.histogram import Histogram
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal
@@ -64,6 +65,7 @@ def load(path: str | Path, network: CameraNetwork) -> GapModel:
         model = build(content["model"], **content["options"])
         if lacking := set(model.options) - set(content["options"]):
             raise ValueError(f"options lacks {', '.join(sorted(lacking))}")
+        model.habits = restored(content.get("habits"))
         return model.restore(content["fitted"], own)
     except (ValueError, KeyError) as error:
         raise type(error)(f"{path}: {error.args[0]}; {AGAIN}") from error

@@ -13,8 +13,8 @@ from torchreid_dfrst.spatiotemporal.passes import UNITS, USUAL_SPEED
 MIN_PAIRS = 20
 MORE = 1.5  # times as many trips must a clock explain as the times as they are, to be blamed
 RATHER = 1.25  # and as a simpler clock does
-LEAST = 0.15  # share of the trips that it must explain beyond those
-MOST = 2000  # pairs of passes that are looked at
+LEAST, BEYOND = 1 / 3, 0.25  # share of the trips that it must explain, and beyond those
+PASSES, OF_ONE, MOST = 20_000, 32, 2000  # passes in all and of a vehicle, and pairs of a camera, that are looked at
 DRAWS = 100
 
 
@@ -54,7 +54,7 @@ class Trips(NamedTuple):
     most: np.ndarray  # how long a usual trip between the two takes at most
 
 
-def odd_clocks(seen: Sightings, network: CameraNetwork, seed: int = 0) -> list[Clock]:
+def odd_clocks(seen: Sightings, network: CameraNetwork, part: np.ndarray | None = None, seed: int = 0) -> list[Clock]:
     """Cameras whose clock explains the traffic far better if it is set, geared or unwound like the others'.
 
     A trip takes a usual time if it takes at most twice as long as the road at ``USUAL_SPEED``, and a minute, in either
@@ -63,12 +63,13 @@ def odd_clocks(seen: Sightings, network: CameraNetwork, seed: int = 0) -> list[C
     Args:
         seen: one sighting for each pass, with times and identities, see ``one_per_pass``.
         network: distances of all their cameras.
+        part: ``(N,)`` int64, what shares a clock instead of the images of a camera; ``Clock.camera`` is one of these.
         seed: of the pairs of passes that are looked at.
     """
     found: list[Clock] = []
-    rng = np.random.default_rng(seed)
-    while len(found) < len(network) - 1:
-        trips = _trips(seen, network, rng)
+    part, rng = seen.camera if part is None else part, np.random.default_rng(seed)
+    while len(found) < len(np.unique(part)) - 1:
+        trips = _trips(seen, network, part, rng)
         clocks = [clock for camera, part in trips.items() if (clock := _clock(camera, part, rng)) is not None]
         done = {clock.camera for clock in found}
         left = [clock for clock in clocks if clock.camera not in done]
@@ -76,17 +77,17 @@ def odd_clocks(seen: Sightings, network: CameraNetwork, seed: int = 0) -> list[C
             break
         worst = max(left, key=lambda clock: (clock.explained - clock.before) * len(trips[clock.camera].here))
         found.append(worst)
-        seen = corrected(seen, [worst])
+        seen, part = corrected(seen, [worst], part)
     return found
 
 
-def corrected(seen: Sightings, clocks: list[Clock]) -> Sightings:
-    """The sightings on the clock of most cameras; those of a clock that starts anew are left out."""
+def corrected(seen: Sightings, clocks: list[Clock], part: np.ndarray) -> tuple[Sightings, np.ndarray]:
+    """The sightings on the clock of most, and their ``part``; those of a clock that starts anew are left out."""
     time_s = seen.time_s.copy()
     for clock in clocks:
-        mine = seen.camera == clock.camera
-        time_s[mine] = clock.corrected(time_s[mine])
-    return replace(seen, time_s=time_s)[~np.isnan(time_s)]
+        time_s[part == clock.camera] = clock.corrected(time_s[part == clock.camera])
+    kept = ~np.isnan(time_s)
+    return replace(seen, time_s=time_s)[kept], part[kept]
 
 
 def pairs_within(identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,19 +108,22 @@ def peak(gap_s: np.ndarray, most: np.ndarray) -> tuple[float, float]:
     return float(edge[order[middle : middle + 2]].mean()), float(height.max() / len(gap_s))
 
 
-def _trips(seen: Sightings, network: CameraNetwork, rng: np.random.Generator) -> dict[int, Trips]:
-    order = np.argsort(seen.identity, kind="stable")
+def _trips(seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.random.Generator) -> dict[int, Trips]:
+    order = rng.permutation(len(seen))[:PASSES]
+    order = order[np.argsort(seen.identity[order], kind="stable")]
+    start = np.searchsorted(seen.identity[order], seen.identity[order])
+    order = order[np.arange(len(order)) - start < OF_ONE]  # or a vehicle that never leaves would have millions of pairs
     first, second = (order[rows] for rows in pairs_within(seen.identity[order]))
     here, there = np.concatenate([first, second]), np.concatenate([second, first])
-    apart = seen.camera[here] != seen.camera[there]
+    apart = (seen.camera[here] != seen.camera[there]) & (part[here] != part[there])
     here, there = here[apart], there[apart]
-    found = {}
-    for camera in np.unique(seen.camera[here]).tolist():
-        rows = np.flatnonzero(seen.camera[here] == camera)
+    row, found = network.rows(seen.camera), {}
+    for label in np.unique(part[here]).tolist():
+        rows = np.flatnonzero(part[here] == label)
         if len(rows) >= MIN_PAIRS:
             rows = rng.permutation(rows)[:MOST]
-            metres = network.between(np.array([camera]), seen.camera[there[rows]])[0]
-            found[camera] = Trips(seen.time_s[here[rows]], seen.time_s[there[rows]], 60 + 2 * metres / USUAL_SPEED)
+            metres = network.distance_m[row[here[rows]], row[there[rows]]]
+            found[label] = Trips(seen.time_s[here[rows]], seen.time_s[there[rows]], 60 + 2 * metres / USUAL_SPEED)
     return found
 
 
@@ -131,7 +135,7 @@ def _clock(camera: int, trips: Trips, rng: np.random.Generator) -> Clock | None:
     for other in (_geared(best, trips, rng), _unwound(best, trips)):
         if other is not None and other.explained > RATHER * best.explained:
             best = other
-    return best if best.explained > max(MORE * before, before + LEAST) else None
+    return best if best.explained > max(MORE * before, before + BEYOND, LEAST) else None
 
 
 def _geared(best: Clock, trips: Trips, rng: np.random.Generator) -> Clock | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -15,6 +16,7 @@ from torchreid_dfrst import files
 from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.gaps import GapTransit, Law
+from torchreid_dfrst.spatiotemporal.habits import NOTHING_KNOWN, Habits, contradictions, habits
 from torchreid_dfrst.spatiotemporal.passes import check_network, check_speed
 
 ROWS = 1024
@@ -24,6 +26,7 @@ AGAIN = "fit the model again and save it"
 SECTIONS = {"model": str, "network": str, "cameras": list, "options": dict, "fitted": dict}
 WORDS = {str: "text", list: "a list", dict: "names and values"}
 
+logger = logging.getLogger(__name__)
 Self = TypeVar("Self", bound="GapModel")
 
 
@@ -56,6 +59,7 @@ class GapModel(ABC):
     name: ClassVar[str]
     check_units: bool = True
     network: CameraNetwork | None = field(default=None, init=False, repr=False)
+    habits: Habits = field(default=NOTHING_KNOWN, init=False, repr=False)
 
     @abstractmethod
     def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
@@ -95,6 +99,7 @@ class GapModel(ABC):
         if self.check_units:
             check_speed(sightings, network)
         self._learn(sightings, network)
+        self.habits = habits(sightings, network)
         return self._on(network)
 
     def _on(self: Self, network: CameraNetwork) -> Self:
@@ -118,6 +123,25 @@ class GapModel(ABC):
 
     def _transit(self, query: Sightings, gallery: Sightings) -> Transit:
         return GapTransit(query, gallery, self.law)
+
+    def check_use(self, query: Sightings, gallery: Sightings) -> None:
+        """Compare two lists to be ranked with what was fitted, and warn, with figures, of another clock or unit.
+
+        Raises:
+            ValueError: ``check_units``, and their vehicles would drive at an impossible speed, as ``fit`` does.
+        """
+        assert self.network is not None, "fit or load it first"
+        if self.check_units:
+            try:
+                check_speed(Sightings.concatenate([query, gallery]), self.network)
+            except ValueError as error:
+                raise ValueError(f"times of query and gallery: {error}") from None
+        if found := contradictions(self.habits, query, gallery, self.network):
+            logger.warning(
+                "the times of query and gallery do not fit those that space and time were fitted on: %s. Give both in "
+                "seconds on one clock, or score by appearance alone",
+                "; ".join(found),
+            )
 
     def distance(self, query: Sightings, gallery: Sightings) -> np.ndarray:
         """All ``(Q, G)`` float32 distances at once; small means plausible. Raises as ``transit`` does."""
@@ -162,6 +186,7 @@ class GapModel(ABC):
             "cameras": self.network.cameras.tolist(),
             "options": self.options,
             "fitted": self.fitted,
+            "habits": self.habits._asdict(),
         }
         files.write({Path(path): json.dumps(content).encode()})
 

@@ -14,6 +14,7 @@ EARTH_M = 4.0e7
 PLAUSIBLE_SPEED = (1.0, 70.0)  # m/s: 4 to 250 km/h
 USUAL_SPEED = 10.0
 LEG_M = 100.0
+MIN_LEGS = 20
 SHORT_M = 20.0  # cameras of one network are farther apart, unless their distances are in kilometres
 ANYWAY = "If this is right, pass check_units=False (in a configuration: spacetime.options {check_units: false})"
 UNITS = {
@@ -164,24 +165,29 @@ def leg_speeds(sightings: Sightings, network: CameraNetwork) -> np.ndarray:
     return metres[far] / seconds[far]
 
 
+def usual_speed(speeds: np.ndarray) -> float:
+    """The upper quartile, for that of traffic that does not stop."""
+    return float(np.quantile(speeds, 0.75))
+
+
 def check_speed(sightings: Sightings, network: CameraNetwork) -> None:
     """Refuse times in another unit than seconds, or distances in another than metres.
 
-    The upper quartile of ``leg_speeds`` is taken for the speed of traffic that does not stop. Fewer than 20 legs say
-    nothing of the times; then only a network of less than ``SHORT_M`` from end to end is refused.
+    The speed is ``usual_speed``. Fewer than ``MIN_LEGS`` legs say nothing of the times; then only a network of less
+    than ``SHORT_M`` from end to end is refused.
 
     Raises:
         ValueError: that speed or network is impossible; the message names the unit that would make it usual.
     """
     speeds, longest = leg_speeds(sightings, network), network.distance_m.max()
-    if len(speeds) < 20:
+    if len(speeds) < MIN_LEGS:
         if longest < SHORT_M:
             raise ValueError(
                 f"the cameras farthest from each other are {longest:.3g} m apart by road: the distances look like "
                 f"kilometres (then {1000 * longest:.0f} m); they must be metres. {ANYWAY}"
             )
         return
-    speed = float(np.quantile(speeds, 0.75))
+    speed = usual_speed(speeds)
     if PLAUSIBLE_SPEED[0] <= speed <= PLAUSIBLE_SPEED[1]:
         return
     unit, seconds = min(UNITS.items(), key=lambda item: abs(np.log(speed / item[1] / USUAL_SPEED)))
