@@ -155,6 +155,34 @@ def test_real_clocks_agree_to_some_seconds(veri_lists):
     assert all(abs(sure[camera] - value) < 6 for camera, value in known.items() if camera in sure)
 
 
+ODD_CLOCKS = {
+    "600 s ahead": (lambda t: t + 600, "+60"),
+    "an hour ahead": (lambda t: t + 3600, "+360"),
+    "slow": (lambda t: 0.8 * t, "runs at 0.8 of the rate"),
+    "anew": (lambda t: t % 600, "starts anew every 60"),
+    "milliseconds": (lambda t: 1000 * t, "counts milliseconds"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_CLOCKS)
+def test_an_odd_clock_is_not_a_wrong_camera_order(kind):
+    change, words = ODD_CLOCKS[kind]
+    splits, network = town()
+    odd = changed(splits, time_s=lambda part: np.where(part.camera == 3, change(part.time_s), part.time_s))
+    (error,) = [f for f in check_times(odd, network) if f.severity == "error"]
+    assert error.check == "clock offsets" and error.count == 1
+    assert error.examples[0].startswith("camera 3rd gate: ") and words[:-1] in error.examples[0]
+
+
+@pytest.mark.parametrize("kind", ["600 s ahead", "an hour ahead", "slow"])
+def test_the_odd_clock_of_real_veri_is_named(veri_lists, kind):
+    veri, (change, words) = read_veri(veri_lists, images=False), ODD_CLOCKS[kind]
+    odd = changed(veri.parts(), time_s=lambda part: np.where(part.camera == 9, change(part.time_s), part.time_s))
+    (error,) = [f for f in check_times(odd, veri.network) if f.severity == "error"]
+    assert error.check == "clock offsets" and error.examples[0].startswith("camera c010: ")
+    assert words[:-1] in error.examples[0]
+
+
 def test_city_a_is_clean(city_a):
     report = check_dataset("veri_format", city_a)
     assert report.exit_code == 0, report.text()

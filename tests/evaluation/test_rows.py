@@ -297,7 +297,7 @@ def test_the_weight_can_be_chosen_on_training_vehicles(extraction):
     assert evaluation.transit_weight(with_train, model, "calibrated")[1]["method"] == "calibrated"
 
 
-@pytest.mark.parametrize(("known", "warned"), [("held out", False), ("trained on", True)])
+@pytest.mark.parametrize(("known", "warned"), [("held out", False), ("trained on", True), (None, True)])
 def test_a_weight_chosen_on_vehicles_the_network_knows_comes_with_a_warning(extraction, caplog, known, warned):
     looks = np.random.default_rng(5).normal(size=(40, 16))[extraction.train.identity - 100]
     seen = Features(looks.astype(np.float32), extraction.train)

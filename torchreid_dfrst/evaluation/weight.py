@@ -18,7 +18,7 @@ OMEGAS = (0.0, *(0.2 * 2 ** (np.arange(-9, 18) / 3)).round(4).tolist())
 METHODS = ("map", "calibrated")
 SAMPLES = 100_000
 MOST = 100.0  # omegas; the largest that "map" tries is 10
-SAME = 1e-5  # of a unit embedding: float32 rounds by less
+SAME = 1e-3  # appearance distances: float32 knows no less of small ones
 QUERIES, GALLERY = 1000, 200
 
 
@@ -124,7 +124,13 @@ def choose_weight(
     """
     if method not in METHODS:
         raise KeyError(f"no method {method!r} to choose a weight, there are {', '.join(METHODS)}")
-    _check_features(features)
+    cameras = np.unique(features.sightings.camera)
+    if len(cameras) < 2:
+        seen = ", ".join(map(features.sightings.camera_called, cameras)) or "none"
+        raise ValueError(
+            "a weight is chosen on matches between cameras, but the training images with features are all of camera "
+            f"{seen}: extract those of others too, or give a number"
+        )
     scores, used, pairs, vehicles = [], [], [], []
     for fold in _folds(features.sightings, folds, seed):
         asked = np.unique(features.sightings.identity[fold.query])
@@ -135,13 +141,18 @@ def choose_weight(
         appearance = retrieval.distance(*(retrieval.normalise(x.embedding) for x in (query, gallery)))
         q, g = query.sightings, gallery.sightings
         transit = copy.distance(q, g)
+        across = q.camera[:, None] != g.camera
+        if np.ptp(appearance[across]) < SAME:
+            raise ValueError(
+                f"embeddings of training images by different cameras are all {appearance[across].mean():.4g} apart: no "
+                "weight can be chosen on them; extract them again, or give a number"
+            )
         if method == "map":
             labels = q.identity, g.identity, q.camera, g.camera
             found = [evaluate(fuse(appearance, transit, omega), *labels) for omega in OMEGAS]
             scores.append([metrics.mAP for metrics in found])
             used.append(found[0].used)
         else:
-            across = q.camera[:, None] != g.camera
             pairs.append((appearance[across], transit[across], (q.identity[:, None] == g.identity)[across]))
     asked_for = method, len(vehicles), sum(vehicles), seed
     if method == "calibrated":
@@ -156,23 +167,6 @@ def choose_weight(
     mean = 100 * np.average(scores, axis=0, weights=used)
     curve = {str(omega): round(float(value), 3) for omega, value in zip(OMEGAS, mean, strict=True)}
     return Weight(_peak(OMEGAS, mean), *asked_for, curve, {})
-
-
-def _check_features(features: Features) -> None:
-    """Refuse rows that say nothing about any weight."""
-    cameras = np.unique(features.sightings.camera)
-    if len(cameras) < 2:
-        seen = ", ".join(map(features.sightings.camera_called, cameras)) or "none"
-        raise ValueError(
-            "a weight is chosen on matches between cameras, but the training images with features are all of camera "
-            f"{seen}: extract those of others too, or give a number"
-        )
-    unit = retrieval.normalise(features.embedding)
-    if np.abs(unit - unit[0]).max() < SAME:
-        raise ValueError(
-            f"the {len(unit)} embeddings of training images are all the same: no weight can be chosen on them; extract "
-            "them again, or give a number"
-        )
 
 
 def _folds(sightings: Sightings, folds: int, seed: int) -> Iterator[Fold]:

@@ -168,11 +168,16 @@ def _unwound(best: Clock, trips: Trips) -> Clock | None:
     chance = float(np.minimum(1, 2 * trips.most / least).mean())
     if chance > 0.75:
         return None
-    found = []
+    gap, found = trips.here - trips.there, []
     for period in np.linspace(least, 1.25 * least, 100):
-        gap = (trips.here - trips.there) % period
-        middle, share = peak(np.concatenate([gap, gap + period]), np.tile(trips.most, 2))
+        folded = np.concatenate([gap % period, gap % period + period])
+        middle, share = peak(folded, np.tile(trips.most, 2))
         far = np.abs((gap - middle + period / 2) % period - period / 2)
-        found.append((-float(np.median(far) / period), float(period), (2 * share - chance) / (1 - chance)))
-    _, period, explained = max(found)
+        found.append((-float(np.median(far) / period), float(period), middle, (2 * share - chance) / (1 - chance)))
+    _, period, middle, explained = max(found)
+    starts = np.rint((middle - gap) / period)
+    near = np.abs(gap + starts * period - middle) <= trips.most
+    if np.ptp(starts[near]) == 0:
+        return None
+    period = max(least, -float(np.polyfit(starts[near], gap[near], 1)[0]))
     return best._replace(explained=explained, offset_s=0.0, period_s=period)
