@@ -66,6 +66,26 @@ def test_one_query_or_one_gallery_image(queries):
     np.testing.assert_allclose(found, reference(far(0.0), queries, k1=7), atol=1e-5)
 
 
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("spread", [0.02, 0.004, 0.0005])
+def test_embeddings_that_have_nearly_collapsed_equal_float64(spread, fused, keep):
+    x, _ = clusters(80, width=256, seed=3)
+    x = unit(np.ones(256) / 16 + spread * x.astype(np.float64))
+    table, weight = 1e-3 * spread * symmetric_transit(80).table, 0.2 * fused
+    original = slow_distance(x, x, table, weight) ** 4
+    assert original.max() ** 0.25 < 0.05
+    original /= original.max(axis=1, keepdims=True)
+    expected = slow_rerank(original, 20, 21, 11, 6, 0.3, np.exp(-original))
+    options = dict(transit=TableTransit(table, symmetric=True), weight=weight) if fused else {}
+    job = Reranking(x[:20], x[20:], **options, keep=keep)
+    found = job.matrix()
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    order = np.argsort(found, axis=1, kind="stable")
+    steps = np.diff(np.take_along_axis(expected, order, axis=1), axis=1)
+    assert steps.min() > -2e-6 and job.near.fallbacks == 80
+
+
 @given(
     st.integers(0, 10**6),
     st.integers(10, 40),

@@ -275,7 +275,8 @@ class Search:
 
         Candidates whose intervals ``distance +- error`` overlap, directly or through others, are measured in float64 if
         they may be in the list, and so are those next to 0, where a product says little about the distance. Rows go to
-        ``_compare`` if a column that is no candidate, all of which are farther than ``beyond`` ``(R,)``, may belong.
+        ``_compare`` if a column that is no candidate, all of which are farther than ``beyond`` ``(R,)``, may belong, or
+        if even the farthest column is next to 0.
         """
         check_finite(np.isfinite(distance).all(axis=1) & np.isfinite(self.farthest[block]))
         row = np.broadcast_to(np.arange(block.start, block.stop)[:, None], column.shape)
@@ -284,7 +285,7 @@ class Search:
         error, last = self.error(distance), self.count - 1
         latest = np.maximum.accumulate(distance + error, axis=1)
         earliest = np.minimum.accumulate((distance - error)[:, ::-1], axis=1)[:, ::-1]
-        complete = beyond > latest[:, last]
+        complete = (beyond > latest[:, last]) & ~all_close(self.farthest[block])
         overlap = latest[:, :-1] >= earliest[:, 1:]
         overlap[:, last:] = np.logical_and.accumulate(overlap[:, last:], axis=1)
         unsure[:, 1:] |= overlap
@@ -356,6 +357,11 @@ class Search:
         true = self._measure(np.full(len(column), i), column)
         order = np.lexsort((column, true))[:most]
         self._write(np.array([i]), column[None, order], true[None, order], np.ones((1, most - 1), dtype=bool))
+
+
+def all_close(farthest: np.ndarray) -> np.ndarray:
+    """Which rows have all columns next to 0, but not at it: a float32 product says little about any distance there."""
+    return (farthest > 0) & (farthest < CLOSE)
 
 
 def packed(score: np.ndarray, column: np.ndarray) -> np.ndarray:
