@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from tools.studies.reproduction import TABLES, Harness, Preset, changes, harness, held_out, paper
 from tools.studies.reproduction.__main__ import main
 from tools.studies.reproduction.preset import merge
-from tools.studies.reproduction.result import markdown, measure, put_into
+from tools.studies.reproduction.result import _scored_on, markdown, measure, put_into
 from torchreid_dfrst.models import zoo
 from torchreid_dfrst.models.weights import load_backbone
 from torchreid_dfrst.models.zoo import PLUS
@@ -218,6 +218,18 @@ def test_means_over_several_test_sets_are_not_tested(folder):
     assert alone["rows"][0]["against"] and not any(row["against"] for row in several["rows"])
     assert several["rows"][0]["ours"] == alone["rows"][0]["ours"]
     assert "not tested" in markdown(several) and "not tested" not in markdown(alone)
+
+
+def test_the_note_describes_every_test_set():
+    def card(name, queries, words="images are ranked"):
+        data = {"name": name, "fingerprint": f"{name}'s", "gallery": {"images": 10 * queries}}
+        return {"data": data, "queries": {"used": queries}, "protocol": {"in words": words}}
+
+    small, large, other = card("small", 8), card("large", 24), card("other", 5, "tracks are ranked")
+    assert _scored_on([small, large, small, other]) == (
+        "small (small's), 8 queries, 80 gallery images and large (large's), 24 queries, 240 gallery images; images are "
+        "ranked; other (other's), 5 queries, 50 gallery images; tracks are ranked"
+    )
 
 
 @pytest.fixture

@@ -69,14 +69,14 @@ def measure(harness: Harness, name: str, seeds: Sequence[int]) -> dict[str, Any]
                 "damaged_percent": row.level,
             }
         )
-    first = cards[made[0].label][0][0].content
+    scored = [card.content for row in made for card in cards[row.label][0]]
     return {
         "table": name,
         "title": table.title,
         "preset": harness.preset.title + _on_top(getattr(harness.preset, table.on_top) if table.on_top else {}),
         "name": harness.preset.name,
-        "scored_on": ("training identities that were held out, of " if made[0].held_out else "") + _scored_on(first),
-        "data": first["data"],
+        "scored_on": ("training identities that were held out, of " if made[0].held_out else "") + _scored_on(scored),
+        "data": list({card["data"]["fingerprint"]: card["data"] for card in scored}.values()),
         "seeds": list(seeds),
         "paper_data": table.data,
         "tested_against": table.against,
@@ -189,10 +189,14 @@ def _summary(values: list[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "deviation": deviation, "values": values}
 
 
-def _scored_on(card: Mapping[str, Any]) -> str:
-    data, queries = card["data"], card["queries"]["used"]
-    where = f"{data['name']} ({data['fingerprint']}), {queries} queries, {data['gallery']['images']} gallery images"
-    return f"{where}; {card['protocol']['in words']}"
+def _scored_on(cards: Sequence[Mapping[str, Any]]) -> str:
+    """Every test set once, then how it was scored; sets that were scored alike together."""
+    sets: dict[str, list[str]] = {}
+    for card in cards:
+        data, queries = card["data"], card["queries"]["used"]
+        where = f"{data['name']} ({data['fingerprint']}), {queries} queries, {data['gallery']['images']} gallery images"
+        sets.setdefault(card["protocol"]["in words"], []).append(where)
+    return "; ".join(f"{' and '.join(dict.fromkeys(where))}; {words}" for words, where in sets.items())
 
 
 def _on_top(sections: Mapping[str, Mapping[str, Any]]) -> str:
