@@ -75,19 +75,19 @@ def paired(a: Card | Sequence[Card], row_a: str, b: Card | Sequence[Card], row_b
         return None
     vehicle = np.array([one[key][0] for key in both])
     difference = np.array([one[key][1] - other[key][1] for key in both])
-    found = {
-        "difference": round(100 * float(difference.mean()), 4),
-        "interval": None,
-        "p_vehicles": None,
-        "queries": len(both),
-        "vehicles": len(np.unique(vehicle)),
-    }
-    if found["vehicles"] >= FEWEST:
+    mean, vehicles, found, p = float(difference.mean()), len(np.unique(vehicle)), None, None
+    if vehicles >= FEWEST:
         means = bootstrap(difference, vehicle, 10 * SAMPLES, ends=None)
-        found["p_vehicles"] = p_value(means)
+        p = p_value(means)
         if difference.any():
-            found["interval"] = [round(100 * end, 4) for end in interval(means, float(difference.mean()))]
-    return found
+            found = [round(100 * end, 4) for end in interval(means, mean)]
+    return {
+        "difference": round(100 * mean, 4),
+        "interval": found,
+        "p_vehicles": p,
+        "queries": len(both),
+        "vehicles": vehicles,
+    }
 
 
 def text(result: Mapping[str, Any], cards: Mapping[str, Card]) -> str:

@@ -84,7 +84,7 @@ def fit_transit(
         check_leaks(extraction, refuse=True)
         with named("spacetime.options", options or {}):
             built = spatiotemporal.build(model, **(options or {})).fit(train, network)
-            built.check_use(parts["query"], parts["gallery"])
+            built.check_use(extraction.query.sightings, extraction.gallery.sightings)
         return built
     assert fitted is not None
     if options:
@@ -92,7 +92,7 @@ def fit_transit(
     loaded = spatiotemporal.load(fitted, network)
     if model not in (USUAL_MODEL, loaded.name):
         raise ValueError(f"spacetime.model is {model!r}, but {fitted} holds a fitted {loaded.name}: leave one out")
-    loaded.check_use(parts["query"], parts["gallery"])
+    loaded.check_use(extraction.query.sightings, extraction.gallery.sightings)
     return loaded
 
 

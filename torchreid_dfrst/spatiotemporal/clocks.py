@@ -10,7 +10,7 @@ import numpy as np
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.passes import UNITS, USUAL_SPEED
 
-MIN_PAIRS = 20
+MIN_VEHICLES = 10
 MORE = 1.5  # times as many trips must a clock explain as the times as they are, to be blamed
 RATHER = 1.25  # and as a simpler clock does
 LEAST, BEYOND = 1 / 3, 0.25  # share of the trips that it must explain, and beyond those
@@ -120,7 +120,7 @@ def _trips(seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.ra
     row, found = network.rows(seen.camera), {}
     for label in np.unique(part[here]).tolist():
         rows = np.flatnonzero(part[here] == label)
-        if len(rows) >= MIN_PAIRS:
+        if len(np.unique(seen.identity[here[rows]])) >= MIN_VEHICLES:
             rows = rng.permutation(rows)[:MOST]
             metres = network.distance_m[row[here[rows]], row[there[rows]]]
             found[label] = Trips(seen.time_s[here[rows]], seen.time_s[there[rows]], 60 + 2 * metres / USUAL_SPEED)
