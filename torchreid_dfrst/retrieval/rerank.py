@@ -100,7 +100,7 @@ def rerank(
     over all images. ``definition="torchreid"`` takes p = 4, which for appearance alone is what torchreid's users get:
     ``torchreid.utils.re_ranking`` squares the squared Euclidean distances it is fed. ``"transreid"`` takes p = 2
     (TransReID, reid-strong-baseline; their code holds the encodings in half precision, which moves a distance by up to
-    4e-3 from these).
+    6e-3 from these).
 
     Images that are query and gallery at once (VeRi-776) are two entries, as in torchreid; where they tie, the query
     comes first.

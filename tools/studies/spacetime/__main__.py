@@ -3,6 +3,7 @@
     python -m tools.studies.spacetime table --root VERI --out table.json --pictures runs/spacetime
     python -m tools.studies.spacetime cross-validate --root VERI
     python -m tools.studies.spacetime simulate --root VERI --mAP 50
+    python -m tools.studies.spacetime readings --root VERI
     python -m tools.studies.spacetime pictures --root VERI --table table.json --out runs/spacetime
 
 VERI is a folder in VeRi-776's format; the lists are enough. One model alone is dfrst spacetime, controls dfrst audit.
@@ -30,6 +31,19 @@ from torchreid_dfrst.spatiotemporal.lognormal import LogNormal
 from torchreid_dfrst.spatiotemporal.transition import Transition
 
 HARDEST = 4.0
+# options of LogNormal; as printed, both parameters of Eq. 4 are 6 and both of Eq. 5 are 0.5
+READINGS: dict[str, dict[str, Any]] = {
+    "as printed": {"offset_s": 6.0, "slope_t": 0.5},
+    "slope 6, offset 0.5; density over its mode": {},
+    **{
+        f"the same; density per {metres} and per {seconds}": {
+            "density": "raw",
+            "distance_unit": metres,
+            "time_unit": seconds,
+        }
+        for metres, seconds in (("km", "s"), ("km", "min"), ("km", "h"))
+    },
+}
 
 
 @command
@@ -42,13 +56,14 @@ def main() -> None:
         ("table", make_table),
         ("cross-validate", cross_validate),
         ("simulate", simulate),
+        ("readings", readings),
         ("pictures", draw),
     ):
         added[name] = jobs.add_parser(name, description=job.__doc__)
         added[name].set_defaults(job=job)
         source = added[name].add_mutually_exclusive_group(required=True)
         source.add_argument("--root", help="folder in VeRi-776's format")
-        if name != "simulate":
+        if name not in ("simulate", "readings"):
             source.add_argument("--features", help="instead of --root: a features file with its training images")
     of_table, of_pictures = added["table"], added["pictures"]
     of_table.add_argument("--simulated", nargs="*", metavar="MAP", help="with --root; MAP or MAP=DIFFICULTY")
@@ -68,7 +83,7 @@ def read(args: argparse.Namespace) -> tuple[Any, ...]:
     Raises:
         ValueError: there are no road distances, or a features file lacks its training images.
     """
-    if args.features:
+    if getattr(args, "features", None):
         run = Extraction.load(args.features)
         train, network = table.needed(run)
         return train, run.query.sightings, run.gallery.sightings, network, run
@@ -125,6 +140,18 @@ def simulate(args: argparse.Namespace) -> None:
             low, high = (middle, high) if found > wanted else (low, middle)
         given = f"--simulated {wanted:g}={middle:.5f}"
         print(f"mAP {wanted:g}: difficulty {middle:.5f} gives {found:.2f}; {given}", flush=True)
+
+
+def readings(args: argparse.Namespace) -> None:
+    """Score each reading of Eq. 4 and 5 beside simulated appearance of mAP 40 on VeRi-776's lists."""
+    *lists, network, _ = read(args)
+    run = extraction(*lists, network, DIFFICULTY[40.0])
+    print("| reading | mAP by appearance | omega 0.1 | omega 0.2 | best on test (omega) |\n|---|---|---|---|---|")
+    for name, options in READINGS.items():
+        found = table.beside(LogNormal(**options).fit(lists[0], network), run, methods=())
+        sweep, best = found["sweep"], found["best_on_test"]
+        figures = " | ".join(f"{sweep[omega]:.2f}" for omega in ("0.0", "0.1", "0.2"))
+        print(f"| {name} | {figures} | {best['mAP']:.2f} ({best['omega']:g}) |", flush=True)
 
 
 def draw(args: argparse.Namespace) -> None:
