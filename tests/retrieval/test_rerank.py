@@ -51,6 +51,22 @@ def test_rerank_equals_torchreid(k1, k2, lambda_value, weight):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("k1", "k2", "lambda_value"), [(20, 6, 0.3), (9, 1, 0.0), (2, 2, 1.0)])
+def test_fast_reids_mixture_is_the_jaccard_distance_of_spcl_and_cosine(k1, k2, lambda_value, fused):
+    x, _ = clusters(150, seed=4)
+    table = symmetric_transit(150).table if fused else None
+    distance = slow_distance(x, x, table, 0.3)
+    jaccard = slow_rerank(np.round(distance, 12), None, k1, round(k1 / 2) + 1, k2, 0.0, np.exp(-(distance**2)))
+    expected = ((1 - lambda_value) * jaccard + lambda_value * distance**2 / 2)[:40, 40:]
+    options = dict(k1=k1, k2=k2, lambda_value=lambda_value, definition="fastreid")
+    if fused:
+        options |= dict(transit=symmetric_transit(150), weight=0.3)
+    else:
+        np.testing.assert_allclose(distance**2 / 2, 1 - x @ x.T, atol=1e-6)
+    np.testing.assert_allclose(rerank(x[:40], x[40:], **options), expected, atol=1e-5)
+
+
 def test_the_other_definition_squares_once():
     x, _ = clusters(120, seed=3)
     expected = reference(far(0.0), 30, power=1)

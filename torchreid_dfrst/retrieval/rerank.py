@@ -29,7 +29,7 @@ from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, mir
 
 logger = logging.getLogger(__name__)
 
-POWER = {"torchreid": 4, "transreid": 2}
+POWER = {"torchreid": 4, "transreid": 2, "fastreid": 2}
 """Exponent of the Euclidean distance in the original distance of each definition."""
 NOTHING = 1e-14
 """Squared distance that rounding of a float64 product makes of 0."""
@@ -71,8 +71,14 @@ class Parameters:
 
     def fit(self, images: int) -> None:
         """Refuse a k1 that so few images do not have."""
-        if not 1 <= self.k1 < images:
-            raise ValueError(f"k1 is {self.k1} with {images} images: between 1 and {images - 1}")
+        least = 1 if self.own else 2
+        if not least <= self.k1 < images:
+            raise ValueError(f"k1 is {self.k1} with {images} images: between {least} and {images - 1}")
+
+    @property
+    def own(self) -> bool:
+        """Whether a list holds the image itself and k1 others; SpCL's hold k1 with it."""
+        return self.definition != "fastreid"
 
     @property
     def half(self) -> int:
@@ -100,7 +106,8 @@ def rerank(
     over all images. ``definition="torchreid"`` takes p = 4, which for appearance alone is what torchreid's users get:
     ``torchreid.utils.re_ranking`` squares the squared Euclidean distances it is fed. ``"transreid"`` takes p = 2
     (TransReID, reid-strong-baseline; their code holds the encodings in half precision, which moves a distance by up to
-    6e-3 from these).
+    6e-3 from these). ``"fastreid"`` is what fast-reid's evaluator computes where ``TEST.RERANK`` is on: SpCL's Jaccard
+    distance (``jaccard_distance``), and as the original distance ``1 - cosine``, or ``D**2 / 2`` where D is fused.
 
     Images that are query and gallery at once (VeRi-776) are two entries, as in torchreid; where they tie, the query
     comes first.
@@ -120,7 +127,7 @@ def rerank(
         k1: neighbours that may be reciprocal, ``1 <= k1 < Q + G``.
         k2: neighbours averaged in the local query expansion, ``1 <= k2 <= k1``; 1 for none.
         lambda_value: share of the original distance, in [0, 1].
-        definition: ``"torchreid"`` or ``"transreid"``.
+        definition: ``"torchreid"``, ``"transreid"`` or ``"fastreid"``.
         on: ``"fused"``: the original distance of every pair is the fused one (our reading, docs/paper.md).
             ``"appearance"``: appearance alone is re-ranked and ``weight * transit`` added at the end.
         memory_limit: see ``neighbors``; the result itself does not count.
@@ -177,7 +184,7 @@ class Reranking:
         self.near = search(
             self.stack,
             self.stack,
-            parameters.k1 + 1,
+            parameters.k1 + parameters.own,
             fusion=self.inside,
             memory_limit=memory_limit,
             device=device,
@@ -193,9 +200,12 @@ class Reranking:
         )
         power = POWER[parameters.definition]
         top = self.near.farthest**power
-        # where all images are one, every distance is 0 whatever it is divided by
-        self.scale = np.where(top > 0, top, np.float32(1))
-        exponent = scaled_distances(power, self.scale, self.near, self.stack, self.inside)
+        if parameters.own:
+            # where all images are one, every distance is 0 whatever it is divided by
+            self.scale = weights = np.where(top > 0, top, np.float32(1))
+        else:
+            self.scale, weights = np.full_like(top, 2), np.ones_like(top)
+        exponent = scaled_distances(power, weights, self.near, self.stack, self.inside)
         parts = [slice(0, self.queries), slice(self.queries, self.images)]
         left, right = encodings(self.near.index, parameters.half, parameters.k2, exponent, parts, memory_limit)
         self.jaccard = Jaccard(left, right)
@@ -210,10 +220,10 @@ class Reranking:
 
     @property
     def cuts(self) -> np.ndarray:
-        """``(T, 3)`` near-ties at the end of a list (k1 + 1, half of it, k2), which alone can change the result."""
+        """``(T, 3)`` near-ties at the end of a list (whole, half, k2), which alone can change the result."""
         row, left, _ = self.near.near_ties.T
         rank = (self.near.index[row] == left[:, None]).argmax(axis=1)
-        ends = {self.parameters.k1, self.parameters.half - 1, self.parameters.k2 - 1}
+        ends = {self.near.index.shape[1] - 1, self.parameters.half - 1, self.parameters.k2 - 1}
         return self.near.near_ties[np.isin(rank, list(ends))]
 
     def matrix(self) -> np.ndarray:

@@ -24,6 +24,7 @@ from torchreid_dfrst.data.manager import share_options
 from torchreid_dfrst.evaluation.card import Card, fingerprint
 from torchreid_dfrst.inference import extract, open_dataset, open_network
 from torchreid_dfrst.retrieval import Extraction
+from torchreid_dfrst.sightings import UNKNOWN
 from torchreid_dfrst.training import resolved, sections, train
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class Harness:
         self.root = Path(root) if root is not None else self._city("data", preset.draw or {})
         self.sources, targets = (listed(preset.training["data"].get(key)) for key in ("sources", "targets"))
         self.tests = dict(preset.tests) or {"": (targets or self.sources)[0]}
-        self._fingerprints: dict[str, tuple[str, str]] = {}
+        self._fingerprints: dict[str, tuple[str, str, bool]] = {}
 
     def train(self, network: str, change: Mapping[str, Any] | None = None, seed: int = 0) -> Path:
         """Folder of a finished run; trains it if there is none.
@@ -154,8 +155,12 @@ class Harness:
 
     def test_lists(self, name: str) -> str:
         """A test set's name and what tells its lists from others': who was seen where and when, and distances."""
-        _, whole = self._lists(self.root, name, _options(self.preset.training["data"], name).get(name))
-        return f"{name}-{whole}"
+        return f"{name}-{self._lists(self.root, name, _options(self.preset.training['data'], name).get(name))[1]}"
+
+    def has_tracks(self, test: str) -> bool:
+        """Whether every gallery image of a test set is known to belong to a track."""
+        name = self.tests[test]
+        return self._lists(self.root, name, _options(self.preset.training["data"], name).get(name))[2]
 
     def _body(self, network: str) -> Path | None:
         """The run that a network's body starts from, None where the preset says how it starts."""
@@ -189,13 +194,14 @@ class Harness:
         options = _options(data)
         return "-".join(self._lists(root, name, options.get(name))[0] for name in listed(data["sources"]))
 
-    def _lists(self, root: Path, name: str, options: Mapping[str, Any] | None) -> tuple[str, str]:
-        """Fingerprints of a data set's training list, and of all its lists with the distances."""
+    def _lists(self, root: Path, name: str, options: Mapping[str, Any] | None) -> tuple[str, str, bool]:
+        """Fingerprints of a data set's training list and of all its lists with distances; whether it has tracks."""
         key = digest([str(root), name, options])
         if key not in self._fingerprints:
             dataset, parts = open_dataset(name, root, options)
             whole = fingerprint(list(parts.values()), getattr(dataset, "network", None))
-            self._fingerprints[key] = fingerprint([parts["train"]]), whole
+            tracked = bool((parts["gallery"].track != UNKNOWN).all())
+            self._fingerprints[key] = fingerprint([parts["train"]]), whole, tracked
         return self._fingerprints[key]
 
     def _city(self, name: str, settings: Mapping[str, Any]) -> Path:

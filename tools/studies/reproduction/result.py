@@ -7,12 +7,13 @@ import json
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tools.studies.reproduction import held_out
+from tools.studies.reproduction import held_out, paper
 from tools.studies.reproduction.cost import costs
 from tools.studies.reproduction.harness import Harness
 from tools.studies.reproduction.preset import merge
@@ -23,6 +24,7 @@ from torchreid_dfrst.evaluation.card import Card, versions
 from torchreid_dfrst.evaluation.compare import paired, sure
 
 MEASURES = ("mAP", "R1", "R5")
+IMAGE_TO_TRACK = "image-to-track-min"
 
 
 def measure(harness: Harness, name: str, seeds: Sequence[int]) -> dict[str, Any]:
@@ -35,10 +37,11 @@ def measure(harness: Harness, name: str, seeds: Sequence[int]) -> dict[str, Any]
 
     Returns:
         ``rows``: per row ``label``, ``ours`` (measure to ``mean``, ``deviation`` (of the sample; None for one seed) and
-        ``values``, percent), ``paper`` (measure to percent, or None), ``against`` (the ``reference`` row's label and
-        the paired test over all seeds, see ``compare.paired``; None without one, or for a mean over several test
-        sets), ``omega`` (per seed; None by appearance) and what made it; beside them what was scored,
-        machine, versions and command.
+        ``values``, percent), ``tracks`` (the same by image-to-track search, which the paper's VeRi-776 figures are;
+        None beside other data and where the gallery has no tracks), ``paper`` (measure to percent, or None),
+        ``against`` (the ``reference`` row's label and the paired test over all seeds, see ``compare.paired``; None
+        without one, or for a mean over several test sets), ``omega`` (per seed; None by appearance) and what made it;
+        beside them what was scored, machine, versions and command.
 
     Raises:
         ValueError, KeyError, OSError: as ``Harness`` raises them.
@@ -48,6 +51,7 @@ def measure(harness: Harness, name: str, seeds: Sequence[int]) -> dict[str, Any]
     # per row and seed the cards of its test sets
     cards = {row.label: [_cards(harness, row, seed) for seed in seeds] for row in made}
     scores = {row.label: [_mean(of_seed, row.ranking) for of_seed in cards[row.label]] for row in made}
+    tracked = table.data == paper.VERI and all(harness.has_tracks(test) for test in harness.tests)
     summary = {
         label: {key: _summary([score[key] for score in found]) for key in MEASURES} for label, found in scores.items()
     }
@@ -60,6 +64,7 @@ def measure(harness: Harness, name: str, seeds: Sequence[int]) -> dict[str, Any]
             {
                 "label": row.label,
                 "ours": summary[row.label],
+                "tracks": _by_tracks(harness, row, seeds) if tracked else None,
                 "paper": None if row.paper is None else dict(zip(MEASURES, row.paper, strict=True)),
                 "against": None if reference is None or test is None else {"reference": reference.label, **test},
                 "network": row.network,
@@ -95,8 +100,10 @@ def markdown(result: Mapping[str, Any]) -> str:
     seeds = result["seeds"]
     many = len(seeds) > 1
     with_paper = any(row["paper"] for row in result["rows"])
-    tested = bool(result["tested_against"])
+    tested, tracked = bool(result["tested_against"]), bool(result["rows"][0]["tracks"])
     head = ["", *MEASURES]
+    if tracked:
+        head += [f"image-to-track: {' / '.join(MEASURES)}"]
     if with_paper:
         head += [f"paper, {result['paper_data']}: {' / '.join(MEASURES)}"]
     if tested:
@@ -105,9 +112,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     for row in result["rows"]:
         chosen = ", ".join(f"{omega:.2f}" for omega in row["omega"]) if row["label"].endswith(" auto") else ""
         cells = [row["label"] + (f" ({chosen})" if chosen else "")]
-        for measure in MEASURES:
-            ours = row["ours"][measure]
-            cells.append(f"{ours['mean']:.2f}" + (f" ± {ours['deviation']:.2f}" if many else ""))
+        cells += [_cell(row["ours"][measure]) for measure in MEASURES]
+        if tracked:
+            cells.append(" / ".join(_cell(row["tracks"][measure]) for measure in MEASURES))
         if with_paper:
             cells.append(" / ".join(f"{v:.2f}" for v in row["paper"].values()) if row["paper"] else "")
         if tested:
@@ -168,6 +175,12 @@ def _cards(harness: Harness, row: Row, seed: int) -> list[Card]:
     return [harness.card(run, test, row.level, scoring) for test in row.tests or tuple(harness.tests)]
 
 
+def _by_tracks(harness: Harness, row: Row, seeds: Sequence[int]) -> dict[str, Any]:
+    searched = replace(row, scoring=merge(row.scoring, {"evaluate": {"protocol": IMAGE_TO_TRACK}}))
+    found = [_mean(_cards(harness, searched, seed), row.ranking) for seed in seeds]
+    return {key: _summary([score[key] for score in found]) for key in MEASURES}
+
+
 def _reference(table: Table, row: Row, made: Sequence[Row], summary: Mapping[str, Any]) -> Row | None:
     """The row that ``row`` is tested against, if any."""
     others = [other for other in made if other is not row]
@@ -187,6 +200,10 @@ def _mean(cards: Sequence[Card], ranking: str) -> dict[str, float]:
 def _summary(values: list[float]) -> dict[str, Any]:
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "deviation": deviation, "values": values}
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    return f"{found['mean']:.2f}" + ("" if found["deviation"] is None else f" ± {found['deviation']:.2f}")
 
 
 def _scored_on(cards: Sequence[Mapping[str, Any]]) -> str:
