@@ -118,6 +118,7 @@ class CameraNetwork:
         distance_m: ``(C, C)`` float64 road distance in metres, finite, ``>= 0``, symmetric, zero diagonal.
         names: ``(C,)`` str what the user's file calls each camera; empty where the label is its name. Left out, empty
             strings.
+        kind: ``road``, or along what else the distances are: ``straight line``, ``great circle, not road``.
 
     Raises:
         ValueError: wrong shape, a label twice, a negative or non-finite distance, a diagonal that is not zero, or
@@ -127,9 +128,11 @@ class CameraNetwork:
     cameras: np.ndarray
     distance_m: np.ndarray
     names: np.ndarray = None  # type: ignore[assignment]
+    kind: str = "road"
 
     def __post_init__(self) -> None:
         """Convert and check."""
+        object.__setattr__(self, "kind", str(self.kind))
         cameras, distance = _integers("cameras", self.cameras), np.asarray(self.distance_m, dtype=np.float64)
         names = np.full(cameras.shape, "") if self.names is None else np.asarray(self.names, dtype=np.str_)
         if cameras.ndim != 1 or distance.shape != (len(cameras), len(cameras)) or names.shape != cameras.shape:

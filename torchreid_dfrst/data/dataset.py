@@ -93,9 +93,16 @@ class VehicleDataset(torchreid.data.ImageDataset):
             if any((place / mark).exists() for mark in marker):
                 return place
         held = sample(sorted(p.name for p in root.iterdir()), 8) if root.is_dir() else "nothing: it does not exist"
+        if root.is_file():
+            held = "nothing: it is a file, not a folder"
         raise FileNotFoundError(
             f"no {' or '.join(marker)} in {', '.join(map(str, places))}. {root} holds {held or 'nothing'}. {cls.advice}"
         )
+
+    @classmethod
+    def splits_at(cls, root: str | Path, **options: Any) -> Splits:
+        """What the lists of the data set in ``root`` say; no image is opened, nor needed where the lists name them."""
+        return cls.read(cls.find(root), **options)
 
     @classmethod
     def list_paths(cls, folder: Path) -> list[Path]:

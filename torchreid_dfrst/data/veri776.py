@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,6 +75,12 @@ class VeRiFormat(VehicleDataset):
     def read(cls, folder: Path, images: bool = True) -> Splits:
         """See ``read_veri``."""
         return read_veri(folder, images)
+
+    @classmethod
+    def splits_at(cls, root: str | Path, **options: Any) -> Splits:
+        """The images that are there; the lists where there are no folders of images."""
+        folder = cls.find(root, (*FOLDERS.values(), *LISTS.values()))
+        return cls.read(folder, images=any((folder / name).is_dir() for name in FOLDERS.values()), **options)
 
     @cached_property
     def labels(self) -> dict[str, Label]:

@@ -249,6 +249,7 @@ def _used(choices: Mapping[str, Any], source: Mapping[str, Any]) -> str:
         origin = spacetime.get("weight_from")
         how = f"chosen by {origin.get('method')}" if isinstance(origin, Mapping) else origin
         parts[1] = f"ST: {spacetime.get('model')}, omega {spacetime.get('weight'):.4g} ({how})"
+        parts[1] += f", distances: {spacetime['distances']}" if "distances" in spacetime else ""
     if rerank:
         parts[2] = f"re-ranking: k1 {rerank.get('k1')}, k2 {rerank.get('k2')}, lambda {rerank.get('lambda_value')}"
     return "; ".join(parts)

@@ -16,7 +16,8 @@ from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 FORMAT = "torchreid_dfrst features 1"
 TABLES: dict[str, type[Any]] = {"train": Sightings, "network": CameraNetwork}
-NAMES = ("camera_name", "vehicle_name", "names")
+NEW = ("camera_name", "vehicle_name", "names", "kind")
+"""Columns that files of earlier versions lack."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,10 +159,9 @@ class Extraction:
 
 
 def _columns(name: str, table: Sightings | CameraNetwork) -> dict[str, np.ndarray]:
-    return {f"{name}/{column.name}": getattr(table, column.name) for column in fields(table)}
+    return {f"{name}/{column.name}": np.asarray(getattr(table, column.name)) for column in fields(table)}
 
 
 def _table(kind: type[Any], name: str, columns: dict[str, np.ndarray]) -> Any:
     keys = {column.name: f"{name}/{column.name}" for column in fields(kind)}
-    # files of earlier versions have no names of cameras and vehicles
-    return kind(**{column: columns[key] for column, key in keys.items() if column not in NAMES or key in columns})
+    return kind(**{column: columns[key] for column, key in keys.items() if column not in NEW or key in columns})

@@ -143,7 +143,8 @@ class GapModel(ABC):
         """What a result card records: the name, the options, the network and the fitted scalars."""
         scalars = {name: value for name, value in self.fitted.items() if not isinstance(value, list)}
         network = self.network.fingerprint if self.network else None
-        return {"model": self.name, "network": network, **self.options, **scalars}
+        along = {"distances": self.network.kind} if self.network and self.network.kind != "road" else {}
+        return {"model": self.name, "network": network, **along, **self.options, **scalars}
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model as JSON; the file appears whole or not at all.
