@@ -37,9 +37,10 @@ def read_columns(path: Path, needed: tuple[str, ...]) -> dict[str, list[str]]:
         FileNotFoundError, ValueError: there is none; a column is missing or stands twice, or rows differ in length.
     """
     if path.suffix == ".parquet":
-        columns = read_parquet(path)
+        table = open_parquet(path)
+        columns = {name: words_of(table.column(name)) for name in table.column_names}
     else:
-        rows = read_rows(path, "table")
+        rows = read_cells(path, "table")
         if not rows and needed:
             raise ValueError(f"{path} is empty: a header with {', '.join(needed)} and a row per image are expected")
         columns = named_columns(rows[:1], rows[1:], path)
@@ -54,7 +55,7 @@ def read_columns(path: Path, needed: tuple[str, ...]) -> dict[str, list[str]]:
     return columns
 
 
-def read_rows(path: Path, what: str) -> list[list[str]]:
+def read_cells(path: Path, what: str) -> list[list[str]]:
     """Rows of a text file of values, without blank rows; what separates them is told by the first row.
 
     Raises:
@@ -106,8 +107,12 @@ def named_columns(header: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]
     return {name: [row[k] for row in rows] for k, name in enumerate(names)}
 
 
-def read_parquet(path: Path) -> dict[str, Any]:
-    """Columns of a Parquet file as words, lists of numbers as they are; times as ISO 8601, durations as seconds."""
+def open_parquet(path: Path) -> Any:
+    """The table in a Parquet file, as pyarrow has it.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, it is none, or pyarrow is not installed.
+    """
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -115,13 +120,15 @@ def read_parquet(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is a folder: a file is expected" if path.is_dir() else f"no file {path}")
     try:
-        table = pyarrow.parquet.read_table(path)
-        return {name: _words(pyarrow, table.column(name)) for name in table.column_names}
+        return pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} is not Parquet ({str(error).splitlines()[0][:200]})") from error
 
 
-def _words(pyarrow: Any, column: Any) -> list[Any]:
+def words_of(column: Any) -> list[str]:
+    """A column of a Parquet file as words: times as ISO 8601, durations as seconds."""
+    import pyarrow
+
     kind = column.type
     if pyarrow.types.is_timestamp(kind) or pyarrow.types.is_duration(kind):
         numbers = column.cast(pyarrow.int64()).to_pylist()
@@ -132,12 +139,8 @@ def _words(pyarrow: Any, column: Any) -> list[Any]:
         moments = np.array(["NaT" if n is None else n for n in numbers], dtype=f"datetime64[{kind.unit}]")
         zone = "Z" if kind.tz else ""
         return ["" if word == "NaT" else word + zone for word in np.datetime_as_string(moments).tolist()]
-    values = column.to_pylist()
-    if any(isinstance(value, list) for value in values):
-        return values
-    return [
-        "" if v is None else (v.decode(errors="replace") if isinstance(v, bytes) else str(v)).strip() for v in values
-    ]
+    words = ("" if v is None else v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in column.to_pylist())
+    return [word.strip() for word in words]
 
 
 def _known(name: str, needed: Sequence[str], columns: Mapping[str, Any]) -> str:

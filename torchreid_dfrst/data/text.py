@@ -128,7 +128,9 @@ def number(word: str) -> float | None:
 
 
 def numbers(columns: Iterable[Sequence[str]], where: object, what: str, first: int = 1) -> np.ndarray:
-    """Columns of words as columns of numbers, ``(N, D)``, with a point or, in the whole file, a decimal comma; ``first`` is its first row.
+    """D columns of N words as ``(N, D)`` numbers, with points or, in the whole file, decimal commas.
+
+    ``first`` is the row of the file that the columns begin in.
 
     Raises:
         ValueError: a word is no number, or every comma may be a thousands mark.

@@ -1,0 +1,396 @@
+"""Files of embeddings as other programs write them: which array holds them, and what names their rows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from torchreid_dfrst.data.columns import named_columns, open_parquet, read_cells, words_of
+from torchreid_dfrst.data.text import kind_of, number, numbers, read_text, sample
+from torchreid_dfrst.files import DAMAGED
+from torchreid_dfrst.models.weights import read_safely
+
+logger = logging.getLogger(__name__)
+
+ROLES = {
+    "embedding": "embedding emb feature feat f vector",
+    "path": "path imgpath impath imagepath image img name imgname imagename filename file filepath fname imagefile key",
+    "identity": "identity identitie pid id label vehicle vehicleid vid personid target",
+    "camera": "camera cam camid cameraid",
+    "index": "index idx indice indexlevel0 row",
+}
+"""What an array may be, and the names it then has, without marks, capital letters and the s of a plural."""
+MEANING = {word: role for role, words in ROLES.items() for word in words.split()}
+OTHERS = frozenset("time timestamp datetime track split frame isquery isgallery sequence category weight score".split())
+"""Columns that are never numbers of an embedding, and are not used."""
+PARTS = {"query": "query", "probe": "query", "q": "query", "gallery": "gallery", "g": "gallery", "train": "train"}
+MOST = 64
+"""Arrays of a ``.h5`` file may fill so many times the file."""
+
+
+class Part(NamedTuple):
+    """Embeddings of a part of a data set, or of all of it."""
+
+    part: str
+    """``query``, ``gallery`` or ``train``; empty if the file does not say."""
+    values: np.ndarray
+    """``(N, D)`` floating point, as in the file."""
+    names: list[str] | None = None
+    """Of the images, row for row."""
+    identity: list[str] | None = None
+    camera: list[str] | None = None
+
+
+def read_embeddings(path: str | Path) -> list[Part]:
+    """Embeddings of a file, and what names their rows if it says so.
+
+    Nothing in the file is ever run: pickled objects are refused.
+
+    Args:
+        path: one of
+            ``.npy``: ``(N, D)``; a folder of them, subfolders too: one ``(D,)`` or ``(1, D)`` each, named as the image;
+            ``.npz``, ``.pt``, ``.pth``, ``.h5``, ``.mat``, ``.json``: such an array, or a dict of arrays and lists: of
+            one and what names its rows, of a part each (``query_f``, ``gallery_f``), or of paths and vectors;
+            ``.csv``, ``.tsv``, ``.txt``, ``.parquet``: a column per number, or one of lists, and columns of names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: another ending, damaged, pickled objects inside, or not one two-dimensional array of numbers.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no embeddings at {path}")
+    ending = path.suffix.lower()
+    if not path.is_dir() and ending in (".pkl", ".pickle", ".joblib"):
+        raise ValueError(
+            f"{path} is a pickle, which can run anything and is refused: in the program that made it, save "
+            "np.savez('e.npz', embedding=values, path=paths), or frame.to_parquet('e.parquet')"
+        )
+    read = _folder if path.is_dir() else READERS.get(ending)
+    if read is None:
+        raise ValueError(f"{path} ends in {path.suffix!r}: {', '.join(READERS)} or a folder of .npy can be read")
+    return _parts(read(path), path)
+
+
+def _numpy(path: Path) -> Any:
+    with path.open("rb") as file:
+        kind = kind_of(file.read(4096))
+    if kind == "text":
+        raise ValueError(f"{path} is text, no array of NumPy: save it with np.save, or call it .csv")
+    try:
+        held = np.load(path, allow_pickle=False)
+        if isinstance(held, np.ndarray):
+            return held
+        with held:
+            return {name: held[name] for name in held.files}
+    except DAMAGED as error:
+        raise ValueError(
+            f"{path} is torn, or holds pickled objects, which are refused and not run ({error}): save plain numbers"
+        ) from error
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    files = sorted(path.rglob("*.npy"))
+    if not files:
+        raise ValueError(f"{path} is a folder without .npy files: one per image is expected, named as the image")
+    rows = [np.ravel(_numpy(file)) for file in files]
+    odd = [f"{file.name} has {len(row)}" for file, row in zip(files, rows, strict=True) if len(row) != len(rows[0])]
+    if odd:
+        raise ValueError(f"{files[0]} has {len(rows[0])} numbers, but {sample(odd)}: all must be of one network")
+    return {"embedding": np.stack(rows), "path": [f.relative_to(path).as_posix().removesuffix(".npy") for f in files]}
+
+
+def _matlab(path: Path) -> dict[str, Any]:
+    import scipy.io
+
+    try:
+        held = scipy.io.loadmat(path)
+    except NotImplementedError:
+        # MATLAB's 7.3 is HDF5 with the axes in the reverse order
+        return {name: value.T if isinstance(value, np.ndarray) else value for name, value in _hdf5(path).items()}
+    except (*DAMAGED, scipy.io.matlab.MatReadError) as error:
+        raise ValueError(f"{path} is not a whole .mat file ({error})") from error
+    found = {}
+    for name, value in held.items():
+        if name.startswith("__"):
+            continue
+        if value.dtype == object:  # cells
+            value = np.array(["".join(map(str, np.ravel(cell))) for cell in np.ravel(value)])
+        # vectors of MATLAB have a row
+        found[name] = np.char.rstrip(np.ravel(value)) if value.dtype.kind == "U" else value
+        if value.ndim == 2 and 1 in value.shape and value.dtype.kind in "iu":
+            found[name] = np.ravel(value)
+    return found
+
+
+def _hdf5(path: Path) -> dict[str, Any]:
+    try:
+        import h5py
+    except ImportError as error:
+        raise ValueError(f"{path} needs h5py to be read: pip install h5py, or save the embeddings as .npz") from error
+    found: dict[str, Any] = {}
+    try:
+        with h5py.File(path, "r") as file:
+            sets: dict[str, Any] = {}
+            file.visititems(lambda name, item: sets.update({name: item} if isinstance(item, h5py.Dataset) else {}))
+            size = sum(item.nbytes for item in sets.values())
+            if size > max(256 << 20, MOST * path.stat().st_size):
+                raise ValueError(f"its arrays would fill {size / 1e6:,.0f} MB, more than {MOST} times the file")
+            for name, item in sets.items():
+                text = h5py.check_string_dtype(item.dtype)
+                found[name] = np.asarray(item.asstr()[()] if text else item[()])
+    except DAMAGED as error:
+        raise ValueError(f"{path} is not a whole HDF5 file ({error})") from error
+    return found
+
+
+def _json(path: Path) -> Any:
+    try:
+        held = json.loads(read_text(path, "embeddings"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error})") from error
+    return held if isinstance(held, dict | list) else {}
+
+
+def _table(path: Path) -> dict[str, Any]:
+    if path.suffix.lower() == ".parquet":
+        frame = open_parquet(path)
+        columns: dict[str, Any] = {}
+        for name in frame.column_names:
+            column = frame.column(name)
+            plain = re.search(r"^(u?int|float|double|half|bool)", str(column.type))
+            lists = re.search(r"list", str(column.type))
+            columns[name] = column.to_numpy() if plain else column.to_pylist() if lists else words_of(column)
+        return _framed(columns, path, 1)
+    rows = read_cells(path, "embeddings")
+    if not rows:
+        raise ValueError(f"{path} is empty")
+    header = rows[:1] if _is_header(rows[0]) else []
+    rows = rows[len(header) :]
+    if not rows:
+        raise ValueError(f"{path} has a header but no row of numbers")
+    return _framed(named_columns(header, rows, path), path, 1, bool(header))
+
+
+def _is_header(words: Sequence[str]) -> bool:
+    """Names, or the numbers 0, 1, 2, ... that a data frame gives its columns."""
+    given = [number(word) for word in words]
+    counted = [value for value in given if value is not None]
+    in_order = counted == [*range(len(counted))] or counted == [*range(1, len(counted) + 1)]
+    return None in given if not counted else in_order and len(words) > 1
+
+
+def _framed(columns: Mapping[str, Any], path: Path, first: int, header: bool = True) -> dict[str, Any]:
+    """The columns of a table that are numbers of the embedding as one array, the others beside it."""
+    beside: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
+    for name, column in columns.items():
+        role = _meaning(name)[1] if header else ""
+        if role in ("path", "identity", "camera", "index") or role in OTHERS:
+            beside[name] = column
+        elif isinstance(column, np.ndarray):
+            parts[name] = column
+        elif not isinstance(column[0], str) or column[0].startswith("["):
+            return {**columns, "embedding": _lists(column, path)}
+        elif any(number(word) is not None for word in column):
+            parts[name] = column
+        else:
+            beside[name] = column
+    if not parts:
+        raise ValueError(f"{path} has no column of numbers among {sample(columns, 8)}")
+    array = all(isinstance(column, np.ndarray) for column in parts.values())
+    values = np.stack([*parts.values()], axis=1) if array else numbers(parts.values(), path, "numbers", first)
+    names = list(parts)
+    counts = [k for k, column in enumerate(values.T) if len(column) > 2 and (np.diff(column) == 1).all()]
+    counts = [k for k in counts if values[0, k] in (0, 1)]
+    if counts and len(names) > len(counts):
+        called = sample(repr(names[k]) if header else f"number {k + 1}" for k in counts)
+        logger.warning("%s: the column %s counts the rows and is no part of the embedding", path, called)
+    kept = [k for k in range(len(names)) if k not in counts]
+    _refuse_odd_columns([names[k] for k in kept], path)
+    return {**beside, "embedding": values[:, kept]}
+
+
+def _refuse_odd_columns(names: Sequence[str], path: Path) -> None:
+    """Columns such as f0, f1, ... are the embedding; what stands among them under another name may be anything."""
+    families: dict[str, list[str]] = {}
+    for name in names:
+        families.setdefault(re.sub(r"\d+$", "", name) if re.search(r"\d$", name) else name, []).append(name)
+    main, largest = max(families.items(), key=lambda item: len(item[1]))
+    odd = [name for name in names if name not in set(largest)]
+    if len(largest) > 2 and len(largest) > len(odd) and odd:
+        raise ValueError(
+            f"{path} has the columns {main}0, {main}1, ... and {sample(map(repr, odd))}: is that one of the embedding? "
+            "Remove it, or name it as the others"
+        )
+
+
+def _lists(column: Sequence[Any], path: Path) -> np.ndarray:
+    """A column whose cells are lists of numbers, also as text."""
+    rows = [re.split(r"[\s,;]+", c.strip("[]() \n")) if isinstance(c, str) else c for c in column]
+    values = [[number(v) if isinstance(v, str) else v for v in row or ()] for row in rows]
+    bad = [f"row {k}" for k, row in enumerate(values, 1) if None in row or len(row) != len(values[0])]
+    if bad:
+        raise ValueError(f"{path} has lists that are cut short or of other lengths: {sample(bad)}; save all numbers")
+    return np.array(values, dtype=np.float64)
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".npy": _numpy, ".npz": _numpy, ".pt": read_safely, ".pth": read_safely, ".csv": _table, ".tsv": _table,
+    ".txt": _table, ".parquet": _table, ".h5": _hdf5, ".hdf5": _hdf5, ".mat": _matlab, ".json": _json,
+}  # fmt: skip
+"""Ending to what reads it: an array, a list, or a dict of them."""
+
+
+def _meaning(name: str) -> tuple[str, str]:
+    """Part and role that the name of an array tells, each empty where it does not; ``qf`` is query and embedding."""
+    words = re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
+    if not name.strip() or words[:1] == ["unnamed"]:  # a frame's index, as pandas saves and reads it
+        return "", "index"
+    part = ""
+    for place in (0, -1):
+        if words and words[place] in PARTS and not part:
+            part = PARTS[words.pop(place)]
+    role = "".join(words)
+    glued = re.fullmatch(r"(query|gallery|train|q|g)(\w+)", role)
+    if glued and not part and _role(glued[2]):
+        part, role = PARTS[glued[1]], glued[2]
+    if part and not role:
+        return part, "embedding"
+    return part, _role(role)
+
+
+def _role(word: str) -> str:
+    plain = word.removesuffix("s")
+    return MEANING.get(plain, MEANING.get(word, word if word in OTHERS or plain in OTHERS else ""))
+
+
+def _parts(held: Any, path: Path) -> list[Part]:
+    """What a file holds, in parts."""
+    arrays = {name: array for name, value in _flat(held) if (array := _array(value, name, path)) is not None}
+    arrays = _vectors_by_path(arrays)
+    matrices: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        part, role = _meaning(name)
+        if array.ndim > 2 and set(array.shape[2:]) == {1}:
+            array = array.reshape(array.shape[:2])
+        if array.ndim == 2 and array.dtype.kind in "fiucb" and role not in ("path", "identity", "camera", "index"):
+            matrices.setdefault(part, {})[name] = array
+    if "" in matrices and len(matrices) > 1 and not any(_meaning(name)[1] == "embedding" for name in matrices[""]):
+        del matrices[""]
+    found, used = [], set()
+    for part, ones in matrices.items():
+        main = {name: array for name, array in ones.items() if _meaning(name)[1] == "embedding"}
+        ones = main if len(main) == 1 else ones
+        if len(ones) != 1 or (part and "" in matrices):
+            break
+        [(name, values)] = ones.items()
+        if not np.issubdtype(values.dtype, np.floating) or not values.size:
+            raise ValueError(
+                f"{path} holds an array of shape {values.shape} and type {values.dtype}: (N, D) floating point is expected"
+            )
+        made, names = _described(part, values, {n: a for n, a in arrays.items() if n != name}, path)
+        found.append(made)
+        used |= {name, *names}
+    if not matrices or len(found) != len(matrices):
+        shapes = sample([f"{name} {array.shape}" for name, array in arrays.items()], 8) or "none"
+        raise ValueError(f"{path} must hold one (N, D) array of embeddings, or one of each part; its arrays: {shapes}")
+    unused = [name for name, array in arrays.items() if name not in used and array.ndim]
+    if unused:
+        logger.warning("not used of %s: %s", path, sample(unused, 8))
+    return found
+
+
+def _flat(held: Any, inside: str = "", depth: int = 0) -> list[tuple[str, Any]]:
+    """Names and values of what a file holds; what lies in a dict in a dict is called ``outer/inner``."""
+    if isinstance(held, Mapping) and depth < 4:
+        names = ((f"{inside}/{key}" if inside else str(key), value) for key, value in held.items())
+        return [pair for name, value in names for pair in _flat(value, name, depth + 1)]
+    if not depth and isinstance(held, list | tuple):
+        if held and all(isinstance(row, Mapping) and row.keys() == held[0].keys() for row in held):
+            return [(str(key), [row[key] for row in held]) for key in held[0]]
+        return [("embedding", held)]
+    return [(inside or "embedding", held)]
+
+
+def _array(value: Any, name: str, path: Path) -> np.ndarray | None:
+    """A tensor, an array or a list as an array; None for what is none."""
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.is_quantized:
+            raise ValueError(f"{path} holds a sparse or quantised tensor {name!r}: save {name}.to_dense().float()")
+        # NumPy has no bfloat16
+        value = value.detach()
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if isinstance(value, list | tuple) and value:
+        if all(isinstance(word, str) for word in value):
+            return np.array(value, dtype=np.str_)
+        rows = [_array(row, name, path) if not isinstance(row, int | float) else np.array(row) for row in value]
+        shapes = {row.shape for row in rows if row is not None}
+        if None in [None if row is None else 0 for row in rows]:
+            return None
+        if len(shapes) > 1:
+            raise ValueError(f"{path} holds a list {name!r} of vectors of other shapes: {sample(sorted(shapes))}")
+        return np.stack([row for row in rows if row is not None])
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+        return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
+    return None
+
+
+def _vectors_by_path(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A dict of paths and vectors as one of an array and its paths; any other as it is."""
+    vectors = {name: np.ravel(a) for name, a in arrays.items() if a.dtype.kind == "f" and a.size == max(a.shape, default=0)}
+    paths = [n for n in vectors if re.search(r"\.[A-Za-z]{3,4}$", n) or (re.search(r"[/\\]", n) and not _meaning(n)[1])]
+    sizes = {len(vector) for vector in vectors.values()}
+    enough = paths or (len(vectors) > 2 and not any(_meaning(name)[1] for name in vectors))
+    if len(vectors) < len(arrays) or not enough or len(sizes) != 1 or sizes == {1}:
+        return arrays
+    return {"embedding": np.stack([*vectors.values()]), "path": np.array([*vectors])}
+
+
+def _described(part: str, values: np.ndarray, arrays: Mapping[str, np.ndarray], path: Path) -> tuple[Part, list[str]]:
+    """Embeddings with what the other arrays say of their rows, and the names of those."""
+    mine = {
+        name: np.ravel(array)
+        for name, array in arrays.items()
+        if _meaning(name)[0] == part and array.ndim in (1, 2) and array.size == max(array.shape)
+    }
+    roles: dict[str, list[str]] = {}
+    for name, array in mine.items():
+        role = _meaning(name)[1]
+        if array.dtype.kind == "U" and role in ("", "embedding"):
+            role = "words"
+        roles.setdefault(role, []).append(name)
+    texts = [name for name in roles.get("path", []) if mine[name].dtype.kind in "Uiu"] or roles.get("words", [])
+    if len(texts) > 1:
+        raise ValueError(f"{path} has several lists of names, {sample(texts)}: keep the one of the images, as path")
+    if not texts:
+        _refuse_other_order(mine, roles.get("index", []), path)
+    columns = {"names": texts, "identity": roles.get("identity", [])[:1], "camera": roles.get("camera", [])[:1]}
+    said = {what: [_word(value) for value in mine[name].tolist()] for what, ones in columns.items() for name in ones}
+    for what, words in said.items():
+        if len(words) != len(values):
+            plural = "paths" if what == "names" else f"values of {what}"
+            raise ValueError(f"{path} holds {len(values)} embeddings but {len(words)} {plural}: one of each per image")
+    return Part(part, values, **said), [*sum(columns.values(), []), *roles.get("index", [])]
+
+
+def _refuse_other_order(mine: Mapping[str, np.ndarray], index: Sequence[str], path: Path) -> None:
+    for name in index:
+        counted = [value for word in mine[name].tolist() if (value := number(str(word))) is not None]
+        if counted != sorted(counted):
+            raise ValueError(
+                f"rows of {path} are not in the order of its column {name!r}: save them in the order of the table, or "
+                "their paths with them"
+            )
+
+
+def _word(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
