@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.sightings import UNKNOWN, is_unknown
 
 T = TypeVar("T")
 FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y%m%d%H%M%S", "%Y-%m-%d_%H-%M-%S")
@@ -83,6 +84,11 @@ def whole_number(word: str, low: int, high: int) -> int | None:
     return int(word) if low <= int(word) <= high else None
 
 
+def vehicle_number(word: str) -> int | None:
+    """The number of a vehicle; ``UNKNOWN`` where the list says that it is not known, None for any other word."""
+    return UNKNOWN if word and is_unknown(word) else whole_number(word, 0, 10**9)
+
+
 def time_parser(time_format: str | None) -> Callable[[str], float]:
     """A function from the text of a date and time to seconds since 1970 (read as UTC), NaN if it is none."""
     formats = FORMATS if time_format is None else (time_format,)
@@ -148,6 +154,11 @@ def unrepeated(rows: Iterable[tuple[str, T]], where: object) -> dict[str, T]:
         )
     warn(f"{{count}} [row of {where} repeats|rows of {where} repeat] an earlier one and [is|are] left out", same)
     return found
+
+
+def warn_of_clipped(paths: Iterable[str]) -> None:
+    """Log how many boxes stuck out of their images."""
+    warn("{count} [box sticks|boxes stick] out of [its image and was|their images and were] clipped", sorted(paths))
 
 
 class SeveralProblemsError(ValueError):

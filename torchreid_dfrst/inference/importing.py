@@ -14,8 +14,11 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.checks import nearest, numbered
+from torchreid_dfrst.data.boxes import split_name
+from torchreid_dfrst.data.copies import refuse_copies
+from torchreid_dfrst.data.dataset import report_unknown
 from torchreid_dfrst.data.table import read_distances, read_rows
-from torchreid_dfrst.data.text import read_text, sample
+from torchreid_dfrst.data.text import read_text, sample, warn
 from torchreid_dfrst.files import DAMAGED
 from torchreid_dfrst.models.weights import read_safely
 from torchreid_dfrst.retrieval import Extraction, Features
@@ -24,7 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 def import_features(
-    embeddings: str | Path, table: str | Path, data: str = "table", model: str | None = None
+    embeddings: str | Path,
+    table: str | Path,
+    data: str = "table",
+    model: str | None = None,
+    cameras: str | None = None,
 ) -> Extraction:
     """Put embeddings and the sightings they belong to together.
 
@@ -32,15 +39,17 @@ def import_features(
         embeddings: see ``read_embeddings``. With paths, they are matched to the table's; without, row k belongs to row
             k of the table, or to row k of its query and gallery rows if training images were left out.
         table: ``path,identity,camera,time,split[,track]`` as CSV or Parquet, distances beside it; see docs/data.md.
+            Images that are there are compared as ``copies.refuse_copies`` does.
         data: name of the data set, which decides the default protocol and stands on the card.
         model: what made them, for the card.
+        cameras: ``"none"`` where nobody knows the cameras, see ``Table``.
 
     Raises:
         FileNotFoundError: one of the files is missing.
         ValueError: the embeddings cannot be read, hold code, NaN or infinity, or do not fit the table.
     """
     embeddings, table = Path(embeddings), Path(table)
-    sightings, split, words, cameras = read_rows(table)
+    sightings, split, words, called = read_rows(table, cameras)
     test = split != "train"
     for part in ("query", "gallery"):
         if not (split == part).any():
@@ -56,12 +65,15 @@ def import_features(
             f"{embeddings} holds {len(values)} embeddings, but {table} has {len(split)} rows, {test.sum()} of them of "
             "query and gallery: give one per row, in the order of the table, or their paths with them"
         )
+    report_unknown({part: sightings[split == part] for part in ("train", "query", "gallery")})
+    refuse_copies(sightings[split == "query"], sightings[split == "gallery"])
     features = {
         part: Features(values[where[rows]], sightings[rows])
         for part in ("train", "query", "gallery")
-        for rows in [(split == part) & (where >= 0)]
+        for rows in [(split == part) & (where >= 0) & (sightings.known | test)]
     }
-    train = sightings[split == "train"]
+    _warn_of_equal(features["query"], features["gallery"])
+    train = sightings[(split == "train") & sightings.known]
     if len(features["train"]) < len(train):
         text = numbered("{count} of %d training images [has|have] no embedding", len(train) - len(features["train"]))
         logger.info(text, len(train))
@@ -70,9 +82,32 @@ def import_features(
         features["gallery"],
         train if len(train) else None,
         features["train"] if len(features["train"]) else None,
-        read_distances(table.parent, cameras),
-        {"data": data, "network": model, "imported_from": embeddings.name},
+        None if cameras else read_distances(table.parent, called),
+        {
+            "data": data,
+            "options": {"cameras": cameras} if cameras else {},
+            "network": model,
+            "imported_from": embeddings.name,
+        },
     )
+
+
+def _warn_of_equal(query: Features, gallery: Features) -> None:
+    """Log queries whose embedding stands in the gallery, bit for bit, under another camera or vehicle.
+
+    Not an error: hashes and the like of two photographs may be equal, and only the images could prove it.
+    """
+    rows: dict[bytes, list[int]] = {}
+    for row, values in enumerate(gallery.embedding):
+        rows.setdefault(values.tobytes(), []).append(row)
+    asked, shown, found = query.sightings, gallery.sightings, []
+    for row, values in enumerate(query.embedding):
+        near = np.array(rows.get(values.tobytes(), []), dtype=np.int64)
+        other = asked.known[row] & shown.known[near] & (shown.identity[near] != asked.identity[row])
+        for place in near[(shown.camera[near] != asked.camera[row]) | other][:1].tolist():
+            found.append(f"{asked.path[row]} = {shown.path[place]}")
+    text = "{count} [query has|queries have] the embedding of a gallery image of another camera or vehicle, bit for bit"
+    warn(f"{text}; if they are one photograph, it finds itself", found)
 
 
 def read_embeddings(path: str | Path) -> tuple[np.ndarray, list[str] | None]:
@@ -211,10 +246,16 @@ def _matched(
         stand = numbered("{count} [image stands|images stand]", len(twice))
         raise ValueError(f"{stand} in {embeddings} with different embeddings: {sample(twice)}")
     # a folder of .npy has bare names without endings
-    stems = Counter(Path(word).stem for word in set(words))
-    where = np.array(
-        [row.get(w, row.get(Path(w).stem, -1) if stems[Path(w).stem] == 1 else -1) for w in words], dtype=np.int64
-    )
+    stems = Counter(Path(split_name(word)[0]).stem for word in set(words))
+    files = Counter(split_name(word)[0] for word in set(words))
+
+    def place(word: str) -> int:
+        """By the name with its box, or else by a shorter one that no other image of the table has."""
+        file, stem = split_name(word)[0], Path(split_name(word)[0]).stem
+        shorter = [name for name, count in ((file, files[file]), (stem, stems[stem])) if count == 1]
+        return next((row[name] for name in (word, *shorter) if name in row), -1)
+
+    where = np.array([place(word) for word in words], dtype=np.int64)
     lost = [word for word, place, needed in zip(words, where, test, strict=True) if needed and place < 0]
     if lost:
         raise ValueError(
