@@ -24,14 +24,15 @@ FRAME = {"label", "path", "split", "is_query", "is_gallery"}
 TRUE = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
 
 
-def read_columns(path: Path, needed: tuple[str, ...]) -> dict[str, list[str]]:
+def read_columns(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, list[str]]:
     """Columns of a CSV or Parquet file as text without surrounding blanks.
 
-    A frame of Open Metric Learning becomes ``identity`` and ``split``; ``Path`` is ``path`` where ``path`` is needed.
+    A frame of Open Metric Learning becomes ``identity`` and ``split``; ``Path`` is ``path`` where that is asked for.
 
     Args:
         path: the file.
         needed: columns that it must have, with at least one row.
+        optional: columns that it may have.
 
     Raises:
         FileNotFoundError, ValueError: there is none; a column is missing or stands twice, or rows differ in length.
@@ -44,7 +45,7 @@ def read_columns(path: Path, needed: tuple[str, ...]) -> dict[str, list[str]]:
         if not rows and needed:
             raise ValueError(f"{path} is empty: a header with {', '.join(needed)} and a row per image are expected")
         columns = named_columns(rows[:1], rows[1:], path)
-    columns = {_known(name, needed, columns): column for name, column in columns.items()}
+    columns = {_known(name, (*needed, *optional), columns): column for name, column in columns.items()}
     if FRAME <= set(columns) and not {"identity"} & set(columns):
         columns = _from_frame(columns, path)
     lost = [f"{name!r}{nearest(name, columns)}" for name in needed if name not in columns]
@@ -139,15 +140,17 @@ def words_of(column: Any) -> list[str]:
         moments = np.array(["NaT" if n is None else n for n in numbers], dtype=f"datetime64[{kind.unit}]")
         zone = "Z" if kind.tz else ""
         return ["" if word == "NaT" else word + zone for word in np.datetime_as_string(moments).tolist()]
-    words = ("" if v is None else v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in column.to_pylist())
+    words = (
+        "" if v is None else v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in column.to_pylist()
+    )
     return [word.strip() for word in words]
 
 
-def _known(name: str, needed: Sequence[str], columns: Mapping[str, Any]) -> str:
-    """A needed name that a header writes in another case."""
+def _known(name: str, asked: Sequence[str], columns: Mapping[str, Any]) -> str:
+    """A name that is asked for and that a header writes in another case."""
     lower = name.lower()
     alone = lower not in columns and sum(other.lower() == lower for other in columns) == 1
-    return lower if lower in needed and alone else name
+    return lower if lower in asked and alone else name
 
 
 def _from_frame(columns: dict[str, list[str]], path: Path) -> dict[str, list[str]]:

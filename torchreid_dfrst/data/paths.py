@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.data.boxes import Box, split_name
 from torchreid_dfrst.data.text import sample
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class Name(NamedTuple):
     folders: tuple[str, ...]
     stem: str
     ending: str
-    absolute: bool
+    box: Box | None
 
 
 class Match(NamedTuple):
@@ -106,17 +107,15 @@ def on_disk(folder: Path, words: Sequence[str], of: object) -> list[str]:
     Raises:
         ValueError: several files can be meant by one name, or one by several.
     """
-    paths = [str(folder / word) for word in words]
+    paths, boxes = [str(folder / split_name(word)[0]) for word in words], [_box(word) for word in words]
     inside: dict[str, set[str]] = {}
     for place in {os.path.dirname(path) for path in paths}:
         # one listing costs less than thousands of questions, above all over a network
         with contextlib.suppress(OSError):
             inside[place] = set(os.listdir(place))
     lost = [k for k, path in enumerate(paths) if os.path.basename(path) not in inside.get(os.path.dirname(path), ())]
-    if not lost:
-        return paths
-    held = _files(folder)
-    match = find([words[k] for k in lost], held, str(folder))
+    held = _files(folder) if lost else []
+    match = find([split_name(words[k])[0] for k in lost], held, str(folder))
     used = {os.path.normpath(path) for path in set(paths).difference(paths[k] for k in lost)}
     for k, place in zip(lost, match.row.tolist(), strict=True):
         if place >= 0:
@@ -127,7 +126,11 @@ def on_disk(folder: Path, words: Sequence[str], of: object) -> list[str]:
                 )
             paths[k] = found
     tell(match, of)
-    return paths
+    return [path + box for path, box in zip(paths, boxes, strict=True)]
+
+
+def _box(word: str) -> str:
+    return word[len(split_name(word)[0]) :]
 
 
 def _files(folder: Path) -> list[str]:
@@ -152,7 +155,7 @@ def _ending(name: str) -> str:
 def _split(words: Sequence[str]) -> list[Name]:
     """Names in parts; of absolute ones, the folder that all of them lie in is left out: it is of some machine."""
     parts = []
-    for word in words:
+    for word, box in map(split_name, words):
         plain = unicodedata.normalize("NFC", word).replace("\\", "/").removeprefix("file://")
         absolute = bool(re.match(r"/|~|[A-Za-z]:/|\w+://", plain))
         steps: list[str] = []
@@ -161,28 +164,28 @@ def _split(words: Sequence[str]) -> list[Name]:
                 steps.pop()
             elif step not in ("", "."):
                 steps.append(step)
-        parts.append((steps or [""], absolute))
-    folders = [steps[:-1] for steps, absolute in parts if absolute]
+        parts.append((steps or [""], absolute, box))
+    folders = [steps[:-1] for steps, absolute, _ in parts if absolute]
     ends = min(folders, default=[]), max(folders, default=[])
     common = next((k for k, (a, b) in enumerate(zip(*ends, strict=False)) if a != b), min(map(len, ends)))
     names = []
-    for steps, absolute in parts:
+    for steps, absolute, box in parts:
         ending = _ending(steps[-1])
         ending = ending if ending.lower() in ENDINGS else ""
         stem = steps[-1].removesuffix(ending) if ending else steps[-1]
-        names.append(Name(tuple(steps[common if absolute else 0 : -1]), stem, ending, absolute))
+        names.append(Name(tuple(steps[common if absolute else 0 : -1]), stem, ending, box))
     return names
 
 
 def _distance(a: Name, b: Name) -> tuple[int, ...] | None:
     """How far two spellings with one stem lie apart, smaller is nearer; None if they are no spellings of one path."""
-    if a.ending and b.ending and a.ending.lower() != b.ending.lower():
+    if (a.ending and b.ending and a.ending.lower() != b.ending.lower()) or (a.box and b.box and a.box != b.box):
         return None
     size = min(len(a.folders), len(b.folders))
     ends = [name.folders[len(name.folders) - size :] for name in (a, b)]
     if [f.casefold() for f in ends[0]] != [f.casefold() for f in ends[1]]:
         return None
-    missing = bool(a.ending) != bool(b.ending)
+    missing = bool(a.ending) != bool(b.ending) or bool(a.box) != bool(b.box)
     more = len(a.folders) != len(b.folders)
     letters = ends[0] != ends[1] or a.stem != b.stem or a.ending != b.ending
     return (int(more), int(missing), int(letters), -size)
@@ -197,6 +200,8 @@ def _difference(a: str, b: str) -> str:
     one, other = _split(forms)
     if one.ending.lower() != other.ending.lower():
         ways.append("without their ending")
+    if one.box != other.box:
+        ways.append("without their box")
     if one.stem != other.stem or (one.ending and other.ending and one.ending != other.ending):
         ways.append("with other capital letters")
     if forms[0].count("/") != forms[1].count("/") or not ways:

@@ -6,20 +6,27 @@ import difflib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from torchreid_dfrst.checks import nearest, numbered
+from torchreid_dfrst.data.boxes import boxed_names
 from torchreid_dfrst.data.columns import read_columns
+from torchreid_dfrst.data.copies import contradictions
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset
 from torchreid_dfrst.data.paths import on_disk
 from torchreid_dfrst.data.text import Problems, numbers, sample
 from torchreid_dfrst.data.times import ACCEPTED, read_times
-from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
+from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, is_unknown, plain
 
-COLUMNS = ("path", "identity", "camera", "split")
-OPTIONAL = ("time", "track")
+COLUMNS = ("path", "camera", "split")
+OPTIONAL = ("identity", "time", "track")
+IDENTITIES = ("identities", "ident", "vehicle", "vehicle_id", "vehicleid", "id", "pid", "vid", "label")
+"""What others call the column ``identity``."""
+NONE = "none"
+NO_CAMERA = "where nobody knows the cameras: data.options.cameras none, dfrst import --cameras none"
 SPLITS = ("train", "query", "gallery")
 LONG_NAMES = {"latitude": "lat", "longitude": "lon", "lng": "lon", "long": "lon"}
 EARTH_M = 6_371_008.8  # mean radius
@@ -29,22 +36,28 @@ logger = logging.getLogger(__name__)
 class Table(VehicleDataset):
     """Your own data set in ``table.csv`` or ``table.parquet``.
 
-    Columns: ``path`` (relative to the table), ``identity``, ``camera`` (any words), ``split`` (train, query or
-    gallery), and, optional, ``time`` (see ``times.ACCEPTED``; empty if unknown) and ``track``. Beside it, optional,
-    either ``distances.csv`` (a header line of cameras, then their road distances in metres, rows in the order of the
-    header) or ``cameras.csv`` (``camera,x,y`` in metres: straight lines; ``camera,lat,lon``: great circles).
+    Columns: ``path`` (relative to the table), ``camera`` (any words), ``split`` (train, query or gallery), and, all
+    optional, ``identity`` (any words; empty, -1, nan, unknown and the like where the vehicle is not known), a box in
+    the image (``x,y,w,h`` or ``left,top,right,bottom`` in pixels, see ``boxes``), ``time`` (see ``times.ACCEPTED``; empty
+    if unknown) and ``track``. Beside it, optional, either ``distances.csv`` (a header line of cameras, then their road
+    distances in metres, rows in the order of the header) or ``cameras.csv`` (``camera,x,y`` in metres: straight lines;
+    ``camera,lat,lon`` in degrees: great circles).
+
+    Names are compared as ``sightings.plain`` gives them: ``3``, ``03`` and ``3.0`` are one camera, ``c003`` is another.
 
     Args:
         root: the table, or the folder that holds it.
+        cameras: ``"none"``: nobody knows which camera took an image; there is no junk then, and no column ``camera``.
         time_format: of the times, as ``datetime.strptime`` takes it; None takes what ``times.ACCEPTED`` lists.
         kwargs: as torchreid's own data sets take them.
 
     Raises:
         FileNotFoundError: there is no table.
-        ValueError: a column is missing (the nearest name is given), a value does not parse, a row stands twice, or a
-            camera has no distance.
+        ValueError: a column is missing (the nearest name is given), a value does not parse, a row stands twice, rows
+            contradict each other, or a camera has no distance.
     """
 
+    own_lists = True
     marker = ("table.csv", "table.parquet")
     advice = "Write path,identity,camera,time,split[,track] into table.csv; see docs/data.md."
 
@@ -57,36 +70,47 @@ class Table(VehicleDataset):
         return next(filter(Path.is_file, map(super().find(place).joinpath, cls.marker)))
 
     @classmethod
-    def read(cls, path: Path, time_format: str | None = None) -> Splits:
+    def read(cls, path: Path, cameras: str | None = None, time_format: str | None = None) -> Splits:
         """Read a table and the distances beside it."""
         problems = Problems()
-        table = problems.attempt(read_table, path, time_format, True)
-        network = problems.attempt(read_distances, path.parent, table[1] if table else [])
+        table = problems.attempt(read_table, path, cameras, time_format, True)
+        network = None
+        if cameras is None:
+            network = problems.attempt(read_distances, path.parent, table[1] if table else [])
         problems.raise_all()
         parts = table[0]
-        return Splits(parts["train"], parts["query"], parts["gallery"], network)
+        protocol = {} if cameras is None else {"protocol": "no-junk"}
+        return Splits(parts["train"], parts["query"], parts["gallery"], network, **protocol)
 
 
 def read_table(
-    path: Path, time_format: str | None = None, images: bool = False
+    path: Path, cameras: str | None = None, time_format: str | None = None, images: bool = False
 ) -> tuple[dict[str, Sightings], list[str]]:
     """Sightings of each split, and the name of each camera label; errors as ``Table`` has them."""
-    everyone, split, _, cameras = read_rows(path, time_format, images)
-    return {name: everyone[split == name] for name in SPLITS}, cameras
+    everyone, split, _, called = read_rows(path, cameras, COLUMNS, time_format, images)
+    return {name: everyone[split == name] for name in SPLITS}, called
 
 
 def read_rows(
-    path: Path, time_format: str | None = None, images: bool = False
+    path: Path,
+    cameras: str | None = None,
+    needed: Sequence[str] = COLUMNS,
+    time_format: str | None = None,
+    images: bool = False,
 ) -> tuple[Sightings, np.ndarray, list[str], list[str]]:
     """Rows of a table in their order.
 
     Args:
         path: the table.
-        time_format: see ``Table``.
+        cameras: as ``Table`` takes it. Without cameras the gallery has label 1, all other images 0, so that no rule
+            about cameras takes a match away.
+        needed: columns that must be there.
+        time_format: as ``Table`` takes it.
         images: look for images that are not where the table says, see ``paths.on_disk``.
 
     Returns:
-        all sightings, ``(N,)`` names of their splits, their paths as written, and the name of each camera label.
+        all sightings, ``(N,)`` names of their splits, their paths as written with their boxes, and the name of each
+        camera label.
 
     Raises:
         FileNotFoundError, ValueError: as ``Table`` has them.
@@ -95,45 +119,79 @@ def read_rows(
         raise FileNotFoundError(f"{path} is a folder: give the table in it, such as {path / 'table.csv'}")
     if not path.is_file():
         raise FileNotFoundError(f"no table at {path}: {Table.advice}")
-    columns = read_columns(path, COLUMNS)
-    _warn_of_misspelt(columns, path)
+    if cameras not in (None, NONE):
+        raise ValueError(f"cameras is {cameras!r}: none, or leave it out where the table has a column camera")
+    columns = _columns(path, [name for name in needed if cameras is None or name != "camera"], cameras)
     count = len(columns["path"])
+    columns = {**{name: [""] * count for name in (*COLUMNS, *OPTIONAL)}, **columns}
+    if cameras == NONE:
+        columns["camera"] = ["0" if split != "gallery" else "1" for split in columns["split"]]
+    columns["split"] = [word.lower() for word in columns["split"]]
+    names = boxed_names(columns, columns["path"], str(path))
     problems, rows = Problems(), f"{{count}} [row|rows] of {path} [has|have]"
     bad = [f"row {row + 2}: {name!r}" for row, name in enumerate(columns["split"]) if name and name not in SPLITS]
     problems.note(f"{rows} another split than train, query, gallery", bad)
-    for column in COLUMNS:
+    for column in needed:
         empty = [f"row {row + 2}" for row, value in enumerate(columns[column]) if not value]
         problems.note(f"{rows} no {column}", empty)
-    named = [key for key in zip(columns["path"], columns["split"], strict=True) if all(key)]
+    lost = [f"row {row + 2}: {word!r}" for row, word in enumerate(columns["camera"]) if word and is_unknown(word)]
+    problems.note(f"{rows} an unknown camera ({NO_CAMERA})", lost)
+    named = [key for key in zip(names, columns["split"], strict=True) if key[0]]
     twice = [str(key) for key, times in Counter(named).items() if times > 1]
     problems.note(f"{{count}} [image stands|images stand] more than once in one split of {path}", twice)
     seconds = problems.attempt(_times, columns, path, time_format)
     problems.raise_all()
-    identity, camera = labels(columns["identity"])[0], labels(columns["camera"])
-    track = np.full(count, UNKNOWN)
-    if "track" in columns:
-        known = np.array([bool(word) for word in columns["track"]])
-        # a track belongs to one vehicle and camera, so the same number elsewhere is another track
-        keys = [f"{i} {c} {t}" for i, c, t in zip(identity, camera[0], columns["track"], strict=True)]
-        track = np.where(known, labels(keys)[0], UNKNOWN)
-    found = on_disk(path.parent, columns["path"], path) if images else [str(path.parent / n) for n in columns["path"]]
-    paths = np.array(found)
+    identity, camera = known_labels(columns["identity"]), labels(columns["camera"])
+    # a track belongs to one vehicle and camera, so the same number elsewhere is another track
+    keys = [f"{i} {c} {t}" for i, c, t in zip(identity, camera[0], columns["track"], strict=True)]
+    track = np.where([bool(word) for word in columns["track"]], labels(keys)[0], UNKNOWN)
+    paths = np.array(on_disk(path.parent, names, path) if images else [str(path.parent / name) for name in names])
     called = np.array(columns["camera"]), np.array(columns["identity"])
     everyone = Sightings(camera[0], seconds, identity, track, paths, *called)
-    return everyone, np.array(columns["split"]), columns["path"], camera[1]
+    if cameras == NONE:
+        everyone = replace(everyone, camera_name=np.full(count, ""))
+    found = contradictions(everyone, names, columns)
+    problems.note(f"{{count}} [row|rows] of {path} [contradicts|contradict] an earlier one", found)
+    problems.raise_all()
+    return everyone, np.array(columns["split"]), names, camera[1]
+
+
+def _columns(path: Path, needed: Sequence[str], cameras: str | None) -> dict[str, list[str]]:
+    """The columns of a table, with a hint where a needed one, or what seems to be the identity, has another name."""
+    try:
+        columns = read_columns(path, tuple(needed), OPTIONAL)
+    except ValueError as error:
+        hint = f" ({NO_CAMERA})" if "no column 'camera'" in str(error) else ""
+        raise ValueError(f"{error}{hint}") from None
+    close = difflib.get_close_matches("identity", columns, n=1) or [n for n in columns if n.lower() in IDENTITIES]
+    if "identity" not in columns and close:
+        raise ValueError(f"{path} has no column 'identity' (did you mean {close[0]!r}?): rename one of them")
+    _warn_of_misspelt(columns, path)
+    return columns
 
 
 def labels(words: list[str]) -> tuple[np.ndarray, list[str]]:
     """Numbers for words: the words themselves if all are whole numbers of 0 or more, else 0, 1, ... in their order.
 
+    Words are one where ``sightings.plain`` gives one name.
+
     Returns:
-        ``(N,)`` int64 labels, and the words in the order of their labels.
+        ``(N,)`` int64 labels, and the names in the order of their labels.
     """
+    words = list(map(plain, words))
     if all(map(_is_label, words)):
         numbers = np.array(words, dtype=np.int64)
         return numbers, [str(number) for number in np.unique(numbers)]
     names, numbers = np.unique(np.array(words, dtype=np.str_), return_inverse=True)
     return numbers.astype(np.int64), names.tolist()
+
+
+def known_labels(words: Sequence[str]) -> np.ndarray:
+    """Numbers for the names of vehicles as ``labels`` has them, ``UNKNOWN`` for words that say it is not known."""
+    known = np.array([not is_unknown(word) for word in words], dtype=bool)
+    numbers = np.full(len(words), UNKNOWN)
+    numbers[known] = labels([word for word, one in zip(words, known, strict=True) if one])[0]
+    return numbers
 
 
 def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
@@ -162,10 +220,7 @@ def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
         if any(len(column) != len(names) for column in columns.values()) or not columns:
             raise ValueError(f"{source} has {len(names)} cameras in its header: as many rows are needed below")
         distance = numbers(columns.values(), source, "metres", first=2)
-    numeric = all(map(_is_label, cameras))
-    if numeric:
-        # camera 001 of the table is number 1
-        names = [str(int(name)) if _is_label(name) else name for name in names]
+    numeric, names = all(map(_is_label, cameras)), list(map(plain, names))
     lost = [f"{name}{nearest(name, names[:20])}" for name in cameras if name not in names]
     if lost:
         raise ValueError(f"{len(lost)} cameras of the table are not in {source}: {sample(lost)}; add them")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.sightings import UNKNOWN, is_unknown
 
 T = TypeVar("T")
 KINDS = {
@@ -117,6 +118,11 @@ def whole_number(word: str, low: int, high: int) -> int | None:
     return int(word) if low <= int(word) <= high else None
 
 
+def vehicle_number(word: str) -> int | None:
+    """The number of a vehicle; ``UNKNOWN`` where the list says that it is not known, None for any other word."""
+    return UNKNOWN if word and is_unknown(word) else whole_number(word, 0, 10**9)
+
+
 def number(word: str) -> float | None:
     """The number that a word writes in plain digits, with a point or a decimal comma, else None; NaN is one."""
     if not word.isascii() or "_" in word:
@@ -199,6 +205,11 @@ def unrepeated(rows: Iterable[tuple[str, T]], where: object) -> dict[str, T]:
         )
     warn(f"{{count}} [row of {where} repeats|rows of {where} repeat] an earlier one and [is|are] left out", same)
     return found
+
+
+def warn_of_clipped(paths: Iterable[str]) -> None:
+    """Log how many boxes stuck out of their images."""
+    warn("{count} [box sticks|boxes stick] out of [its image and was|their images and were] clipped", sorted(paths))
 
 
 class SeveralProblemsError(ValueError):

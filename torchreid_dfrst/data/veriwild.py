@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, with_test_sizes
-from torchreid_dfrst.data.text import Problems, read_lines, sample, unrepeated, whole_number
+from torchreid_dfrst.data.text import Problems, read_lines, sample, unrepeated, vehicle_number, whole_number
 from torchreid_dfrst.data.times import ACCEPTED
 from torchreid_dfrst.data.times import read_times as column_of_times
 from torchreid_dfrst.sightings import Sightings
@@ -124,7 +124,7 @@ def _read_list(
     bad = []
     for word, row in zip(words, rows, strict=True):
         vehicle, *image = word.split("/")
-        if len(image) != 1 or any(whole_number(number, 0, 10**9) is None for number in (vehicle, *row[1:])):
+        if len(image) != 1 or any(vehicle_number(number) is None for number in (vehicle, *row[1:])):
             bad.append(" ".join(row)[:80])
     if bad or not rows:
         raise ValueError(
@@ -141,7 +141,7 @@ def _read_list(
     return Sightings(
         camera=np.array([records[name].camera for name in names]),
         time_s=np.array([times[name] for name in names]),
-        identity=np.array([int(vehicle) for vehicle in vehicles]),
+        identity=np.array([vehicle_number(vehicle) for vehicle in vehicles]),
         path=np.array([str(images / f"{name}.jpg") for name in names]),
         vehicle_name=np.array(vehicles),
     )

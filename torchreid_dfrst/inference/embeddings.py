@@ -346,7 +346,9 @@ def _array(value: Any, name: str, path: Path) -> np.ndarray | None:
 
 def _vectors_by_path(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A dict of paths and vectors as one of an array and its paths; any other as it is."""
-    vectors = {name: np.ravel(a) for name, a in arrays.items() if a.dtype.kind == "f" and a.size == max(a.shape, default=0)}
+    vectors = {
+        name: np.ravel(a) for name, a in arrays.items() if a.dtype.kind == "f" and a.size == max(a.shape, default=0)
+    }
     paths = [n for n in vectors if re.search(r"\.[A-Za-z]{3,4}$", n) or (re.search(r"[/\\]", n) and not _meaning(n)[1])]
     sizes = {len(vector) for vector in vectors.values()}
     enough = paths or (len(vectors) > 2 and not any(_meaning(name)[1] for name in vectors))

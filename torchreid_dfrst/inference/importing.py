@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import filecmp
+import functools
+import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +14,17 @@ import numpy as np
 
 from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.data import DATASETS
+from torchreid_dfrst.data.boxes import split_name
+from torchreid_dfrst.data.copies import refuse_copies
+from torchreid_dfrst.data.dataset import report_unknown
 from torchreid_dfrst.data.manager import share_options
 from torchreid_dfrst.data.paths import find, tell
 from torchreid_dfrst.data.table import read_distances, read_rows
-from torchreid_dfrst.data.text import sample
+from torchreid_dfrst.data.text import sample, warn
 from torchreid_dfrst.inference import open_dataset
 from torchreid_dfrst.inference.embeddings import Part, read_embeddings
 from torchreid_dfrst.retrieval import Extraction, Features
-from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
+from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, is_unknown, plain
 from torchreid_dfrst.tables import require_datasets
 
 logger = logging.getLogger(__name__)
@@ -46,6 +50,7 @@ def import_features(
     table: str | Path | None = None,
     data: str = "table",
     model: str | None = None,
+    cameras: str | None = None,
     root: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Extraction:
@@ -58,8 +63,10 @@ def import_features(
     Args:
         embeddings: see ``read_embeddings``.
         table: ``path,identity,camera,time,split[,track]`` as CSV or Parquet, distances beside it; see docs/data.md.
+            Images that are there are compared as ``copies.refuse_copies`` does.
         data: name of the data set, which decides the default protocol and stands on the card.
         model: what made them, for the card.
+        cameras: of a table, ``"none"`` where nobody knows the cameras, see ``Table``.
         root: in place of a table, the folder of the data set ``data``, whose lists are read.
         options: of the data set; of a table, ``time_format``.
 
@@ -72,7 +79,7 @@ def import_features(
     if (table is None) == (root is None):
         raise ValueError("give either --table TABLE, or --root DIR with the --data NAME of the data set in it")
     embeddings = Path(embeddings)
-    options = dict(options or {})
+    options = {**(options or {}), **({"cameras": cameras} if cameras else {})}
     lists = _of_table(Path(table), options) if table is not None else _of_dataset(data, str(root), options)
     for name in ("query", "gallery"):
         if not (lists.split == name).any():
@@ -89,16 +96,21 @@ def import_features(
         where[rows] = np.where(place >= 0, place + before, -1)
     _require_test(parts, where, lists, embeddings)
     values = np.concatenate([part.values for part in parts])
-    found = {name: (lists.split == name) & (where >= 0) for name in SPLITS}
+    seen, test = lists.sightings, lists.split != "train"
+    report_unknown({name: seen[lists.split == name] for name in SPLITS})
+    refuse_copies(seen[lists.split == "query"], seen[lists.split == "gallery"])
+    found = {name: (lists.split == name) & (where >= 0) & (seen.known | test) for name in SPLITS}
     features = {
-        name: Features.of(f"{name} of {embeddings}", values[where[rows]], lists.sightings[rows])
-        for name, rows in found.items()
+        name: Features.of(f"{name} of {embeddings}", values[where[rows]], seen[rows]) for name, rows in found.items()
     }
-    train = lists.sightings[lists.split == "train"]
+    _warn_of_equal(features["query"], features["gallery"])
+    train = seen[~test & seen.known]
     if len(features["train"]) < len(train):
         text = numbered("{count} of %d training images [has|have] no embedding", len(train) - len(features["train"]))
         logger.info(text, len(train))
-    ordered = "rows found by name" if all(part.names for part in parts) else f"rows taken in the order of {lists.called}"
+    ordered = (
+        "rows found by name" if all(part.names for part in parts) else f"rows taken in the order of {lists.called}"
+    )
     source = {"data": data, "network": model, "imported_from": embeddings.name}
     return Extraction(
         features["query"],
@@ -106,14 +118,15 @@ def import_features(
         train if len(train) else None,
         features["train"] if len(features["train"]) else None,
         lists.network,
-        {**source, "rows": ordered, **({"options": options} if options else {})},
+        {**source, "rows": ordered, "options": options},
     )
 
 
 def _of_table(table: Path, options: Mapping[str, Any]) -> Lists:
     share_options(options, ["table"])
-    sightings, split, words, cameras = read_rows(table, **options)
-    return Lists(sightings, split, words, read_distances(table.parent, cameras), table.name, True)
+    sightings, split, words, called = read_rows(table, **options)
+    network = None if options.get("cameras") else read_distances(table.parent, called)
+    return Lists(sightings, split, words, network, table.name, True)
 
 
 def _of_dataset(name: str, root: str, options: Mapping[str, Any]) -> Lists:
@@ -173,7 +186,7 @@ def _by_name(part: Part, rows: np.ndarray, lists: Lists, embeddings: Path) -> np
     return place
 
 
-def _photographs(lists: Lists, rows: np.ndarray) -> Any:
+def _photographs(lists: Lists, rows: np.ndarray) -> Callable[[int], tuple[Any, ...] | None]:
     """A function from a place in ``rows`` to what is the same of two rows of one photograph; None where unknown.
 
     Name without folders, vehicle, camera and time; where times are not known, the bytes of the file.
@@ -183,16 +196,16 @@ def _photographs(lists: Lists, rows: np.ndarray) -> Any:
     @functools.lru_cache(maxsize=None)
     def photo(place: int) -> tuple[Any, ...] | None:
         row = rows[place]
-        name = lists.words[row].replace("\\", "/").rpartition("/")[2].rpartition(".")[0]
-        key = (name, int(seen.identity[row]), int(seen.camera[row]))
+        file, box = split_name(lists.words[row].replace("\\", "/"))
+        key = (file.rpartition("/")[2], box, int(seen.identity[row]), int(seen.camera[row]))
         if seen.identity[row] == UNKNOWN:
             return None
-        if np.isnan(seen.time_s[row]):
-            try:
-                return (*key, hashlib.sha256(Path(seen.path[row]).read_bytes()).digest())
-            except OSError:
-                return None
-        return (*key, float(seen.time_s[row]))
+        if not np.isnan(seen.time_s[row]):
+            return (*key, float(seen.time_s[row]))
+        try:
+            return (*key, hashlib.sha256(Path(split_name(str(seen.path[row]))[0]).read_bytes()).digest())
+        except OSError:
+            return None
 
     return photo
 
@@ -204,7 +217,10 @@ def _require_test(parts: Sequence[Part], where: np.ndarray, lists: Lists, embedd
         names = [name for part in parts for name in part.names or ()]
         has = f"; it has {sample(names)}" if names else f"; it has {', '.join(part.part for part in parts)} only"
         raise ValueError(
-            numbered(f"{{count}} of {test.sum():,} query or gallery images of {lists.called} [has|have] no embedding ", len(lost))
+            numbered(
+                f"{{count}} of {test.sum():,} query or gallery images of {lists.called} [has|have] no embedding ",
+                len(lost),
+            )
             + f"in {embeddings}: {sample(lost)}{has}"
         )
 
@@ -245,3 +261,21 @@ def _refuse_contradictions(part: Part, rows: np.ndarray, place: np.ndarray, list
 def _told(lists: Lists, row: int, name: np.ndarray, label: np.ndarray) -> str:
     of = f"row {row + 2}, " if lists.table else ""
     return f"{of}{lists.words[row]}, which has {str(name[row]) or str(label[row])!r}"
+
+
+def _warn_of_equal(query: Features, gallery: Features) -> None:
+    """Log queries whose embedding stands in the gallery, bit for bit, under another camera or vehicle.
+
+    Not an error: hashes and the like of two photographs may be equal, and only the images could prove it.
+    """
+    rows: dict[bytes, list[int]] = {}
+    for row, values in enumerate(gallery.embedding):
+        rows.setdefault(values.tobytes(), []).append(row)
+    asked, shown, found = query.sightings, gallery.sightings, []
+    for row, values in enumerate(query.embedding):
+        near = np.array(rows.get(values.tobytes(), []), dtype=np.int64)
+        other = asked.known[row] & shown.known[near] & (shown.identity[near] != asked.identity[row])
+        for place in near[(shown.camera[near] != asked.camera[row]) | other][:1].tolist():
+            found.append(f"{asked.path[row]} = {shown.path[place]}")
+    text = "{count} [query has|queries have] the embedding of a gallery image of another camera or vehicle, bit for bit"
+    warn(f"{text}; if they are one photograph, it finds itself", found)

@@ -57,6 +57,14 @@ class Features:
             )
         object.__setattr__(self, "embedding", embedding)
 
+    @classmethod
+    def of(cls, part: str, embedding: np.ndarray, sightings: Sightings) -> Features:
+        """The same with the name of the part in errors."""
+        try:
+            return cls(embedding, sightings)
+        except ValueError as error:
+            raise ValueError(f"{part}: {error}") from error
+
     def __len__(self) -> int:
         """Number of images."""
         return len(self.embedding)
@@ -147,7 +155,7 @@ class Extraction:
         there = {name.partition("/")[0] for name in columns}
         try:
             parts: dict[str, Any] = {
-                name: Features(columns[f"{name}/embedding"], _table(Sightings, name, columns))
+                name: Features.of(name, columns[f"{name}/embedding"], _table(Sightings, name, columns))
                 for name in ("query", "gallery", *({"train_features"} & there))
             }
             parts |= {name: _table(kind, name, columns) for name, kind in TABLES.items() if name in there}

@@ -89,6 +89,9 @@ class GapModel(ABC):
         """
         network = network.named(sightings)
         check_network(network)
+        if not sightings.known.any():
+            raise ValueError(f"none of the {len(sightings)} training sightings has an identity: nothing to fit")
+        sightings = sightings[sightings.known]
         network.rows(sightings.camera, sightings.camera_called)
         if np.isnan(sightings.time_s).all():
             sightings.require_times("the training list")

@@ -1,0 +1,82 @@
+"""Folds of a labelled table: for each, training vehicles, and others that play query and gallery."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from torchreid_dfrst import files
+from torchreid_dfrst.checks import numbered, within
+from torchreid_dfrst.data.dataset import one_camera_vehicles
+from torchreid_dfrst.data.table import read_columns, read_rows
+from torchreid_dfrst.data.text import warn
+from torchreid_dfrst.evaluation.weight import held_out
+
+BESIDE = ("distances.csv", "cameras.csv")
+
+
+def split_table(table: Path, folds: int = 5, seed: int = 0, out: Path | None = None) -> Iterator[tuple[Path, str]]:
+    """Write ``<table>-fold1.csv`` and so on, which are tables with a column ``split``.
+
+    Vehicles are drawn into ``folds`` groups. Each is the test of one fold: one query for each vehicle and camera, where
+    another camera saw the vehicle too, and all its images are the gallery; the images of all other vehicles are for
+    training. Images without an identity are in every gallery. Other columns stay, a column ``split`` is replaced.
+
+    Args:
+        table: columns as ``Table`` has them, ``split`` may be missing.
+        folds: 2 or more.
+        seed: of the groups and the queries.
+        out: folder to write to, distances copied; None for that of the table.
+
+    Yields:
+        each file written, and how much is in it.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``Table``; there is no identity, too few vehicles, or none of two cameras.
+    """
+    within("folds", folds, lowest=2)
+    within("seed", seed)
+    seen, _, names, _ = read_rows(table, needed=("path", "camera"))
+    columns = {name: words for name, words in read_columns(table, ()).items() if name != "split"}
+    if not seen.known.any():
+        raise ValueError(f"{table} has no identity in any row: folds are made of vehicles")
+    first = np.sort(np.unique(names, return_index=True)[1])
+    warn(
+        f"{{count}} [row of {table} repeats|rows of {table} repeat] an earlier one",
+        sorted(set(range(len(names))) - {*first}),
+    )
+    alone = one_camera_vehicles(seen)
+    warn(f"{{count}} [vehicle|vehicles] of {table} [is|are] seen by one camera only and [gives|give] no query", alone)
+    nobody = first[~seen.known[first]]
+    warn(f"{{count}} [image|images] of {table} [has|have] no identity and [is|are] in every gallery", seen.path[nobody])
+    single = np.isin(seen.vehicle_name, alone) | np.isin(seen.identity.astype(str), alone)
+    out = table.parent if out is None else out
+    if not out.exists() or not os.path.samefile(out, table.parent):
+        columns["path"] = [os.path.relpath(table.parent / path, out) for path in columns["path"]]
+        files.write(
+            {out / name: (table.parent / name).read_bytes() for name in BESIDE if (table.parent / name).is_file()}
+        )
+    for number, fold in enumerate(held_out(seen[first], folds, most=len(first), seed=seed), start=1):
+        query = first[fold.query][~single[first[fold.query]]]
+        parts = {"train": first[fold.fit], "query": query, "gallery": np.sort([*first[fold.gallery], *nobody])}
+        if not len(query):
+            raise ValueError(
+                f"no vehicle of fold {number} of {table} is seen by two cameras: there is no query to make"
+            )
+        path = out / f"{table.stem}-fold{number}.csv"
+        files.write({path: _csv(columns, parts).encode()})
+        yield path, ", ".join(numbered(f"{{count}} {part} [image|images]", len(rows)) for part, rows in parts.items())
+
+
+def _csv(columns: dict[str, list[str]], parts: dict[str, Sequence[int]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*columns, "split"])
+    for part, rows in parts.items():
+        writer.writerows([*(words[row] for words in columns.values()), part] for row in rows)
+    return text.getvalue()
