@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -294,7 +295,8 @@ def _parts(held: Any, path: Path) -> list[Part]:
         [(name, values)] = ones.items()
         if not np.issubdtype(values.dtype, np.floating) or not values.size:
             raise ValueError(
-                f"{path} holds an array of shape {values.shape} and type {values.dtype}: (N, D) floating point is expected"
+                f"{path} holds an array of shape {values.shape} and type {values.dtype}: (N, D) floating point is "
+                "expected"
             )
         made, names = _described(part, values, {n: a for n, a in arrays.items() if n != name}, path)
         found.append(made)
@@ -381,7 +383,7 @@ def _described(part: str, values: np.ndarray, arrays: Mapping[str, np.ndarray], 
         if len(words) != len(values):
             plural = "paths" if what == "names" else f"values of {what}"
             raise ValueError(f"{path} holds {len(values)} embeddings but {len(words)} {plural}: one of each per image")
-    return Part(part, values, **said), [*sum(columns.values(), []), *roles.get("index", [])]
+    return Part(part, values, **said), [*itertools.chain(*columns.values(), roles.get("index", []))]
 
 
 def _refuse_other_order(mine: Mapping[str, np.ndarray], index: Sequence[str], path: Path) -> None:

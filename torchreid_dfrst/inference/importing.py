@@ -193,7 +193,7 @@ def _photographs(lists: Lists, rows: np.ndarray) -> Callable[[int], tuple[Any, .
     """
     seen = lists.sightings
 
-    @functools.lru_cache(maxsize=None)
+    @functools.cache
     def photo(place: int) -> tuple[Any, ...] | None:
         row = rows[place]
         file, box = split_name(lists.words[row].replace("\\", "/"))
@@ -253,8 +253,8 @@ def _refuse_contradictions(part: Part, rows: np.ndarray, place: np.ndarray, list
             also = f", and row {place[wrong] + 1} {said[place[wrong]]!r} for {_told(lists, rows[wrong], name, label)}"
             raise ValueError(
                 f"{embeddings} contradicts {lists.called}: its row {place[k] + 1} has {what} {said[place[k]]!r} for "
-                f"{_told(lists, row, name, label)}{'' if strict else also}; save the paths with the embeddings, or take "
-                f"out the column of the wrong {what}"
+                f"{_told(lists, row, name, label)}{'' if strict else also}; save the paths with the embeddings, or "
+                f"take out the wrong {what}"
             )
 
 

@@ -108,8 +108,11 @@ class Extraction:
         """Write one ``.npz`` without pickle; the file appears whole or not at all.
 
         Raises:
+            ValueError: the name does not end in ``.npz``.
             OSError: the disk is full or the folder cannot be written; an earlier file stays.
         """
+        if Path(path).suffix != ".npz":
+            raise ValueError(f"{path} does not end in .npz, as files of features do")
         columns: dict[str, np.ndarray] = {"format": np.array(FORMAT), "source": np.array(json.dumps(self.source))}
         for name in ("query", "gallery", "train_features"):
             part = getattr(self, name)
@@ -135,6 +138,8 @@ class Extraction:
             FileNotFoundError: there is no such file.
             ValueError: the file is not one of ours; a pickle inside it is refused, never run.
         """
+        if Path(path).is_dir():
+            raise FileNotFoundError(f"{path} is a folder: name the features file in it")
         if not Path(path).is_file():
             raise FileNotFoundError(
                 f"no features at {path}: make them with `dfrst extract`, or from embeddings of another toolbox with "
