@@ -39,9 +39,9 @@ class Table(VehicleDataset):
     Columns: ``path`` (relative to the table), ``camera`` (any words), ``split`` (train, query or gallery), and, all
     optional, ``identity`` (any words; empty, -1, nan, unknown and the like where the vehicle is not known), a box in
     the image (``x,y,w,h`` or ``left,top,right,bottom`` in pixels, see ``boxes``), ``time`` (see ``times.ACCEPTED``;
-    empty if unknown) and ``track``. Beside it, optional, either ``distances.csv`` (a header line of cameras, then their road
-    distances in metres, rows in the order of the header) or ``cameras.csv`` (``camera,x,y`` in metres: straight lines;
-    ``camera,lat,lon`` in degrees: great circles).
+    empty if unknown) and ``track``. Beside it, optional, either ``distances.csv`` (a header line of cameras, then their
+    road distances in metres, rows in the order of the header) or ``cameras.csv`` (``camera,x,y`` in metres: straight
+    lines; ``camera,lat,lon`` in degrees: great circles).
 
     Names are compared as ``sightings.plain`` gives them: ``3``, ``03`` and ``3.0`` are one camera, ``c003`` is another.
 

@@ -265,7 +265,7 @@ def _meaning(name: str) -> tuple[str, str]:
         part, role = PARTS[glued[1]], glued[2]
     if part and not role:
         return part, "embedding"
-    return part, _role(role)
+    return part, "" if role == "f" and not part else _role(role)
 
 
 def _role(word: str) -> str:

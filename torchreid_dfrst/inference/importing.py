@@ -108,9 +108,8 @@ def import_features(
     if len(features["train"]) < len(train):
         text = numbered("{count} of %d training images [has|have] no embedding", len(train) - len(features["train"]))
         logger.info(text, len(train))
-    ordered = (
-        "rows found by name" if all(part.names for part in parts) else f"rows taken in the order of {lists.called}"
-    )
+    order = f"rows taken in the order of {lists.called if table is None else Path(table).name}"
+    ordered = "rows found by name" if all(part.names for part in parts) else order
     source = {"data": data, "network": model, "imported_from": embeddings.name}
     return Extraction(
         features["query"],
@@ -126,7 +125,7 @@ def _of_table(table: Path, options: Mapping[str, Any]) -> Lists:
     share_options(options, ["table"])
     sightings, split, words, called = read_rows(table, **options)
     network = None if options.get("cameras") else read_distances(table.parent, called)
-    return Lists(sightings, split, words, network, table.name, True)
+    return Lists(sightings, split, words, network, str(table), True)
 
 
 def _of_dataset(name: str, root: str, options: Mapping[str, Any]) -> Lists:
@@ -173,7 +172,8 @@ def _by_name(part: Part, rows: np.ndarray, lists: Lists, embeddings: Path) -> np
     photo = _photographs(lists, rows)
     words = [lists.words[row] for row in rows]
     match = find(words, names, str(embeddings), lambda a, b: photo(a) is not None and photo(a) == photo(b))
-    tell(match, lists.called)
+    if not embeddings.is_dir():  # whose files have names without folder and ending, as documented
+        tell(match, lists.called)
     place = match.row.copy()
     shared = {photo(k): place[k] for k in np.flatnonzero(place >= 0).tolist()}
     for k in np.flatnonzero(place < 0).tolist():
@@ -211,18 +211,16 @@ def _photographs(lists: Lists, rows: np.ndarray) -> Callable[[int], tuple[Any, .
 
 
 def _require_test(parts: Sequence[Part], where: np.ndarray, lists: Lists, embeddings: Path) -> None:
-    test = lists.split != "train"
-    lost = [word for word, place, needed in zip(lists.words, where, test, strict=True) if needed and place < 0]
-    if lost:
-        names = [name for part in parts for name in part.names or ()]
-        has = f"; it has {sample(names)}" if names else f"; it has {', '.join(part.part for part in parts)} only"
-        raise ValueError(
-            numbered(
-                f"{{count}} of {test.sum():,} query or gallery images of {lists.called} [has|have] no embedding ",
-                len(lost),
-            )
-            + f"in {embeddings}: {sample(lost)}{has}"
-        )
+    lost = {name: np.flatnonzero((lists.split == name) & (where < 0)) for name in ("query", "gallery")}
+    if not any(map(len, lost.values())):
+        return
+    names = [name for part in parts for name in part.names or ()]
+    has = sample(names) if names else ", ".join(part.part for part in parts) + " only"
+    counts = [f"{len(rows):,} of {(lists.split == name).sum():,} {name}" for name, rows in lost.items() if len(rows)]
+    words = [lists.words[row] for rows in lost.values() for row in rows]
+    raise ValueError(
+        f"{' and '.join(counts)} images of {lists.called} have no embedding in {embeddings}: {sample(words)}; it has {has}"
+    )
 
 
 def _refuse_contradictions(part: Part, rows: np.ndarray, place: np.ndarray, lists: Lists, embeddings: Path) -> None:
