@@ -64,7 +64,9 @@ def read_cells(path: Path, what: str) -> list[list[str]]:
     """
     text = read_text(path, what)
     first = next(filter(str.strip, text.split("\n")), "")
-    mark = separator(first)
+    told = re.fullmatch(r"sep=(.)", first.strip(), re.IGNORECASE)  # a spreadsheet's word to itself
+    mark = told[1] if told else separator(first)
+    text = text.replace(first, "", 1) if told else text
     if mark != ",":
         logger.warning("values of %s are separated by %s", path, SEPARATORS.get(mark, "blanks"))
     if mark == " ":
@@ -73,15 +75,11 @@ def read_cells(path: Path, what: str) -> list[list[str]]:
         rows = list(csv.reader(io.StringIO(text), delimiter=mark))
     except csv.Error as error:
         raise ValueError(f"{path} is not CSV ({error}): save it with commas and without NUL bytes") from error
-    rows = [[word.strip() for word in row] for row in rows if any(word.strip() for word in row)]
-    # a spreadsheet's word to itself
-    return rows[1:] if rows[:1] == [[f"sep={mark}"]] else rows
+    return [[word.strip() for word in row] for row in rows if any(word.strip() for word in row)]
 
 
 def separator(line: str) -> str:
     """What is between the values of a line: a tab or semicolon where all commas can be decimal, blanks, or a comma."""
-    if line.strip().lower().startswith("sep=") and len(line.strip()) == 5:
-        return line.strip()[4]
     bare = re.sub(r'"[^"]*"', "", line)
     for mark in ("\t", ";"):
         if mark in bare.strip(" ") and "," not in re.sub(r"(?<=\d),(?=\d)", ".", bare):

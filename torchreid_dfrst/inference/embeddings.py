@@ -342,6 +342,8 @@ def _array(value: Any, name: str, path: Path) -> np.ndarray | None:
         return np.stack([row for row in rows if row is not None])
     if isinstance(value, np.ndarray | np.generic):
         array = np.asarray(value)
+        if array.dtype == object and all(isinstance(word, str) for word in array.flat):
+            return array.astype(np.str_)
         return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
     return None
 

@@ -103,6 +103,7 @@ def import_features(
     features = {
         name: Features.of(f"{name} of {embeddings}", values[where[rows]], seen[rows]) for name, rows in found.items()
     }
+    _refuse_zeros(features, embeddings)
     _warn_of_equal(features["query"], features["gallery"])
     train = seen[~test & seen.known]
     if len(features["train"]) < len(train):
@@ -259,6 +260,16 @@ def _refuse_contradictions(part: Part, rows: np.ndarray, place: np.ndarray, list
 def _told(lists: Lists, row: int, name: np.ndarray, label: np.ndarray) -> str:
     of = f"row {row + 2}, " if lists.table else ""
     return f"{of}{lists.words[row]}, which has {str(name[row]) or str(label[row])!r}"
+
+
+def _refuse_zeros(features: Mapping[str, Features], embeddings: Path) -> None:
+    for part, found in features.items():
+        zero = np.flatnonzero(~found.embedding.any(axis=1))
+        if len(zero):
+            raise ValueError(
+                f"{len(zero)} of {len(found)} {part} embeddings of {embeddings} are zero and have no direction: "
+                f"{sample(found.sightings.path[zero])}; leave those images out"
+            )
 
 
 def _warn_of_equal(query: Features, gallery: Features) -> None:
