@@ -160,7 +160,9 @@ def write_table(folder, header=HEADER, rows=ROWS, encoding="utf-8-sig"):
     [("20260501160000", 1777651200), ("2026-05-01 16:00:00.5", 1777651200.5), ("1777651200", 1777651200), ("7.5", 7.5)],
 )
 def test_times_of_a_table_are_seconds(tmp_path, word, seconds):
-    write_table(tmp_path, "path,identity,camera,time,split", [f"z.jpg,bus,north,{word},train", "y.jpg,bus,north,,train"])
+    write_table(
+        tmp_path, "path,identity,camera,time,split", [f"z.jpg,bus,north,{word},train", "y.jpg,bus,north,,train"]
+    )
     assert read_table(tmp_path / "table.csv")[0]["train"].time_s[0] == seconds
 
 

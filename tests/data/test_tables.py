@@ -43,9 +43,11 @@ SAVED = {
     "UTF-16 without a mark, other order": saved(",", "utf-16-be"),
     "a spreadsheet's own line": saved(";", change=lambda text: "sep=;\n" + text),
     "capital letters": saved(change=lambda t: t.replace("path,identity", "Path,Identity").replace("time", "Time")),
-    "a frame's index": saved(change=lambda t: "\n".join(f"{k - 1 if k else ''}," + r for k, r in enumerate(t.split("\n")))),
+    "a frame's index": saved(
+        change=lambda t: "\n".join(f"{k - 1 if k else ''}," + r for k, r in enumerate(t.split("\n")))
+    ),
     "Train": saved(change=lambda text: text.replace("train", "Train")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("how", SAVED)
@@ -56,12 +58,15 @@ def test_how_a_table_was_saved_does_not_matter(tmp_path, how):
     assert seen.time_s.tolist() == [10.5, 20.25, 30.125, 1234.5] and split.tolist()[1:] == ["train", "query", "gallery"]
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"PK\x03\x04\x14\0\0\0", "no text but a zip archive, as .xlsx"),
-    (b"PAR1\0\0", "no text but Parquet"),
-    (b"\x89PNG\r\n\x1a\n\0\0\0", "a PNG image"),
-    (b"path,identity\n\0\0\0\0\0\0\0", "binary data"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04\x14\0\0\0", "no text but a zip archive, as .xlsx"),
+        (b"PAR1\0\0", "no text but Parquet"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "a PNG image"),
+        (b"path,identity\n\0\0\0\0\0\0\0", "binary data"),
+    ],
+)
 def test_a_file_that_is_no_text_is_called_what_it_is(tmp_path, content, message):
     (tmp_path / "table.csv").write_bytes(content)
     with pytest.raises(ValueError, match=message):
@@ -70,7 +75,7 @@ def test_a_file_that_is_no_text_is_called_what_it_is(tmp_path, content, message)
 
 def test_a_folder_for_a_file_and_a_file_for_a_folder(tmp_path):
     saved()(tmp_path / "table.csv")
-    with pytest.raises(FileNotFoundError, match="is a folder: give the table in it, such as .*table.csv"):
+    with pytest.raises(FileNotFoundError, match=r"is a folder: give the table in it, such as .*table.csv"):
         read_rows(tmp_path)
     with pytest.raises(FileNotFoundError, match="is a folder"):
         read_text(tmp_path, "labels")
@@ -109,9 +114,14 @@ def test_numbers_of_a_file_have_points_or_commas(caplog):
 PLACES = "berlin,52.52,13.405\nhamburg,53.5511,9.9937\nmunich,48.1351,11.582\n"
 
 
-@pytest.mark.parametrize(("file", "header"), [
-    ("cameras.csv", "camera,lat,lon"), ("cameras.csv", "Camera,Latitude,Longitude"), ("distances.csv", "camera,lat,lng"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("file", "header"),
+    [
+        ("cameras.csv", "camera,lat,lon"),
+        ("cameras.csv", "Camera,Latitude,Longitude"),
+        ("distances.csv", "camera,lat,lng"),
+    ],
+)
 def test_degrees_give_great_circles_that_are_called_so(tmp_path, file, header, caplog):
     (tmp_path / file).write_text(f"{header}\n{PLACES}")
     network = read_distances(tmp_path, ["berlin", "hamburg", "munich"])
@@ -142,12 +152,15 @@ def test_the_kind_of_other_distances(tmp_path):
     assert read_distances(tmp_path, ["n", "s"]).distance_m.tolist() == [[0, 7], [7, 0]], "rows are named"
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("camera,lat,lon\nn,95,13\ns,1,2\n", r"row 2 of .*cameras.csv \(camera n\) lies at lat 95.*swapped"),
-    ("camera,lat,lon\nn,nan,13\ns,1,2\n", "row 2"),
-    ("camera,lat,Lom\nn,1,13\ns,1,2\n", "no column 'lon'.*did you mean 'lom'"),
-    ("camera,lat,lon\nnroth,1,13\ns,1,2\n", "not in .*cameras.csv: n"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("camera,lat,lon\nn,95,13\ns,1,2\n", r"row 2 of .*cameras.csv \(camera n\) lies at lat 95.*swapped"),
+        ("camera,lat,lon\nn,nan,13\ns,1,2\n", "row 2"),
+        ("camera,lat,Lom\nn,1,13\ns,1,2\n", "no column 'lon'.*did you mean 'lom'"),
+        ("camera,lat,lon\nnroth,1,13\ns,1,2\n", "not in .*cameras.csv: n"),
+    ],
+)
 def test_places_that_are_none(tmp_path, text, message):
     (tmp_path / "cameras.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
@@ -162,12 +175,19 @@ def test_a_misspelt_camera_over_distances_is_named(tmp_path):
 
 NFD = unicodedata.normalize("NFD", "Süd/1.jpg")
 SPELT = {
-    "a/1.jpg": ("a/1.jpg", ""), r"a\1.jpg": ("a/1.jpg", "with / for \\"), "./a//1.jpg": ("a/1.jpg", "folders"),
-    "a/1": ("a/1.jpg", "without their ending"), "a/1.JPG": ("a/1.jpg", "capital letters"),
-    NFD: (unicodedata.normalize("NFC", NFD), "accents"), r"D:\data\a\1.jpg": ("a/1.jpg", "with / for \\ and with other"),
-    "file:///data/a/1.jpg": ("a/1.jpg", "folders"), "/home/me/a/1.jpg": ("a/1.jpg", "folders"), "1.jpg": ("a/1.jpg", "folders"),
-    "a/1.jpg#xywh=1,2,3,4": ("a/1.jpg", "without their box"), "a/x/../1.jpg": ("a/1.jpg", "folders"),
-}  # fmt: skip
+    "a/1.jpg": ("a/1.jpg", ""),
+    r"a\1.jpg": ("a/1.jpg", "with / for \\"),
+    "./a//1.jpg": ("a/1.jpg", "folders"),
+    "a/1": ("a/1.jpg", "without their ending"),
+    "a/1.JPG": ("a/1.jpg", "capital letters"),
+    NFD: (unicodedata.normalize("NFC", NFD), "accents"),
+    r"D:\data\a\1.jpg": ("a/1.jpg", "with / for \\ and with other"),
+    "file:///data/a/1.jpg": ("a/1.jpg", "folders"),
+    "/home/me/a/1.jpg": ("a/1.jpg", "folders"),
+    "1.jpg": ("a/1.jpg", "folders"),
+    "a/1.jpg#xywh=1,2,3,4": ("a/1.jpg", "without their box"),
+    "a/x/../1.jpg": ("a/1.jpg", "folders"),
+}
 
 
 @pytest.mark.parametrize("written", SPELT)
@@ -180,20 +200,30 @@ def test_another_spelling_is_found_and_said(written):
         assert way in "".join(match.spelt) and bool(way) == bool(match.spelt)
 
 
-@pytest.mark.parametrize(("wanted", "held"), [
-    ("a/1.jpg", "a/1.png"), ("a/1.jpg", "b/1.jpg"), ("a/1.jpg", "a/11.jpg"), ("a/1.5", "a/1.jpg"), ("1.jpg", "x1.jpg"),
-    ("a.jpg#xywh=1,2,3,4", "a.jpg#xywh=1,2,3,5"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wanted", "held"),
+    [
+        ("a/1.jpg", "a/1.png"),
+        ("a/1.jpg", "b/1.jpg"),
+        ("a/1.jpg", "a/11.jpg"),
+        ("a/1.5", "a/1.jpg"),
+        ("1.jpg", "x1.jpg"),
+        ("a.jpg#xywh=1,2,3,4", "a.jpg#xywh=1,2,3,5"),
+    ],
+)
 def test_another_image_is_not_taken_for_it(wanted, held):
     assert find([wanted], [held], "there").row.tolist() == [-1]
 
 
-@pytest.mark.parametrize(("wanted", "held", "message"), [
-    (["1.jpg"], ["a/1.jpg", "b/1.jpg"], "1.jpg may be each of a/1.jpg, b/1.jpg in there"),
-    (["a/1"], ["a/1.jpg", "a/1.png"], "each of a/1.jpg, a/1.png"),
-    (["a/1.jpg", "b/1.jpg"], ["1"], "a/1.jpg and b/1.jpg may both be 1 in there"),
-    (["a/1.JPG", "a/1.jpg"], ["a/1.jpg"], "a/1.jpg and a/1.JPG may both be"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wanted", "held", "message"),
+    [
+        (["1.jpg"], ["a/1.jpg", "b/1.jpg"], "1.jpg may be each of a/1.jpg, b/1.jpg in there"),
+        (["a/1"], ["a/1.jpg", "a/1.png"], "each of a/1.jpg, a/1.png"),
+        (["a/1.jpg", "b/1.jpg"], ["1"], "a/1.jpg and b/1.jpg may both be 1 in there"),
+        (["a/1.JPG", "a/1.jpg"], ["a/1.jpg"], "a/1.jpg and a/1.JPG may both be"),
+    ],
+)
 def test_two_candidates_are_both_named(wanted, held, message):
     with pytest.raises(ValueError, match=message):
         find(wanted, held, "there")

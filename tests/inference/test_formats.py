@@ -119,8 +119,12 @@ KEYS = (
     "whatever",
 )
 PARTS = {"query_f": VALUES[QUERY], "gallery_f": VALUES[~QUERY]}
-LABELS = {"query_label": VEHICLE[QUERY], "gallery_label": VEHICLE[~QUERY], "query_cam": CAMERA[QUERY] + 1,
-          "gallery_cam": CAMERA[~QUERY] + 1}  # fmt: skip
+LABELS = {
+    "query_label": VEHICLE[QUERY],
+    "gallery_label": VEHICLE[~QUERY],
+    "query_cam": CAMERA[QUERY] + 1,
+    "gallery_cam": CAMERA[~QUERY] + 1,
+}
 VECTORS = dict(zip(NAMES, MIXED, strict=True))
 BY_NAME = {
     **{f"pt {key}": pt({"embedding": TENSOR, key: NAMES}) for key in KEYS},
@@ -132,20 +136,33 @@ BY_NAME = {
     "h5": h5(features=MIXED, path=NAMES),
     "h5 of paths": h5(**VECTORS),
     "mat": mat(f=MIXED, names=np.array(NAMES, dtype=object)),
-    "parts": pt({"query": {"features": torch.tensor(VALUES[QUERY]), "paths": [PATHS[k] for k in np.flatnonzero(QUERY)]},
-                 "gallery": {"features": torch.tensor(VALUES[~QUERY]), "paths": [PATHS[k] for k in np.flatnonzero(~QUERY)]}}),
-    "csv and a frame's index": text("e.csv", lines(f",image,{HEAD}", [[k, p, *r] for k, (p, r) in enumerate(VECTORS.items())])),
+    "parts": pt(
+        {
+            "query": {"features": torch.tensor(VALUES[QUERY]), "paths": [PATHS[k] for k in np.flatnonzero(QUERY)]},
+            "gallery": {"features": torch.tensor(VALUES[~QUERY]), "paths": [PATHS[k] for k in np.flatnonzero(~QUERY)]},
+        }
+    ),
+    "csv and a frame's index": text(
+        "e.csv", lines(f",image,{HEAD}", [[k, p, *r] for k, (p, r) in enumerate(VECTORS.items())])
+    ),
     "csv without a header": text("e.csv", lines("", [[p, *r] for p, r in VECTORS.items()])),
     "csv with numbers as header": text("e.csv", lines("path,0,1,2,3,4,5", [[p, *r] for p, r in VECTORS.items()])),
-    "csv of lists": text("e.csv", lines("image;embedding", [[p, f"[{', '.join(map(str, r))}]"] for p, r in VECTORS.items()], ";")),
-    "csv with labels": text("e.csv", lines(f"pid,camid,img_path,{HEAD},Unnamed: 0", [
-        [VEHICLE[k], CAMERA[k], PATHS[k], *VALUES[k], row] for row, k in enumerate(ORDER)])),
+    "csv of lists": text(
+        "e.csv", lines("image;embedding", [[p, f"[{', '.join(map(str, r))}]"] for p, r in VECTORS.items()], ";")
+    ),
+    "csv with labels": text(
+        "e.csv",
+        lines(
+            f"pid,camid,img_path,{HEAD},Unnamed: 0",
+            [[VEHICLE[k], CAMERA[k], PATHS[k], *VALUES[k], row] for row, k in enumerate(ORDER)],
+        ),
+    ),
     "tsv": text("e.tsv", lines("path\t" + HEAD.replace(",", "\t"), [[p, *r] for p, r in VECTORS.items()], "\t")),
     "parquet": parquet(path=NAMES, **{f"f{k}": MIXED[:, k] for k in range(6)}, __index_level_0__=ORDER),
     "parquet of lists": parquet(filename=NAMES, embedding=[*MIXED.tolist()]),
     "folders": folders,
     "backslashes": pt({"embedding": TENSOR, "path": [rf"C:\data\{name}".replace("/", "\\") for name in NAMES]}),
-}  # fmt: skip
+}
 BY_ORDER = {
     "layumi": mat(**PARTS, **LABELS),
     "two parts": npz(**PARTS),
@@ -180,29 +197,59 @@ def test_rows_without_names_are_taken_in_order_and_it_is_said(table, tmp_path, n
 
 
 REFUSED = {
-    "identities in another order": (pt({"f": TENSOR, "pids": torch.tensor(VEHICLE[ORDER])}), r"row \d+ has identity '\d' for row \d+, images/"),
-    "cameras in another order": (pt({"f": TENSOR, "camids": torch.tensor(CAMERA[ORDER])}), r"row \d+ has camera '\d' for row \d+"),
-    "relabelled, another order": (pt({"f": TENSOR, "pids": torch.tensor(VEHICLE[ORDER] + 10)}), r"has identity '1\d' for .* and row \d+ '1\d' for row"),
+    "identities in another order": (
+        pt({"f": TENSOR, "pids": torch.tensor(VEHICLE[ORDER])}),
+        r"row \d+ has identity '\d' for row \d+, images/",
+    ),
+    "cameras in another order": (
+        pt({"f": TENSOR, "camids": torch.tensor(CAMERA[ORDER])}),
+        r"row \d+ has camera '\d' for row \d+",
+    ),
+    "relabelled, another order": (
+        pt({"f": TENSOR, "pids": torch.tensor(VEHICLE[ORDER] + 10)}),
+        r"has identity '1\d' for .* and row \d+ '1\d' for row",
+    ),
     "labels of a part": (npz(**PARTS, gallery_label=VEHICLE[~QUERY][::-1]), "contradicts"),
     "labels beside names": (pt({"f": TENSOR, "path": NAMES, "pids": torch.tensor(VEHICLE)}), "contradicts"),
-    "index in another order": (parquet(**{f"f{k}": MIXED[:, k] for k in range(6)}, index=ORDER), "not in the order of its column 'index'"),
-    "names of others": (pt({"f": TENSOR, "names": [f"x{name}" for name in range(12)]}), "4 of 4 query and 8 of 8 gallery images .*it has x0, x1, x2 and 9 more"),
-    "names in part": (pt({"f": TENSOR, "names": [*NAMES[:-1], "x"]}), "1 of . (query|gallery) images .* have no embedding"),
+    "index in another order": (
+        parquet(**{f"f{k}": MIXED[:, k] for k in range(6)}, index=ORDER),
+        "not in the order of its column 'index'",
+    ),
+    "names of others": (
+        pt({"f": TENSOR, "names": [f"x{name}" for name in range(12)]}),
+        "4 of 4 query and 8 of 8 gallery images .*it has x0, x1, x2 and 9 more",
+    ),
+    "names in part": (
+        pt({"f": TENSOR, "names": [*NAMES[:-1], "x"]}),
+        "1 of . (query|gallery) images .* have no embedding",
+    ),
     "5,000 others": (pt({f"images/{k}.jpg": torch.ones(6) for k in range(5000)}), "it has images/0.jpg, images/1.jpg"),
     "two lists of names": (pt({"f": TENSOR, "a": NAMES, "b": NAMES}), "several lists of names, a, b"),
     "one part too few": (npz(query_f=VALUES[QUERY]), "8 of 8 gallery images .* it has query only"),
-    "a part too short": (npz(query_f=VALUES[QUERY][1:], gallery_f=VALUES[~QUERY]), "3 embeddings of query, but .* 4 rows of query"),
+    "a part too short": (
+        npz(query_f=VALUES[QUERY][1:], gallery_f=VALUES[~QUERY]),
+        "3 embeddings of query, but .* 4 rows of query",
+    ),
     "parts of other widths": (npz(query_f=VALUES[QUERY], gallery_f=VALUES[~QUERY][:, :3]), "other widths"),
-    "a pickle": (lambda folder: (folder / "e.pkl").write_bytes(b"\x80\x04N.") and folder / "e.pkl", r"is a pickle, .*np.savez"),
+    "a pickle": (
+        lambda folder: (folder / "e.pkl").write_bytes(b"\x80\x04N.") and folder / "e.pkl",
+        r"is a pickle, .*np.savez",
+    ),
     "text as .npy": (text("e.npy", "1,2\n3,4\n"), "is text, no array of NumPy"),
     "text as .h5": (text("e.h5", "1,2\n3,4\n"), "not a whole HDF5 file"),
     "text as .mat": (text("e.mat", "1,2\n3,4\n" * 99), "not a whole .mat file"),
-    "a column too many": (text("e.csv", lines(f"path,quality,{HEAD}", [[p, 0.5, *r] for p, r in VECTORS.items()])), "'quality': is that one"),
+    "a column too many": (
+        text("e.csv", lines(f"path,quality,{HEAD}", [[p, 0.5, *r] for p, r in VECTORS.items()])),
+        "'quality': is that one",
+    ),
     "lists cut short": (text("e.csv", lines("image;v", [[p, "[0.1 0.2 ... 0.3]"] for p in NAMES], ";")), "cut short"),
     "sparse": (pt({"f": TENSOR.to_sparse()}), "sparse"),
     "zeros": (npz(f=np.where(np.arange(12)[:, None] == 4, 0, VALUES)), r"1 of 8 gallery embeddings .* zero .*1_1.jpg"),
-    "NaN": (npz(f=np.where(np.arange(12)[:, None] == 4, np.nan, VALUES)), r"gallery of .*1 of 8 embeddings hold NaN .*1_1.jpg"),
-}  # fmt: skip
+    "NaN": (
+        npz(f=np.where(np.arange(12)[:, None] == 4, np.nan, VALUES)),
+        r"gallery of .*1 of 8 embeddings hold NaN .*1_1.jpg",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -280,7 +327,7 @@ def test_two_images_of_one_name_are_told_apart_by_what_is_known(table, tmp_path)
     assert (extraction.gallery.embedding[0] == extraction.query.embedding[0]).all()
     for times in (("5", "6"), ("", "")):
         write(*times)
-        with pytest.raises(ValueError, match="q/1.jpg and g/1.jpg may both be 1 in"):
+        with pytest.raises(ValueError, match=r"q/1.jpg and g/1.jpg may both be 1 in"):
             import_features(tmp_path / "e.npz", table)
     for folder in "qg":
         (tmp_path / folder).mkdir()

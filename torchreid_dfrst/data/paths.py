@@ -70,21 +70,21 @@ def find(
     if not lost or not held:
         return Match(row, spelt, example)
     by_stem: dict[str, list[tuple[Name, int]]] = {}
-    for name, place in zip(_split(list(first)), first.values(), strict=True):
-        by_stem.setdefault(name.stem.casefold(), []).append((name, place))
+    for other, place in zip(_split(list(first)), first.values(), strict=True):
+        by_stem.setdefault(other.stem.casefold(), []).append((other, place))
     taken = {place: k for k, place in enumerate(row.tolist()) if place >= 0}
-    for k, name in zip(lost, _split([wanted[k] for k in lost]), strict=True):
-        ranked = [(_distance(name, other), place) for other, place in by_stem.get(name.stem.casefold(), ())]
-        ranked = sorted((d, place) for d, place in ranked if d is not None)
+    for k, asked in zip(lost, _split([wanted[k] for k in lost]), strict=True):
+        near = [(_distance(asked, other), place) for other, place in by_stem.get(asked.stem.casefold(), ())]
+        ranked = sorted((d, place) for d, place in near if d is not None)
         nearest = [place for d, place in ranked if d == ranked[0][0]]
         if len(nearest) > 1:
             several = sample(held[place] for place in nearest)
             raise ValueError(f"{wanted[k]} may be each of {several} in {where}: write its whole path")
         for place in nearest:
-            other = taken.setdefault(place, k)
-            if wanted[other] != wanted[k] and not same(other, k):
+            before = taken.setdefault(place, k)
+            if wanted[before] != wanted[k] and not same(before, k):
                 raise ValueError(
-                    f"{wanted[other]} and {wanted[k]} may both be {held[place]} in {where}: names must differ by more "
+                    f"{wanted[before]} and {wanted[k]} may both be {held[place]} in {where}: names must differ by more "
                     "than folders, endings or capital letters, or be written alike on both sides"
                 )
             row[k] = place

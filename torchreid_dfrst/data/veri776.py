@@ -7,6 +7,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,9 +80,16 @@ class VeRiFormat(VehicleDataset):
 
     @classmethod
     def splits_at(cls, root: str | Path, **options: Any) -> Splits:
-        """The images that are there; the lists where there are no folders of images."""
+        """The images that are there; the lists, with paths in the folder, where there are no folders of images."""
         folder = cls.find(root, (*FOLDERS.values(), *LISTS.values()))
-        return cls.read(folder, images=any((folder / name).is_dir() for name in FOLDERS.values()), **options)
+        if any((folder / name).is_dir() for name in FOLDERS.values()):
+            return cls.read(folder, **options)
+        listed = cls.read(folder, images=False, **options)
+        parts = {
+            split: replace(part, path=np.array([f"{FOLDERS[split]}/{name}" for name in part.path.tolist()]))
+            for split, part in listed.parts().items()
+        }
+        return replace(listed, **parts)
 
     @cached_property
     def labels(self) -> dict[str, Label]:

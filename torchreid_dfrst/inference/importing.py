@@ -220,7 +220,8 @@ def _require_test(parts: Sequence[Part], where: np.ndarray, lists: Lists, embedd
     counts = [f"{len(rows):,} of {(lists.split == name).sum():,} {name}" for name, rows in lost.items() if len(rows)]
     words = [lists.words[row] for rows in lost.values() for row in rows]
     raise ValueError(
-        f"{' and '.join(counts)} images of {lists.called} have no embedding in {embeddings}: {sample(words)}; it has {has}"
+        f"{' and '.join(counts)} images of {lists.called} have no embedding in {embeddings}: {sample(words)}; it has "
+        f"{has}"
     )
 
 
