@@ -288,5 +288,6 @@ def _times(columns: dict[str, list[str]], path: Path, time_format: str | None) -
     if unread:
         text = numbered(f"{{count}} [time of {path} is|times of {path} are] ", len(unread))
         text += f"not of the form {time_format!r}" if time_format else f"none of: {ACCEPTED}"
+        text += "" if time_format else "; give the form of others as data.options.time_format"
         raise ValueError(f"{text}: {sample(f'row {k + 2}: {words[k]!r}' for k in unread)}")
     return seconds

@@ -21,7 +21,8 @@ MISSING = frozenset({"", "nan", "nat", "na", "n/a", "<na>", "null", "none"})
 """What programs write where there is no value, in lower case."""
 UNITS = {"seconds since 1970": 1, "milliseconds since 1970": 10**3, "microseconds since 1970": 10**6,
          "nanoseconds since 1970": 10**9}  # fmt: skip
-EARLIEST, LATEST = 630_720_000, 4_200_000_000  # 1990 to 2103: what is less counts from another start
+OLDEST = 630_720_000  # 1990: fewer seconds count from another start
+EARLIEST, LATEST = 946_684_800, 4_200_000_000  # 2000 to 2103
 YEARS = range(1900, 2200)
 STAMPS = (12, 14, 15, 17, 18, 20)  # digits of YYYYMMDDHHMM[SS[fraction]] that are no plausible count since 1970
 DOUBTFUL = {8: "a date without a time of day", 10: "a date with its hour", 16: "a date with hundredths of a second"}
@@ -256,9 +257,9 @@ def _calendar(word: str) -> bool:
 
 
 def _unit(value: float) -> str | None:
-    """What a number counts; None for one that is too large for seconds and in no unit a time since 1990."""
+    """What a number counts; None for one that is too large for seconds and in no unit a time since 2000."""
     if abs(value) < EARLIEST:
-        return "seconds"
+        return "seconds" if abs(value) < OLDEST else "seconds since 1970"
     return next((unit for unit, scale in UNITS.items() if EARLIEST <= value / scale <= LATEST), None)
 
 

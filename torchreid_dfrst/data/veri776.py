@@ -85,11 +85,11 @@ class VeRiFormat(VehicleDataset):
         if any((folder / name).is_dir() for name in FOLDERS.values()):
             return cls.read(folder, **options)
         listed = cls.read(folder, images=False, **options)
-        parts = {
-            split: replace(part, path=np.array([f"{FOLDERS[split]}/{name}" for name in part.path.tolist()]))
+        train, query, gallery = (
+            replace(part, path=np.array([f"{FOLDERS[split]}/{name}" for name in part.path.tolist()]))
             for split, part in listed.parts().items()
-        }
-        return replace(listed, **parts)
+        )
+        return replace(listed, train=train, query=query, gallery=gallery)
 
     @cached_property
     def labels(self) -> dict[str, Label]:

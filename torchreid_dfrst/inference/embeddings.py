@@ -101,7 +101,17 @@ def _folder(path: Path) -> dict[str, Any]:
     files = sorted(path.rglob("*.npy"))
     if not files:
         raise ValueError(f"{path} is a folder without .npy files: one per image is expected, named as the image")
-    rows = [np.ravel(_numpy(file)) for file in files]
+    arrays = [np.asarray(_numpy(file)) for file in files]
+    whole = [
+        f"{file} {array.shape}"
+        for file, array in zip(files, arrays, strict=True)
+        if array.size > max(array.shape, default=1)
+    ]
+    if whole:
+        raise ValueError(
+            f"a folder holds one .npy of (D,) numbers per image, but {sample(whole)}: give that file itself"
+        )
+    rows = list(map(np.ravel, arrays))
     odd = [f"{file.name} has {len(row)}" for file, row in zip(files, rows, strict=True) if len(row) != len(rows[0])]
     if odd:
         raise ValueError(f"{files[0]} has {len(rows[0])} numbers, but {sample(odd)}: all must be of one network")

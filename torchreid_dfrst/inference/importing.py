@@ -19,7 +19,7 @@ from torchreid_dfrst.data.copies import refuse_copies
 from torchreid_dfrst.data.dataset import report_unknown
 from torchreid_dfrst.data.manager import share_options
 from torchreid_dfrst.data.paths import find, tell
-from torchreid_dfrst.data.table import read_distances, read_rows
+from torchreid_dfrst.data.table import Table, read_distances, read_rows
 from torchreid_dfrst.data.text import sample, warn
 from torchreid_dfrst.inference import open_dataset
 from torchreid_dfrst.inference.embeddings import Part, read_embeddings
@@ -78,6 +78,8 @@ def import_features(
     require_datasets([data])
     if (table is None) == (root is None):
         raise ValueError("give either --table TABLE, or --root DIR with the --data NAME of the data set in it")
+    if data == "table" and root is not None:
+        table, root = Table.find(root), None
     embeddings = Path(embeddings)
     options = {**(options or {}), **({"cameras": cameras} if cameras else {})}
     lists = _of_table(Path(table), options) if table is not None else _of_dataset(data, str(root), options)
@@ -98,7 +100,8 @@ def import_features(
     values = np.concatenate([part.values for part in parts])
     seen, test = lists.sightings, lists.split != "train"
     report_unknown({name: seen[lists.split == name] for name in SPLITS})
-    refuse_copies(seen[lists.split == "query"], seen[lists.split == "gallery"])
+    if lists.table:
+        refuse_copies(seen[lists.split == "query"], seen[lists.split == "gallery"])
     found = {name: (lists.split == name) & (where >= 0) & (seen.known | test) for name in SPLITS}
     features = {
         name: Features.of(f"{name} of {embeddings}", values[where[rows]], seen[rows]) for name, rows in found.items()
@@ -176,10 +179,10 @@ def _by_name(part: Part, rows: np.ndarray, lists: Lists, embeddings: Path) -> np
     if not embeddings.is_dir():  # whose files have names without folder and ending, as documented
         tell(match, lists.called)
     place = match.row.copy()
-    shared = {photo(k): place[k] for k in np.flatnonzero(place >= 0).tolist()}
-    for k in np.flatnonzero(place < 0).tolist():
-        if photo(k) is not None:
-            place[k] = shared.get(photo(k), -1)
+    lost = {_file_name(words[k]): k for k in np.flatnonzero(place < 0).tolist()}
+    shared = {photo(k): place[k] for k in np.flatnonzero(place >= 0).tolist() if _file_name(words[k]) in lost}
+    for k in np.flatnonzero(place < 0).tolist() if shared else ():
+        place[k] = -1 if photo(k) is None else shared.get(photo(k), -1)
     unused = len(first) - len(set(place[place >= 0].tolist()))
     if unused and (place >= 0).any():
         text = numbered("{count} of %d embeddings [belongs|belong] to no row of %s", unused)
@@ -197,8 +200,7 @@ def _photographs(lists: Lists, rows: np.ndarray) -> Callable[[int], tuple[Any, .
     @functools.cache
     def photo(place: int) -> tuple[Any, ...] | None:
         row = rows[place]
-        file, box = split_name(lists.words[row].replace("\\", "/"))
-        key = (file.rpartition("/")[2], box, int(seen.identity[row]), int(seen.camera[row]))
+        key = (_file_name(lists.words[row]), int(seen.identity[row]), int(seen.camera[row]))
         if seen.identity[row] == UNKNOWN:
             return None
         if not np.isnan(seen.time_s[row]):
@@ -209,6 +211,11 @@ def _photographs(lists: Lists, rows: np.ndarray) -> Callable[[int], tuple[Any, .
             return None
 
     return photo
+
+
+def _file_name(word: str) -> str:
+    """A path without its folders, with its box."""
+    return word.replace("\\", "/").rpartition("/")[2]
 
 
 def _require_test(parts: Sequence[Part], where: np.ndarray, lists: Lists, embeddings: Path) -> None:
