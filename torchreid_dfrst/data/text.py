@@ -157,7 +157,7 @@ def numbers(columns: Iterable[Sequence[str]], where: object, what: str, first: i
         if value is None
     ]
     if bad:
-        raise ValueError(f"{where} holds {sample(bad)}: {what} are expected")
+        raise ValueError(f"{where} holds {sample(bad)}, which is not a number: {what} are expected")
     return np.array(values, dtype=np.float64).reshape(len(columns), -1).T
 
 

@@ -130,10 +130,13 @@ class _Column(NamedTuple):
 
     def require_one(self, kinds: dict[int, str]) -> None:
         """Refuse words of more than one kind; the first of two of them are shown."""
-        first = {kind: k for k, kind in reversed(kinds.items())}
+        first: dict[str, int] = {}
+        for k, kind in kinds.items():
+            first.setdefault(kind, k)
         if len(first) < 2:
             return
-        shown = " and ".join(f"{self.row(k)} ({self.words[k]!r}) is {kind}" for kind, k in [*first.items()][:-3:-1])
+        two = sorted(first.items(), key=lambda item: item[1])[:2]
+        shown = " and ".join(f"{self.row(k)} ({self.words[k]!r}) is {kind}" for kind, k in two)
         by = self._by_camera(kinds)
         raise ValueError(
             f"times of {self.where} have more than one meaning: {shown}{f' ({by})' if by else ''}; write all of them "
@@ -150,7 +153,7 @@ class _Column(NamedTuple):
             ways.setdefault(" or ".join(sorted(ones)), []).append(camera)
         if len(ways) < 2:
             return ""
-        return ", ".join(f"{'camera' if len(c) == 1 else 'cameras'} {sample(c, 4)}: {way}" for way, c in ways.items())
+        return ", ".join(f"{'camera' if len(c) == 1 else 'cameras'} {sample(sorted(c), 4)}: {way}" for way, c in ways.items())
 
     def _tell_forms(self, forms: dict[int, str]) -> None:
         by = self._by_camera(forms)

@@ -271,7 +271,8 @@ def _told(lists: Lists, row: int, name: np.ndarray, label: np.ndarray) -> str:
 
 
 def _refuse_zeros(features: Mapping[str, Features], embeddings: Path) -> None:
-    for part, found in features.items():
+    for part in ("query", "gallery"):
+        found = features[part]
         zero = np.flatnonzero(~found.embedding.any(axis=1))
         if len(zero):
             raise ValueError(
