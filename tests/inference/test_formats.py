@@ -213,7 +213,7 @@ REFUSED = {
     "labels beside names": (pt({"f": TENSOR, "path": NAMES, "pids": torch.tensor(VEHICLE)}), "contradicts"),
     "index in another order": (
         parquet(**{f"f{k}": MIXED[:, k] for k in range(6)}, index=ORDER),
-        "not in the order of its column 'index'",
+        "not in the order of their numbers, the column 'index'",
     ),
     "names of others": (
         pt({"f": TENSOR, "names": [f"x{name}" for name in range(12)]}),

@@ -24,6 +24,8 @@ ENDINGS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
 )
 """Of image files; a name may lack them."""
+VECTORS = frozenset((".npy", ".npz", ".pt"))
+"""Of files of one embedding each, which stand for no ending."""
 
 
 class Name(NamedTuple):
@@ -156,7 +158,7 @@ def _split(words: Sequence[str]) -> list[Name]:
     """Names in parts; of absolute ones, the folder that all of them lie in is left out: it is of some machine."""
     parts = []
     for word, box in map(split_name, words):
-        plain = unicodedata.normalize("NFC", word).replace("\\", "/").removeprefix("file://")
+        plain = unicodedata.normalize("NFC", word.strip()).replace("\\", "/").removeprefix("file://")
         absolute = bool(re.match(r"/|~|[A-Za-z]:/|\w+://", plain))
         steps: list[str] = []
         for step in plain.split("/"):
@@ -170,6 +172,8 @@ def _split(words: Sequence[str]) -> list[Name]:
     common = next((k for k, (a, b) in enumerate(zip(*ends, strict=False)) if a != b), min(map(len, ends)))
     names = []
     for steps, absolute, box in parts:
+        ending = _ending(steps[-1])
+        steps[-1] = steps[-1].removesuffix(ending) if ending.lower() in VECTORS else steps[-1]
         ending = _ending(steps[-1])
         ending = ending if ending.lower() in ENDINGS else ""
         stem = steps[-1].removesuffix(ending) if ending else steps[-1]

@@ -52,7 +52,7 @@ def read_text(path: str | Path, what: str) -> str:
     raw = path.read_bytes()
     kind = kind_of(raw[:4096])
     if kind != "text":
-        raise ValueError(f"{path} is no text but {kind}: {what} are expected, save them as text (CSV in UTF-8)")
+        raise ValueError(f"{path} is no text but {kind}, where {what} should be: save it as text (CSV in UTF-8)")
     return _decoded(raw).replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -153,7 +153,9 @@ class _Column(NamedTuple):
             ways.setdefault(" or ".join(sorted(ones)), []).append(camera)
         if len(ways) < 2:
             return ""
-        return ", ".join(f"{'camera' if len(c) == 1 else 'cameras'} {sample(sorted(c), 4)}: {way}" for way, c in ways.items())
+        return ", ".join(
+            f"{'camera' if len(c) == 1 else 'cameras'} {sample(sorted(c), 4)}: {way}" for way, c in ways.items()
+        )
 
     def _tell_forms(self, forms: dict[int, str]) -> None:
         by = self._by_camera(forms)

@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 ROLES = {
     "embedding": "embedding emb feature feat f vector",
-    "path": "path imgpath impath imagepath image img name imgname imagename filename file filepath fname imagefile key",
+    "path": "path imageid imgid imgpath impath imagepath image img name imgname imagename filename file filepath fname "
+    "imagefile key",
     "identity": "identity identitie pid id label vehicle vehicleid vid personid target",
     "camera": "camera cam camid cameraid",
     "index": "index idx indice indexlevel0 row",
@@ -32,6 +33,10 @@ MEANING = {word: role for role, words in ROLES.items() for word in words.split()
 OTHERS = frozenset("time timestamp datetime track split frame isquery isgallery sequence category weight score".split())
 """Columns that are never numbers of an embedding, and are not used."""
 PARTS = {"query": "query", "probe": "query", "q": "query", "gallery": "gallery", "g": "gallery", "train": "train"}
+OTHER_ORDER = (
+    "rows of {} are not in the order of their numbers, the column {}: save them in the order of the table, or their "
+    "paths with them"
+)
 MOST = 64
 """Arrays of a ``.h5`` file may fill so many times the file."""
 
@@ -82,8 +87,8 @@ def read_embeddings(path: str | Path) -> list[Part]:
 
 def _numpy(path: Path) -> Any:
     with path.open("rb") as file:
-        kind = kind_of(file.read(4096))
-    if kind == "text":
+        head = file.read(4096)
+    if head and kind_of(head) == "text":
         raise ValueError(f"{path} is text, no array of NumPy: save it with np.save, or call it .csv")
     try:
         held = np.load(path, allow_pickle=False)
@@ -93,7 +98,8 @@ def _numpy(path: Path) -> Any:
             return {name: held[name] for name in held.files}
     except DAMAGED as error:
         raise ValueError(
-            f"{path} is torn, or holds pickled objects, which are refused and not run ({error}): save plain numbers"
+            f"{path} is torn, or holds pickled objects, which are refused and not run ({str(error).partition('.')[0]}): save plain "
+            "numbers"
         ) from error
 
 
@@ -163,8 +169,12 @@ def _hdf5(path: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> Any:
+    text = read_text(path, "embeddings")
+    lines = [line for line in text.split("\n") if line.strip()]
     try:
-        held = json.loads(read_text(path, "embeddings"))
+        # an object in each line is the other common form
+        many = len(lines) > 1 and all(line.startswith("{") and line.endswith("}") for line in lines)
+        held = [json.loads(line) for line in lines] if many else json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error})") from error
     return held if isinstance(held, dict | list) else {}
@@ -209,7 +219,8 @@ def _framed(columns: Mapping[str, Any], path: Path, first: int, header: bool = T
         elif isinstance(column, np.ndarray):
             parts[name] = column
         elif not isinstance(column[0], str) or column[0].startswith("["):
-            return {**columns, "embedding": _lists(column, path)}
+            others = {other: words for other, words in columns.items() if other != name}
+            return {**others, "embedding": _lists(column, path)}
         elif any(number(word) is not None for word in column):
             parts[name] = column
         else:
@@ -219,14 +230,25 @@ def _framed(columns: Mapping[str, Any], path: Path, first: int, header: bool = T
     array = all(isinstance(column, np.ndarray) for column in parts.values())
     values = np.stack([*parts.values()], axis=1) if array else numbers(parts.values(), path, "numbers", first)
     names = list(parts)
-    counts = [k for k, column in enumerate(values.T) if len(column) > 2 and (np.diff(column) == 1).all()]
-    counts = [k for k in counts if values[0, k] in (0, 1)]
+    counts = [k for k, column in enumerate(values.T) if _counts(column)]
+    for k in counts:
+        if (np.diff(values[:, k]) < 0).any():
+            raise ValueError(OTHER_ORDER.format(path, repr(names[k]) if header else k + 1))
     if counts and len(names) > len(counts):
         called = sample(repr(names[k]) if header else f"number {k + 1}" for k in counts)
         logger.warning("%s: the column %s counts the rows and is no part of the embedding", path, called)
     kept = [k for k in range(len(names)) if k not in counts]
     _refuse_odd_columns([names[k] for k in kept], path)
     return {**beside, "embedding": values[:, kept]}
+
+
+def _counts(column: np.ndarray) -> bool:
+    """Whether numbers are those of the rows: whole, one after another from any start, in whatever order."""
+    values = [number(word) for word in column.tolist()] if column.dtype.kind == "U" else column
+    if column.dtype.kind not in "iufU" or len(column) < 3 or any(value is None for value in values):
+        return False
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    return bool(ordered[0] == np.round(ordered[0]) and (np.diff(ordered) == 1).all())
 
 
 def _refuse_odd_columns(names: Sequence[str], path: Path) -> None:
@@ -320,16 +342,19 @@ def _parts(held: Any, path: Path) -> list[Part]:
     return found
 
 
-def _flat(held: Any, inside: str = "", depth: int = 0) -> list[tuple[str, Any]]:
+def _flat(held: Any, inside: str | None = None, depth: int = 0) -> list[tuple[str, Any]]:
     """Names and values of what a file holds; what lies in a dict in a dict is called ``outer/inner``."""
     if isinstance(held, Mapping) and depth < 4:
-        names = ((f"{inside}/{key}" if inside else str(key), value) for key, value in held.items())
+        names = ((str(key) if inside is None else f"{inside}/{key}", value) for key, value in held.items())
         return [pair for name, value in names for pair in _flat(value, name, depth + 1)]
-    if not depth and isinstance(held, list | tuple):
-        if held and all(isinstance(row, Mapping) and row.keys() == held[0].keys() for row in held):
+    if not depth and isinstance(held, list | tuple) and held:
+        if all(isinstance(row, Mapping) and row.keys() == held[0].keys() for row in held):
             return [(str(key), [row[key] for row in held]) for key in held[0]]
-        return [("embedding", held)]
-    return [(inside or "embedding", held)]
+        if all(isinstance(row, list | tuple) and len(row) == 2 and isinstance(row[0], str) for row in held):
+            return [(name, value) for name, value in held]
+        if any(isinstance(row, list | tuple) and row and isinstance(row[0], str) for row in held):
+            return [(f"part {number}", row) for number, row in enumerate(held, 1)]
+    return [("embedding" if inside is None else inside, held)]
 
 
 def _array(value: Any, name: str, path: Path) -> np.ndarray | None:
@@ -360,6 +385,9 @@ def _array(value: Any, name: str, path: Path) -> np.ndarray | None:
 
 def _vectors_by_path(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A dict of paths and vectors as one of an array and its paths; any other as it is."""
+    ends = {name.rpartition("/")[2] for name in arrays}
+    if len(ends) == 1 and len(arrays) > 1 and _meaning(*ends)[1] == "embedding":
+        arrays = {name.rpartition("/")[0]: array for name, array in arrays.items()}
     vectors = {
         name: np.ravel(a) for name, a in arrays.items() if a.dtype.kind == "f" and a.size == max(a.shape, default=0)
     }
@@ -387,8 +415,13 @@ def _described(part: str, values: np.ndarray, arrays: Mapping[str, np.ndarray], 
     texts = [name for name in roles.get("path", []) if mine[name].dtype.kind in "Uiu"] or roles.get("words", [])
     if len(texts) > 1:
         raise ValueError(f"{path} has several lists of names, {sample(texts)}: keep the one of the images, as path")
+    # a number of its own for each row names the row, whatever it is called
+    own = [name for name in (*roles.get("", []), *roles.get("identity", [])) if _counts(mine[name])]
+    roles["identity"] = [
+        name for name in roles.get("identity", []) if name not in own or name.lower() not in ("id", "ids")
+    ]
     if not texts:
-        _refuse_other_order(mine, roles.get("index", []), path)
+        _refuse_other_order(mine, [*roles.get("index", []), *(n for n in own if n not in roles["identity"])], path)
     columns = {"names": texts, "identity": roles.get("identity", [])[:1], "camera": roles.get("camera", [])[:1]}
     said = {what: [_word(value) for value in mine[name].tolist()] for what, ones in columns.items() for name in ones}
     for what, words in said.items():
@@ -399,14 +432,12 @@ def _described(part: str, values: np.ndarray, arrays: Mapping[str, np.ndarray], 
 
 
 def _refuse_other_order(mine: Mapping[str, np.ndarray], index: Sequence[str], path: Path) -> None:
+    """Numbers of the rows that do not rise mean that the rows were sorted in another way."""
     for name in index:
         counted = [value for word in mine[name].tolist() if (value := number(str(word))) is not None]
         if counted != sorted(counted):
-            raise ValueError(
-                f"rows of {path} are not in the order of its column {name!r}: save them in the order of the table, or "
-                "their paths with them"
-            )
+            raise ValueError(OTHER_ORDER.format(path, repr(name)))
 
 
 def _word(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
