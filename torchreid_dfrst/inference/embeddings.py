@@ -97,9 +97,9 @@ def _numpy(path: Path) -> Any:
         with held:
             return {name: held[name] for name in held.files}
     except DAMAGED as error:
+        said = str(error).partition(".")[0]
         raise ValueError(
-            f"{path} is torn, or holds pickled objects, which are refused and not run ({str(error).partition('.')[0]}): save plain "
-            "numbers"
+            f"{path} is torn, or holds pickled objects, which are refused and not run ({said}): save plain numbers"
         ) from error
 
 
