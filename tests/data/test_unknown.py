@@ -222,7 +222,7 @@ def test_a_table_without_any_identity_is_read_and_not_trained_on(tmp_path, caplo
         data = DataManager(str(tmp_path), "table", "table", 16, 16, workers=0, use_gpu=False)
     assert "no query of Table has an identity: nothing can be scored" in caplog.text
     assert len(data.test_loader["table"]["query"].images) == 3
-    with pytest.raises(ValueError, match="^table has no training image with an identity: there is nothing"):
+    with pytest.raises(ValueError, match="table has no training image with an identity: there is nothing"):
         _ = data.train_loader
     assert "nothing to train on" in check_dataset("table", tmp_path).text()
 
