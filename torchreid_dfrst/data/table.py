@@ -107,7 +107,7 @@ def read_rows(
         raise FileNotFoundError(f"no table at {path}: {Table.advice}")
     if cameras not in (None, NONE):
         raise ValueError(f"cameras is {cameras!r}: none, or leave it out where the table has a column camera")
-    columns = _columns(path, [name for name in needed if cameras is None or name != "camera"], cameras)
+    columns = _columns(path, [name for name in needed if cameras is None or name != "camera"])
     count = len(columns["path"])
     columns = {**{name: [""] * count for name in (*COLUMNS, *OPTIONAL)}, **columns}
     if cameras == NONE:
@@ -136,15 +136,21 @@ def read_rows(
     paths = np.array([str(path.parent / name) for name in names])
     called = np.array(columns["camera"]), np.array(columns["identity"])
     everyone = Sightings(camera[0], seconds, identity, track, paths, *called)
+    split = np.array(columns["split"])
     if cameras == NONE:
         everyone = replace(everyone, camera_name=np.full(count, ""))
+        both = sorted(set(paths[split == "query"]) & set(paths[split == "gallery"]))
+        problems.note(
+            f"without cameras {{count}} [query finds itself|queries find themselves] in the gallery of {path}", both
+        )
+        problems.raise_all()
     found = contradictions(everyone, names, columns)
     problems.note(f"{{count}} [row|rows] of {path} [contradicts|contradict] an earlier one", found)
     problems.raise_all()
-    return everyone, np.array(columns["split"]), names, camera[1]
+    return everyone, split, names, camera[1]
 
 
-def _columns(path: Path, needed: Sequence[str], cameras: str | None) -> dict[str, list[str]]:
+def _columns(path: Path, needed: Sequence[str]) -> dict[str, list[str]]:
     """The columns of a table, with a hint where a needed one, or what seems to be the identity, has another name."""
     try:
         columns = read_columns(path, tuple(needed))
