@@ -8,7 +8,9 @@ from torchreid_dfrst.data import Table
 from torchreid_dfrst.data.boxes import boxed_names, split_name
 from torchreid_dfrst.data.images import BadImageError, read_image
 from torchreid_dfrst.data.manager import DataManager
+from torchreid_dfrst.data.table import read_rows
 from torchreid_dfrst.doctor import check_dataset
+from torchreid_dfrst.inference.importing import import_features
 from torchreid_dfrst.report.canvas import thumbnail
 
 
@@ -153,3 +155,26 @@ def test_the_same_box_twice_is_refused(street):
         file.write("images/0.png,0,0,train,10,10,30,20\n")
     with pytest.raises(ValueError, match=r"more than once.*0\.png#xywh=10,10,30,20"):
         Table(str(street), verbose=False)
+
+
+def test_imported_rows_are_found_by_their_boxes(street):
+    seen, split, names, _ = read_rows(street / "table.csv")
+    order = np.random.default_rng(0).permutation(10)
+    values = np.eye(10)
+    np.savez(street / "e.npz", embedding=values[order], path=np.array(names)[order])
+    found = import_features(street / "e.npz", street / "table.csv")
+    np.testing.assert_array_equal(found.query.embedding, values[split == "query"])
+    assert (found.query.sightings.path == seen.path[split == "query"]).all()
+    np.savez(street / "e.npz", embedding=values[order], path=np.array([n.partition("#")[0] for n in names])[order])
+    with pytest.raises(ValueError, match="with different embeddings"):
+        import_features(street / "e.npz", street / "table.csv")
+
+
+def test_one_box_a_frame_is_found_by_its_file(street):
+    lines = (street / "table.csv").read_text().splitlines()
+    (street / "table.csv").write_text("\n".join([lines[0], *lines[1::2]]))
+    names = [f"images/{k}.png" for k in range(5)]
+    np.savez(street / "e.npz", embedding=np.eye(5)[::-1], path=np.array(names[::-1]))
+    np.testing.assert_array_equal(
+        import_features(street / "e.npz", street / "table.csv").query.embedding, [np.eye(5)[2]]
+    )

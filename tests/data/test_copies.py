@@ -100,3 +100,16 @@ def test_equal_embeddings_are_said(tmp_path, caplog):
     import_features(tmp_path / "e.npy", tmp_path / "table.csv")
     assert "1 query has the embedding of a gallery image of another camera or vehicle, bit for bit" in caplog.text
     assert "2.png = " in caplog.text and "5.png" in caplog.text
+
+
+def test_names_that_may_be_one_camera_are_said(tmp_path, caplog):
+    rows = ["1.png,a,c003,5,train", "2.png,b,3,6,query", "3.png,b,North,7,gallery", "4.png,b,north,8,gallery"]
+    read_rows(write(tmp_path, rows) / "table.csv")
+    assert "2 cameras of" in caplog.text and "3 and c003" in caplog.text and "North and north" in caplog.text
+
+
+def test_a_camera_twice_among_the_distances(tmp_path):
+    write(tmp_path, ROWS)
+    (tmp_path / "distances.csv").write_text("1,2,01\n0,5,0\n5,0,5\n0,5,0\n")
+    with pytest.raises(ValueError, match="more than one row of camera 1"):
+        Table(str(tmp_path), verbose=False)

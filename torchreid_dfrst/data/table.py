@@ -6,6 +6,7 @@ import csv
 import difflib
 import io
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.data.boxes import boxed_names
 from torchreid_dfrst.data.copies import contradictions
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset
-from torchreid_dfrst.data.text import Problems, metres, read_text, sample, time_parser
+from torchreid_dfrst.data.text import Problems, metres, read_text, sample, time_parser, warn
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, is_unknown, plain
 
 COLUMNS = ("path", "camera", "split")
@@ -144,6 +145,7 @@ def read_rows(
             f"without cameras {{count}} [query finds itself|queries find themselves] in the gallery of {path}", both
         )
         problems.raise_all()
+    _warn_of_spellings(camera[1], path)
     found = contradictions(everyone, names, columns)
     problems.note(f"{{count}} [row|rows] of {path} [contradicts|contradict] an earlier one", found)
     problems.raise_all()
@@ -242,9 +244,12 @@ def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
     else:
         return None
     numeric, names = all(map(_is_label, cameras)), list(map(plain, names))
+    source = matrix if matrix.is_file() else places
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ValueError(f"{source} has more than one row of camera {sample(twice)}: keep one")
     lost = [name for name in cameras if name not in names]
     if lost:
-        source = matrix if matrix.is_file() else places
         raise ValueError(f"{len(lost)} cameras of the table are not in {source}: {sample(lost)}; add them")
     rows_of = [names.index(name) for name in cameras]
     numbers = np.array(cameras, dtype=np.int64) if numeric else np.arange(len(cameras))
@@ -260,6 +265,15 @@ def _warn_of_misspelt(columns: Iterable[str], path: Path) -> None:
                 f"{path} has no column {name!r}, but one called {others[close[0]]!r}, which is not used: "
                 f"rename it if it holds the {name} of each image"
             )
+
+
+def _warn_of_spellings(cameras: Sequence[str], path: Path) -> None:
+    """Say which names of cameras look like one: ``c003``, ``Cam 3`` and ``3``; ``North`` and ``north``."""
+    alike: dict[str, list[str]] = {}
+    for name in cameras:
+        alike.setdefault(re.sub(r"^(c|cam|camera)[ _-]*0*(?=\d+$)", "", name.casefold()), []).append(name)
+    pairs = [" and ".join(group) for group in alike.values() if len(group) > 1]
+    warn(f"{{count}} [camera|cameras] of {path} may have several names, which count as several cameras", pairs)
 
 
 def _is_label(word: str) -> bool:
