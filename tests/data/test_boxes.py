@@ -59,6 +59,7 @@ def test_columns_that_are_no_boxes():
             "boxes in the columns x,y,w,h, and xmin,ymin,xmax,ymax besides",
         ),
         ("x,y,w,h,left", "1,2,3,4,5", "x,y,w,h, and left besides"),
+        ("w,h", "3,4", "a part of a box, the columns w, h"),
         ("bbox", "1 2 3 4", "boxes in one column, 'bbox'"),
         ("x,y,w,h", "1,2,3,0", "1 row of .* no box of a pixel or more in x,y,w,h: row 2: 1,2,3,0"),
         ("x,y,w,h", "1,2,nan,4", "row 2: 1,2,nan,4"),
