@@ -32,7 +32,7 @@ CORNERS = tuple(
     )
 )
 NAMES = {name for group in (*SIZES, *CORNERS) for name in group}
-IMAGE_SIZE = {"w", "h", "width", "height"}
+IMAGE_SIZE = {"width", "height"}
 WHOLE = ("bbox", "box", "bounding_box")
 FORMS = "x,y,w,h or left,top,right,bottom in pixels"
 _MARK = re.compile(r"#xywh=(-?\d{1,6}),(-?\d{1,6}),(\d{1,6}),(\d{1,6})", re.ASCII)

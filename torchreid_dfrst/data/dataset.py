@@ -170,12 +170,12 @@ def vehicles_called(sightings: Sightings, identity: np.ndarray) -> list[str]:
     return [names[vehicle] or str(vehicle) for vehicle in identity.tolist()]
 
 
-def one_camera_vehicles(sightings: Sightings) -> list[str]:
-    """Vehicles that a single camera saw, by name; rows without identity are left out."""
+def one_camera_vehicles(sightings: Sightings) -> np.ndarray:
+    """Labels of the vehicles that a single camera saw; rows without identity are left out."""
     known = sightings[sightings.known]
     pairs = np.unique(np.stack([known.identity, known.camera]), axis=1)
     identity, cameras = np.unique(pairs[0], return_counts=True)
-    return vehicles_called(known, identity[cameras == 1])
+    return identity[cameras == 1]
 
 
 def lone_queries(query: Sightings, gallery: Sightings) -> np.ndarray:
@@ -221,12 +221,20 @@ def _report_matches(name: str, splits: Splits) -> None:
     train, query = splits.train, splits.query
     if len(np.unique(train.camera)) > 1:
         text = f"{{count}} of {len(train.vehicles)} training vehicles of {name} [is|are] seen by one camera "
-        warn(f"{text}only and [teaches|teach] nothing about travel times", one_camera_vehicles(train))
+        warn(
+            f"{text}only and [teaches|teach] nothing about travel times",
+            vehicles_called(train, one_camera_vehicles(train)),
+        )
     lone = lone_queries(query, splits.gallery)
+    if not query.known.any():
+        logger.warning(f"no query of {name} has an identity: nothing can be scored, only ranked")
+        return
     if len(lone) == query.known.sum():
-        why = "has an identity" if not len(lone) else "shows a vehicle that another camera saw in the gallery"
         advice = one_camera(query, splits.gallery) or "check that query and gallery belong together, or only rank"
-        logger.warning(f"none of the {len(query)} queries of {name} {why}, so nothing can be scored: {advice}")
+        logger.warning(
+            f"none of the {len(query)} queries of {name} shows a vehicle that another camera saw in the gallery, so "
+            f"nothing can be scored: {advice}"
+        )
         return
     text = f"{{count}} of {len(query)} queries of {name} [shows|show] a vehicle that no other camera saw and cannot be "
     warn(f"{text}scored", query.path[lone])

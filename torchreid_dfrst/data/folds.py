@@ -12,7 +12,7 @@ import numpy as np
 
 from torchreid_dfrst import files
 from torchreid_dfrst.checks import numbered, within
-from torchreid_dfrst.data.dataset import one_camera_vehicles
+from torchreid_dfrst.data.dataset import one_camera_vehicles, vehicles_called
 from torchreid_dfrst.data.table import read_columns, read_rows
 from torchreid_dfrst.data.text import warn
 from torchreid_dfrst.evaluation.weight import held_out
@@ -46,28 +46,26 @@ def split_table(table: Path, folds: int = 5, seed: int = 0, out: Path | None = N
     if not seen.known.any():
         raise ValueError(f"{table} has no identity in any row: folds are made of vehicles")
     first = np.sort(np.unique(names, return_index=True)[1])
+    again = np.setdiff1d(np.arange(len(names)), first)
     warn(
-        f"{{count}} [row of {table} repeats|rows of {table} repeat] an earlier one",
-        sorted(set(range(len(names))) - {*first}),
+        f"{{count}} [row of {table} repeats an image and is|rows of {table} repeat images and are] left out", again + 2
     )
     alone = one_camera_vehicles(seen)
-    warn(f"{{count}} [vehicle|vehicles] of {table} [is|are] seen by one camera only and [gives|give] no query", alone)
+    text = f"{{count}} [vehicle of {table} is|vehicles of {table} are] seen by one camera and [gives|give] no query"
+    warn(text, vehicles_called(seen, alone))
     nobody = first[~seen.known[first]]
-    warn(f"{{count}} [image|images] of {table} [has|have] no identity and [is|are] in every gallery", seen.path[nobody])
-    single = np.isin(seen.vehicle_name, alone) | np.isin(seen.identity.astype(str), alone)
+    warn(f"{{count}} [image of {table} has|images of {table} have] no identity: in every gallery", seen.path[nobody])
     out = table.parent if out is None else out
     if not out.exists() or not os.path.samefile(out, table.parent):
         columns["path"] = [os.path.relpath(table.parent / path, out) for path in columns["path"]]
-        files.write(
-            {out / name: (table.parent / name).read_bytes() for name in BESIDE if (table.parent / name).is_file()}
-        )
+        there = [name for name in BESIDE if (table.parent / name).is_file()]
+        files.write({out / name: (table.parent / name).read_bytes() for name in there})
     for number, fold in enumerate(held_out(seen[first], folds, most=len(first), seed=seed), start=1):
-        query = first[fold.query][~single[first[fold.query]]]
+        query = first[fold.query]
+        query = query[~np.isin(seen.identity[query], alone)]
         parts = {"train": first[fold.fit], "query": query, "gallery": np.sort([*first[fold.gallery], *nobody])}
         if not len(query):
-            raise ValueError(
-                f"no vehicle of fold {number} of {table} is seen by two cameras: there is no query to make"
-            )
+            raise ValueError(f"no vehicle of fold {number} of {table} is seen by two cameras: no query can be made")
         path = out / f"{table.stem}-fold{number}.csv"
         files.write({path: _csv(columns, parts).encode()})
         yield path, ", ".join(numbered(f"{{count}} {part} [image|images]", len(rows)) for part, rows in parts.items())

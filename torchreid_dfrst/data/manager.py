@@ -65,6 +65,7 @@ class DataManager(torchreid.data.datamanager.DataManager):
     """
 
     data_type = "image"
+    _train_loader: Loader | None = None
 
     def __init__(
         self,
@@ -115,18 +116,13 @@ class DataManager(torchreid.data.datamanager.DataManager):
         self.on_bad_image, self.rank, self.world_size = on_bad_image, rank, world_size
         self._test_options = {"batch_size": batch_size_test, "num_workers": workers, "pin_memory": self.use_gpu}
         items, held = _hold_out(_labelled(self.train_set.train), validation_identities, seed)
-        self._train_loader: Loader | None = None
         self._add_test_loaders(held)
         if items:
-            labels = [pid for _, pid, *_ in items]
-            self.sampler = EpochSampler(labels, batch_size_train, num_instances, train_sampler, seed, rank, world_size)
-            self._train_loader = Loader(
-                Images(items, self.transform_tr, substitute=on_bad_image == "skip", cache=cache),
-                batch_sampler=self.sampler,
-                num_workers=workers,
-                persistent_workers=workers > 0,
-                pin_memory=self.use_gpu,
-            )
+            rows = [pid for _, pid, *_ in items], batch_size_train, num_instances
+            self.sampler = EpochSampler(*rows, train_sampler, seed, rank, world_size)
+            images = Images(items, self.transform_tr, substitute=on_bad_image == "skip", cache=cache)
+            loading = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": self.use_gpu}
+            self._train_loader = Loader(images, batch_sampler=self.sampler, **loading)
             self._describe(items, held)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from torchreid_dfrst.data.columns import read_columns
 from torchreid_dfrst.data.copies import contradictions
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset
 from torchreid_dfrst.data.paths import on_disk
-from torchreid_dfrst.data.text import Problems, numbers, sample
+from torchreid_dfrst.data.text import Problems, numbers, sample, warn
 from torchreid_dfrst.data.times import ACCEPTED, read_times
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, is_unknown, plain
 
@@ -121,12 +122,12 @@ def read_rows(
         raise FileNotFoundError(f"no table at {path}: {Table.advice}")
     if cameras not in (None, NONE):
         raise ValueError(f"cameras is {cameras!r}: none, or leave it out where the table has a column camera")
-    columns = _columns(path, [name for name in needed if cameras is None or name != "camera"], cameras)
+    columns = _columns(path, [name for name in needed if cameras is None or name != "camera"])
     count = len(columns["path"])
     columns = {**{name: [""] * count for name in (*COLUMNS, *OPTIONAL)}, **columns}
+    columns["split"] = [word.lower() for word in columns["split"]]
     if cameras == NONE:
         columns["camera"] = ["0" if split != "gallery" else "1" for split in columns["split"]]
-    columns["split"] = [word.lower() for word in columns["split"]]
     names = boxed_names(columns, columns["path"], str(path))
     problems, rows = Problems(), f"{{count}} [row|rows] of {path} [has|have]"
     bad = [f"row {row + 2}: {name!r}" for row, name in enumerate(columns["split"]) if name and name not in SPLITS]
@@ -148,15 +149,22 @@ def read_rows(
     paths = np.array(on_disk(path.parent, names, path) if images else [str(path.parent / name) for name in names])
     called = np.array(columns["camera"]), np.array(columns["identity"])
     everyone = Sightings(camera[0], seconds, identity, track, paths, *called)
+    split = np.array(columns["split"])
     if cameras == NONE:
         everyone = replace(everyone, camera_name=np.full(count, ""))
+        both = sorted(set(paths[split == "query"]) & set(paths[split == "gallery"]))
+        problems.note(
+            f"without cameras {{count}} [query finds itself|queries find themselves] in the gallery of {path}", both
+        )
+        problems.raise_all()
+    _warn_of_spellings(camera[1], path)
     found = contradictions(everyone, names, columns)
     problems.note(f"{{count}} [row|rows] of {path} [contradicts|contradict] an earlier one", found)
     problems.raise_all()
-    return everyone, np.array(columns["split"]), names, camera[1]
+    return everyone, split, names, camera[1]
 
 
-def _columns(path: Path, needed: Sequence[str], cameras: str | None) -> dict[str, list[str]]:
+def _columns(path: Path, needed: Sequence[str]) -> dict[str, list[str]]:
     """The columns of a table, with a hint where a needed one, or what seems to be the identity, has another name."""
     try:
         columns = read_columns(path, tuple(needed), OPTIONAL)
@@ -221,6 +229,9 @@ def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
             raise ValueError(f"{source} has {len(names)} cameras in its header: as many rows are needed below")
         distance = numbers(columns.values(), source, "metres", first=2)
     numeric, names = all(map(_is_label, cameras)), list(map(plain, names))
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ValueError(f"{source} has more than one row of camera {sample(twice)}: keep one")
     lost = [f"{name}{nearest(name, names[:20])}" for name in cameras if name not in names]
     if lost:
         raise ValueError(f"{len(lost)} cameras of the table are not in {source}: {sample(lost)}; add them")
@@ -276,6 +287,15 @@ def _warn_of_misspelt(columns: Iterable[str], path: Path) -> None:
                 f"{path} has no column {name!r}, but one called {others[close[0]]!r}, which is not used: "
                 f"rename it if it holds the {name} of each image"
             )
+
+
+def _warn_of_spellings(cameras: Sequence[str], path: Path) -> None:
+    """Say which names of cameras look like one: ``c003``, ``Cam 3`` and ``3``; ``North`` and ``north``."""
+    alike: dict[str, list[str]] = {}
+    for name in cameras:
+        alike.setdefault(re.sub(r"^(c|cam|camera)[ _-]*0*(?=\d+$)", "", name.casefold()), []).append(name)
+    pairs = [" and ".join(group) for group in alike.values() if len(group) > 1]
+    warn(f"{{count}} [camera|cameras] of {path} may have several names, which count as several cameras", pairs)
 
 
 def _is_label(word: str) -> bool:

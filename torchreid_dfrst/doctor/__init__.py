@@ -149,7 +149,7 @@ def _check_labels(splits: Splits) -> list[Finding]:
             "one-camera vehicles",
             f"{{count}} of {len(vehicles)} training vehicles [was|were] seen by a single camera: [it teaches|they "
             "teach] appearance, but nothing about other cameras or travel times",
-            one_camera_vehicles(train) if many else [],
+            vehicles_called(train, one_camera_vehicles(train)) if many else [],
             "fine if they are few; otherwise look at how the vehicles were numbered",
         ),
         *finding(

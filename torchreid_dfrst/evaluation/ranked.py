@@ -35,8 +35,8 @@ def rank(
         evaluate: as ``score``; of it, only ``rerank`` has a say.
 
     Returns:
-        The row's name, and ``query``, ``rank`` (from 1), ``gallery`` and ``distance``, one value a line. An image without
-        a name is called ``row N``, from 0.
+        The row's name, and ``query``, ``rank`` (from 1), ``gallery`` and ``distance``, one value a line. An image
+        without a name is called ``row N``, from 0.
 
     Raises:
         ValueError, KeyError: as ``score``; ``top`` is below 1.

@@ -131,13 +131,12 @@ def extract(
     device = torch.device("cuda" if data.use_gpu else "cpu")
     model.to(device)
     skipped: list[str] = []
-    clipped: set[str] = set()
 
     def see(items: Sequence[Item], sightings: Sightings, change: Change | None = None) -> Features:
         loader = data.loader(items, change)
         embedded = embed(model, loader, device, precision, bar=bar)
         skipped.extend(sorted(loader.skipped))
-        clipped.update(loader.clipped)
+        warn_of_clipped(loader.clipped)
         row = {image: number for number, image in enumerate(sightings.path.tolist())}
         return Features(embedded.embedding, sightings[np.array([row[image] for image in embedded.path.tolist()])])
 
@@ -161,7 +160,6 @@ def extract(
             "version": __version__,
         },
     )
-    warn_of_clipped(clipped)
     return extraction, skipped
 
 

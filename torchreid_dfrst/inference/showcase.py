@@ -31,6 +31,7 @@ def show_rankings(result: Result, folder: Path, count: int) -> list[Path]:
     """
     extraction, chosen = result.ranked, some_queries(result, count)
     data = extraction.source.get("data") or UNNAMED
+    unknown = "" if extraction.gallery.sightings.known.all() else ", grey not known"
     written = []
     for row in result.metrics:
         index, distance = best_matches(result, row, min(TOP, len(extraction.gallery)))
@@ -42,7 +43,7 @@ def show_rankings(result: Result, folder: Path, count: int) -> list[Path]:
                 extraction.gallery.sightings,
                 index[chosen],
                 distance[chosen],
-                title=f"{data}: {row}; blue is the query, green right, red wrong; junk removed",
+                title=f"{data}: {row}; blue is the query, green right, red wrong{unknown}; junk removed",
             )
         )
     return written
