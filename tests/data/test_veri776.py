@@ -156,9 +156,7 @@ def test_queries_that_no_gallery_image_matches(tiny_veri, caplog):
     folder = tiny_veri / "veri776"
     for path in (folder / "image_test").iterdir():
         path.rename(path.with_name(f"00{9 + int(path.name[3])}" + path.name[4:]))
-    with pytest.raises(
-        ValueError, match="16 query images stand in the gallery, byte for byte, under another .* vehicle"
-    ):
+    with pytest.raises(ValueError, match="16 query images stand in the gallery, byte for byte, under another camera"):
         VeRiFormat(root=str(folder), verbose=False)
     for path in (folder / "image_test").iterdir():
         path.write_bytes(path.read_bytes() + b" ")
