@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,12 +25,30 @@ def write_card(path):
     evaluation.card(result, EXTRACTION, "test").save(path)
 
 
+def write_hdf5(path):
+    with pytest.importorskip("h5py", reason="h5py is not installed").File(path, "w") as file:
+        file["features"], file["path"] = VALUES, list("abcd")
+
+
+def write_parquet(path):
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is an optional extra")
+    __import__("pyarrow.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"path": list("abcd"), "x": VALUES[:, 0], "y": VALUES[:, 1]}), path)
+
+
 WRITERS = {
     "e.npy": (lambda path: np.save(path, VALUES), read_embeddings),
     "e.npz": (lambda path: np.savez(path, e=VALUES, path=np.array(list("abcd"))), read_embeddings),
     "small.npz": (lambda path: np.savez_compressed(path, e=VALUES), read_embeddings),
     "e.pt": (lambda path: torch.save({"e": torch.from_numpy(VALUES), "path": list("abcd")}, path), read_embeddings),
     "e.csv": (lambda path: path.write_text("path,x,y\na,1,2\nb,0.5,nan\n"), read_embeddings),
+    "e.json": (
+        lambda path: path.write_text('[{"image": "a", "v": [1, 2]}, {"image": "b", "v": [3, 4.5]}]'),
+        read_embeddings,
+    ),
+    "e.h5": (lambda path: write_hdf5(path), read_embeddings),
+    "e.mat": (lambda path: scipy.io.savemat(path, {"f": VALUES, "names": np.array(list("abcd"))}), read_embeddings),
+    "e.parquet": (lambda path: write_parquet(path), read_embeddings),
     "f.npz": (
         lambda path: Extraction(Features(VALUES, SIGHTINGS), Features(VALUES, SIGHTINGS)).save(path),
         Extraction.load,

@@ -13,6 +13,7 @@ import numpy as np
 import torchreid
 
 from torchreid_dfrst.retrieval import evaluate, rerank_distances
+from torchreid_dfrst.sightings import UNKNOWN, is_unknown
 
 
 def accelerate() -> Callable[[], None]:
@@ -20,7 +21,8 @@ def accelerate() -> Callable[[], None]:
 
     Arguments and results stay those of torchreid (the CUHK03 protocol still runs torchreid's own code); what it raises
     on bad input is a ``ValueError`` that says why. That includes k1 of as many images as there are or more, and
-    k2 > k1, with which torchreid's re-ranking goes on. Calling it again changes nothing.
+    k2 > k1, with which torchreid's re-ranking goes on. An identity of -1 (or a word for "not known") is nobody's and
+    matches no other, where torchreid matches it with itself. Calling it again changes nothing.
 
     Returns:
         A function that puts torchreid's own back.
@@ -83,7 +85,7 @@ def _evaluation(original: Callable[..., Any]) -> Callable[..., Any]:
     ) -> tuple[np.ndarray, np.floating[Any]]:
         if use_metric_cuhk03:
             return original(distmat, q_pids, g_pids, q_camids, g_camids, max_rank, use_metric_cuhk03, use_cython)
-        columns = *_whole_numbers(q_pids, g_pids), *_whole_numbers(q_camids, g_camids)
+        columns = *_whole_numbers(q_pids, g_pids, UNKNOWN), *_whole_numbers(q_camids, g_camids)
         found = evaluate(np.asarray(distmat), *columns, max_rank=max_rank)
         return found.cmc.astype(np.float32), np.float64(found.mAP)
 
@@ -91,10 +93,16 @@ def _evaluation(original: Callable[..., Any]) -> Callable[..., Any]:
     return evaluate_rank
 
 
-def _whole_numbers(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of queries and gallery as integers; others than integers (text, say) become their place in order."""
+def _whole_numbers(query: np.ndarray, gallery: np.ndarray, unknown: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of queries and gallery as integers; others than integers (text, say) become their place in order.
+
+    Words for "not known" become ``unknown``, if one is given.
+    """
     parts = np.asarray(query), np.asarray(gallery)
     if all(np.issubdtype(part.dtype, np.integer) for part in parts):
         return parts
-    code = np.unique(np.concatenate(parts), return_inverse=True)[1].reshape(-1)
+    names, code = np.unique(np.concatenate(parts), return_inverse=True)
+    code = code.reshape(-1)
+    if unknown is not None:
+        code = np.where(np.array([is_unknown(str(name)) for name in names.tolist()], dtype=bool)[code], unknown, code)
     return code[: len(parts[0])], code[len(parts[0]) :]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import numpy as np
 
 UNKNOWN = -1
+UNKNOWN_WORDS = frozenset(("", "-", "-1", "?", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "unknown"))
+"""How lists write that a vehicle or a camera is not known; compared as ``plain`` gives it, without regard to case."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +93,17 @@ class Sightings:
 
     def vehicle_called(self, label: int) -> str:
         """What the user's file calls a vehicle: its name, or the label where it has none."""
-        return _called(label, self.identity, self.vehicle_name, str(label))
+        return "not known" if label == UNKNOWN else _called(label, self.identity, self.vehicle_name, str(label))
+
+    @property
+    def known(self) -> np.ndarray:
+        """``(N,)`` bool: whose vehicle is known."""
+        return self.identity != UNKNOWN
+
+    @property
+    def vehicles(self) -> np.ndarray:
+        """Labels of the known vehicles, rising."""
+        return np.unique(self.identity[self.known])
 
     def require_times(self, what: str) -> None:
         """Refuse to go on without a time for every image.
@@ -118,6 +132,7 @@ class CameraNetwork:
         distance_m: ``(C, C)`` float64 road distance in metres, finite, ``>= 0``, symmetric, zero diagonal.
         names: ``(C,)`` str what the user's file calls each camera; empty where the label is its name. Left out, empty
             strings.
+        kind: ``road``, or along what else the distances are: ``straight line``, ``great circle, not road``.
 
     Raises:
         ValueError: wrong shape, a label twice, a negative or non-finite distance, a diagonal that is not zero, or
@@ -127,9 +142,11 @@ class CameraNetwork:
     cameras: np.ndarray
     distance_m: np.ndarray
     names: np.ndarray = None  # type: ignore[assignment]
+    kind: str = "road"
 
     def __post_init__(self) -> None:
         """Convert and check."""
+        object.__setattr__(self, "kind", str(self.kind))
         cameras, distance = _integers("cameras", self.cameras), np.asarray(self.distance_m, dtype=np.float64)
         names = np.full(cameras.shape, "") if self.names is None else np.asarray(self.names, dtype=np.str_)
         if cameras.ndim != 1 or distance.shape != (len(cameras), len(cameras)) or names.shape != cameras.shape:
@@ -209,6 +226,26 @@ class CameraNetwork:
         return digest.hexdigest()[:16]
 
 
+def same_vehicle(identity: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Where two arrays of labels, which may broadcast, show one vehicle; ``UNKNOWN`` is never the same as anything."""
+    return (identity == others) & (identity != UNKNOWN)
+
+
+def plain(word: str) -> str:
+    """A name as names are compared: Unicode NFKC, single blanks, numbers by value (``3`` for ``03`` and ``3.0``)."""
+    text = " ".join(unicodedata.normalize("NFKC", word).split())
+    if not re.fullmatch(r"[+-]?\d+(\.\d*)?", text, re.ASCII):
+        return text
+    whole, _, part = text.lstrip("+-").partition(".")
+    number = (whole.lstrip("0") or "0") + ("." + part).rstrip("0").rstrip(".")
+    return f"-{number}" if text.startswith("-") and number != "0" else number
+
+
+def is_unknown(word: str) -> bool:
+    """Does a list say by this word that it does not know?"""
+    return plain(word).casefold() in UNKNOWN_WORDS
+
+
 def draw(identity: np.ndarray, number: int, seed: int = 0) -> np.ndarray:
     """One random image of each vehicle.
 
@@ -218,13 +255,14 @@ def draw(identity: np.ndarray, number: int, seed: int = 0) -> np.ndarray:
         seed: of all draws.
 
     Returns:
-        ``(N,)`` bool, True once per identity.
+        ``(N,)`` bool, True once per identity, never where it is ``UNKNOWN``.
     """
+    identity = np.asarray(identity)
     shuffled = np.random.default_rng([seed, number]).permutation(len(identity))
-    first = np.unique(np.asarray(identity)[shuffled], return_index=True)[1]
+    first = np.unique(identity[shuffled], return_index=True)[1]
     chosen = np.zeros(len(identity), dtype=bool)
     chosen[shuffled[first]] = True
-    return chosen
+    return chosen & (identity != UNKNOWN)
 
 
 def _called(label: int, labels: np.ndarray, names: np.ndarray, otherwise: str) -> str:

@@ -20,7 +20,7 @@ def manager(root, name, **keywords):
 
 @pytest.mark.parametrize(("name", "known"), [
     ("vehicleid", {"reverse"}), ("vehicleid2400", {"reverse"}), ("veriwild5000", {"time_format"}),
-    ("cityflow", {"hold_out"}), ("veri776", set()), ("table", set()), ("market1501", set()),
+    ("cityflow", {"hold_out"}), ("veri776", set()), ("table", {"cameras", "time_format"}), ("market1501", set()),
 ])  # fmt: skip
 def test_options_are_those_of_the_signature(name, known):
     assert set(known_options(name)) == known

@@ -144,7 +144,7 @@ HEADER = "path,identity,camera,time,split,track"
 ROWS = [
     "a.jpg,blue van,north,10,train,1",
     "b.jpg,blue van,south,70.5,train,1",
-    "c.jpg,cab,north,2026-05-01 16:00:00,query,2",
+    "c.jpg,cab,north,1000,query,2",
     "d.jpg,cab,south,,gallery,",
     "e.jpg,bus,south,5,gallery,2",
 ]
@@ -160,8 +160,10 @@ def write_table(folder, header=HEADER, rows=ROWS, encoding="utf-8-sig"):
     [("20260501160000", 1777651200), ("2026-05-01 16:00:00.5", 1777651200.5), ("1777651200", 1777651200), ("7.5", 7.5)],
 )
 def test_times_of_a_table_are_seconds(tmp_path, word, seconds):
-    write_table(tmp_path, rows=[*ROWS[1:], f"z.jpg,bus,north,{word},train,9"])
-    assert read_table(tmp_path / "table.csv")[0]["train"].time_s[-1] == seconds
+    write_table(
+        tmp_path, "path,identity,camera,time,split", [f"z.jpg,bus,north,{word},train", "y.jpg,bus,north,,train"]
+    )
+    assert read_table(tmp_path / "table.csv")[0]["train"].time_s[0] == seconds
 
 
 def test_a_table(tmp_path):
@@ -212,7 +214,8 @@ def test_numbers_stay_as_they_are(tmp_path):
         ("", [], "is empty"),
         (HEADER + ",time", [], "more than one column of the name time"),
         (HEADER, [*ROWS, "f.jpg,x,y,1,test,"], "another split.*row 7: 'test'"),
-        (HEADER, [*ROWS, "f.jpg,,y,1,train,"], "1 row .* has no identity: row 7"),
+        ("path,vehicle_id,camera,split", ["a,1,1,train"], "no column 'identity' .did you mean 'vehicle_id'"),
+        (HEADER, [*ROWS, "f.jpg,1,unknown,1,train,"], "1 row .* has an unknown camera .*cameras none.*: row 7"),
         (HEADER, [*ROWS, ROWS[0]], "more than once"),
         (HEADER, [*ROWS, "f.jpg,x"], "row 7"),
         (HEADER, [*ROWS, "f.jpg,x,y,noon,train,"], "row 7: 'noon'"),

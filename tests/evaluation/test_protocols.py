@@ -261,3 +261,56 @@ def test_a_data_set_that_says_its_protocol_is_scored_by_it():
         of_dataset("vehicleid800") == "vehicleid" and of_dataset("vehicleid", {"reverse": True}) == "vehicleid-reversed"
     )
     assert of_dataset("veriwild3000") == "veriwild" and of_dataset("veri776") == of_dataset(None) == "image-to-image"
+
+
+def test_all_images_of_the_querys_camera_out_equals_the_definition(pair):
+    query, gallery = pair
+    table = distance(normalise(query.embedding), normalise(gallery.embedding))
+    q, g = query.sightings, gallery.sightings
+    rows = []
+    for line, identity, camera in zip(table, q.identity, q.camera, strict=True):
+        kept = np.flatnonzero(g.camera != camera)
+        rows.append((identity, camera, [(line[k], g.identity[k], g.camera[k]) for k in kept]))
+    precision, rank = naive(rows)
+    protocol = PROTOCOLS["other-cameras"]
+    found = protocol.score(protocol.ranked(iter([table[:7], table[7:]]), q, g), q, g)
+    np.testing.assert_allclose(found.average_precision, precision)
+    np.testing.assert_array_equal(found.first_match, rank)
+    usual = PROTOCOLS["image-to-image"].score(table, q, g)
+    assert not np.allclose(usual.average_precision, precision), "other images of that camera count elsewhere"
+    assert "no image of the query's camera is ranked" in protocol.describe()
+
+
+@pytest.mark.parametrize("at", [1, 3, 10, 1000])
+def test_map_at_k_equals_the_definition(pair, at):
+    query, gallery = pair
+    table = distance(normalise(query.embedding), normalise(gallery.embedding))
+    q, g = query.sightings, gallery.sightings
+    labels, expected = list(zip(g.identity, g.camera, strict=True)), []
+    for line, own in zip(table, zip(q.identity, q.camera, strict=True), strict=True):
+        right = [labels[k][0] == own[0] for k in np.argsort(line) if labels[k] != own]
+        hits = [sum(right[: r + 1]) / (r + 1) for r in range(min(at, len(right))) if right[r]]
+        expected.append(sum(hits) / min(sum(right), at) if sum(right) else np.nan)
+    found = build("map-at-k", at=at).score(table, q, g)
+    np.testing.assert_allclose(found.average_precision, expected)
+    whole = PROTOCOLS["image-to-image"].score(table, q, g)
+    assert (found.mAP == whole.mAP) == (at == 1000) and (found.cmc == whole.cmc).all()
+    assert build("map-at-k").at == 100 and build("image-to-image", at=at).at == at
+    assert f"among the first {at}, over at most {at} matches" in build("map-at-k", at=at).describe()
+
+
+def test_at_and_own_camera_are_checked():
+    with pytest.raises(ValueError, match="at is 0: 1 or more"):
+        build("map-at-k", at=0)
+    with pytest.raises(KeyError, match="own_camera 'in'"):
+        Protocol("x", own_camera="in")
+
+
+def test_one_camera_is_named_with_the_way_to_score_without(pair):
+    query, gallery = pair
+    table = distance(normalise(query.embedding), normalise(gallery.embedding))
+    q, g = (replace(p.sightings, camera=np.full(len(p), 4), camera_name=np.full(len(p), "yard")) for p in pair)
+    with pytest.raises(ValueError, match=r"from camera yard.*evaluate\.protocol no-junk.*cameras none"):
+        PROTOCOLS["image-to-image"].score(table, q, g)
+    assert PROTOCOLS["no-junk"].score(table, q, g).used == PROTOCOLS["veriwild-without-removal"].score(table, q, g).used
+    assert of_dataset("table", {"cameras": "none"}) == "no-junk" and of_dataset("table", {}) == "image-to-image"

@@ -165,7 +165,7 @@ MISTAKES = {
     "too few paths": (broken(e=VALUES, path=np.array(PATHS[:4])), "18 embeddings but 4 paths"),
     "a test image without": (
         broken(e=VALUES[:-1], path=np.array(PATHS[:-1])),
-        "1 query or gallery image of .* has no embedding in .*: gallery/17.jpg",
+        "1 of 8 gallery images of .* have no embedding in .*: gallery/17.jpg; it has train/00.jpg",
     ),
     "twice": (broken(e=VALUES, path=np.array([*PATHS[:-1], PATHS[0]])), "different embeddings: train/00.jpg"),
     "NaN": (broken(e=NAN, path=np.array(PATHS)), "NaN or infinity .*query/09.jpg"),
@@ -174,12 +174,12 @@ MISTAKES = {
     "no matrix": (broken(e=VALUES[0]), r"must hold one .* e \(5,\)"),
     "two matrices": (broken(e=VALUES, f=VALUES), "must hold one"),
     "nothing": (broken(), "its arrays: none"),
-    "no zip": (lambda folder: (folder / "e.npz").write_bytes(b"PK no"), "torn"),
-    "a word": (lambda folder: (folder / "e.csv").write_text("a,b\n1,x\n"), "'x' in row 1"),
-    "a short row": (lambda folder: (folder / "e.csv").write_text("1,2\n1\n"), "2 columns, but row 2 has 1"),
+    "no zip": (lambda folder: (folder / "e.npz").write_bytes(b"PK\x03\x04 no"), "torn"),
+    "a word": (lambda folder: (folder / "e.csv").write_text("a,b\n1,2\n3,x\n"), "'x' in row 2"),
+    "a short row": (lambda folder: (folder / "e.csv").write_text("1,2\n1\n"), "not 2 values .*: row 2 has 1"),
     "an empty list": (lambda folder: (folder / "e.csv").write_text("\n"), "is empty"),
     "only a header": (lambda folder: (folder / "e.csv").write_text("path,a\n"), "no row of numbers"),
-    "another ending": (lambda folder: (folder / "e.mat").write_text(""), "'.mat': .npy"),
+    "another ending": (lambda folder: (folder / "e.bin").write_text(""), "'.bin': .npy"),
 }
 
 
@@ -199,11 +199,11 @@ def test_missing_files_and_missing_splits(table, tmp_path):
     with pytest.raises(ValueError, match="no row of the split gallery"):
         import_features(tmp_path / "e.npy", tmp_path / "t.csv")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"no \.npy file"):
+    with pytest.raises(ValueError, match=r"without \.npy files"):
         read_embeddings(tmp_path / "empty")
 
 
 def test_half_precision_tensors(tmp_path):
     for dtype in (torch.bfloat16, torch.float16):
         torch.save(torch.ones(2, 3, dtype=dtype), tmp_path / "e.pt")
-        assert (read_embeddings(tmp_path / "e.pt")[0] == 1).all()
+        assert (read_embeddings(tmp_path / "e.pt")[0].values == 1).all()

@@ -16,7 +16,9 @@ from typing import Any
 
 from torchreid_dfrst.cli.arguments import USER_ERROR, Parser
 
-COMMANDS = ("demo", "city", "check", "train", "extract", "import", "evaluate", "compare", "spacetime", "audit")
+COMMANDS = (
+    "demo", "city", "check", "split", "train", "extract", "import", "evaluate", "rank", "compare", "spacetime", "audit",
+)  # fmt: skip
 FILES = {"import": "importing"}
 """Files that are not named as their subcommand."""
 

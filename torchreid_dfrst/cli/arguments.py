@@ -61,6 +61,13 @@ def features_among(words: Sequence[str]) -> tuple[str | None, list[str]]:
     return file, others
 
 
+def features_file(word: str) -> Path:
+    """A file of features to write; refused before hours of work, not after."""
+    if Path(word).suffix != ".npz":
+        raise argparse.ArgumentTypeError(f"{word} does not end in .npz, as files of features do")
+    return Path(word)
+
+
 def data_options(words: Sequence[str]) -> dict[str, Any]:
     """The data set's own options, as ``data.options.NAME VALUE``.
 

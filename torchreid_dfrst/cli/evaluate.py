@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from torchreid_dfrst.cli.arguments import CONFIG, ListKeys, features_among, wrote
 
@@ -28,23 +29,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from torchreid_dfrst import config, evaluation
-    from torchreid_dfrst.retrieval import Extraction
+    from torchreid_dfrst import evaluation
 
     if args.lists < 0:
         raise ValueError(f"--lists is {args.lists}: how many queries to draw, 0 for none")
-    file, words = features_among(args.words)
-    if file is None:
-        raise ValueError(f"no features file among {' '.join(args.words)}: dfrst evaluate FEATURES [section.key value]")
-    known = read = evaluation.sections()
-    if args.config_file is not None:
-        from torchreid_dfrst import training
-
-        read = training.sections()
-    settings = config.load(args.config_file, [], read)
-    choices = config.override({name: settings[name] for name in known}, words, known)
+    file, extraction, choices = read(args)
     out = args.out or Path(file).parent
-    extraction = Extraction.load(file)
     result = evaluation.score(extraction, **choices)
     card = evaluation.card(result, extraction, args.command)
     card.save(out / "card.json")
@@ -60,3 +50,26 @@ def run(args: argparse.Namespace) -> None:
             if args.weights:
                 written += show_attention(args.weights, result, out / "pictures", (args.lists + 1) // 2)
     wrote(*written)
+
+
+def read(args: argparse.Namespace) -> tuple[str, Any, dict[str, Any]]:
+    """The features file among ``args.words``, what it holds, an ``Extraction``, and the sections for scoring it.
+
+    Raises:
+        OSError, KeyError, ValueError: no features file, or as ``config.load`` and ``Extraction.load``.
+    """
+    from torchreid_dfrst import config, evaluation
+    from torchreid_dfrst.retrieval import Extraction
+
+    file, words = features_among(args.words)
+    if file is None:
+        command = args.command.split()[1]
+        raise ValueError(f"no features file among {' '.join(args.words)}: dfrst {command} FEATURES [section.key value]")
+    known = sections = evaluation.sections()
+    if args.config_file is not None:
+        from torchreid_dfrst import training
+
+        sections = training.sections()
+    settings = config.load(args.config_file, [], sections)
+    choices = config.override({name: settings[name] for name in known}, words, known)
+    return file, Extraction.load(file), choices

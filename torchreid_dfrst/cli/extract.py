@@ -10,14 +10,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from torchreid_dfrst.cli.arguments import NAME, ROOT, data_options, overrides, progress, wrote
+from torchreid_dfrst.cli.arguments import NAME, ROOT, data_options, features_file, overrides, progress, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, required=True, help="weights.safetensors or a checkpoint of training")
     parser.add_argument("--root", required=True, help=ROOT)
     parser.add_argument("-t", "--target", required=True, help=NAME)
-    parser.add_argument("--out", type=Path, required=True, help="file to write, ending in .npz")
+    parser.add_argument("--out", type=features_file, required=True, help="file to write, ending in .npz")
     parser.add_argument("--train", action="store_true", help="training images too, for spacetime.weight auto")
     parser.add_argument("--batch-size", type=int, default=64, help="images per forward pass (%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="loading processes (%(default)s)")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, tracks_of
-from torchreid_dfrst.data.text import Problems, read_items, read_lines, sample, unrepeated, whole_number
+from torchreid_dfrst.data.text import Problems, read_items, read_lines, sample, unrepeated, vehicle_number, whole_number
 from torchreid_dfrst.sightings import Sightings
 
 
@@ -55,7 +55,7 @@ class CityFlow(VehicleDataset):
         problems.raise_all()
         if test:
             return Splits(train, *test)
-        vehicles = np.unique(train.identity)
+        vehicles = train.vehicles
         held = np.isin(train.identity, vehicles[hold_out - 1 :: hold_out])
         if not held.any():
             raise ValueError(f"{folder} has {len(vehicles)} vehicles, too few for hold_out={hold_out}")
@@ -75,7 +75,7 @@ def _read_annotations(path: Path) -> dict[str, Annotation]:
 def _annotations(path: Path) -> Iterator[tuple[str, Annotation]]:
     for number, item in enumerate(read_items(path), start=1):
         words = item.get("vehicleID", ""), item.get("cameraID", "")
-        vehicle = whole_number(words[0], 0, 10**9)
+        vehicle = vehicle_number(words[0])
         camera = whole_number(words[1].lower().removeprefix("c"), 1, 10**6)
         if vehicle is None or camera is None or not item.get("imageName"):
             raise ValueError(f"item {number} of {path} is {item}: imageName, vehicleID, cameraID are needed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torchreid
 
+from torchreid_dfrst.data.copies import refuse_copies
 from torchreid_dfrst.data.images import read_image
 from torchreid_dfrst.data.text import read_lines, sample, unrepeated, warn
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +36,10 @@ class Splits:
         return {"train": self.train, "query": self.query, "gallery": self.gallery}
 
     def require_images(self, name: str) -> None:
-        """Raise a ``ValueError`` if one of the three is empty."""
-        for split, part in self.parts().items():
-            if not len(part):
-                raise ValueError(f"the {split} split of {name} is empty: torchreid needs all three")
+        """Raise a ``ValueError`` if there is no query or no gallery."""
+        for split in ("query", "gallery"):
+            if not len(self.parts()[split]):
+                raise ValueError(f"the {split} split of {name} is empty: query and gallery are needed")
 
 
 class VehicleDataset(torchreid.data.ImageDataset):
@@ -43,7 +47,8 @@ class VehicleDataset(torchreid.data.ImageDataset):
 
     A subclass says where its folder is and reads it. Items are torchreid's ``(path, pid, camid)``: training identities
     relabelled ``0..N-1`` in ascending order, query and gallery identities and ``camid`` as in the sightings. Training
-    vehicles of one camera and queries without a match are logged.
+    images without an identity are left out, -1 in query and gallery. These, training vehicles of one camera and queries
+    without a match are logged.
 
     Args:
         root: torchreid's ``--root``: the folder that holds the data set, or the data set itself.
@@ -57,7 +62,8 @@ class VehicleDataset(torchreid.data.ImageDataset):
 
     Raises:
         FileNotFoundError: there is no such folder, or a part of it is missing.
-        ValueError: a split is empty, no query has a match, or as ``read``.
+        ValueError: there is no query or no gallery, a query image stands in the gallery under another camera or
+            vehicle, or as ``read``.
     """
 
     folder_names: ClassVar[tuple[str, ...]] = ()  # of its folder, the first one preferred
@@ -66,18 +72,31 @@ class VehicleDataset(torchreid.data.ImageDataset):
     image_folder: ClassVar[str] = ""  # where each image should be in a list; empty if being in the folder is enough
     lists: ClassVar[tuple[str, ...]] = ()  # those that are read, of train_test_split; {size} is the test_size
     test_size: ClassVar[int] = 0
+    own_lists: ClassVar[bool] = False  # whoever uses it wrote its lists: the bytes of its images are compared
+    _junk_pids: ClassVar[list[int]] = [UNKNOWN]  # torchreid's combineall leaves them out
+    train: list[Any]
+    data: list[Any]
 
     def __init__(self, root: str = "", **kwargs: Any) -> None:
         place, own = self.find(root), inspect.signature(self.read).parameters
         self.root, self.dataset_dir = root, str(place if place.is_dir() else place.parent)
         self.splits = splits = self.read(place, **{name: kwargs.pop(name) for name in own if name in kwargs})
         splits.require_images(type(self).__name__)
+        if self.own_lists:
+            refuse_copies(splits.query, splits.gallery)
+        report_unknown(splits.parts())
         _report_matches(type(self).__name__, splits)
+        self.splits = splits = replace(splits, train=splits.train[splits.train.known])
         self.network, self.protocol, self.sightings = splits.network, splits.protocol, splits.parts()
         if kwargs.get("combineall"):
-            self.sightings["train"] = Sightings.concatenate([*splits.parts().values()])
+            everything = Sightings.concatenate([*splits.parts().values()])
+            self.sightings["train"] = everything[everything.known]
         dense = replace(splits.train, identity=np.unique(splits.train.identity, return_inverse=True)[1])
-        super().__init__(*map(_items, (dense, splits.query, splits.gallery)), **kwargs)
+        train, query, gallery = map(_items, (dense, splits.query, splits.gallery))
+        super().__init__(train or query[:1], query, gallery, **kwargs)
+        if not train:  # torchreid looks at the first training image, whether there is one or not
+            self.train = self.train[1:]
+            self.data = self.train if self.mode == "train" else self.data
 
     @classmethod
     def read(cls, folder: Path) -> Splits:
@@ -93,9 +112,16 @@ class VehicleDataset(torchreid.data.ImageDataset):
             if any((place / mark).exists() for mark in marker):
                 return place
         held = sample(sorted(p.name for p in root.iterdir()), 8) if root.is_dir() else "nothing: it does not exist"
+        if root.is_file():
+            held = "nothing: it is a file, not a folder"
         raise FileNotFoundError(
             f"no {' or '.join(marker)} in {', '.join(map(str, places))}. {root} holds {held or 'nothing'}. {cls.advice}"
         )
+
+    @classmethod
+    def splits_at(cls, root: str | Path, **options: Any) -> Splits:
+        """What the lists of the data set in ``root`` say; no image is opened, nor needed where the lists name them."""
+        return cls.read(cls.find(root), **options)
 
     @classmethod
     def list_paths(cls, folder: Path) -> list[Path]:
@@ -146,34 +172,72 @@ def vehicles_called(sightings: Sightings, identity: np.ndarray) -> list[str]:
     return [names[vehicle] or str(vehicle) for vehicle in identity.tolist()]
 
 
-def one_camera_vehicles(sightings: Sightings) -> list[str]:
-    """Vehicles that a single camera saw, by name; rows without identity are left out."""
-    known = sightings[sightings.identity != UNKNOWN]
+def one_camera_vehicles(sightings: Sightings) -> np.ndarray:
+    """Labels of the vehicles that a single camera saw; rows without identity are left out."""
+    known = sightings[sightings.known]
     pairs = np.unique(np.stack([known.identity, known.camera]), axis=1)
     identity, cameras = np.unique(pairs[0], return_counts=True)
-    return vehicles_called(known, identity[cameras == 1])
+    return identity[cameras == 1]
 
 
 def lone_queries(query: Sightings, gallery: Sightings) -> np.ndarray:
-    """Rows of the queries whose vehicle no *other* camera saw in the gallery: the junk rule leaves them no match."""
+    """Rows of the queries whose vehicle is known, and no *other* camera saw it in the gallery.
+
+    The junk rule leaves them no match.
+    """
     seen_by: dict[int, set[int]] = {}
     for vehicle, camera in zip(gallery.identity.tolist(), gallery.camera.tolist(), strict=True):
         seen_by.setdefault(vehicle, set()).add(camera)
     rows = zip(query.identity.tolist(), query.camera.tolist(), strict=True)
-    return np.array([k for k, (v, c) in enumerate(rows) if not seen_by.get(v, set()) - {c}], dtype=np.int64)
+    lone = [k for k, (v, c) in enumerate(rows) if v != UNKNOWN and not seen_by.get(v, set()) - {c}]
+    return np.array(lone, dtype=np.int64)
+
+
+UNKNOWN_ARE = {
+    "train": "{count} training [image has|images have] no identity: not trained on, and nothing is fitted on [it|them]",
+    "query": "{count} query [image has|images have] no identity: not scored",
+    "gallery": "{count} gallery [image has|images have] no identity: ranked, and never right",
+}
+"""What becomes of the images of each split whose vehicle is not known."""
+
+
+def report_unknown(parts: Mapping[str, Sightings]) -> None:
+    """Log how many images of each split have no identity."""
+    for split, part in parts.items():
+        warn(UNKNOWN_ARE[split], part.path[~part.known])
+
+
+def one_camera(query: Sightings, gallery: Sightings) -> str:
+    """What is the matter where one camera took all images to be ranked; empty if more than one did."""
+    cameras = np.union1d(query.camera, gallery.camera)
+    if len(cameras) > 1:
+        return ""
+    return (
+        f"all images of query and gallery are from camera {gallery.camera_called(cameras[0])}, so every match is junk: "
+        "score with evaluate.protocol no-junk, or read the table with data.options.cameras none (dfrst import "
+        "--cameras none)"
+    )
 
 
 def _report_matches(name: str, splits: Splits) -> None:
     train, query = splits.train, splits.query
     if len(np.unique(train.camera)) > 1:
-        text = f"{{count}} of {len(np.unique(train.identity))} training vehicles of {name} [is|are] seen by one camera "
-        warn(f"{text}only and [teaches|teach] nothing about travel times", one_camera_vehicles(train))
-    lone = lone_queries(query, splits.gallery)
-    if len(lone) == len(query):
-        raise ValueError(
-            f"none of the {len(query)} queries of {name} shows a vehicle that another camera saw in the gallery: "
-            "check that query and gallery belong together"
+        text = f"{{count}} of {len(train.vehicles)} training vehicles of {name} [is|are] seen by one camera "
+        warn(
+            f"{text}only and [teaches|teach] nothing about travel times",
+            vehicles_called(train, one_camera_vehicles(train)),
         )
+    lone = lone_queries(query, splits.gallery)
+    if not query.known.any():
+        logger.warning(f"no query of {name} has an identity: nothing can be scored, only ranked")
+        return
+    if len(lone) == query.known.sum():
+        advice = one_camera(query, splits.gallery) or "check that query and gallery belong together, or only rank"
+        logger.warning(
+            f"none of the {len(query)} queries of {name} shows a vehicle that another camera saw in the gallery, so "
+            f"nothing can be scored: {advice}"
+        )
+        return
     text = f"{{count}} of {len(query)} queries of {name} [shows|show] a vehicle that no other camera saw and cannot be "
     warn(f"{text}scored", query.path[lone])
 

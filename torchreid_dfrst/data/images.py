@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
+from torchreid_dfrst.data.boxes import Box, inside, split_name
+
 MAX_PIXELS = 64_000_000
 
 TURNS = {
@@ -48,17 +50,20 @@ class BadImageError(ValueError):
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read an image file as upright 8-bit RGB.
+    """Read an image file, or the box in it that its name says, as upright 8-bit RGB.
 
+    A box that sticks out of the upright image is clipped, which the result's ``info`` says as ``clipped``.
     Grey, palette, RGBA (laid on black), CMYK and 16-bit images are converted; an EXIF rotation is applied.
 
     Args:
-        path: the file.
+        path: the file, or ``FILE#xywh=LEFT,TOP,WIDTH,HEIGHT``, see ``boxes``.
         max_pixels: larger images are refused before they are decoded, so that one file cannot take all memory.
 
     Raises:
-        BadImageError: the file is missing, empty, truncated, not an image or larger than ``max_pixels``.
+        BadImageError: the file is missing, empty, truncated, not an image or larger than ``max_pixels``, or more than
+            half of the box lies outside.
     """
+    name, (path, box) = path, split_name(str(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
@@ -72,13 +77,24 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
                 upright = image.copy() if turn is None else image.transpose(turn)
             if upright.mode == "F":
                 raise BadImageError(path, "has floating-point pixels, whose range nobody knows: save it with 8 bits")
-        return _rgb(upright)
+        return _rgb(upright) if box is None else _crop(upright, box, name)
     except BadImageError:
         raise
     except Image.DecompressionBombError as error:
         raise BadImageError(path, f"has more than {max_pixels:,} pixels: crop it") from error
     except BROKEN as error:
         raise BadImageError(path, f"cannot be read as an image ({_reason(path, error)})") from error
+
+
+def _crop(image: Image.Image, box: Box, name: str | Path) -> Image.Image:
+    edges = inside(box, image.width, image.height)
+    if edges is None:
+        raise BadImageError(
+            name, f"has most of its box outside of the image of {image.width} x {image.height} pixels: correct the box"
+        )
+    cropped = _rgb(image.crop(edges))
+    cropped.info["clipped"] = (edges[2] - edges[0], edges[3] - edges[1]) != box[2:]
+    return cropped
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -24,7 +24,8 @@ Change = Callable[[Image.Image, str], Image.Image]
 class Images(Dataset):
     """Images on disk as torchreid's items: a dict of ``img``, ``pid``, ``camid``, ``impath``, ``dsetid``.
 
-    Each also has its ``number``, and in ``bad`` the file that it stands in for, else nothing.
+    Each also has its ``number``, in ``bad`` the file that it stands in for, else nothing, and in ``clipped`` its path
+    if its box stuck out of the image.
 
     An index is an image number, ``(image number, seed)`` for a random transform that depends on nothing else, or
     ``(image number, seed, batch)`` with the numbers of the whole batch. A file that cannot be read comes back as a
@@ -80,7 +81,7 @@ class Images(Dataset):
         with _seeded(seed):
             tensor = self._transform(image)
         found = {"img": tensor, "pid": identity, "camid": camera, "impath": path, "dsetid": source}
-        return {**found, "number": index, "bad": bad}
+        return {**found, "number": index, "bad": bad, "clipped": path if image.info.get("clipped") else ""}
 
     def _read(self, index: int) -> Any:
         if self.cache is not None and index in self.cache:
@@ -146,6 +147,7 @@ class Loader(DataLoader):
         )
         self.images, self.skip = images, skip
         self.skipped: set[str] = set()
+        self.clipped: set[str] = set()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         """Batches as torchreid's loaders give them."""
@@ -180,6 +182,7 @@ class Loader(DataLoader):
                 self.skipped.add(bad.path)
             if batch is not None:
                 self.skipped.update(path for path in batch["bad"] if path)
+                self.clipped.update(path for path in batch["clipped"] if path)
                 yield batch
 
 

@@ -18,6 +18,8 @@ from torchreid_dfrst.config import keywords
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.loader import Change, Images, Item, Loader
 from torchreid_dfrst.data.sampling import EpochSampler
+from torchreid_dfrst.data.text import warn
+from torchreid_dfrst.sightings import UNKNOWN
 from torchreid_dfrst.tables import require_datasets
 
 logger = logging.getLogger(__name__)
@@ -52,7 +54,8 @@ class DataManager(torchreid.data.datamanager.DataManager):
         test_sets: the data set of each target, by name.
         validation: ``{"query": Loader, "gallery": Loader}``, or None.
         identities: the name of one image per training label, in label order: what the classifier's rows mean.
-        summary: what there is to train on, in a line.
+        summary: what there is to train on, in a line; where no training image has an identity, there is neither this
+            nor ``identities`` nor ``sampler``.
         held_out: the name of one image per held-out identity.
 
     Raises:
@@ -62,6 +65,7 @@ class DataManager(torchreid.data.datamanager.DataManager):
     """
 
     data_type = "image"
+    _train_loader: Loader | None = None
 
     def __init__(
         self,
@@ -111,18 +115,29 @@ class DataManager(torchreid.data.datamanager.DataManager):
         self.test_sets = {name: made[name] for name in self.targets}
         self.on_bad_image, self.rank, self.world_size = on_bad_image, rank, world_size
         self._test_options = {"batch_size": batch_size_test, "num_workers": workers, "pin_memory": self.use_gpu}
-        items, held = _hold_out(self.train_set.train, validation_identities, seed)
-        labels = [pid for _, pid, *_ in items]
-        self.sampler = EpochSampler(labels, batch_size_train, num_instances, train_sampler, seed, rank, world_size)
-        self.train_loader = Loader(
-            Images(items, self.transform_tr, substitute=on_bad_image == "skip", cache=cache),
-            batch_sampler=self.sampler,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=self.use_gpu,
-        )
+        items, held = _hold_out(_labelled(self.train_set.train), validation_identities, seed)
         self._add_test_loaders(held)
-        self._describe(items, held)
+        if items:
+            rows = [pid for _, pid, *_ in items], batch_size_train, num_instances
+            self.sampler = EpochSampler(*rows, train_sampler, seed, rank, world_size)
+            images = Images(items, self.transform_tr, substitute=on_bad_image == "skip", cache=cache)
+            loading = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": self.use_gpu}
+            self._train_loader = Loader(images, batch_sampler=self.sampler, **loading)
+            self._describe(items, held)
+
+    @property
+    def train_loader(self) -> Loader:
+        """Batches to train on.
+
+        Raises:
+            ValueError: no training image has an identity.
+        """
+        if self._train_loader is None:
+            raise ValueError(
+                f"{' + '.join(self.sources)} has no training image with an identity: there is nothing to train on "
+                "(dfrst extract and dfrst rank need none)"
+            )
+        return self._train_loader
 
     def _add_test_loaders(self, held: Mapping[str, Sequence[Item]]) -> None:
         parts = ("query", "gallery")
@@ -156,9 +171,17 @@ class DataManager(torchreid.data.datamanager.DataManager):
     @property
     def skipped(self) -> list[str]:
         """Paths of the images left out so far (``on_bad_image="skip"``), in order of name."""
+        return sorted(set().union(*(loader.skipped for loader in self._loaders)))
+
+    @property
+    def clipped(self) -> list[str]:
+        """Paths of the images read so far whose boxes stick out of them, in order of name."""
+        return sorted(set().union(*(loader.clipped for loader in self._loaders)))
+
+    @property
+    def _loaders(self) -> list[Loader]:
         tested = [*self.test_loader.values(), self.validation or {}]
-        loaders = [self.train_loader, *(loader for parts in tested for loader in parts.values())]
-        return sorted(set().union(*(loader.skipped for loader in loaders)))
+        return [*filter(None, [self._train_loader]), *(loader for parts in tested for loader in parts.values())]
 
 
 def known_options(name: str) -> dict[str, Any]:
@@ -223,6 +246,15 @@ def _check_normalisation(mean: Sequence[float] | None, deviation: Sequence[float
         raise ValueError(f"norm_std is {deviation!r}: numbers above 0")
 
 
+def _labelled(items: Sequence[Item]) -> list[Item]:
+    """The images with an identity, which are 0, 1, ... again where other data sets' lists held unknown ones."""
+    kept = [item for item in items if item[1] != UNKNOWN]
+    lost = [path for path, pid, *_ in items if pid == UNKNOWN]
+    warn(f"{{count}} of {len(items)} training images [has|have] no identity: not trained on", lost)
+    label = {pid: new for new, pid in enumerate(sorted({pid for _, pid, *_ in kept}))}
+    return [(path, label[pid], camera, source) for path, pid, camera, source in kept]
+
+
 def _hold_out(items: Sequence[Item], count: int, seed: int) -> tuple[list[Item], dict[str, list[Item]]]:
     """Split off ``count`` identities; the rest are relabelled 0, 1, ... in the old order."""
     pids = sorted({pid for _, pid, *_ in items})
@@ -235,4 +267,8 @@ def _hold_out(items: Sequence[Item], count: int, seed: int) -> tuple[list[Item],
     kept = [(path, label[pid], camera, source) for path, pid, camera, source in items if pid in label]
     gallery = [item for item in items if item[1] in out]
     query = list({(pid, camera): item for item in reversed(gallery) for _, pid, camera, _ in [item]}.values())[::-1]
+    if len({camera for _, _, camera, _ in gallery}) == 1:
+        # of one camera, or of data without cameras, every match would be junk: each side gets its own
+        asked = {path for path, *_ in query}
+        gallery = [(path, pid, camera + 1, source) for path, pid, camera, source in gallery if path not in asked]
     return kept, {"query": query, "gallery": gallery}

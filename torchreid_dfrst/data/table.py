@@ -2,45 +2,63 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import logging
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.checks import nearest, numbered
+from torchreid_dfrst.data.boxes import boxed_names
+from torchreid_dfrst.data.columns import read_columns
+from torchreid_dfrst.data.copies import contradictions
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset
-from torchreid_dfrst.data.text import Problems, metres, read_text, sample, time_parser
-from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
+from torchreid_dfrst.data.paths import on_disk
+from torchreid_dfrst.data.text import Problems, numbers, sample, warn
+from torchreid_dfrst.data.times import ACCEPTED, read_times
+from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, is_unknown, plain
 
-COLUMNS = ("path", "identity", "camera", "split")
-OPTIONAL = ("time", "track")
+COLUMNS = ("path", "camera", "split")
+OPTIONAL = ("identity", "time", "track")
+IDENTITIES = ("identities", "ident", "vehicle", "vehicle_id", "vehicleid", "id", "pid", "vid", "label")
+"""What others call the column ``identity``."""
+NONE = "none"
+NO_CAMERA = "where nobody knows the cameras: data.options.cameras none, dfrst import --cameras none"
 SPLITS = ("train", "query", "gallery")
+LONG_NAMES = {"latitude": "lat", "longitude": "lon", "lng": "lon", "long": "lon"}
+EARTH_M = 6_371_008.8  # mean radius
 logger = logging.getLogger(__name__)
 
 
 class Table(VehicleDataset):
     """Your own data set in ``table.csv`` or ``table.parquet``.
 
-    Columns: ``path`` (relative to the table), ``identity``, ``camera`` (any words), ``split`` (train, query or
-    gallery), and, optional, ``time`` (seconds, or a date and time such as 2026-05-01 16:00:00; empty if unknown) and
-    ``track``. Beside it, optional, either ``distances.csv`` (a header line of cameras, then their road distances in
-    metres, rows in the order of the header) or ``cameras.csv`` (``camera,x,y`` in metres: straight lines).
+    Columns: ``path`` (relative to the table), ``camera`` (any words), ``split`` (train, query or gallery), and, all
+    optional, ``identity`` (any words; empty, -1, nan, unknown and the like where the vehicle is not known), a box in
+    the image (``x,y,w,h`` or ``left,top,right,bottom`` in pixels, see ``boxes``), ``time`` (see ``times.ACCEPTED``;
+    empty if unknown) and ``track``. Beside it, optional, either ``distances.csv`` (a header line of cameras, then their
+    road distances in metres, rows in the order of the header) or ``cameras.csv`` (``camera,x,y`` in metres: straight
+    lines; ``camera,lat,lon`` in degrees: great circles).
+
+    Names are compared as ``sightings.plain`` gives them: ``3``, ``03`` and ``3.0`` are one camera, ``c003`` is another.
 
     Args:
         root: the table, or the folder that holds it.
+        cameras: ``"none"``: nobody knows which camera took an image; there is no junk then, and no column ``camera``.
+        time_format: of the times, as ``datetime.strptime`` takes it; None takes what ``times.ACCEPTED`` lists.
         kwargs: as torchreid's own data sets take them.
 
     Raises:
         FileNotFoundError: there is no table.
-        ValueError: a column is missing (the nearest name is given), a value does not parse, a row stands twice, or a
-            camera has no distance.
+        ValueError: a column is missing (the nearest name is given), a value does not parse, a row stands twice, rows
+            contradict each other, or a camera has no distance.
     """
 
+    own_lists = True
     marker = ("table.csv", "table.parquet")
     advice = "Write path,identity,camera,time,split[,track] into table.csv; see docs/data.md."
 
@@ -53,101 +71,122 @@ class Table(VehicleDataset):
         return next(filter(Path.is_file, map(super().find(place).joinpath, cls.marker)))
 
     @classmethod
-    def read(cls, path: Path) -> Splits:
+    def read(cls, path: Path, cameras: str | None = None, time_format: str | None = None) -> Splits:
         """Read a table and the distances beside it."""
         problems = Problems()
-        table = problems.attempt(read_table, path)
-        network = problems.attempt(read_distances, path.parent, table[1] if table else [])
+        table = problems.attempt(read_table, path, cameras, time_format, True)
+        network = None
+        if cameras is None:
+            network = problems.attempt(read_distances, path.parent, table[1] if table else [])
         problems.raise_all()
         parts = table[0]
-        return Splits(parts["train"], parts["query"], parts["gallery"], network)
+        protocol = "image-to-image" if cameras is None else "no-junk"
+        return Splits(parts["train"], parts["query"], parts["gallery"], network, protocol=protocol)
 
 
-def read_table(path: Path) -> tuple[dict[str, Sightings], list[str]]:
+def read_table(
+    path: Path, cameras: str | None = None, time_format: str | None = None, images: bool = False
+) -> tuple[dict[str, Sightings], list[str]]:
     """Sightings of each split, and the name of each camera label; errors as ``Table`` has them."""
-    everyone, split, _, cameras = read_rows(path)
-    return {name: everyone[split == name] for name in SPLITS}, cameras
+    everyone, split, _, called = read_rows(path, cameras, COLUMNS, time_format, images)
+    return {name: everyone[split == name] for name in SPLITS}, called
 
 
-def read_rows(path: Path) -> tuple[Sightings, np.ndarray, list[str], list[str]]:
+def read_rows(
+    path: Path,
+    cameras: str | None = None,
+    needed: Sequence[str] = COLUMNS,
+    time_format: str | None = None,
+    images: bool = False,
+) -> tuple[Sightings, np.ndarray, list[str], list[str]]:
     """Rows of a table in their order.
 
+    Args:
+        path: the table.
+        cameras: as ``Table`` takes it. Without cameras the gallery has label 1, all other images 0, so that no rule
+            about cameras takes a match away.
+        needed: columns that must be there.
+        time_format: as ``Table`` takes it.
+        images: look for images that are not where the table says, see ``paths.on_disk``.
+
     Returns:
-        all sightings, ``(N,)`` names of their splits, their paths as written, and the name of each camera label.
+        all sightings, ``(N,)`` names of their splits, their paths as written with their boxes, and the name of each
+        camera label.
 
     Raises:
         FileNotFoundError, ValueError: as ``Table`` has them.
     """
+    if path.is_dir():
+        raise FileNotFoundError(f"{path} is a folder: give the table in it, such as {path / 'table.csv'}")
     if not path.is_file():
         raise FileNotFoundError(f"no table at {path}: {Table.advice}")
-    columns = read_columns(path, COLUMNS)
-    _warn_of_misspelt(columns, path)
+    if cameras not in (None, NONE):
+        raise ValueError(f"cameras is {cameras!r}: none, or leave it out where the table has a column camera")
+    columns = _columns(path, [name for name in needed if cameras is None or name != "camera"])
     count = len(columns["path"])
+    columns = {**{name: [""] * count for name in (*COLUMNS, *OPTIONAL)}, **columns}
+    columns["split"] = [word.lower() for word in columns["split"]]
+    if cameras == NONE:
+        columns["camera"] = ["0" if split != "gallery" else "1" for split in columns["split"]]
+    names = boxed_names(columns, columns["path"], str(path))
     problems, rows = Problems(), f"{{count}} [row|rows] of {path} [has|have]"
     bad = [f"row {row + 2}: {name!r}" for row, name in enumerate(columns["split"]) if name and name not in SPLITS]
     problems.note(f"{rows} another split than train, query, gallery", bad)
-    for column in COLUMNS:
+    for column in needed:
         empty = [f"row {row + 2}" for row, value in enumerate(columns[column]) if not value]
         problems.note(f"{rows} no {column}", empty)
-    named = [key for key in zip(columns["path"], columns["split"], strict=True) if all(key)]
+    lost = [f"row {row + 2}: {word!r}" for row, word in enumerate(columns["camera"]) if word and is_unknown(word)]
+    problems.note(f"{rows} an unknown camera ({NO_CAMERA})", lost)
+    named = [key for key in zip(names, columns["split"], strict=True) if key[0]]
     twice = [str(key) for key, times in Counter(named).items() if times > 1]
     problems.note(f"{{count}} [image stands|images stand] more than once in one split of {path}", twice)
-    times, parse = columns.get("time", [""] * count), time_parser(None)
-    seconds = np.array([_seconds(word, parse) for word in times])
-    unread = [f"row {k + 2}: {times[k]!r}" for k in np.flatnonzero(~np.isfinite(seconds)) if times[k]]
-    problems.note(f"{{count}} [time of {path} is|times of {path} are] neither seconds nor a date with a time", unread)
+    seconds = problems.attempt(_times, columns, path, time_format)
     problems.raise_all()
-    identity, camera = labels(columns["identity"])[0], labels(columns["camera"])
-    track = np.full(count, UNKNOWN)
-    if "track" in columns:
-        known = np.array([bool(word) for word in columns["track"]])
-        # a track belongs to one vehicle and camera, so the same number elsewhere is another track
-        keys = [f"{i} {c} {t}" for i, c, t in zip(identity, camera[0], columns["track"], strict=True)]
-        track = np.where(known, labels(keys)[0], UNKNOWN)
-    paths = np.array([str(path.parent / name) for name in columns["path"]])
+    identity, camera = known_labels(columns["identity"]), labels(columns["camera"])
+    # a track belongs to one vehicle and camera, so the same number elsewhere is another track
+    keys = [f"{i} {c} {t}" for i, c, t in zip(identity, camera[0], columns["track"], strict=True)]
+    track = np.where([bool(word) for word in columns["track"]], labels(keys)[0], UNKNOWN)
+    paths = np.array(on_disk(path.parent, names, path) if images else [str(path.parent / name) for name in names])
     called = np.array(columns["camera"]), np.array(columns["identity"])
     everyone = Sightings(camera[0], seconds, identity, track, paths, *called)
-    return everyone, np.array(columns["split"]), columns["path"], camera[1]
+    split = np.array(columns["split"])
+    if cameras == NONE:
+        everyone = replace(everyone, camera_name=np.full(count, ""))
+        both = sorted(set(paths[split == "query"]) & set(paths[split == "gallery"]))
+        problems.note(
+            f"without cameras {{count}} [query finds itself|queries find themselves] in the gallery of {path}", both
+        )
+        problems.raise_all()
+    _warn_of_spellings(camera[1], path)
+    found = contradictions(everyone, names, columns)
+    problems.note(f"{{count}} [row|rows] of {path} [contradicts|contradict] an earlier one", found)
+    problems.raise_all()
+    return everyone, split, names, camera[1]
 
 
-def read_columns(path: Path, needed: tuple[str, ...]) -> dict[str, list[str]]:
-    """Columns of a CSV or Parquet file as text without surrounding blanks."""
-    if path.suffix == ".parquet":
-        columns = _parquet(path)
-    else:
-        text = read_text(path, "table")
-        try:
-            rows = [row for row in csv.reader(io.StringIO(text)) if any(word.strip() for word in row)]
-        except csv.Error as error:
-            raise ValueError(f"{path} is not CSV ({error}): save it with commas and without NUL bytes") from error
-        if not rows and needed:
-            raise ValueError(f"{path} is empty: a header with {', '.join(needed)} and a row per image are expected")
-        header = [word.strip() for word in rows[0]] if rows else []
-        twice = [name for name, times in Counter(header).items() if times > 1]
-        if twice:
-            raise ValueError(
-                f"{path} has more than one column of the name {sample(twice)}: rename or remove the others"
-            )
-        wrong = [f"row {number}" for number, row in enumerate(rows[1:], start=2) if len(row) != len(header)]
-        if wrong:
-            raise ValueError(
-                f"{len(wrong)} rows of {path} have not {len(header)} values as its header: {sample(wrong)}"
-            )
-        columns = {name: [row[k].strip() for row in rows[1:]] for k, name in enumerate(header)}
-    lost = [f"{name!r}{nearest(name, columns)}" for name in needed if name not in columns]
-    if lost:
-        raise ValueError(f"{path} has no column {' and none '.join(lost)}: {', '.join(needed)} are needed")
-    if needed and not columns[needed[0]]:
-        raise ValueError(f"{path} has a header but no row")
+def _columns(path: Path, needed: Sequence[str]) -> dict[str, list[str]]:
+    """The columns of a table, with a hint where a needed one, or what seems to be the identity, has another name."""
+    try:
+        columns = read_columns(path, tuple(needed), OPTIONAL)
+    except ValueError as error:
+        hint = f" ({NO_CAMERA})" if "no column 'camera'" in str(error) else ""
+        raise ValueError(f"{error}{hint}") from None
+    close = difflib.get_close_matches("identity", columns, n=1) or [n for n in columns if n.lower() in IDENTITIES]
+    if "identity" not in columns and close:
+        raise ValueError(f"{path} has no column 'identity' (did you mean {close[0]!r}?): rename one of them")
+    _warn_of_misspelt(columns, path)
     return columns
 
 
 def labels(words: list[str]) -> tuple[np.ndarray, list[str]]:
     """Numbers for words: the words themselves if all are whole numbers of 0 or more, else 0, 1, ... in their order.
 
+    Words are one where ``sightings.plain`` gives one name.
+
     Returns:
-        ``(N,)`` int64 labels, and the words in the order of their labels.
+        ``(N,)`` int64 labels, and the names in the order of their labels.
     """
+    words = list(map(plain, words))
     if all(map(_is_label, words)):
         numbers = np.array(words, dtype=np.int64)
         return numbers, [str(number) for number in np.unique(numbers)]
@@ -155,38 +194,88 @@ def labels(words: list[str]) -> tuple[np.ndarray, list[str]]:
     return numbers.astype(np.int64), names.tolist()
 
 
+def known_labels(words: Sequence[str]) -> np.ndarray:
+    """Numbers for the names of vehicles as ``labels`` has them, ``UNKNOWN`` for words that say it is not known."""
+    known = np.array([not is_unknown(word) for word in words], dtype=bool)
+    numbers = np.full(len(words), UNKNOWN)
+    numbers[known] = labels([word for word, one in zip(words, known, strict=True) if one])[0]
+    return numbers
+
+
 def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
     """Distances beside a table, for its cameras; None if there are none.
+
+    ``distances.csv`` comes before ``cameras.csv``. Either holds what its header says: ``camera`` and ``x,y`` in metres
+    or ``lat,lon`` in degrees, or the names of cameras over a matrix.
 
     Raises:
         ValueError: a value is no number, the matrix is not square or not symmetric, or a camera is missing.
     """
-    matrix, places = folder / "distances.csv", folder / "cameras.csv"
-    if matrix.is_file():
-        rows = list(read_columns(matrix, ()).items()) if matrix.stat().st_size else []
-        names = [name for name, _ in rows]
-        if any(len(column) != len(names) for _, column in rows) or not rows:
-            raise ValueError(f"{matrix} has {len(names)} cameras in its header: as many rows are needed below")
-        distance = metres([column for _, column in rows], matrix).T
-    elif places.is_file():
-        columns = read_columns(places, ("camera", "x", "y"))
-        names = columns["camera"]
-        place = metres([columns["x"], columns["y"]], places).T
-        distance = np.linalg.norm(place[:, None] - place, axis=2)
-        distance = (distance + distance.T) / 2
-    else:
+    found = [path for path in (folder / "distances.csv", folder / "cameras.csv") if path.is_file()]
+    if not found:
         return None
-    numeric = all(map(_is_label, cameras))
-    if numeric:
-        # camera 001 of the table is number 1
-        names = [str(int(name)) if _is_label(name) else name for name in names]
-    lost = [name for name in cameras if name not in names]
+    if len(found) > 1:
+        logger.warning("%s is used, %s beside it is not", *found)
+    source = found[0]
+    columns = read_columns(source, ()) if source.stat().st_size else {}
+    kind = "road"
+    ours = {LONG_NAMES.get(name.lower(), name.lower()): column for name, column in columns.items()}
+    if source.name == "cameras.csv" or any({"camera", *axes} <= set(ours) for axes in (("x", "y"), ("lat", "lon"))):
+        names, distance, kind = _between_places(source, ours)
+    else:
+        columns = _in_order(columns)
+        names = list(columns)
+        if any(len(column) != len(names) for column in columns.values()) or not columns:
+            raise ValueError(f"{source} has {len(names)} cameras in its header: as many rows are needed below")
+        distance = numbers(columns.values(), source, "metres", first=2)
+    numeric, names = all(map(_is_label, cameras)), list(map(plain, names))
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ValueError(f"{source} has more than one row of camera {sample(twice)}: keep one")
+    lost = [f"{name}{nearest(name, names[:20])}" for name in cameras if name not in names]
     if lost:
-        source = matrix if matrix.is_file() else places
         raise ValueError(f"{len(lost)} cameras of the table are not in {source}: {sample(lost)}; add them")
     rows_of = [names.index(name) for name in cameras]
-    numbers = np.array(cameras, dtype=np.int64) if numeric else np.arange(len(cameras))
-    return CameraNetwork(numbers, distance[np.ix_(rows_of, rows_of)], np.array(cameras))
+    numbers_of = np.array(cameras, dtype=np.int64) if numeric else np.arange(len(cameras))
+    return CameraNetwork(numbers_of, distance[np.ix_(rows_of, rows_of)], np.array(cameras), kind)
+
+
+def _in_order(columns: dict[str, list[str]]) -> dict[str, list[str]]:
+    """A matrix whose first column names the cameras of its rows, with the rows in the order of the header."""
+    first, *names = columns or [""]
+    if not names or sorted(columns[first]) != sorted(names):
+        return columns
+    rows = [columns[first].index(name) for name in names]
+    return {name: [columns[name][row] for row in rows] for name in names}
+
+
+def _between_places(source: Path, ours: dict[str, list[str]]) -> tuple[list[str], np.ndarray, str]:
+    """Names of cameras, their distances from places, and the kind of these distances."""
+    sphere = bool({"lat", "lon"} & set(ours))
+    axes = ("lat", "lon") if sphere else ("x", "y")
+    lost = [f"{name!r}{nearest(name, ours)}" for name in ("camera", *axes) if name not in ours]
+    if lost:
+        raise ValueError(
+            f"{source} has no column {' and none '.join(lost)}: camera,x,y in metres or camera,lat,lon in degrees are "
+            "needed"
+        )
+    place = numbers([ours[axis] for axis in axes], source, ", ".join(axes), first=2)
+    if not sphere:
+        distance = np.linalg.norm(place[:, None] - place, axis=2)
+        return ours["camera"], (distance + distance.T) / 2, "straight line"
+    wrong = np.flatnonzero((~np.isfinite(place)).any(axis=1) | (np.abs(place) > (90, 180)).any(axis=1))
+    if len(wrong):
+        k = int(wrong[0])
+        raise ValueError(
+            f"row {k + 2} of {source} (camera {ours['camera'][k]}) lies at lat {place[k, 0]:g}, lon {place[k, 1]:g}: "
+            "degrees from -90 to 90 and from -180 to 180; are the columns swapped?"
+        )
+    lat, lon = np.radians(place).T
+    north, east = (np.sin((angle[:, None] - angle) / 2) ** 2 for angle in (lat, lon))
+    haversine = north + np.cos(lat[:, None]) * np.cos(lat) * east
+    distance = 2 * EARTH_M * np.arcsin(np.sqrt(np.minimum(haversine, 1)))
+    logger.warning("%s gives distances along great circles, which are shorter than roads", source)
+    return ours["camera"], (distance + distance.T) / 2, "great circle, not road"
 
 
 def _warn_of_misspelt(columns: Iterable[str], path: Path) -> None:
@@ -200,29 +289,25 @@ def _warn_of_misspelt(columns: Iterable[str], path: Path) -> None:
             )
 
 
+def _warn_of_spellings(cameras: Sequence[str], path: Path) -> None:
+    """Say which names of cameras look like one: ``c003``, ``Cam 3`` and ``3``; ``North`` and ``north``."""
+    alike: dict[str, list[str]] = {}
+    for name in cameras:
+        alike.setdefault(re.sub(r"^(c|cam|camera)[ _-]*0*(?=\d+$)", "", name.casefold()), []).append(name)
+    pairs = [" and ".join(group) for group in alike.values() if len(group) > 1]
+    warn(f"{{count}} [camera|cameras] of {path} may have several names, which count as several cameras", pairs)
+
+
 def _is_label(word: str) -> bool:
     return word.isascii() and word.isdigit() and len(word) < 10
 
 
-def _seconds(word: str, parse: Callable[[str], float]) -> float:
-    if not word:
-        return np.nan
-    # 14 digits are a date and time without marks: as seconds they would be 600,000 years
-    if len(word) == 14 and word.isdigit() and not np.isnan(moment := parse(word)):
-        return moment
-    try:
-        return float(word)
-    except ValueError:
-        return parse(word)
-
-
-def _parquet(path: Path) -> dict[str, list[str]]:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ValueError(f"{path} needs pyarrow to be read: pip install pyarrow, or save the table as CSV") from error
-    try:
-        columns = pyarrow.parquet.read_table(path).to_pydict()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is not Parquet ({error})") from error
-    return {name: ["" if value is None else str(value).strip() for value in values] for name, values in columns.items()}
+def _times(columns: dict[str, list[str]], path: Path, time_format: str | None) -> np.ndarray:
+    words = columns.get("time", [""] * len(columns["path"]))
+    seconds, unread = read_times(words, path, time_format, lambda k: f"row {k + 2}", columns["camera"])
+    if unread:
+        text = numbered(f"{{count}} [time of {path} is|times of {path} are] ", len(unread))
+        text += f"not of the form {time_format!r}" if time_format else f"none of: {ACCEPTED}"
+        text += "" if time_format else "; give the form of others as data.options.time_format"
+        raise ValueError(f"{text}: {sample(f'row {k + 2}: {words[k]!r}' for k in unread)}")
+    return seconds

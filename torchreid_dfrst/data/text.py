@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import re
 import xml.etree.ElementTree as ET
@@ -13,9 +12,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.sightings import UNKNOWN, is_unknown
 
 T = TypeVar("T")
-FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y%m%d%H%M%S", "%Y-%m-%d_%H-%M-%S")
+KINDS = {
+    b"PK\x03\x04": "a zip archive, as .xlsx, .npz and .pt files are", b"PAR1": "Parquet", b"\x93NUMPY": "NumPy's .npy",
+    b"\x89HDF": "HDF5", b"MATLAB 5.0": "MATLAB's .mat", b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image",
+    b"\x80": "a pickle", b"\xd0\xcf\x11\xe0": "an old Excel or Word file", b"%PDF": "PDF", b"\x1f\x8b": "gzip",
+    b"SQLite": "a database",
+}  # fmt: skip
+"""How files begin that are taken for others, and what they are."""
+LONGEST = 160  # characters of a name in a message
+GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)
 MISTAKES = (ValueError, KeyError, OSError)
 logger = logging.getLogger(__name__)
 
@@ -31,19 +39,46 @@ def read_text(path: str | Path, what: str) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ValueError: the file is no text.
     """
     path = Path(path)
+    if path.is_dir():
+        raise FileNotFoundError(f"{path} is a folder: {what} are read from a file, name the one in it")
     if not path.is_file():
         raise FileNotFoundError(
             f"no {what} at {path}: check that {path.parent} is the folder of the data set itself, the spelling of the "
             "file, and that the archive is complete"
         )
-    return _decoded(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
+    raw = path.read_bytes()
+    kind = kind_of(raw[:4096])
+    if kind != "text":
+        raise ValueError(f"{path} is no text but {kind}, where {what} should be: save it as text (CSV in UTF-8)")
+    return _decoded(raw).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def kind_of(head: bytes) -> str:
+    """What a file is that begins so: ``text``, or what to call it."""
+    known = next((kind for start, kind in KINDS.items() if head.startswith(start)), None)
+    if known:
+        return known
+    marked = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return "text" if marked or b"\0" not in head or _wide(head) else "binary data (it holds NUL bytes)"
+
+
+def _wide(raw: bytes) -> str | None:
+    """The kind of UTF-16 without a mark: nearly all of every second byte is NUL in what is mostly Latin letters."""
+    for encoding, empty, full in (("utf-16-le", raw[1::2], raw[::2]), ("utf-16-be", raw[::2], raw[1::2])):
+        if empty and empty.count(0) > 0.5 * len(empty) and 0 not in full:
+            return encoding
+    return None
 
 
 def _decoded(raw: bytes) -> str:
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", errors="replace")
+    wide = _wide(raw[:4096])
+    if wide:
+        return raw.decode(wide, errors="replace")
     for encoding in ("utf-8-sig", "gb18030"):
         try:
             return raw.decode(encoding)
@@ -83,35 +118,57 @@ def whole_number(word: str, low: int, high: int) -> int | None:
     return int(word) if low <= int(word) <= high else None
 
 
-def time_parser(time_format: str | None) -> Callable[[str], float]:
-    """A function from the text of a date and time to seconds since 1970 (read as UTC), NaN if it is none."""
-    formats = FORMATS if time_format is None else (time_format,)
+def vehicle_number(word: str) -> int | None:
+    """The number of a vehicle; ``UNKNOWN`` where the list says that it is not known, None for any other word."""
+    return UNKNOWN if word and is_unknown(word) else whole_number(word, 0, 10**9)
 
-    def parse(text: str) -> float:
-        for form in formats:
-            for whole in (form, form + ".%f"):
-                try:
-                    moment = datetime.datetime.strptime(text, whole)
-                    return moment.replace(tzinfo=datetime.timezone.utc).timestamp()
-                except (ValueError, OverflowError):
-                    continue
-        return float("nan")
 
-    return parse
+def number(word: str) -> float | None:
+    """The number that a word writes in plain digits, with a point or a decimal comma, else None; NaN is one."""
+    if not word.isascii() or "_" in word:
+        return None
+    try:
+        return float(word.replace(",", ".") if word.count(",") == 1 and "." not in word else word)
+    except ValueError:
+        return None
+
+
+def numbers(columns: Iterable[Sequence[str]], where: object, what: str, first: int = 1) -> np.ndarray:
+    """D columns of N words as ``(N, D)`` numbers, with points or, in the whole file, decimal commas.
+
+    ``first`` is the row of the file that the columns begin in.
+
+    Raises:
+        ValueError: a word is no number, or every comma may be a thousands mark.
+    """
+    columns = list(columns)
+    commas = [word for column in columns for word in column if "," in word]
+    if commas:
+        if all(map(GROUPED.fullmatch, commas)):
+            raise ValueError(
+                f"{where} holds {sample(commas)}, which may have a decimal comma or a thousands mark: write points"
+            )
+        logger.warning("%s: commas in numbers such as %s are read as decimal points", where, commas[0])
+    values = [[number(word) for word in column] for column in columns]
+    bad = [
+        f"{word!r} in row {row}"
+        for words, found in zip(columns, values, strict=True)
+        for row, (word, value) in enumerate(zip(words, found, strict=True), start=first)
+        if value is None
+    ]
+    if bad:
+        raise ValueError(f"{where} holds {sample(bad)}, which is not a number: {what} are expected")
+    return np.array(values, dtype=np.float64).reshape(len(columns), -1).T
 
 
 def metres(rows: Iterable[Sequence[str]], path: Path) -> np.ndarray:
     """Rows of numbers, all of one length, as an array."""
-    try:
-        return np.array([[float(word) for word in row] for row in rows])
-    except ValueError as error:
-        word = str(error).partition(": ")[2]
-        raise ValueError(f"{path} holds {word}, which is not a number: metres are expected") from error
+    return numbers(zip(*rows, strict=True), path, "metres")
 
 
 def sample(items: Iterable[object], most: int = 3) -> str:
     """The first few of ``items`` for a message: ``a, b, c and 9 more``."""
-    shown = [str(item) for item in items]
+    shown = [word if len(word) <= LONGEST else f"{word[:20]}...{word[-LONGEST:]}" for word in map(str, items)]
     rest = f" and {len(shown) - most} more" if len(shown) > most else ""
     return ", ".join(shown[:most]) + rest
 
@@ -148,6 +205,11 @@ def unrepeated(rows: Iterable[tuple[str, T]], where: object) -> dict[str, T]:
         )
     warn(f"{{count}} [row of {where} repeats|rows of {where} repeat] an earlier one and [is|are] left out", same)
     return found
+
+
+def warn_of_clipped(paths: Iterable[str]) -> None:
+    """Log how many boxes stuck out of their images."""
+    warn("{count} [box sticks|boxes stick] out of [its image and was|their images and were] clipped", sorted(paths))
 
 
 class SeveralProblemsError(ValueError):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, with_test_sizes
-from torchreid_dfrst.data.text import Problems, read_lines, sample, unrepeated, whole_number
+from torchreid_dfrst.data.text import Problems, read_lines, sample, unrepeated, vehicle_number, whole_number
 from torchreid_dfrst.sightings import Sightings, draw
 
 
@@ -61,13 +61,17 @@ VehicleID1600, VehicleID2400, VehicleID3200, VehicleID6000, VehicleID13164 = wit
 def read_list(path: Path, images: Path) -> Sightings:
     """Images of a list of lines ``0279029 23781`` (image without ending, vehicle), in the order of their names."""
     rows = [line.split() for line in read_lines(path, "list of images")]
-    bad = [" ".join(row) for row in rows if len(row) != 2 or any(whole_number(w, 0, 10**9) is None for w in row)]
+    bad = [
+        " ".join(row)
+        for row in rows
+        if len(row) != 2 or whole_number(row[0], 0, 10**9) is None or vehicle_number(row[1]) is None
+    ]
     if bad or not rows:
         raise ValueError(
             f"{len(bad)} of {len(rows)} lines of {path} are not of the form '0279029 23781' (image, vehicle): "
             f"{sample(bad) or 'the list is empty'}"
         )
-    vehicles = dict(sorted(unrepeated(((name, int(vehicle)) for name, vehicle in rows), path).items()))
+    vehicles = dict(sorted(unrepeated(((name, vehicle_number(vehicle)) for name, vehicle in rows), path).items()))
     words = {name: vehicle for name, vehicle in rows}
     return Sightings(
         camera=np.zeros(len(vehicles), dtype=np.int64),

@@ -7,9 +7,10 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from torchreid_dfrst.data.text import (
     warn,
     whole_number,
 )
-from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
+from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, same_vehicle
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ VERI_ORDER = (7, 5, 8, 4, 9, 3, 10, 6, 11, 2, 1, 13, 12, 18, 17, 19, 20, 15, 14,
 _VERI_MATRIX = "4e9c8462cdfa376c"
 
 TWICE = "{count} [name stands|names stand] more than once"
-_NAME = re.compile(r"(\d{4})_c(\d{3})_(\d{8})_(\d+)\.jpg", re.ASCII)
+_NAME = re.compile(r"(\d{4}|-1)_c(\d{3})_(\d{8})_(\d+)\.jpg", re.ASCII)
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
@@ -68,6 +69,7 @@ class VeRiFormat(VehicleDataset):
         FileNotFoundError, ValueError: as ``read_veri``.
     """
 
+    own_lists = True
     marker = tuple(FOLDERS.values())
     advice = "Give --root the folder that holds image_train, image_query and image_test."
 
@@ -75,6 +77,19 @@ class VeRiFormat(VehicleDataset):
     def read(cls, folder: Path, images: bool = True) -> Splits:
         """See ``read_veri``."""
         return read_veri(folder, images)
+
+    @classmethod
+    def splits_at(cls, root: str | Path, **options: Any) -> Splits:
+        """The images that are there; the lists, with paths in the folder, where there are no folders of images."""
+        folder = cls.find(root, (*FOLDERS.values(), *LISTS.values()))
+        if any((folder / name).is_dir() for name in FOLDERS.values()):
+            return cls.read(folder, **options)
+        listed = cls.read(folder, images=False, **options)
+        train, query, gallery = (
+            replace(part, path=np.array([f"{FOLDERS[split]}/{name}" for name in part.path.tolist()]))
+            for split, part in listed.parts().items()
+        )
+        return replace(listed, train=train, query=query, gallery=gallery)
 
     @cached_property
     def labels(self) -> dict[str, Label]:
@@ -88,6 +103,7 @@ class VeRi776(VeRiFormat):
     Counts: 37,778 training images, 1,678 queries, 11,579 gallery images in 2,021 tracks; others are logged.
     """
 
+    own_lists = False
     folder_names = ("veri776", "VeRi", "veri", "VeRi_with_plate", "VeRi-776", "VeRi776")
     advice = (
         "VeRi-776 is sent by its authors on request; unpack it so that --root holds veri776/image_train, "
@@ -111,6 +127,7 @@ class VeRi776(VeRiFormat):
 class City(VeRiFormat):
     """The synthetic city that ``dfrst city`` draws. Not VeRi-776: its results are called what they are."""
 
+    own_lists = False
     folder_names = ("city",)
     advice = "Draw it with dfrst city --out DIR; it cannot be downloaded."
 
@@ -158,14 +175,17 @@ def read_veri(folder: str | Path, images: bool = True) -> Splits:
     for split, directory in FOLDERS.items():
         identity, camera, frame = parsed[split]
         path = [str(folder / directory / name) for name in names[split]] if images else names[split]
-        called = ([name[part] for name in names[split]] for part in (slice(5, 9), slice(4)))
+        called = ([name.split("_")[part] for name in names[split]] for part in (1, 0))
         columns = (camera, frame / FRAMES_PER_SECOND, identity, tracks[split], path, *called)
         sightings[split] = Sightings(*map(np.array, columns))
     return Splits(sightings["train"], sightings["query"], sightings["gallery"], network)
 
 
 def parse_names(names: Sequence[str], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Identity, camera (from 0) and frame of each ``VVVV_cCCC_TTTTTTTT_K.jpg``, three int64 arrays."""
+    """Identity, camera (from 0) and frame of each ``VVVV_cCCC_TTTTTTTT_K.jpg``, three int64 arrays.
+
+    A vehicle that is not known is written ``-1``.
+    """
     rows = [_NAME.fullmatch(name) for name in names]
     bad = [name for name, row in zip(names, rows, strict=True) if row is None or row[2] == "000"]
     if bad:
@@ -188,7 +208,7 @@ def cut_tracks(identity: np.ndarray, camera: np.ndarray, frame: np.ndarray) -> n
     """Track of each image, from 0 in the order of identity, camera and time: cut where more than 250 frames pass."""
     order = np.lexsort((frame, camera, identity))
     i, c, t = identity[order], camera[order], frame[order]
-    new = (i[1:] != i[:-1]) | (c[1:] != c[:-1]) | (t[1:] - t[:-1] > TRACK_GAP_FRAMES)
+    new = ~same_vehicle(i[1:], i[:-1]) | (c[1:] != c[:-1]) | (t[1:] - t[:-1] > TRACK_GAP_FRAMES)
     track = np.empty(len(order), dtype=np.int64)
     track[order] = np.concatenate(([0], np.cumsum(new)))[: len(order)]
     return track
@@ -331,7 +351,7 @@ def _require_rows(folder: Path, network: CameraNetwork, names: Sequence[str], ca
     lost = [name for name, known in zip(names, np.isin(camera, network.cameras), strict=True) if not known]
     if lost:
         raise ValueError(
-            f"camera {sample(sorted({name[5:9] for name in lost}))} has "
+            f"camera {sample(sorted({name.split('_')[1] for name in lost}))} has "
             f"{numbered('{count} [image|images]', len(lost))} (such as {lost[0]}) but no row in "
             f"{folder / 'camera_Dist.txt'}, whose rows camera_ID.txt names: "
             "add the row, or remove camera_Dist.txt to go without distances"

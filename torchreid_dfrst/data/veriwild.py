@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, with_test_sizes
-from torchreid_dfrst.data.text import Problems, read_lines, sample, time_parser, unrepeated, whole_number
+from torchreid_dfrst.data.text import Problems, read_lines, sample, unrepeated, vehicle_number, whole_number
+from torchreid_dfrst.data.times import ACCEPTED
+from torchreid_dfrst.data.times import read_times as column_of_times
 from torchreid_dfrst.sightings import Sightings
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ class VeRiWild(VehicleDataset):
 
     Args:
         root: the folder that holds ``VERI-Wild`` or is it.
-        time_format: as ``datetime.strptime`` takes it; None tries the usual ones.
+        time_format: as ``datetime.strptime`` takes it; None takes what ``times.ACCEPTED`` lists.
         kwargs: as torchreid's own data sets take them.
 
     Raises:
@@ -60,7 +62,7 @@ class VeRiWild(VehicleDataset):
         information = next(filter(Path.is_file, places), places[0])
         problems = Problems()
         records = problems.attempt(read_records, information)
-        times = records and read_times(records, information, time_format)
+        times = records and problems.attempt(read_times, records, information, time_format)
         parts = [
             problems.attempt(_read_list, path, folder / cls.image_folder, records, times)
             for path in cls.list_paths(folder)
@@ -87,17 +89,17 @@ def read_records(path: Path) -> dict[str, Record]:
 
 
 def read_times(records: Mapping[str, Record], path: Path, time_format: str | None = None) -> dict[str, float]:
-    """Seconds since 1970 (read as UTC) by ``vehicle/image``, NaN where the time cannot be read, which is logged."""
-    parse = time_parser(time_format)
-    found = {name: parse(record.time) for name, record in records.items()}
-    unread = [records[name].time for name, time in found.items() if np.isnan(time)]
+    """Seconds by ``vehicle/image``, see ``times.read_times``; NaN where the time cannot be read, which is logged."""
+    names = list(records)
+    words, cameras = [record.time for record in records.values()], [str(record.camera) for record in records.values()]
+    seconds, unread = column_of_times(words, path, time_format, names.__getitem__, cameras)
     if unread:
-        advice = f"their format is not {time_format!r}" if time_format else "give their format with time_format"
+        advice = f"their format is not {time_format!r}" if time_format else f"give time_format; read are {ACCEPTED}"
         logger.warning(
-            f"{len(unread)} of {len(found)} times in {path} cannot be read ({sample(unread)}): these images have no "
-            f"time; {advice}"
+            f"{len(unread)} of {len(names)} times in {path} cannot be read ({sample(words[k] for k in unread)}): these "
+            f"images have no time; {advice}"
         )
-    return found
+    return dict(zip(names, seconds.tolist(), strict=True))
 
 
 def _records(path: Path) -> Iterator[tuple[str, Record]]:
@@ -114,7 +116,7 @@ def _records(path: Path) -> Iterator[tuple[str, Record]]:
 
 
 def _read_list(
-    path: Path, images: Path, records: Mapping[str, Record] | None, times: Mapping[str, float]
+    path: Path, images: Path, records: Mapping[str, Record] | None, times: Mapping[str, float] | None
 ) -> Sightings | None:
     # test_3000_id.txt and its like have vehicle and camera as numbers behind the name
     rows = [line.split() for line in read_lines(path, "list of images")]
@@ -122,7 +124,7 @@ def _read_list(
     bad = []
     for word, row in zip(words, rows, strict=True):
         vehicle, *image = word.split("/")
-        if len(image) != 1 or any(whole_number(number, 0, 10**9) is None for number in (vehicle, *row[1:])):
+        if len(image) != 1 or any(vehicle_number(number) is None for number in (vehicle, *row[1:])):
             bad.append(" ".join(row)[:80])
     if bad or not rows:
         raise ValueError(
@@ -130,7 +132,7 @@ def _read_list(
             f"{sample(bad) or 'the list is empty'}"
         )
     names = list(unrepeated(((word, None) for word in words), path))
-    if records is None:
+    if records is None or times is None:
         return None
     lost = [name for name in names if name not in records]
     if lost:
@@ -139,7 +141,7 @@ def _read_list(
     return Sightings(
         camera=np.array([records[name].camera for name in names]),
         time_s=np.array([times[name] for name in names]),
-        identity=np.array([int(vehicle) for vehicle in vehicles]),
+        identity=np.array([vehicle_number(vehicle) for vehicle in vehicles]),
         path=np.array([str(images / f"{name}.jpg") for name in names]),
         vehicle_name=np.array(vehicles),
     )

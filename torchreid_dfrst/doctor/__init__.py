@@ -12,14 +12,22 @@ import numpy as np
 
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.data import DATASETS
-from torchreid_dfrst.data.dataset import Splits, VehicleDataset, lone_queries, one_camera_vehicles, vehicles_called
+from torchreid_dfrst.data.dataset import (
+    UNKNOWN_ARE,
+    Splits,
+    VehicleDataset,
+    lone_queries,
+    one_camera,
+    one_camera_vehicles,
+    vehicles_called,
+)
 from torchreid_dfrst.data.manager import share_options
 from torchreid_dfrst.data.text import MISTAKES, error_text, single_errors
 from torchreid_dfrst.data.veri776 import FOLDERS, LISTS, VeRiFormat, image_files, read_index, read_labels
 from torchreid_dfrst.doctor.findings import ERROR, NOTE, WARNING, Finding, Report, finding
 from torchreid_dfrst.doctor.images import Bar, check_images, read_all
 from torchreid_dfrst.doctor.times import check_times
-from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.sightings import Sightings, same_vehicle
 
 TRUTH = "right answers and junk"
 
@@ -85,7 +93,7 @@ def _examine(
     if not have_images:
         findings.append(Finding(NOTE, "images", "there are no images here: only lists were checked", 0, [], ""))
     elif images:
-        findings += check_images(parts, bar)
+        findings += check_images(parts, bar, cameras=not splits.protocol.startswith("vehicleid"))
         findings += finding(
             WARNING,
             "images in no list",
@@ -94,7 +102,7 @@ def _examine(
             "add them to a list if they belong to the data set; otherwise nothing",
         )
     counts = {
-        split: {"images": len(s), "vehicles": len(np.unique(s.identity)), "cameras": len(np.unique(s.camera))}
+        split: {"images": len(s), "vehicles": len(s.vehicles), "cameras": len(np.unique(s.camera))}
         for split, s in parts.items()
     }
     return counts, findings
@@ -102,12 +110,25 @@ def _examine(
 
 def _check_labels(splits: Splits) -> list[Finding]:
     train, query, gallery = splits.train, splits.query, splits.gallery
-    test, vehicles = Sightings.concatenate([query, gallery]), np.unique(train.identity)
+    test, vehicles = Sightings.concatenate([query, gallery]), train.vehicles
     lone = lone_queries(query, gallery)
     unseen = [f"camera {test.camera_called(camera)}" for camera in np.setdiff1d(test.camera, train.camera)]
     many = len(np.unique(train.camera)) > 1
-    gaps = int(vehicles[-1] + 1 - vehicles[0]) - len(vehicles)
+    first, last = vehicles[[0, -1]].tolist() if len(vehicles) else (0, -1)
+    gaps = last + 1 - first - len(vehicles)
+    nobody = Finding(WARNING, "nothing to train on", "no training image has an identity", 1, [], "rank only")
+    unscored = Finding(NOTE, "nothing to score", "no query has an identity", 1, [], "dfrst rank needs none")
+    advice = "nothing, if they are not known; otherwise give the vehicle"
+    alone = one_camera(query, gallery)
     return [
+        *([] if len(vehicles) else [nobody]),
+        *([] if query.known.any() else [unscored]),
+        *(
+            found
+            for split, part in splits.parts().items()
+            for found in finding(WARNING, "no identity", UNKNOWN_ARE[split], part.path[~part.known], advice)
+        ),
+        *([Finding(ERROR, "one camera", alone, 1, [], "see there")] if alone else []),
         *finding(
             ERROR,
             "vehicles in training and test",
@@ -116,7 +137,7 @@ def _check_labels(splits: Splits) -> list[Finding]:
             "give the same vehicle to one side only; if the numbers merely start anew, relabel one side",
         ),
         *finding(
-            ERROR if len(lone) == len(query) else WARNING,
+            ERROR if len(lone) == query.known.sum() else WARNING,
             "queries without a match",
             f"{{count}} of {len(query)} queries [shows|show] a vehicle that no other camera saw in the gallery: every "
             "evaluator skips them, and some divide by all queries",
@@ -128,7 +149,7 @@ def _check_labels(splits: Splits) -> list[Finding]:
             "one-camera vehicles",
             f"{{count}} of {len(vehicles)} training vehicles [was|were] seen by a single camera: [it teaches|they "
             "teach] appearance, but nothing about other cameras or travel times",
-            one_camera_vehicles(train) if many else [],
+            vehicles_called(train, one_camera_vehicles(train)) if many else [],
             "fine if they are few; otherwise look at how the vehicles were numbered",
         ),
         *finding(
@@ -141,7 +162,7 @@ def _check_labels(splits: Splits) -> list[Finding]:
         *finding(
             NOTE,
             "label gaps",
-            f"training vehicles are numbered {vehicles[0]} to {vehicles[-1]} with {{count}} [number|numbers] not used; "
+            f"training vehicles are numbered {first} to {last} with {{count}} [number|numbers] not used; "
             "torchreid needs 0, 1, 2, ..., and this package relabels them so when it loads them",
             gaps,
             "nothing here; your own loader has to relabel too",
@@ -178,7 +199,7 @@ def _check_index(folder: Path, splits: Splits) -> list[Finding]:
             path
             for vehicle, camera, path, listed in columns
             if not np.array_equal(
-                np.flatnonzero((gallery.identity == vehicle) & ((gallery.camera == camera) == same_camera)),
+                np.flatnonzero(same_vehicle(vehicle, gallery.identity) & ((gallery.camera == camera) == same_camera)),
                 np.sort(listed),
             )
         ]

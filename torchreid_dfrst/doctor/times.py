@@ -7,7 +7,7 @@ import numpy as np
 from torchreid_dfrst.data.veri776 import known_orders
 from torchreid_dfrst.doctor.findings import ERROR, NOTE, WARNING, Finding, finding
 from torchreid_dfrst.doctor.traffic import SEARCH, Delays, camera_order, clock_offsets, delays, fast_delays
-from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.clocks import Clock, corrected, odd_clocks
 from torchreid_dfrst.spatiotemporal.passes import check_network, check_speed, one_per_pass
 
@@ -44,7 +44,7 @@ def check_times(parts: dict[str, Sightings], network: CameraNetwork | None) -> l
     if unknown:
         text = "{count} [camera has|cameras have] no distances"
         return found + finding(ERROR, "distances", text, unknown, "add their rows")
-    known = everyone[~missing & (everyone.identity != UNKNOWN)]
+    known = everyone[~missing & everyone.known]
     seen = one_per_pass(known)
     try:
         check_network(network)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst.retrieval import Metrics, evaluate
-from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.sightings import CameraNetwork, Sightings, same_vehicle
 from torchreid_dfrst.spatiotemporal import GapModel, fuse
 
 SEED = 776
@@ -49,7 +49,7 @@ def tie_bounds(distance: np.ndarray, query: Sightings, gallery: Sightings) -> tu
     place = np.empty(distance.shape, dtype=np.float32)
     for row, values in zip(place, distance, strict=True):
         row[:] = 2 * np.unique(values, return_inverse=True)[1]
-    wrong = query.identity[:, None] != gallery.identity
+    wrong = ~same_vehicle(query.identity[:, None], gallery.identity)
     return rank(place + ~wrong, query, gallery), rank(place + wrong, query, gallery)
 
 
@@ -179,7 +179,7 @@ def reliability(transit: np.ndarray, query: Sightings, gallery: Sightings, bins:
     ``gain`` is the log of that share over the share among all pairs, in nats: evidence as it turned out to be.
     """
     across = query.camera[:, None] != gallery.camera
-    distance, same = transit[across], (query.identity[:, None] == gallery.identity)[across]
+    distance, same = transit[across], same_vehicle(query.identity[:, None], gallery.identity)[across]
     edges = np.unique(np.quantile(distance, np.concatenate([[0, 1e-4, 1e-3, 3e-3], np.geomspace(0.01, 1, bins - 3)])))
     place = np.clip(np.searchsorted(edges, distance, side="right") - 1, 0, len(edges) - 2)
     count, hits, total = (np.bincount(place, of, minlength=len(edges) - 1) for of in (None, same, distance))
@@ -205,13 +205,13 @@ def by_pair(
     for a in np.unique(query.camera):
         for b in np.setdiff1d(gallery.camera, a):
             rows, columns = np.flatnonzero(query.camera == a), np.flatnonzero(gallery.camera == b)
-            rows = rows[np.isin(query.identity[rows], gallery.identity[columns])]
+            rows = rows[np.isin(query.identity[rows], gallery[columns].vehicles)]
             if not len(rows):
                 continue
             q, g = query[rows], gallery[columns]
             shares = {
                 "mAP": rank(transit[np.ix_(rows, columns)], q, g).mAP,
-                "chance": float((q.identity[:, None] == g.identity).mean()),
+                "chance": float(same_vehicle(q.identity[:, None], g.identity).mean()),
             }
             ends = {"query": called(a), "gallery": called(b), "queries": len(rows)}
             found.append({**ends, **{name: round(100 * share, 2) for name, share in shares.items()}})

@@ -133,7 +133,9 @@ class Card:
         skipped = "".join(f"; {count} skipped: {why}" for why, count in queries["why"].items() if count)
         used = numbered("{count} [query|queries] used", queries["used"])
         lines.append(f"{used} of {queries['used'] + queries['skipped']:,}{skipped}")
-        lines.append(f"gallery of {content['gallery']:,}; intervals: {content['intervals']}")
+        nobody = data["gallery"].get("without identity", 0)
+        distractors = f" ({numbered('{count} without identity, never right', nobody)})" if nobody else ""
+        lines.append(f"gallery of {content['gallery']:,}{distractors}; intervals: {content['intervals']}")
         return "\n".join(lines + textwrap.wrap(_used(content["choices"], content["source"]), 100))
 
 
@@ -257,6 +259,7 @@ def _used(choices: Mapping[str, Any], source: Mapping[str, Any]) -> str:
         origin = spacetime.get("weight_from")
         how = f"chosen by {origin.get('method')}" if isinstance(origin, Mapping) else origin
         parts[1] = f"ST: {spacetime.get('model')}, omega {spacetime.get('weight'):.4g} ({how})"
+        parts[1] += f", distances: {spacetime['distances']}" if "distances" in spacetime else ""
     if rerank:
         parts[2] = f"re-ranking: k1 {rerank.get('k1')}, k2 {rerank.get('k2')}, lambda {rerank.get('lambda_value')}"
     return "; ".join(parts)
@@ -288,15 +291,18 @@ def _numbers(found: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray])
 
 def _counts(result: Result) -> dict[str, Any]:
     """How many queries count, why the others do not, and some of these."""
-    absent = alone = used = 0
+    nobody = absent = alone = used = 0
     examples: list[str] = []
     for metrics, (query, gallery) in zip(next(iter(result.draws.values())), result.pairs, strict=True):
         lost = np.flatnonzero(metrics.first_match == 0)
-        here = np.isin(query.identity[lost], gallery.identity)
+        asked = lost[query.known[lost]]
+        here = np.isin(query.identity[asked], gallery.identity)
         used, absent, alone = used + metrics.used, absent + int((~here).sum()), alone + int(here.sum())
+        nobody += len(lost) - len(asked)
         examples += [Path(path).name for path in query.path[lost[:3]]]
     why = {"vehicle not in the gallery": absent, "vehicle seen by the query's own camera only": alone}
-    return {"used": used, "skipped": absent + alone, "why": why, "examples": examples[:3]}
+    why |= {"no identity": nobody} if nobody else {}
+    return {"used": used, "skipped": absent + alone + nobody, "why": why, "examples": examples[:3]}
 
 
 def _over_draws(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -306,7 +312,9 @@ def _over_draws(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _size(part: Sightings) -> dict[str, int]:
-    return {"images": len(part), "vehicles": len(np.unique(part.identity)), "cameras": len(np.unique(part.camera))}
+    size = {"images": len(part), "vehicles": len(part.vehicles), "cameras": len(np.unique(part.camera))}
+    nobody = int((~part.known).sum())
+    return {**size, "without identity": nobody} if nobody else size
 
 
 def _percent(share: float) -> float:

@@ -11,7 +11,7 @@ from scipy.stats import binom
 
 from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.retrieval import Extraction, Features, normalise
-from torchreid_dfrst.sightings import UNKNOWN, Sightings
+from torchreid_dfrst.sightings import Sightings
 
 CHANCE = 0.005  # below which vehicles that look alike are the same
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def _labels(part: Sightings, named: bool) -> np.ndarray:
     """What each row's vehicle is called, empty where it is not known."""
     numbers = part.identity.astype(np.str_)
     labels = np.where(part.vehicle_name != "", part.vehicle_name, numbers) if named else numbers
-    return np.where(part.identity == UNKNOWN, "", labels)
+    return np.where(part.known, labels, "")
 
 
 def _from_the_start(labels: np.ndarray) -> bool:

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.checks import nearest, within
 from torchreid_dfrst.retrieval import Features, Metrics, evaluate, normalise
 from torchreid_dfrst.retrieval.metrics import PRECISION, TRAPEZOID
 from torchreid_dfrst.sightings import UNKNOWN, Sightings, draw
+
+OUT = "out"
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,12 @@ class Protocol:
         seed: of the draws.
         average_precision: ``"precision"``: mean of the precision at each match; ``"trapezoid"``: the area of
             VeRi-776's MATLAB code. They differ by some tenths of a percent.
+        own_camera: ``"out"``: no gallery entry of the query's camera is ranked, whomever it shows. None: they are.
+        at: k of mAP@k, over ``min(matches, k)``, as contests score lists of k images; None for whole rankings.
 
     Raises:
-        KeyError: an unknown value of ``tracks``, ``one_image`` or ``average_precision``.
-        ValueError: ``draws`` below 1, or draws without anything random, or a negative seed.
+        KeyError: an unknown value of ``tracks``, ``one_image``, ``average_precision`` or ``own_camera``.
+        ValueError: ``draws`` or ``at`` below 1, or draws without anything random, or a negative seed.
     """
 
     name: str
@@ -43,6 +47,8 @@ class Protocol:
     draws: int = 1
     seed: int = 0
     average_precision: str = PRECISION
+    own_camera: str | None = None
+    at: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
@@ -50,6 +56,7 @@ class Protocol:
             ("tracks", (None, "min", "mean")),
             ("one_image", (None, "gallery", "query")),
             ("average_precision", (PRECISION, TRAPEZOID)),
+            ("own_camera", (None, OUT)),
         ):
             if getattr(self, option) not in known:
                 raise KeyError(f"{option} {getattr(self, option)!r}: one of {', '.join(map(repr, known))}")
@@ -58,6 +65,8 @@ class Protocol:
                 f"{self.draws} draws with seed {self.seed} of protocol {self.name}: one draw, or several where "
                 "one_image is drawn, and a seed of 0 or more"
             )
+        if self.at is not None:
+            within("at", self.at, lowest=1)
 
     def describe(self) -> str:
         """The protocol in words."""
@@ -72,14 +81,16 @@ class Protocol:
             "query": f"one random image per vehicle is the query, all others are the gallery, {self.draws} draws",
         }[self.one_image]
         junk = "same vehicle and same camera is junk" if self.junk else "no junk"
+        junk = "no image of the query's camera is ranked" if self.own_camera == OUT else junk
         form = {PRECISION: "mean precision at each match", TRAPEZOID: "trapezoid area"}[self.average_precision]
+        form += "" if self.at is None else f" among the first {self.at}, over at most {self.at} matches"
         return f"{self.name}: {'; '.join(part for part in (ranked, side, junk, f'AP as {form}') if part)}"
 
     def pairs(self, query: Features, gallery: Features) -> Iterator[tuple[Features, Features]]:
         """Query and gallery of each draw.
 
         Draws are made from all images of both together in the order of their paths, so they do not depend on which
-        draw the features were extracted for.
+        draw the features were extracted for. An image without an identity is never drawn.
 
         Raises:
             ValueError: tracks are ranked and a gallery image has none.
@@ -96,13 +107,20 @@ class Protocol:
             others = _at_camera(everything[~chosen], int(self.one_image == "query"))
             yield (others, one) if self.one_image == "gallery" else (one, others)
 
+    def ranked(self, blocks: Iterable[np.ndarray], query: Sightings, gallery: Sightings) -> Iterable[np.ndarray]:
+        """Distances in blocks of consecutive queries, infinite where an image is not to be ranked."""
+        if self.own_camera is None:
+            return blocks
+        return _infinite_at_own_camera(blocks, query.camera, gallery.camera)
+
     def score(
         self, distance: np.ndarray | Iterable[np.ndarray], query: Sightings, gallery: Sightings, max_rank: int = 50
     ) -> Metrics:
         """Metrics of one ranking.
 
         Args:
-            distance: ``(Q, G)`` distances between a pair that ``pairs`` gave, or blocks of consecutive rows.
+            distance: ``(Q, G)`` distances between a pair that ``pairs`` gave, or blocks of consecutive rows; see
+                ``ranked``.
             query: sightings of the Q queries.
             gallery: sightings of the G gallery entries.
             max_rank: length of the CMC curve.
@@ -121,10 +139,11 @@ class Protocol:
         elif len(only := np.union1d(*cameras)) == 1:
             raise ValueError(
                 f"all images are from camera {gallery.camera_called(only[0])}, so every match is junk (same identity, "
-                "same camera): cross-camera evaluation needs two cameras"
+                "same camera): cross-camera evaluation needs two cameras; evaluate.protocol no-junk counts every match "
+                "(a table without cameras: data.options.cameras none, dfrst import --cameras none)"
             )
         labels = query.identity, gallery.identity, *cameras
-        return evaluate(distance, *labels, max_rank=max_rank, average_precision=self.average_precision)
+        return evaluate(distance, *labels, max_rank=max_rank, average_precision=self.average_precision, at=self.at)
 
 
 PROTOCOLS = {
@@ -137,9 +156,15 @@ PROTOCOLS = {
         Protocol("vehicleid-reversed", junk=False, one_image="query", draws=10),
         Protocol("veriwild"),
         Protocol("veriwild-without-removal", junk=False),
+        Protocol("no-junk", junk=False),
+        Protocol("other-cameras", own_camera=OUT),
+        Protocol("map-at-k", at=100),
     )
 }
-"""``veriwild`` is ``image-to-image`` under the name its papers use; without removal is what they did before 2020."""
+"""``veriwild`` is ``image-to-image`` under the name its papers use; without removal is what they did before 2020.
+
+``no-junk`` is the same for data whose images one camera took, or nobody knows which.
+"""
 
 
 def of_dataset(name: str | None, options: Mapping[str, Any] | None = None) -> str:
@@ -147,16 +172,23 @@ def of_dataset(name: str | None, options: Mapping[str, Any] | None = None) -> st
 
     Args:
         name: of the data set, None if it has none.
-        options: of the data set; VehicleID with ``reverse`` is read the other way round.
+        options: of the data set; VehicleID with ``reverse`` is read the other way round, a table with ``cameras: none``
+            has no junk.
     """
     family = (name or "").rstrip("0123456789")
     if family == "vehicleid" and (options or {}).get("reverse"):
         return "vehicleid-reversed"
-    return family if family in ("vehicleid", "veriwild") else "image-to-image"
+    if family in ("vehicleid", "veriwild"):
+        return family
+    return "no-junk" if (options or {}).get("cameras") == "none" else "image-to-image"
 
 
 def build(
-    protocol: str = "image-to-image", average_precision: str = PRECISION, draws: int | None = None, seed: int = 0
+    protocol: str = "image-to-image",
+    average_precision: str = PRECISION,
+    draws: int | None = None,
+    seed: int = 0,
+    at: int | None = None,
 ) -> Protocol:
     """A protocol by name.
 
@@ -165,6 +197,7 @@ def build(
         average_precision: ``"precision"`` or ``"trapezoid"``, see ``Protocol``.
         draws: number of random draws where the protocol draws; None for its own, ten for VehicleID.
         seed: of the draws.
+        at: k of mAP@k; None for the protocol's own, 100 of ``map-at-k``.
 
     Raises:
         KeyError: an unknown name; the message has the nearest one.
@@ -173,8 +206,18 @@ def build(
     if protocol not in PROTOCOLS:
         raise KeyError(f"no protocol {protocol!r}{nearest(str(protocol), PROTOCOLS)}")
     chosen = PROTOCOLS[protocol]
-    draws = chosen.draws if draws is None else draws
-    return replace(chosen, average_precision=average_precision, draws=draws, seed=seed)
+    draws, at = chosen.draws if draws is None else draws, chosen.at if at is None else at
+    return replace(chosen, average_precision=average_precision, draws=draws, seed=seed, at=at)
+
+
+def _infinite_at_own_camera(
+    blocks: Iterable[np.ndarray], query_camera: np.ndarray, gallery_camera: np.ndarray
+) -> Iterator[np.ndarray]:
+    done = 0
+    for block in blocks:
+        own = query_camera[done : done + len(block), None] == gallery_camera
+        done += len(block)
+        yield np.where(own, np.float32(np.inf), block)
 
 
 def _at_camera(features: Features, camera: int) -> Features:

@@ -17,7 +17,7 @@ from torchreid_dfrst.evaluation.card import Result
 from torchreid_dfrst.evaluation.leaks import check_leaks
 from torchreid_dfrst.evaluation.weight import choose_weight
 from torchreid_dfrst.retrieval import Extraction, Features, Metrics, Parameters, Reranking
-from torchreid_dfrst.retrieval.metrics import Best
+from torchreid_dfrst.retrieval.metrics import Best, require_known
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal import GapModel
 
@@ -174,6 +174,7 @@ def score(
     source = extraction.source
     usual = source.get("protocol") or protocols.of_dataset(source.get("data"), source.get("options"))
     protocol = protocols.build(**{"protocol": usual, **evaluate})
+    require_known(extraction.query.sightings.identity)
     asked = spacetime.pop("weight", None)
     model = fit_transit(extraction, **spacetime)
     if model is None or spacetime.get("fitted"):
@@ -188,6 +189,7 @@ def score(
             ranked = replace(extraction, query=query, gallery=gallery)
         pairs.append((query.sightings, gallery.sightings))
         for row, blocks, found in rankings(query, gallery, model, weight, parameters, wanted):
+            blocks = protocol.ranked(blocks, *pairs[-1])
             if len(pairs) == 1:
                 best[row] = Best(*pairs[0], TOP, protocol.junk)
                 blocks = best[row].watch(blocks)
@@ -211,6 +213,7 @@ def rankings(
     weight: float,
     parameters: Mapping[str, Any],
     rerank: bool = True,
+    only: str | None = None,
 ) -> Iterator[tuple[str, Iterable[np.ndarray], dict[str, Any] | None]]:
     """Each row of a result, made when it is asked for: take all blocks of one before the next.
 
@@ -221,6 +224,7 @@ def rankings(
         weight: omega of Eq. 6.
         parameters: all keyword arguments of ``retrieval.rerank`` but ``transit`` and ``weight``.
         rerank: give the re-ranked rows too.
+        only: give this row alone, see ``last_row``.
 
     Yields:
         The row's name; its distances in blocks of consecutive queries ``(rows, G)`` float32; and, of a re-ranked row,
@@ -235,12 +239,15 @@ def rankings(
 
     with named("rerank", parameters):
         chosen = Parameters(**{field.name: options.pop(field.name) for field in fields(Parameters)})
-        yield APPEARANCE, retrieval.distance_blocks(rows, columns, memory_limit=limit), None
-        if model is not None:
+        if only in (None, APPEARANCE):
+            yield APPEARANCE, retrieval.distance_blocks(rows, columns, memory_limit=limit), None
+        if model is not None and only in (None, FUSED):
             both = fused(query.sightings, gallery.sightings)
             yield FUSED, retrieval.distance_blocks(rows, columns, **both, memory_limit=limit), None
         whole = limit is None and 4 * len(rows) * len(columns) <= HELD
         for row in () if not rerank else (RERANKED,) if model is None else (RERANKED, BOTH):
+            if only not in (None, row):
+                continue
             both = {}
             if row == BOTH:
                 everyone = Sightings.concatenate([query.sightings, gallery.sightings])
@@ -254,6 +261,11 @@ def rankings(
             }
             yield row, [job.matrix()] if whole else job.blocks(), found
             del job
+
+
+def last_row(model: GapModel | None, rerank: bool) -> str:
+    """The row that knows all there is: with space and time where there is a model, re-ranked unless that is off."""
+    return ROWS[(model is not None) + 2 * rerank]
 
 
 def best_matches(result: Result, row: str, count: int) -> tuple[np.ndarray, np.ndarray]:

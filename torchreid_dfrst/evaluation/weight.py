@@ -9,7 +9,7 @@ import numpy as np
 
 from torchreid_dfrst import retrieval
 from torchreid_dfrst.retrieval import Features, evaluate
-from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
+from torchreid_dfrst.sightings import CameraNetwork, Sightings, same_vehicle
 from torchreid_dfrst.spatiotemporal import GapModel, fuse
 
 SEED = 776
@@ -51,7 +51,7 @@ def held_out(sightings: Sightings, folds: int = 3, most: int = 200, parts: int =
     Raises:
         ValueError: fewer than two vehicles for each fold.
     """
-    vehicles = np.unique(sightings.identity[sightings.identity != UNKNOWN])
+    vehicles = sightings.vehicles
     if len(vehicles) < 2 * folds:
         raise ValueError(f"{len(vehicles)} training vehicles are too few for {folds} folds: {2 * folds} needed")
     generator = np.random.default_rng(seed)
@@ -62,7 +62,7 @@ def held_out(sightings: Sightings, folds: int = 3, most: int = 200, parts: int =
         query = shuffled[np.unique(key, axis=1, return_index=True)[1]]
         for asked in np.array_split(group[:most], min(parts, len(group[:most]))):
             out = np.isin(sightings.identity, asked)
-            yield Fold(np.flatnonzero(~out), query[out[query]], gallery)
+            yield Fold(np.flatnonzero(~out & sightings.known), query[out[query]], gallery)
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def choose_weight(
             scores.append([metrics.mAP for metrics in found])
             used.append(found[0].used)
         else:
-            pairs.append((appearance[across], transit[across], (q.identity[:, None] == g.identity)[across]))
+            pairs.append((appearance[across], transit[across], same_vehicle(q.identity[:, None], g.identity)[across]))
     asked_for = method, len(vehicles), sum(vehicles), seed
     if method == "calibrated":
         appearance, transit, same = (np.concatenate(column) for column in zip(*pairs, strict=True))
@@ -171,7 +171,7 @@ def choose_weight(
 
 def _folds(sightings: Sightings, folds: int, seed: int) -> Iterator[Fold]:
     """Galleries as large as a test's, as far as there are vehicles; in small lists each is asked in several parts."""
-    vehicles = len(np.unique(sightings.identity[sightings.identity != UNKNOWN]))
+    vehicles = len(sightings.vehicles)
     galleries = min(folds, -(-vehicles // GALLERY)) or 1
     return held_out(sightings, galleries, most=GALLERY, parts=-(-folds // galleries), seed=seed)
 

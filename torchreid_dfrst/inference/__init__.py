@@ -19,6 +19,7 @@ from torch import nn
 from torchreid_dfrst.checks import listed
 from torchreid_dfrst.data.loader import Change, Item
 from torchreid_dfrst.data.manager import DataManager
+from torchreid_dfrst.data.text import warn_of_clipped
 from torchreid_dfrst.evaluation import HELD_OUT, TRAINED_ON
 from torchreid_dfrst.models.weights import read_safely, read_weights
 from torchreid_dfrst.retrieval import Extraction, Features
@@ -135,6 +136,7 @@ def extract(
         loader = data.loader(items, change)
         embedded = embed(model, loader, device, precision, bar=bar)
         skipped.extend(sorted(loader.skipped))
+        warn_of_clipped(loader.clipped)
         row = {image: number for number, image in enumerate(sightings.path.tolist())}
         return Features(embedded.embedding, sightings[np.array([row[image] for image in embedded.path.tolist()])])
 
@@ -144,8 +146,8 @@ def extract(
     extraction = Extraction(
         query=see(dataset.query, sightings["query"], contaminate),
         gallery=see(dataset.gallery, sightings["gallery"], contaminate),
-        train=sightings["train"],
-        train_features=see(items, sightings["train"]) if train else None,
+        train=sightings["train"] if len(sightings["train"]) else None,
+        train_features=see(items, sightings["train"]) if train and len(items) else None,
         network=getattr(dataset, "network", None),
         source={
             "data": name,
@@ -223,6 +225,6 @@ def _sightings_of(dataset: Any) -> dict[str, Sightings]:
     found = {}
     for part in ("train", "query", "gallery"):
         rows = getattr(dataset, part)
-        camera, identity = np.array([row[2] for row in rows]), np.array([row[1] for row in rows])
-        found[part] = Sightings(camera, identity=identity, path=np.array([row[0] for row in rows]))
+        camera, identity = (np.array([row[column] for row in rows], dtype=np.int64) for column in (2, 1))
+        found[part] = Sightings(camera, identity=identity, path=np.array([row[0] for row in rows], dtype=np.str_))
     return found

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.evaluation import TOP, Result, best_matches
 from torchreid_dfrst.evaluation.card import UNNAMED
 from torchreid_dfrst.inference import input_transform, open_network
@@ -30,6 +31,7 @@ def show_rankings(result: Result, folder: Path, count: int) -> list[Path]:
     """
     extraction, chosen = result.ranked, some_queries(result, count)
     data = extraction.source.get("data") or UNNAMED
+    unknown = "" if extraction.gallery.sightings.known.all() else ", grey not known"
     written = []
     for row in result.metrics:
         index, distance = best_matches(result, row, min(TOP, len(extraction.gallery)))
@@ -41,7 +43,7 @@ def show_rankings(result: Result, folder: Path, count: int) -> list[Path]:
                 extraction.gallery.sightings,
                 index[chosen],
                 distance[chosen],
-                title=f"{data}: {row}; blue is the query, green right, red wrong; junk removed",
+                title=f"{data}: {row}; blue is the query, green right, red wrong{unknown}; junk removed",
             )
         )
     return written
@@ -91,7 +93,7 @@ def missing_images(result: Result) -> str:
     paths = np.concatenate([result.ranked.query.sightings.path, result.ranked.gallery.sightings.path])
     if (paths == "").any():
         return "the features do not say which image each row is of"
-    lost = next((path for path in paths.tolist() if not Path(path).is_file()), "")
+    lost = next((path for path in paths.tolist() if not Path(split_name(path)[0]).is_file()), "")
     return f"there is no image at {lost}, where the features say it is" if lost else ""
 
 

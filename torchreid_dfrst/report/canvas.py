@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from torchreid_dfrst.data.images import read_image
 
-GREEN, RED, BLUE = "#1a9850", "#d73027", "#2c7bb6"
+GREEN, RED, BLUE, GREY = "#1a9850", "#d73027", "#2c7bb6", "#888888"
 
 
 def figure(width: float, height: float) -> Figure:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.report.canvas import BLUE, GREEN, RED, figure, thumbnail, write
-from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.report.canvas import BLUE, GREEN, GREY, RED, figure, thumbnail, write
+from torchreid_dfrst.sightings import Sightings, same_vehicle
 
 
 def ranked_lists(
@@ -22,6 +22,8 @@ def ranked_lists(
     rows: Sequence[str] = (),
 ) -> Path:
     """Draw each query with its best matches; camera and time gap stand under each.
+
+    The frame is green where both show one vehicle, red where they do not, grey where one of them is not known.
 
     Args:
         path: picture to write.
@@ -48,10 +50,11 @@ def ranked_lists(
             if place < 0:
                 grid[row, rank].set_axis_off()
                 continue
-            right = gallery.identity[place] == query.identity[row]
+            colour = GREEN if same_vehicle(gallery.identity[place], query.identity[row]) else RED
+            colour = colour if query.known[row] and gallery.known[place] else GREY
             gap = time_gap(gallery.time_s[place] - query.time_s[row])
             label = f"{rank}: cam {called(gallery, place)[1]}{gap}\n{distance[row, rank - 1]:.3f}"
-            _cell(grid[row, rank], gallery.path[place], GREEN if right else RED, label)
+            _cell(grid[row, rank], gallery.path[place], colour, label)
     drawn.suptitle(title, fontsize=9)
     return write(drawn, path)
 

@@ -16,7 +16,8 @@ from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 FORMAT = "torchreid_dfrst features 1"
 TABLES: dict[str, type[Any]] = {"train": Sightings, "network": CameraNetwork}
-NAMES = ("camera_name", "vehicle_name", "names")
+NEW = ("camera_name", "vehicle_name", "names", "kind")
+"""Columns that files of earlier versions lack."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,14 @@ class Features:
                 "the model diverged or the image is broken"
             )
         object.__setattr__(self, "embedding", embedding)
+
+    @classmethod
+    def of(cls, part: str, embedding: np.ndarray, sightings: Sightings) -> Features:
+        """The same with the name of the part in errors."""
+        try:
+            return cls(embedding, sightings)
+        except ValueError as error:
+            raise ValueError(f"{part}: {error}") from error
 
     def __len__(self) -> int:
         """Number of images."""
@@ -99,8 +108,11 @@ class Extraction:
         """Write one ``.npz`` without pickle; the file appears whole or not at all.
 
         Raises:
+            ValueError: the name does not end in ``.npz``.
             OSError: the disk is full or the folder cannot be written; an earlier file stays.
         """
+        if Path(path).suffix != ".npz":
+            raise ValueError(f"{path} does not end in .npz, as files of features do")
         columns: dict[str, np.ndarray] = {"format": np.array(FORMAT), "source": np.array(json.dumps(self.source))}
         for name in ("query", "gallery", "train_features"):
             part = getattr(self, name)
@@ -126,6 +138,8 @@ class Extraction:
             FileNotFoundError: there is no such file.
             ValueError: the file is not one of ours; a pickle inside it is refused, never run.
         """
+        if Path(path).is_dir():
+            raise FileNotFoundError(f"{path} is a folder: name the features file in it")
         if not Path(path).is_file():
             raise FileNotFoundError(
                 f"no features at {path}: make them with `dfrst extract`, or from embeddings of another toolbox with "
@@ -146,7 +160,7 @@ class Extraction:
         there = {name.partition("/")[0] for name in columns}
         try:
             parts: dict[str, Any] = {
-                name: Features(columns[f"{name}/embedding"], _table(Sightings, name, columns))
+                name: Features.of(name, columns[f"{name}/embedding"], _table(Sightings, name, columns))
                 for name in ("query", "gallery", *({"train_features"} & there))
             }
             parts |= {name: _table(kind, name, columns) for name, kind in TABLES.items() if name in there}
@@ -158,10 +172,9 @@ class Extraction:
 
 
 def _columns(name: str, table: Sightings | CameraNetwork) -> dict[str, np.ndarray]:
-    return {f"{name}/{column.name}": getattr(table, column.name) for column in fields(table)}
+    return {f"{name}/{column.name}": np.asarray(getattr(table, column.name)) for column in fields(table)}
 
 
 def _table(kind: type[Any], name: str, columns: dict[str, np.ndarray]) -> Any:
     keys = {column.name: f"{name}/{column.name}" for column in fields(kind)}
-    # files of earlier versions have no names of cameras and vehicles
-    return kind(**{column: columns[key] for column, key in keys.items() if column not in NAMES or key in columns})
+    return kind(**{column: columns[key] for column, key in keys.items() if column not in NEW or key in columns})

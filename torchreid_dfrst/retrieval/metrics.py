@@ -9,12 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from torchreid_dfrst.checks import check
+from torchreid_dfrst.checks import check, within
 from torchreid_dfrst.retrieval.embeddings import check_labels, consecutive
-from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.sightings import UNKNOWN, Sightings, same_vehicle
 
 PRECISION, TRAPEZOID = "precision", "trapezoid"
 GROUP = 16
+
+
+class NothingToScoreError(ValueError):
+    """No query counts; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +34,7 @@ class Metrics:
             has where no match is listed (``evaluate_lists``).
         inverse_penalty: ``(Q,)`` float64, the terms of mINP, NaN for skipped queries.
         used: number of queries that count.
-        skipped: number of queries without any image of their identity that is not junk.
+        skipped: number of queries without an identity, or without any image of it that is not junk.
         truncated: number of used queries whose lists miss a match, so that mAP, mINP and CMC are lower bounds; 0 for
             whole rankings.
     """
@@ -66,11 +70,13 @@ def evaluate(
     *,
     max_rank: int = 50,
     average_precision: str = PRECISION,
+    at: int | None = None,
 ) -> Metrics:
     """Score a ranking by torchreid's (Market-1501's) rule.
 
     For each query, gallery images of its own identity *and* camera are junk: they are neither right nor wrong. Equal
-    distances rank by gallery order.
+    distances rank by gallery order. ``UNKNOWN`` (-1) is nobody's identity: such a query is skipped, such a gallery
+    image is never right.
 
     Args:
         distance: ``(Q, G)`` distances, or blocks of consecutive rows as they are made.
@@ -81,27 +87,31 @@ def evaluate(
         max_rank: length of the CMC curve; a smaller gallery gives a shorter one.
         average_precision: ``"precision"``: mean of the precision at each match (torchreid, fast-reid);
             ``"trapezoid"``: the area of VeRi-776's official MATLAB code.
+        at: k of mAP@k: precision counts at matches among the first k images, over ``min(matches, k)``; None for all.
 
     Raises:
-        ValueError: shapes that do not fit, NaN distances, no gallery, no query that counts (the message says why).
+        ValueError: shapes that do not fit, NaN distances, no gallery, ``at`` below 1.
+        NothingToScoreError: no query counts (the message says why).
         KeyError: an unknown form of average precision.
     """
     columns = _checked((query_identity, gallery_identity, query_camera, gallery_camera), max_rank, average_precision)
     query_identity, gallery_identity, query_camera, gallery_camera = columns
     queries, images = len(query_identity), len(gallery_identity)
+    if at is not None:
+        within("at", at, lowest=1)
     scores: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     done = 0
     for block in _row_blocks(distance):
         if block.ndim != 2 or block.shape[1] != images or done + len(block) > queries:
             raise ValueError(f"distances of shape {block.shape} from query {done} on, expected ({queries}, {images})")
         here = slice(done, done + len(block))
-        row, column = np.nonzero(query_identity[here, None] == gallery_identity)
+        row, column = np.nonzero(same_vehicle(query_identity[here, None], gallery_identity))
         rank = _places(block, row, column, done)
         by_rank = np.lexsort((rank, row))
         row, column, rank = row[by_rank], column[by_rank], rank[by_rank]
         junk: np.ndarray = gallery_camera[column] == query_camera[here][row]
         matches = np.bincount(row[~junk], minlength=len(block))
-        scores.append(_score(row, rank, junk, matches, average_precision))
+        scores.append(_score(row, rank, junk, matches, average_precision, at))
         done += len(block)
         del block  # or there would be two while the next one is made
     if done != queries:
@@ -138,14 +148,14 @@ def evaluate_lists(
     columns = _checked((query_identity, gallery_identity, query_camera, gallery_camera), max_rank, average_precision)
     query_identity, gallery_identity, query_camera, gallery_camera = columns
     index = _checked_lists(index, len(query_identity), len(gallery_identity))
-    row, rank = np.nonzero((gallery_identity[index] == query_identity[:, None]) & (index >= 0))
+    row, rank = np.nonzero(same_vehicle(query_identity[:, None], gallery_identity[index]) & (index >= 0))
     junk: np.ndarray = gallery_camera[index[row, rank]] == query_camera[row]
     _, who = np.unique(np.concatenate([query_identity, gallery_identity]), return_inverse=True)
     _, where = np.unique(np.concatenate([query_camera, gallery_camera]), return_inverse=True)
     _, both = np.unique(who * (where.max() + 1) + where, return_inverse=True)
     # all images of the query's identity, less those of its camera too
     seen, own = (np.bincount(code[len(index) :], minlength=len(code))[code[: len(index)]] for code in (who, both))
-    matches = seen - own
+    matches = np.where(query_identity == UNKNOWN, 0, seen - own)
     precision, penalty, match = _score(row, rank, junk, matches, average_precision)
     match[(matches > 0) & (match == 0)] = len(gallery_identity) + 1
     missed = np.bincount(row[~junk], minlength=len(index)) < matches
@@ -178,7 +188,12 @@ def _places(distance: np.ndarray, row: np.ndarray, column: np.ndarray, first_que
 
 
 def _score(
-    row: np.ndarray, rank: np.ndarray, junk: np.ndarray, matches: np.ndarray, average_precision: str
+    row: np.ndarray,
+    rank: np.ndarray,
+    junk: np.ndarray,
+    matches: np.ndarray,
+    average_precision: str,
+    at: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Average precision, inverse penalty (NaN without a match) and rank of the first known match (0: none) of queries.
 
@@ -195,9 +210,12 @@ def _score(
     if average_precision == TRAPEZOID:
         # the precision just before a match; before the very first image it is 1 by the official code's definition
         precision = (precision + np.where(rank > 1, (hits - 1) / np.maximum(rank - 1, 1), 1.0)) / 2
+    most = matches
+    if at is not None:
+        precision, most = np.where(rank <= at, precision, 0.0), np.minimum(matches, at)
     some, begin, known = np.unique(row, return_index=True, return_counts=True)
     result, penalty = np.where(matches > 0, np.zeros((2, len(matches))), np.nan)
-    result[some] = np.bincount(row, precision, minlength=len(matches))[some] / matches[some]
+    result[some] = np.bincount(row, precision, minlength=len(matches))[some] / most[some]
     penalty[some] = np.where(known == matches[some], known / rank[begin + known - 1], 0)
     match = np.zeros(len(matches), dtype=np.int64)
     match[some] = rank[begin]
@@ -209,7 +227,7 @@ def _summary(scores: Sequence[np.ndarray], columns: Sequence[np.ndarray], max_ra
     precision, penalty, match = scores
     valid = match > 0
     if not valid.any():
-        raise ValueError(_nothing_to_score(*columns))
+        raise NothingToScoreError(_nothing_to_score(*columns))
     ranks, used = np.arange(1, min(max_rank, len(columns[1])) + 1), int(valid.sum())
     cmc = np.searchsorted(np.sort(match[valid]), ranks, side="right") / used
     means = float(precision[valid].mean()), float(penalty[valid].mean())
@@ -219,9 +237,10 @@ def _summary(scores: Sequence[np.ndarray], columns: Sequence[np.ndarray], max_ra
 def _nothing_to_score(
     query_identity: np.ndarray, gallery_identity: np.ndarray, query_camera: np.ndarray, gallery_camera: np.ndarray
 ) -> str:
-    here = np.isin(query_identity, gallery_identity)
+    asked = query_identity[query_identity != UNKNOWN]
+    here = np.isin(asked, gallery_identity)
     if not here.any():
-        return f"none of the {len(np.unique(query_identity))} query identities is in the gallery: check the labels"
+        return f"none of the {len(np.unique(asked))} query identities is in the gallery: check the labels"
     cameras = np.union1d(query_camera, gallery_camera)
     if len(cameras) == 1:
         return (
@@ -232,6 +251,15 @@ def _nothing_to_score(
         f"{here.sum()} of {len(here)} queries have their identity in the gallery, but only from the query's own "
         "camera, which is junk: another camera has to see the vehicle"
     )
+
+
+def require_known(query_identity: np.ndarray) -> None:
+    """Raise a ``NothingToScoreError`` where no query has an identity, before anything is computed."""
+    if not (query_identity != UNKNOWN).any():
+        raise NothingToScoreError(
+            f"none of the {len(query_identity)} queries has an identity: there is nothing to score; `dfrst rank` lists "
+            "what is nearest to each"
+        )
 
 
 def _checked(columns: Sequence[np.ndarray], max_rank: int, average_precision: str) -> list[np.ndarray]:
@@ -246,7 +274,9 @@ def _checked(columns: Sequence[np.ndarray], max_rank: int, average_precision: st
         raise ValueError(f"{queries} queries and {images} gallery images: at least one of each is needed")
     names = "query_identity", "gallery_identity", "query_camera", "gallery_camera"
     sizes = 2 * (queries, images)
-    return [check_labels(name, column, size) for name, column, size in zip(names, columns, sizes, strict=True)]
+    checked = [check_labels(name, column, size) for name, column, size in zip(names, columns, sizes, strict=True)]
+    require_known(checked[0])
+    return checked
 
 
 def _row_blocks(distance: np.ndarray | Iterable[np.ndarray]) -> Iterable[np.ndarray]:
@@ -366,10 +396,11 @@ class Best:
             self.done += 1
 
     def _note(self, line: np.ndarray, query: int) -> None:
-        same = np.flatnonzero(self.gallery.identity == self.query.identity[query])
+        same = np.flatnonzero(same_vehicle(self.query.identity[query], self.gallery.identity))
         own = (self.gallery.camera[same] == self.query.camera[query]) & self.junk
         junk, right = same[own], same[~own]
         near = lowest(line, self.count, junk)
+        near = near[line[near] < np.inf]  # a protocol leaves images out by an infinite distance
         self.index[query, : len(near)], self.distance[query, : len(near)] = near, line[near]
         if len(right):
             match = right[np.argmin(line[right])]

@@ -7,6 +7,7 @@ model, ``fuse(appearance, transit, weight)`` adds it to appearance (paper, Eq. 6
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def load(path: str | Path, network: CameraNetwork) -> GapModel:
     content = read(path, network)
     # what was learned is in the order of its own network, and a fingerprint does not see the order of rows
     rows = network.rows(content["cameras"])
-    own = CameraNetwork(network.cameras[rows], network.distance_m[np.ix_(rows, rows)], network.names[rows])
+    distance = network.distance_m[np.ix_(rows, rows)]
+    own = replace(network, cameras=network.cameras[rows], distance_m=distance, names=network.names[rows])
     try:
         model = build(content["model"], **content["options"])
         if lacking := set(model.options) - set(content["options"]):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.clocks import odd_clocks
 from torchreid_dfrst.spatiotemporal.passes import MIN_LEGS, leg_speeds, one_per_pass, usual_speed
 
@@ -40,7 +40,7 @@ def restored(content: Any) -> Habits:
 
 def habits(sightings: Sightings, network: CameraNetwork) -> Habits:
     """Of a training list; rows without identity or time are left out."""
-    known = sightings[(sightings.identity != UNKNOWN) & ~np.isnan(sightings.time_s)]
+    known = sightings[sightings.known & ~np.isnan(sightings.time_s)]
     speeds, label = leg_speeds(known, network), np.unique(known.identity, return_inverse=True)[1]
     first, last = np.full(label.max(initial=-1) + 1, np.inf), np.full(label.max(initial=-1) + 1, -np.inf)
     np.minimum.at(first, label, known.time_s)
@@ -64,7 +64,7 @@ def contradictions(fitted: Habits, query: Sightings, gallery: Sightings, network
         )
     everyone = Sightings.concatenate([query, gallery])
     part = np.repeat([QUERY, GALLERY], [len(query), len(gallery)])
-    known = (everyone.identity != UNKNOWN) & ~np.isnan(everyone.time_s)
+    known = everyone.known & ~np.isnan(everyone.time_s)
     everyone, part = everyone[known], part[known]
     speeds = leg_speeds(everyone, network)
     if fitted.speed and len(speeds) >= MIN_LEGS:

@@ -96,6 +96,9 @@ class GapModel(ABC):
         network.rows(sightings.camera, sightings.camera_called)
         if np.isnan(sightings.time_s).all():
             sightings.require_times("the training list")
+        if not sightings.known.any():
+            raise ValueError(f"none of the {len(sightings)} training sightings has an identity: nothing to fit")
+        sightings = sightings[sightings.known]
         if self.check_units:
             check_speed(sightings, network)
         self._learn(sightings, network)
@@ -167,7 +170,8 @@ class GapModel(ABC):
         """What a result card records: the name, the options, the network and the fitted scalars."""
         scalars = {name: value for name, value in self.fitted.items() if not isinstance(value, list)}
         network = self.network.fingerprint if self.network else None
-        return {"model": self.name, "network": network, **self.options, **scalars}
+        along = {"distances": self.network.kind} if self.network and self.network.kind != "road" else {}
+        return {"model": self.name, "network": network, **along, **self.options, **scalars}
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model as JSON; the file appears whole or not at all.

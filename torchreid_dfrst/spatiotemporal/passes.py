@@ -46,7 +46,7 @@ def pairs_of_a_vehicle(sightings: Sightings) -> Pairs:
     Raises:
         ValueError: there is no such pair; the message says why.
     """
-    usable = np.flatnonzero((sightings.identity != UNKNOWN) & ~np.isnan(sightings.time_s))
+    usable = np.flatnonzero(sightings.known & ~np.isnan(sightings.time_s))
     order = usable[np.argsort(sightings.identity[usable], kind="stable")]
     found = [np.empty((2, 0), np.int64)]
     for rows in np.split(order, np.flatnonzero(np.diff(sightings.identity[order])) + 1):
@@ -156,7 +156,7 @@ def leg_speeds(sightings: Sightings, network: CameraNetwork) -> np.ndarray:
     Where no road is that long, as in a small network or one given in kilometres, over all of them.
     """
     least = LEG_M if network.distance_m.max() >= LEG_M else 0.0
-    seen = one_per_pass(sightings[(sightings.identity != UNKNOWN) & ~np.isnan(sightings.time_s)])
+    seen = one_per_pass(sightings[sightings.known & ~np.isnan(sightings.time_s)])
     seen = seen[np.lexsort((seen.time_s, seen.identity))]
     row = network.rows(seen.camera)
     leg = (np.diff(seen.identity) == 0) & (np.diff(seen.time_s) > 0)

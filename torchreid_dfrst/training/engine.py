@@ -235,7 +235,7 @@ class DFRSTEngine(EvaluatingEngine):
 
     def _train(self) -> dict[str, dict[str, float]]:
         options = self.options
-        metrics: dict[str, dict[str, float]] = {}
+        metrics: dict[str, dict[str, float]] | None = None
         while True:
             ended = self.epoch >= options.max_epoch
             if ended:
@@ -252,7 +252,7 @@ class DFRSTEngine(EvaluatingEngine):
                 self._leave()
             if options.checkpoint_due(self.epoch):
                 self._save(final=self.epoch == options.max_epoch)
-        metrics = metrics or self.evaluate()
+        metrics = self.evaluate() if metrics is None else metrics
         distributed.from_main(lambda: self._export(checkpoint.WEIGHTS))
         return metrics
 

@@ -19,6 +19,7 @@ from torchreid_dfrst import evaluation, files
 from torchreid_dfrst.checks import named, within
 from torchreid_dfrst.config import Config, Keywords, dump, keywords
 from torchreid_dfrst.data.manager import DataManager
+from torchreid_dfrst.data.text import warn_of_clipped
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import FACTORIES, build, default_options
 from torchreid_dfrst.models.dfrst import DFRST
@@ -126,13 +127,14 @@ def _train(
         loss = DFRSTLoss(**config["loss"])
     with named("data", config["data"]):
         data = DataManager(**config["data"], seed=seed, use_gpu=use_gpu, rank=group.rank, world_size=group.world_size)
+    steps = len(data.train_loader)
     logger.info(data.summary)
     with named("model", config["model"]):
         model = build_model(data.num_train_pids, **config["model"])
     with named("optim", config["optim"]):
         optimizer = build_optimizer(model, **config["optim"])
     with named("scheduler", config["scheduler"]):
-        scheduler = build_scheduler(optimizer, len(data.train_loader), max_epoch=epochs, **config["scheduler"])
+        scheduler = build_scheduler(optimizer, steps, max_epoch=epochs, **config["scheduler"])
     describe = {
         "model": dict(config["model"]),
         "num_classes": data.num_train_pids,
@@ -151,6 +153,7 @@ def _train(
         distributed.stop()
         return engine.finished
     skipped = sorted(set().union(*distributed.of_all(data.skipped)))
+    clipped = set().union(*distributed.of_all(data.clipped))
     result = {
         "metrics": metrics,
         "best": engine.best,
@@ -163,6 +166,7 @@ def _train(
     if group.main:
         files.write({engine.save_dir / RESULT: (json.dumps(result, indent=2) + "\n").encode()})
         _list_skipped(skipped, engine.first_step)
+        warn_of_clipped(clipped)
     distributed.stop()
     return result
 

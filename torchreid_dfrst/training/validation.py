@@ -14,12 +14,13 @@ import torch
 import torchreid
 from torch import nn
 
+from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.report.attention import activations, attention_maps
 from torchreid_dfrst.report.canvas import spread
 from torchreid_dfrst.report.ranking import ranked_lists
 from torchreid_dfrst.retrieval import Parameters, Reranking, distance_blocks, normalise
 from torchreid_dfrst.retrieval import evaluate as metrics_of
-from torchreid_dfrst.retrieval.metrics import Best
+from torchreid_dfrst.retrieval.metrics import Best, NothingToScoreError
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.training import distributed
 from torchreid_dfrst.training.embedding import Embedded, embed
@@ -73,7 +74,7 @@ class EvaluatingEngine(torchreid.engine.Engine):
             options: these and others by keyword, see ``RunOptions``; precision and layout stay the last run's.
 
         Returns:
-            Data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1].
+            Data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1]; one with nothing to score is left out and logged.
 
         Raises:
             KeyError, ValueError: options that cannot be had.
@@ -94,7 +95,11 @@ class EvaluatingEngine(torchreid.engine.Engine):
         for name, loaders in {**({VALIDATION: held_out} if held_out else {}), **self.test_loader}.items():
             query, gallery = self.embed(loaders["query"]), self.embed(loaders["gallery"])
             blocks = distances(query.embedding, gallery.embedding, self.options)
-            found = metrics_of(blocks, query.identity, gallery.identity, query.camera, gallery.camera)
+            try:
+                found = metrics_of(blocks, query.identity, gallery.identity, query.camera, gallery.camera)
+            except NothingToScoreError as error:
+                logger.warning("%s is not scored: %s", name, error)
+                continue
             ranks = {f"rank{rank}": found.rank(rank) for rank in self.options.ranks}
             metrics[name] = {"mAP": found.mAP, "mINP": found.mINP, **ranks}
             if self.group.main:
@@ -116,6 +121,10 @@ class EvaluatingEngine(torchreid.engine.Engine):
 
     def _show_rankings(self, name: str, values: Mapping[str, float], query: Embedded, gallery: Embedded) -> None:
         """Torchreid's ``visrank``: one picture per query, with its best gallery images."""
+        if any(split_name(path)[1] for path in query.path):
+            raise ValueError(
+                f"visrank draws whole files, and the images of {name} are boxes: dfrst evaluate draws them"
+            )
         folder = Path(self.options.save_dir) / f"visrank_{name}"
         size = {"width": self.datamanager.width, "height": self.datamanager.height}
         queries, images = (list(zip(part.path, part.identity, part.camera, strict=True)) for part in (query, gallery))

@@ -1,0 +1,113 @@
+"""Boxes of vehicles in frames: four columns of a table become a part of the image's name, and the image is cropped.
+
+The name ends as the Media Fragments of W3C do: ``frame.jpg#xywh=20,60,90,40`` is 90 x 40 pixels from column 20, row 60.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from torchreid_dfrst.data.text import Problems
+
+Box = tuple[int, int, int, int]
+"""Left, top, width and height in pixels; the first two may be below 0."""
+
+SIZES = tuple(
+    (f"{mark}{x}", f"{mark}{y}", f"{mark}{w}", f"{mark}{h}")
+    for mark in ("", "bbox_", "box_")
+    for x, y in (("x", "y"), ("left", "top"))
+    for w, h in (("w", "h"), ("width", "height"))
+)
+CORNERS = tuple(
+    tuple(f"{mark}{name}" for name in names)
+    for mark in ("", "bbox_", "box_")
+    for names in (
+        ("left", "top", "right", "bottom"),
+        ("x1", "y1", "x2", "y2"),
+        ("x_1", "y_1", "x_2", "y_2"),
+        ("xmin", "ymin", "xmax", "ymax"),
+        ("x_min", "y_min", "x_max", "y_max"),
+    )
+)
+NAMES = {name for group in (*SIZES, *CORNERS) for name in group}
+IMAGE_SIZE = {"width", "height"}
+WHOLE = ("bbox", "box", "bounding_box")
+FORMS = "x,y,w,h or left,top,right,bottom in pixels"
+_MARK = re.compile(r"#xywh=(-?\d{1,6}),(-?\d{1,6}),(\d{1,6}),(\d{1,6})", re.ASCII)
+
+
+def split_name(path: str) -> tuple[str, Box | None]:
+    """The file of an image and the box in it, None where the image is the whole file."""
+    file, mark, rest = path.rpartition("#xywh=")
+    found = _MARK.fullmatch(mark + rest) if file else None
+    if found is None:
+        return path, None
+    left, top, width, height = map(int, found.groups())
+    return file, (left, top, width, height)
+
+
+def boxed_names(columns: Mapping[str, Sequence[str]], names: Sequence[str], where: str) -> list[str]:
+    """Names of images with the boxes that a table's columns say; as they are where it has no such column.
+
+    Args:
+        columns: column name to a word a row; upper and lower case are the same.
+        names: of the images.
+        where: the table, for messages.
+
+    Raises:
+        ValueError: two kinds of boxes, a part of one, a word that is no number, or a box without an area.
+    """
+    given = {name.lower(): name for name in columns}
+    whole = [given[name] for name in WHOLE if name in given]
+    if whole:
+        raise ValueError(f"{where} has boxes in one column, {whole[0]!r}, which can mean several things: write {FORMS}")
+    groups = [group for group in (*SIZES, *CORNERS) if all(name in given for name in group)]
+    there = NAMES.intersection(given)
+    if not groups and there <= IMAGE_SIZE:  # the size of the image, if anything
+        return list(names)
+    if not groups:
+        raise ValueError(
+            f"{where} has a part of a box, the columns {', '.join(given[n] for n in given if n in there)}: give "
+            f"{FORMS}, or rename them if they mean something else"
+        )
+    group = groups[0]
+    others = there - IMAGE_SIZE - set(group)
+    if others:
+        mine, more = (",".join(given[name] for name in given if name in part) for part in (set(group), others))
+        raise ValueError(f"{where} has boxes in the columns {mine}, and {more} besides: keep one kind, {FORMS}")
+    words = [[columns[given[name]][row] for name in group] for row in range(len(names))]
+    boxes, problems = [_box(row, group in CORNERS) for row in words], Problems()
+    bad = [
+        f"row {number + 2}: {','.join(row) if any(row) else 'no box'}"
+        for number, (row, box) in enumerate(zip(words, boxes, strict=True))
+        if box is None
+    ]
+    labels = ",".join(given[name] for name in group)
+    problems.note(f"{{count}} [row|rows] of {where} [has|have] no box of a pixel or more in {labels}", bad)
+    problems.raise_all()
+    return [f"{name}#xywh={','.join(map(str, box or ()))}" for name, box in zip(names, boxes, strict=True)]
+
+
+def _box(words: Sequence[str], corners: bool) -> Box | None:
+    try:
+        left, top, right, bottom = map(float, words)
+    except ValueError:
+        return None
+    if not corners:
+        right, bottom = left + right, top + bottom
+    if not all(math.isfinite(edge) and abs(edge) < 1e6 for edge in (left, top, right, bottom)):
+        return None
+    edges = [math.floor(edge + 0.5) for edge in (left, top, right, bottom)]
+    width, height = edges[2] - edges[0], edges[3] - edges[1]
+    return (edges[0], edges[1], width, height) if width > 0 and height > 0 else None
+
+
+def inside(box: Box, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """Left, top, right and bottom of the part of a box that lies in an image; None if less than half of it does."""
+    left, top = max(box[0], 0), max(box[1], 0)
+    right, bottom = min(box[0] + box[2], width), min(box[1] + box[3], height)
+    if right <= left or bottom <= top or 2 * (right - left) * (bottom - top) < box[2] * box[3]:
+        return None
+    return left, top, right, bottom

@@ -1,0 +1,118 @@
+"""One photograph under two names: rows that contradict each other, and files of the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.data.boxes import split_name
+from torchreid_dfrst.data.text import sample
+from torchreid_dfrst.sightings import UNKNOWN, Sightings
+
+MIDDLE = 256  # bytes that are compared before whole files are
+
+
+def contradictions(seen: Sightings, names: Sequence[str], words: Mapping[str, Sequence[str]]) -> list[str]:
+    """Rows of a table that say different things of one image, in words that show both.
+
+    A frame has one camera and one time, a box in it one vehicle; what is not known contradicts nothing.
+
+    Args:
+        seen: the rows.
+        names: of their images as the table writes them, with boxes.
+        words: ``camera``, ``time`` and ``identity`` to what the table says in each row.
+    """
+    crops = [unicodedata.normalize("NFC", os.path.normpath(path)) for path in seen.path.tolist()]
+    frames = [split_name(crop)[0] for crop in crops]
+    found = []
+    for what, keys, values, known in (
+        ("camera", frames, seen.camera, np.ones(len(seen), dtype=bool)),
+        ("time", frames, seen.time_s, ~np.isnan(seen.time_s)),
+        ("identity", crops, seen.identity, seen.known),
+    ):
+        first: dict[str, int] = {}
+        for row in np.flatnonzero(known).tolist():
+            other = first.setdefault(keys[row], row)
+            if values[other] != values[row]:
+                one, two = (f"{words[what][k]!r} in row {k + 2}" for k in (other, row))
+                found.append(f"{names[row]} has {what} {one} and {two}")
+    return found
+
+
+def refuse_copies(query: Sightings, gallery: Sightings) -> None:
+    """Refuse a query image that stands in the gallery, byte for byte, under another camera or vehicle.
+
+    It would find its own copy first. Sizes are compared first, then some bytes of files of one size, then the rest;
+    files that are not there are passed over. An image in both lists with one camera and vehicle, as VeRi-776's, is
+    fine.
+
+    Raises:
+        ValueError: there are such images; the message shows the rows of some.
+    """
+    everyone, count = Sightings.concatenate([query, gallery]), len(query)
+    files = [split_name(path) for path in everyone.path.tolist()]
+    camera, identity = everyone.camera.tolist(), everyone.identity.tolist()
+
+    def differ(q: int, g: int) -> bool:
+        known = UNKNOWN not in (identity[q], identity[g])
+        return camera[q] != camera[g] or (known and identity[q] != identity[g])
+
+    def suspicious(group: list[int]) -> bool:
+        ours, theirs = [k for k in group if k < count], [k for k in group if k >= count]
+        labels = {(camera[k], identity[k]) for k in group}
+        return bool(ours and theirs and len(labels) > 1)
+
+    groups = [list(range(len(everyone)))]
+    for read in (_size, _middle, _digest):
+        known: dict[str, object] = {}
+        groups = [finer for group in groups for finer in _split(group, files, read, known) if suspicious(finer)]
+    both = [(q, [g for g in group if g >= count]) for group in groups for q in group if q < count]
+    pairs = [(q, g) for q, others in both for g in [next((g for g in others if differ(q, g)), None)] if g is not None]
+    if pairs:
+
+        def said(row: int) -> str:
+            part = "query" if row < count else "gallery"
+            vehicle, seen_by = everyone.vehicle_called(identity[row]), everyone.camera_called(camera[row])
+            return f"{everyone.path[row]} ({part}, camera {seen_by}, vehicle {vehicle})"
+
+        text = numbered("{count} query [image stands|images stand] in the gallery, byte for byte, ", len(pairs))
+        shown = sample([f"{said(q)} = {said(g)}" for q, g in pairs], 2)
+        raise ValueError(f"{text}under another camera or vehicle: {shown}; keep one, or name a camera in one way")
+
+
+def _split(
+    group: list[int], files: Sequence[tuple[str, object]], read: Callable[[str], object], known: dict[str, object]
+) -> list[list[int]]:
+    """The rows of a group by what is read of their files, each read once, and by their boxes."""
+    parts: dict[tuple[object, object], list[int]] = defaultdict(list)
+    for row in group:
+        path, box = files[row]
+        if path not in known:
+            try:
+                known[path] = read(path)
+            except (OSError, ValueError):  # a name with a NUL byte is no file either
+                known[path] = None
+        if known[path] is not None:
+            parts[known[path], box].append(row)
+    return list(parts.values())
+
+
+def _size(path: str) -> object:
+    return os.stat(path).st_size if os.path.isfile(path) else None
+
+
+def _middle(path: str) -> object:
+    with open(path, "rb") as file:
+        file.seek(os.path.getsize(path) // 2)
+        return file.read(MIDDLE)
+
+
+def _digest(path: str) -> object:
+    with open(path, "rb") as file:
+        return hashlib.blake2b(file.read()).digest()

@@ -1,0 +1,108 @@
+"""What is nearest to each query, as a table: no identity is asked for."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchreid_dfrst.checks import within
+from torchreid_dfrst.evaluation.rows import fit_transit, last_row, rankings, sections, transit_weight
+from torchreid_dfrst.retrieval import Extraction
+from torchreid_dfrst.retrieval.metrics import Best
+from torchreid_dfrst.sightings import Sightings
+
+
+def rank(
+    extraction: Extraction,
+    top: int = 10,
+    spacetime: Mapping[str, Any] | None = None,
+    rerank: Mapping[str, Any] | None = None,
+    evaluate: Mapping[str, Any] | None = None,
+) -> tuple[str, dict[str, list[Any]]]:
+    """The nearest gallery images of each query, by the last row that ``score`` would give.
+
+    Args:
+        extraction: query and gallery features.
+        top: how many for each query; a gallery image of the query's own name is not listed.
+        spacetime: as ``score``.
+        rerank: as ``score``.
+        evaluate: as ``score``; of it, only ``rerank`` has a say.
+
+    Returns:
+        The row's name, and ``query``, ``rank`` (from 1), ``gallery`` and ``distance``, one value a line. An image
+        without a name is called ``row N``, from 0.
+
+    Raises:
+        ValueError, KeyError: as ``score``; ``top`` is below 1.
+    """
+    within("top", top, lowest=1)
+    options, query, gallery = dict(spacetime or {}), extraction.query, extraction.gallery
+    asked = options.pop("weight", None)
+    model = fit_transit(extraction, **options)
+    weight = 0.0 if model is None else transit_weight(extraction, model, asked)[0]
+    parameters = {**sections()["rerank"].defaults, **(rerank or {})}
+    row = last_row(model, (evaluate or {}).get("rerank", True))
+    best = Best(query.sightings, gallery.sightings, min(top, len(gallery)), junk=False)
+    for _, blocks, _ in rankings(query, gallery, model, weight, parameters, only=row):
+        for block in _without_own(blocks, query.sightings, gallery.sightings):
+            best.note(block)
+    names, others = _names(query.sightings), _names(gallery.sightings)
+    found = [(q, r) for q, line in enumerate(best.index) for r in range(int((line >= 0).sum()))]
+    return row, {
+        "query": [names[q] for q, _ in found],
+        "rank": [r + 1 for _, r in found],
+        "gallery": [others[best.index[q, r]] for q, r in found],
+        "distance": [float(best.distance[q, r]) for q, r in found],
+    }
+
+
+def written_as(path: Path, columns: Mapping[str, Sequence[Any]]) -> bytes:
+    """Columns as the file's ending says: CSV, JSON (a list of objects) or Parquet.
+
+    Raises:
+        ValueError: another ending; pyarrow is not there.
+    """
+    if path.suffix == ".csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([list(columns), *zip(*columns.values(), strict=True)])
+        return text.getvalue().encode()
+    if path.suffix == ".json":
+        lines = [dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)]
+        return (json.dumps(lines, indent=1, ensure_ascii=False) + "\n").encode()
+    if path.suffix != ".parquet":
+        raise ValueError(f"{path} ends in {path.suffix!r}: .csv, .json or .parquet can be written")
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(f"{path} needs pyarrow: pip install 'torchreid_dfrst[parquet]', or write .csv") from error
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), sink)
+    return sink.getvalue()
+
+
+def _names(part: Sightings) -> list[str]:
+    return [path or f"row {row}" for row, path in enumerate(part.path.tolist())]
+
+
+def _without_own(blocks: Iterable[np.ndarray], query: Sightings, gallery: Sightings) -> Iterator[np.ndarray]:
+    """Blocks of distances, infinite between a query and the gallery image of its own name."""
+    place: dict[str, list[int]] = {}
+    for column, path in enumerate(gallery.path.tolist()):
+        if path:
+            place.setdefault(path, []).append(column)
+    done = 0
+    for block in blocks:
+        own = [place.get(path, []) for path in query.path[done : done + len(block)].tolist()]
+        done += len(block)
+        if any(own):
+            block = block.copy()
+            for line, columns in zip(block, own, strict=True):
+                line[columns] = np.inf
+        yield block
