@@ -8,6 +8,7 @@ from worlds import road, traffic
 
 from torchreid_dfrst import evaluation
 from torchreid_dfrst.evaluation import weight as choice
+from torchreid_dfrst.inference.importing import import_features
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 
@@ -130,3 +131,14 @@ def test_a_weight_is_not_chosen_on_what_cannot_be_a_choice(monkeypatch):
     monkeypatch.setattr(choice, "_logistic", lambda *_: (0.0, 1e-9, 3.0))
     with pytest.raises(ValueError, match="appearance says next to nothing"):
         score(extraction(TRAIN, TEST, known), "calibrated")
+
+
+def test_import_tells_of_test_vehicles_in_training(tmp_path, caplog):
+    rows = [f"{n}.jpg,car {n % 3},{n % 2},{n}.5,{split}" for n, split in enumerate(["train", "gallery", "query"] * 4)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,identity,camera,time,split", *rows]))
+    np.save(tmp_path / "e.npy", np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32))
+    import_features(tmp_path / "e.npy", tmp_path / "table.csv")
+    assert "in training and" not in caplog.text
+    (tmp_path / "table.csv").write_text((tmp_path / "table.csv").read_text().replace("car 1", "car 0"))
+    import_features(tmp_path / "e.npy", tmp_path / "table.csv")
+    assert "1 vehicle is in training and in query or gallery (first: car 0)" in caplog.text

@@ -45,6 +45,12 @@ def test_two_cameras_in_another_time_zone():
     assert sorted(clock.camera for clock in odd_clocks(one_per_pass(moved), ROAD)) == [5, 7]
 
 
+def test_a_column_of_mixed_units():
+    mixed = at_camera(at_camera(TRAIN, lambda t: 1000 * t), lambda t: 1000 * t, camera=5)
+    found = {c.camera: c.describe().partition(" (")[0] for c in odd_clocks(one_per_pass(mixed), ROAD)}
+    assert found == {5: "counts milliseconds", 7: "counts milliseconds"}
+
+
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [3, 0, 4, 1, 2], [4, 2, 0, 3, 1]])
 def test_no_clock_is_blamed_for_the_map(order):
     wrong = CameraNetwork(ROAD.cameras, ROAD.distance_m[np.ix_(order, order)])

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import binom
 
 from torchreid_dfrst.checks import numbered
-from torchreid_dfrst.retrieval import Extraction, Features, normalise
+from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 
 CHANCE = 0.005  # below which vehicles that look alike are the same
@@ -118,5 +118,11 @@ def _means(features: Features, named: bool) -> tuple[np.ndarray, np.ndarray]:
     """Label and mean embedding, of unit length, of each vehicle."""
     labels, place = np.unique(_labels(features.sightings, named), return_inverse=True)
     total = np.zeros((len(labels), features.embedding.shape[1]), dtype=np.float32)
-    np.add.at(total, place, normalise(features.embedding))
-    return labels[labels != ""], normalise(total[labels != ""])
+    np.add.at(total, place, _unit(features.embedding))
+    return labels[labels != ""], _unit(total[labels != ""])
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of unit length; those of zeros stay."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(length > 0, length, 1))

@@ -24,7 +24,7 @@ from torchreid_dfrst.retrieval.embeddings import (
 )
 from torchreid_dfrst.retrieval.jaccard import Jaccard, encodings, scaled_distances
 from torchreid_dfrst.retrieval.metrics import lowest
-from torchreid_dfrst.retrieval.search import Neighbors, all_close, placed, search
+from torchreid_dfrst.retrieval.search import CLOSE, Neighbors, placed, search
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, mirrored
 
 logger = logging.getLogger(__name__)
@@ -275,7 +275,7 @@ class Reranking:
 
     def _measure(self, part: slice, block: np.ndarray) -> None:
         """Write squared (or minus fused) distances from float64 for the queries that are next to every image."""
-        rows = np.flatnonzero(all_close(self.near.farthest[part]))
+        rows = np.flatnonzero(self.near.farthest[part] < CLOSE)
         x = self.stack.take(rows + part.start).astype(np.float64)
         for columns in consecutive(self.queries, self.images, FEW) if len(rows) else ():
             found = squares(x, self.stack.rows(columns).astype(np.float64))

@@ -285,7 +285,7 @@ class Search:
         error, last = self.error(distance), self.count - 1
         latest = np.maximum.accumulate(distance + error, axis=1)
         earliest = np.minimum.accumulate((distance - error)[:, ::-1], axis=1)[:, ::-1]
-        complete = (beyond > latest[:, last]) & ~all_close(self.farthest[block])
+        complete = (beyond > latest[:, last]) & ((self.farthest[block] == 0) | (self.farthest[block] >= CLOSE))
         overlap = latest[:, :-1] >= earliest[:, 1:]
         overlap[:, last:] = np.logical_and.accumulate(overlap[:, last:], axis=1)
         unsure[:, 1:] |= overlap
@@ -357,11 +357,6 @@ class Search:
         true = self._measure(np.full(len(column), i), column)
         order = np.lexsort((column, true))[:most]
         self._write(np.array([i]), column[None, order], true[None, order], np.ones((1, most - 1), dtype=bool))
-
-
-def all_close(farthest: np.ndarray) -> np.ndarray:
-    """Which rows have all columns next to 0, but not at it: a float32 product says little about any distance there."""
-    return (farthest > 0) & (farthest < CLOSE)
 
 
 def packed(score: np.ndarray, column: np.ndarray) -> np.ndarray:

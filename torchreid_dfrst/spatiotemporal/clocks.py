@@ -12,10 +12,10 @@ from torchreid_dfrst.spatiotemporal.passes import UNITS, USUAL_SPEED
 
 MIN_VEHICLES = 10
 MORE = 1.5  # times as many trips must a clock explain as the times as they are, to be blamed
-RATHER = 1.25  # and as a simpler clock does
+RATHER = 1.15  # and as a simpler clock does
 LEAST, BEYOND = 1 / 3, 0.25  # share of the trips that it must explain, and beyond those
 PASSES, OF_ONE, MOST = 20_000, 32, 2000  # passes in all and of a vehicle, and pairs of a camera, that are looked at
-DRAWS = 100
+DRAWS = 60
 
 
 class Clock(NamedTuple):
@@ -139,11 +139,13 @@ def _clock(camera: int, trips: Trips, rng: np.random.Generator) -> Clock | None:
 
 
 def _geared(best: Clock, trips: Trips, rng: np.random.Generator) -> Clock | None:
-    """Rates from two passes that are far apart, each with its best offset; the best is fitted to what it explains."""
+    """Rates from two passes each, with their best offsets; the best of them is fitted to what it explains."""
     i, j = rng.integers(0, len(trips.here), (2, 20 * DRAWS))
+    # those that are far apart tell a rate best, unless some of the others count in another unit
     far = np.flatnonzero(np.abs(trips.there[i] - trips.there[j]) > np.ptp(trips.there) / 2)[:DRAWS]
+    drawn = np.concatenate([far, np.arange(DRAWS)])
     with np.errstate(divide="ignore", invalid="ignore"):
-        rates = (trips.here[i] - trips.here[j])[far] / (trips.there[i] - trips.there[j])[far]
+        rates = (trips.here[i] - trips.here[j])[drawn] / (trips.there[i] - trips.there[j])[drawn]
     rates = rates[np.isfinite(rates) & (rates > 0)]
     if not len(rates):
         return None
