@@ -8,11 +8,11 @@ rerank and evaluate: `spacetime.model null` leaves space and time out, `evaluate
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from torchreid_dfrst.cli.arguments import CONFIG, ListKeys, features_among, wrote
+from torchreid_dfrst.checks import printable
+from torchreid_dfrst.cli.arguments import CONFIG, ListKeys, features_among, say, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from torchreid_dfrst import config, evaluation
+    from torchreid_dfrst.evaluation.card import require_weights
     from torchreid_dfrst.retrieval import Extraction
 
     if args.lists < 0:
@@ -45,18 +46,20 @@ def run(args: argparse.Namespace) -> None:
     choices = config.override({name: settings[name] for name in known}, words, known)
     out = args.out or Path(file).parent
     extraction = Extraction.load(file)
+    if args.weights:
+        require_weights(args.weights, extraction.source)
     result = evaluation.score(extraction, **choices)
     card = evaluation.card(result, extraction, args.command)
+    # before anything that may fail: scoring can take hours
+    say(card.content if args.json else card.table())
     card.save(out / "card.json")
-    print(json.dumps(card.content) if args.json else card.table())
-    written = [out / "card.json"]
+    wrote(out / "card.json")
     if args.lists:
         from torchreid_dfrst.inference.showcase import missing_images, show_attention, show_rankings
 
         if missing := missing_images(result):
-            print(f"no pictures: {missing}", file=sys.stderr)
+            print(printable(f"no pictures: {missing}"), file=sys.stderr)
         else:
-            written += show_rankings(result, out / "pictures", args.lists)
+            wrote(*show_rankings(result, out / "pictures", args.lists))
             if args.weights:
-                written += show_attention(args.weights, result, out / "pictures", (args.lists + 1) // 2)
-    wrote(*written)
+                wrote(*show_attention(args.weights, result, out / "pictures", (args.lists + 1) // 2))

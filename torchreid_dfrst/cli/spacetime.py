@@ -7,11 +7,10 @@ Models are fitted on training sightings and rank the gallery by time and camera 
 """
 
 import argparse
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from torchreid_dfrst.cli.arguments import NAME, ROOT, features_among
+from torchreid_dfrst.cli.arguments import NAME, ROOT, features_among, say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,11 +36,11 @@ def run(args: argparse.Namespace) -> None:
         if not args.json:
             figures = ", ".join(f"{name} {score[name]:.2f}" for name in ("mAP", "R1", "R5"))
             low, high = score["mAP_ties"]
-            print(f"{model.name:12}{figures}; by the order of ties mAP {low:.2f} to {high:.2f}", flush=True)
+            say(f"{model.name:12}{figures}; by the order of ties mAP {low:.2f} to {high:.2f}")
     if args.json:
-        print(json.dumps(found))
+        say(found)
     elif len(chosen) == 1:
-        print(chosen[0].describe())
+        say(chosen[0].describe())
 
 
 def source(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
+from torchreid_dfrst.files import what_is
+
 MAX_PIXELS = 64_000_000
+PHOTOGRAPHS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
+"""Formats that are opened. Others are programs (PostScript, which Pillow has Ghostscript run) or no photographs."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -50,7 +54,8 @@ class BadImageError(ValueError):
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read an image file as upright 8-bit RGB.
 
-    Grey, palette, RGBA (laid on black), CMYK and 16-bit images are converted; an EXIF rotation is applied.
+    Grey, palette, RGBA (laid on black), CMYK and 16-bit images are converted; an EXIF rotation is applied. Only
+    regular files in one of the formats ``PHOTOGRAPHS`` are opened, whatever their name says.
 
     Args:
         path: the file.
@@ -59,10 +64,14 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         BadImageError: the file is missing, empty, truncated, not an image or larger than ``max_pixels``.
     """
+    kind = what_is(path)
+    if kind is None or kind:
+        raise BadImageError(path, f"cannot be read as an image ({f'it is {kind}' if kind else 'no such file'})")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
-            with Image.open(path) as image:
+            Image.init()
+            with Image.open(path, formats=[name for name in PHOTOGRAPHS if name in Image.OPEN]) as image:
                 width, height = image.size
                 if width * height > max_pixels:
                     raise BadImageError(path, f"has {width} x {height} pixels, more than {max_pixels:,}: crop it")
@@ -95,9 +104,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _reason(path: str | Path, error: Exception) -> str:
-    file = Path(path)
-    if not file.is_file():
-        return "it is a folder" if file.is_dir() else "no such file"
-    if not file.stat().st_size:
+    if not (what_is(path) or Path(path).stat().st_size):
         return "the file is empty"
-    return "its content is not a known image format" if "cannot identify" in str(error) else str(error)
+    if "cannot identify" in str(error):
+        return f"its content is not a known image format: {', '.join(PHOTOGRAPHS)}"
+    return str(error)

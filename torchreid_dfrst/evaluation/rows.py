@@ -230,7 +230,12 @@ def rankings(
             if row == BOTH:
                 everyone = Sightings.concatenate([query.sightings, gallery.sightings])
                 both = fused(everyone, everyone)
-            job = Reranking(rows, columns, chosen, **both, **options, keep=whole)
+            try:
+                job = Reranking(rows, columns, chosen, **both, **options, keep=whole)
+            except ValueError as error:
+                if not str(error).startswith("k1 "):
+                    raise
+                raise ValueError(f"{error}; evaluate.rerank false leaves re-ranking out") from error
             found = {
                 "method": job.near.method,
                 "near_ties": len(job.near.near_ties),

@@ -17,6 +17,7 @@ from torchreid_dfrst.sightings import CameraNetwork, Sightings
 FORMAT = "torchreid_dfrst features 1"
 TABLES: dict[str, type[Any]] = {"train": Sightings, "network": CameraNetwork}
 NAMES = ("camera_name", "vehicle_name", "names")
+MAKE = "make it with `dfrst extract`, or from embeddings of another toolbox with `dfrst import`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,25 +125,20 @@ class Extraction:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is not one of ours; a pickle inside it is refused, never run.
+            ValueError: the file is not one of ours; a pickle inside it is refused, never run. Or its arrays would fill
+                more than ``files.read_arrays`` allows; other arrays than ours are not unpacked.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(
-                f"no features at {path}: make them with `dfrst extract`, or from embeddings of another toolbox with "
-                "`dfrst import`"
-            )
+        files.require_file(path, f"no features at {path}: {MAKE}")
+        others: list[str] = []
         try:
-            with np.load(path, allow_pickle=False) as file:
-                columns = {name: file[name] for name in file.files}
+            columns = files.read_arrays(path, lambda name: name in KNOWN or others.append(name) is not None)
             if str(columns.get("format")) != FORMAT:
-                raise ValueError(f"its arrays: {', '.join(sorted(columns)[:5]) or 'none'}")
-            del columns["format"]
+                raise ValueError(f"its arrays: {', '.join(sorted([*columns, *others])[:5]) or 'none'}")
             source = json.loads(str(columns["source"]))
-        except DAMAGED as error:
-            raise ValueError(
-                f"{path} is not a features file of this package ({error}): make it with `dfrst extract`, or from "
-                "embeddings of another toolbox with `dfrst import`"
-            ) from error
+            if not isinstance(source, dict):
+                raise ValueError("its source is no names and values")
+        except (*DAMAGED, RecursionError) as error:
+            raise ValueError(f"{path} is not a features file of this package ({error}): {MAKE}") from error
         there = {name.partition("/")[0] for name in columns}
         try:
             parts: dict[str, Any] = {
@@ -153,8 +149,15 @@ class Extraction:
             return cls(**parts, source=source)
         except KeyError as error:
             raise ValueError(f"{path} lacks the array {error}: make it again with `dfrst extract`") from error
-        except ValueError as error:
+        except DAMAGED as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+KNOWN = {"format", "source", *(f"{part}/embedding" for part in ("query", "gallery", "train_features"))}
+KNOWN |= {
+    f"{part}/{column.name}" for part in ("query", "gallery", "train_features", "train") for column in fields(Sightings)
+}
+KNOWN |= {f"network/{column.name}" for column in fields(CameraNetwork)}
 
 
 def _columns(name: str, table: Sightings | CameraNetwork) -> dict[str, np.ndarray]:
