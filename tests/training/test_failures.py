@@ -385,7 +385,7 @@ def test_a_file_that_asks_for_more_than_it_holds_is_not_short_of_memory(tmp_path
     content = path.read_bytes()
     assert content.count(b"K\x03") >= 1
     path.write_bytes(content.replace(b"K\x03", b"\x8a\x08" + (1 << 60).to_bytes(8, "little")))
-    with pytest.raises(ValueError, match=r"a\.pt is torn or not a checkpoint \(.*tried to allocate"):
+    with pytest.raises(ValueError, match=r"a\.pt is torn or not a checkpoint: it is no whole"):
         read_weights(path)
     torch.save({"a": Room()}, path)
     with pytest.raises(OSError, match=r"memory ran out while .* where there is plenty, the file asks for more than"):

@@ -24,7 +24,7 @@ from torchreid_dfrst.models.network import BranchNetwork
 logger = logging.getLogger(__name__)
 
 SCALAR: Any = np.float64(0).__reduce__()[0]
-# torchreid's engine writes the rank-1 as a NumPy scalar, which holds no code; NumPy 1 and 2 have two names for its maker
+# torchreid's engine writes the rank-1 as a NumPy scalar, which holds no code; NumPy 1 and 2 name its maker differently
 torch.serialization.add_safe_globals(
     [(SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     + [np.dtype, *{type(np.dtype(code)) for code in "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]}]

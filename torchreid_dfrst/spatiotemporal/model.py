@@ -101,8 +101,13 @@ class GapModel(ABC):
         self.network, self.law = network, self._law(network)
         return self
 
-    def transit(self, query: Sightings, gallery: Sightings) -> Transit:
+    def transit(self, query: Sightings, gallery: Sightings, memory_limit: int | None = None) -> Transit:
         """Distances between two lists, to be taken in blocks.
+
+        Args:
+            query: the rows.
+            gallery: the columns.
+            memory_limit: bytes for what is held, and for what a block needs beside itself; None for no limit.
 
         Raises:
             ValueError: the model is not fitted, or no image of a list has a time.
@@ -114,10 +119,10 @@ class GapModel(ABC):
             if len(part) and np.isnan(part.time_s).all():
                 part.require_times(f"the {name} list")
             self.network.rows(part.camera, part.camera_called)
-        return self._transit(query, gallery)
+        return self._transit(query, gallery, memory_limit)
 
-    def _transit(self, query: Sightings, gallery: Sightings) -> Transit:
-        return GapTransit(query, gallery, self.law)
+    def _transit(self, query: Sightings, gallery: Sightings, memory_limit: int | None) -> Transit:
+        return GapTransit(query, gallery, self.law, memory_limit)
 
     def distance(self, query: Sightings, gallery: Sightings) -> np.ndarray:
         """All ``(Q, G)`` float32 distances at once; small means plausible. Raises as ``transit`` does."""
