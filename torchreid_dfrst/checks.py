@@ -37,6 +37,12 @@ def printable(text: object) -> str:
     return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
 
 
+def short(text: object, most: int = 1000) -> str:
+    """A text that may hold a value of any length, cut to so many characters; the beginning and the end say the most."""
+    text = str(text)
+    return text if len(text) <= most else f"{text[: 3 * most // 4]} ... {text[-most // 4 :]}"
+
+
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

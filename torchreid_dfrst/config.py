@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from torchreid_dfrst.checks import check, expected_types, in_words, nearest
+from torchreid_dfrst.checks import check, expected_types, in_words, nearest, short
 from torchreid_dfrst.files import DAMAGED, require_file
 
 Section = dict[str, Any]
@@ -230,13 +230,13 @@ def _parse(text: str | bytes, what: str) -> Any:
         raise ValueError(f"{what} is not YAML as it is read here{where}: {error.problem or error.context}") from error
     except (yaml.YAMLError, *DAMAGED) as error:
         why = f": {' '.join(str(error).split())}" if isinstance(error, yaml.YAMLError | ValueError) else ""
-        raise ValueError(f"{what} is not YAML{why}") from error
+        raise ValueError(f"{what} is not YAML{short(why)}") from error
 
 
 def _value(text: str, dotted: str) -> Any:
     if text.startswith("%"):
         return text  # a format of times, which YAML refuses
-    return _parse(text, f"the value {text!r} of {dotted}")
+    return _parse(text, f"the value {short(repr(text))} of {dotted}")
 
 
 def _set(config: Config, sections: Mapping[str, Iterable[str]], name: str, key: str, value: Any, where: str) -> None:

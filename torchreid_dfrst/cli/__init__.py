@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torchreid_dfrst.checks import nearest, printable
+from torchreid_dfrst.checks import nearest, printable, short
 from torchreid_dfrst.cli.arguments import USER_ERROR, Parser, say
 
 COMMANDS = ("demo", "city", "check", "train", "extract", "import", "evaluate", "compare", "spacetime", "audit")
@@ -25,6 +25,8 @@ FILES = {"import": "importing"}
 """Files that are not named as their subcommand."""
 BUG, INTERRUPTED = 70, 130
 """Exit codes beside ``USER_ERROR``."""
+A_SCREEN = 1600
+"""Characters of a message, at most."""
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., None]:
@@ -73,7 +75,7 @@ def _end(code: int, text: str) -> int:
     bars = sys.modules["tqdm"].tqdm if "tqdm" in sys.modules else None
     for bar in list(getattr(bars, "_instances", ())):
         bar.close()  # or the message would stand at the end of the bar's line
-    print(f"error: {printable(text)}", file=sys.stderr)
+    print(f"error: {printable(short(text, A_SCREEN))}", file=sys.stderr)
     return code
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst import files
-from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.checks import numbered, short
 from torchreid_dfrst.files import DAMAGED
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
@@ -138,7 +138,7 @@ class Extraction:
             if not isinstance(source, dict):
                 raise ValueError("its source is no names and values")
         except (*DAMAGED, RecursionError) as error:
-            raise ValueError(f"{path} is not a features file of this package ({error}): {MAKE}") from error
+            raise ValueError(f"{path} is not a features file of this package ({short(error)}): {MAKE}") from error
         there = {name.partition("/")[0] for name in columns}
         try:
             parts: dict[str, Any] = {
@@ -150,7 +150,7 @@ class Extraction:
         except KeyError as error:
             raise ValueError(f"{path} lacks the array {error}: make it again with `dfrst extract`") from error
         except DAMAGED as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{path}: {short(error)}") from error
 
 
 KNOWN = {"format", "source", *(f"{part}/embedding" for part in ("query", "gallery", "train_features"))}
