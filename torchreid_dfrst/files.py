@@ -204,6 +204,25 @@ def require_file(path: str | Path, missing: str) -> None:
         raise ValueError(f"{path} is {kind}, where a file is expected")
 
 
+def require_writable(path: str | Path) -> None:
+    """Refuse, before hours of work, a file that could not be written after them; its folder is made if needed.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+        ValueError: the path is something else than a file.
+    """
+    path = Path(path)
+    if kind := what_is(path):
+        raise ValueError(f"{path} is {kind}, where a file is to be written")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"{path} could not be written ({error}): choose another place") from error
+
+
 def what_is(path: str | Path) -> str | None:
     """Empty for a regular file, None where nothing is, else what is there instead, in words."""
     try:

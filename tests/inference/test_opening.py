@@ -87,6 +87,11 @@ MISTAKES = {
     ),
     "huge": (spoil_json(json.dumps({**ABOUT, "height": 10**9})), ValueError, "height is 1000000000: "),
     "no model": (spoil_json(json.dumps({**ABOUT, "model": ["a"]})), ValueError, r"model is \['a'\], expected names"),
+    "more identities": (
+        spoil_json(json.dumps({**ABOUT, "num_classes": 10**9})),
+        ValueError,
+        "says 1000000000 identities",
+    ),
     "odd option": (spoil_json(json.dumps({**ABOUT, "model": {"nam": 1}})), KeyError, "unknown key 'nam' in section"),
     "odd data": (spoil_json(json.dumps({**ABOUT, "config": {"data": 5}})), ValueError, "config.data is 5, expected"),
     "little said": (spoil_json(json.dumps({"model": {}, "height": 1})), ValueError, "its num_classes, width: only"),

@@ -39,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, **more: Any) -> None:
     """Extract and write; ``more`` are keyword arguments of ``inference.extract`` that have no word here."""
+    from torchreid_dfrst.files import require_writable
     from torchreid_dfrst.inference import extract
     from torchreid_dfrst.training import sections
 
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace, **more: Any) -> None:
     if args.model is not None:
         height, width = args.size or SIZE
         options["described"] = {"model": {**model, "name": args.model}, "height": height, "width": width}
+    require_writable(args.out)
     extraction, skipped = extract(args.weights, args.root, args.target, bar=progress, **options, **more)
     extraction.save(args.out)
     for path in skipped:

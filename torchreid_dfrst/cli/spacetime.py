@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from torchreid_dfrst.cli.arguments import NAME, ROOT, features_among, say
+from torchreid_dfrst.cli.arguments import NAME, ROOT, features_among, say, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +29,6 @@ def run(args: argparse.Namespace) -> None:
     found = {}
     for model in chosen:
         model.fit(data.train, data.network)
-        if args.save:
-            model.save(args.save)
         score = audit.alone(model, data.query.sightings, data.gallery.sightings)
         found[model.name] = {**score, **model.parameters}
         if not args.json:
@@ -41,6 +39,9 @@ def run(args: argparse.Namespace) -> None:
         say(found)
     elif len(chosen) == 1:
         say(chosen[0].describe())
+    if args.save:
+        chosen[0].save(args.save)
+        wrote(args.save)
 
 
 def source(parser: argparse.ArgumentParser) -> None:

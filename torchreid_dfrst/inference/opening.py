@@ -57,12 +57,13 @@ def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -
     if described is not None:
         if about:
             raise ValueError(f"{where} says itself what network it holds: leave --model out")
-        about = {**described, "num_classes": _classes(weights, described["model"])}
+        classifier = _classifier(described["model"])
+        about = {**described, "num_classes": _classes(weights, classifier)}
     _check(about, weights, where)
     settings = {**about["model"], "pretrained": False, "weights": None}
     model = build_model(about["num_classes"], **settings)
     if described is not None:
-        weights = {**{name: model.state_dict()[name] for name in _classifier(settings)}, **weights}
+        weights = {**{name: model.state_dict()[name] for name in classifier}, **weights}
     checkpoint.set_weights(model, weights, str(path))
     if path.suffix == ".safetensors" and described is None:
         _compare(about, weights, path)
@@ -96,10 +97,10 @@ def _check(about: Any, weights: Mapping[str, torch.Tensor], where: Path) -> None
     check(f"{where}: config.data", about.get("config", {}).get("data", {}), Mapping)
     for name in ("height", "width"):
         within(f"{where}: {name}", about[name], lowest=1, highest=PIXELS)
-    if about["num_classes"] not in {value.shape[0] for value in weights.values() if value.dim()}:
+    if not 1 <= about["num_classes"] <= max((value.shape[0] for value in weights.values() if value.dim()), default=0):
         raise ValueError(
-            f"{where} says {about['num_classes']} identities, and no layer of the weights has as many: they are of "
-            "another architecture or another run"
+            f"{where} says {about['num_classes']} identities, and no layer of the weights has as many rows: they are "
+            "of another architecture or another run"
         )
 
 
@@ -121,13 +122,16 @@ def _compare(about: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path
         )
 
 
-def _classes(weights: Mapping[str, torch.Tensor], model: Mapping[str, Any]) -> int:
+def _classes(weights: Mapping[str, torch.Tensor], classifier: Mapping[str, tuple[int, int]]) -> int:
     """Identities that the classifier in a state dict tells apart; 2 without one."""
-    found = {weights[name].shape[0] for name in _classifier(model) if name in weights and weights[name].dim()}
-    return int(max(found, default=2))
+    for name, (two, more) in classifier.items():
+        if name in weights and weights[name].dim():
+            return 2 + (weights[name].shape[0] - two) // more
+    return 2
 
 
-def _classifier(model: Mapping[str, Any]) -> list[str]:
-    """Names of the tensors of a network whose shape depends on the number of identities."""
+def _classifier(model: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Names of a network's tensors that grow with the number of identities: rows for two, and for each one more."""
     two, three = (build_model(n, **{**model, "pretrained": False, "weights": None}).state_dict() for n in (2, 3))
-    return [name for name, value in two.items() if value.shape != three[name].shape]
+    grown = {name: (len(value), len(three[name]) - len(value)) for name, value in two.items() if value.dim()}
+    return {name: (rows, more) for name, (rows, more) in grown.items() if more}

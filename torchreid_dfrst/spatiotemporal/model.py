@@ -223,20 +223,9 @@ def read(path: str | Path, network: CameraNetwork) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: not a model of ours, of another format version, incomplete, or fitted on another camera network.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no space-time model at {path}: fit one and save it there")
-    try:
-        content = json.loads(Path(path).read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not a saved space-time model: it is not text (byte {error.start} is none of UTF-8); {AGAIN}"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is not a whole saved space-time model: it stops being JSON in line {error.lineno}, column "
-            f"{error.colno} ({error.msg}); {AGAIN}"
-        ) from None
-    if not isinstance(content, dict) or "format" not in content or "version" not in content:
+    files.require_file(path, f"no space-time model at {path}: fit one and save it there")
+    content = files.read_json(path, "saved space-time model", AGAIN)
+    if "format" not in content or "version" not in content:
         raise ValueError(f"{path} is not a saved space-time model: it has no format and version; {AGAIN}")
     kind, version = content["format"], content["version"]
     if kind != FORMAT or version != FORMAT_VERSION:

@@ -107,8 +107,7 @@ def load(path: str | Path) -> dict[str, Any]:
         ValueError: it is torn, not one of ours, or holds pickled code, which is refused and not run.
         OSError: it could not be read, which says nothing about the file.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+    files.require_file(path, f"no checkpoint at {path}")
     content = Path(path).read_bytes()
     if not content.startswith(b"PK"):
         raise ValueError(f"{path} is torn or not a checkpoint")

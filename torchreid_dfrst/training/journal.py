@@ -164,9 +164,10 @@ def _rewind(path: Path, step: int, repeats: bool) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+            behind = entry["step"] < step or (entry["step"] == step and (entry["kind"] == "train" or not repeats))
+        except (ValueError, TypeError, KeyError):  # torn, or none of ours
             continue
-        if entry["step"] < step or (entry["step"] == step and (entry["kind"] == "train" or not repeats)):
+        if behind:
             kept.append(line)
             entries.append(entry)
     files.write({path: "".join(line + "\n" for line in kept).encode()})
