@@ -128,7 +128,7 @@ MISTAKES = {
     "weights that are not there": (["evaluate", "{f}", "--weights", "{t}/none", "--lists", "0"], "no weights at"),
     "more neighbours than images": (
         ["evaluate", "{f}", "--out", "{t}", "rerank.k1", "999"],
-        "images: between 1 and 79; evaluate.rerank false leaves re-ranking out",
+        "images: between 1 and 47; evaluate.rerank false leaves re-ranking out",
     ),
     "a photograph as weights": (
         extract_with("--weights", "{t}/photo.jpg"),

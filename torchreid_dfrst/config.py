@@ -129,7 +129,8 @@ def listing(sections: Mapping[str, Iterable[str]]) -> str:
         known = keys if isinstance(keys, Keywords) else Keywords(dict.fromkeys(keys, Any))
         for key in known:
             words = [f"{name}.{key}", in_words(known.expected[key])]
-            words += [f"[{_shown(known.defaults[key])}]"] * (key in known.defaults)
+            if key in known.defaults:
+                words.append(f"[{_shown(known.defaults[key])}]")
             lines.append("  " + "  ".join([f"{words[0]:34}", *filter(None, words[1:])]).rstrip())
     return "\n".join(lines)
 

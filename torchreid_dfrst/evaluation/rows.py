@@ -33,10 +33,13 @@ logger = logging.getLogger(__name__)
 
 def sections() -> dict[str, Keywords]:
     """The configuration of scoring: section to valid keys."""
+    chosen = keywords(protocols.build)
+    # the protocol is the data set's own where nothing is said
+    defaults = {name: value for name, value in chosen.defaults.items() if name != "protocol"}
     return {
         "spacetime": keywords(fit_transit, transit_weight),
         "rerank": keywords(retrieval.rerank, leave_out=("transit", "weight")),
-        "evaluate": Keywords({**keywords(protocols.build).expected, "rerank": bool}),
+        "evaluate": Keywords({**chosen.expected, "rerank": bool}, {**defaults, "rerank": True}),
     }
 
 
