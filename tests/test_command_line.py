@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
+import torchreid
 from layouts import run_with
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -119,6 +121,25 @@ MISTAKES = {
         ["evaluate", "{f}", "--out", "{t}", "--weights", "{t}/other.safetensors", *SCORING],
         "not the network that made",
     ),
+    "weights that are none, without pictures": (
+        ["evaluate", "{f}", "--out", "{t}", "--weights", "{t}/yours.npz", "--lists", "0", *SCORING],
+        "not the network that made",
+    ),
+    "weights that are not there": (["evaluate", "{f}", "--weights", "{t}/none", "--lists", "0"], "no weights at"),
+    "more neighbours than images": (
+        ["evaluate", "{f}", "--out", "{t}", "rerank.k1", "999"],
+        "images: between 1 and 47; evaluate.rerank false leaves re-ranking out",
+    ),
+    "a photograph as weights": (
+        extract_with("--weights", "{t}/photo.jpg"),
+        "photo.jpg is torn or not a checkpoint: it",
+    ),
+    "a folder as weights": (extract_with("--weights", "{t}"), "is a folder, where a file is expected"),
+    "a model that the file names": ([*EXTRACT, "--model", "dfrst"], "says itself what network it holds: leave --model"),
+    "a size without a model": (
+        [*EXTRACT, "--size", "64", "64"],
+        "--size and model.NAME are of the network that --model",
+    ),
     "no weights": (extract_with("--weights", "{d}/none.pt"), "none.pt"),
     "unknown data set": (extract_with("-t", "veri77"), "no data set 'veri77' (did you mean 'veri776'?)"),
     "an option of another data set": ([*EXTRACT, "data.options.reverse", "true"], "veri776 has no option 'reverse'"),
@@ -153,12 +174,39 @@ def test_a_mistake_ends_in_one_line_that_names_it(tiny_run, tmp_path, mistake):
         changed = {name: value + 1 for name, value in load_file(weights).items()}
         save_file(changed, tmp_path / "other.safetensors")
     np.savez(tmp_path / "yours.npz", query_embedding=np.ones((2, 3)))
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.jpg")
     places = {"f": tiny_run / "features.npz", "d": tiny_run, "t": tmp_path, "w": weights}
     done = run(*[word.format(**places) for word in words], ok=False)
     assert done.code == 2
     last = done.err.strip().splitlines()[-1]
     assert last.startswith("error: ") and message in last, done.err
     assert "Traceback" not in done.err
+
+
+def test_a_card_that_cannot_be_written_is_printed_all_the_same(tiny_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run("evaluate", tiny_run / "features.npz", "--out", tmp_path / "file", "--lists", "0", *SCORING, ok=False)
+    assert done.code == 2 and "+ ST + re-ranking" in done.out and done.err.startswith("error: cannot save ")
+
+
+def test_what_is_made_to_be_shared_names_no_folder(tiny_run, tmp_path):
+    words = [tiny_run / "features.npz", f"--out={tmp_path}", "--lists", "0", *SCORING]
+    run("evaluate", *words)
+    for path in (tmp_path / "card.json", tiny_run / "run" / "weights.json"):
+        told = path.read_text()
+        assert str(tiny_run) not in told and str(tmp_path) not in told and str(ROOT) not in told, path
+
+
+def test_a_state_dict_of_torchreid_becomes_features_and_a_card(tiny_run, tmp_path):
+    torch.manual_seed(0)
+    model = torchreid.models.build_model("osnet_x0_25", 7, pretrained=False)
+    state = {"state_dict": model.state_dict(), "epoch": 1, "rank1": np.float64(0.5)}
+    torch.save(state, tmp_path / "model.pth.tar-1")
+    words = ["--root", tiny_run / "data", "-t", "veri776", "--out", tmp_path / "f.npz", "--workers", "0"]
+    run("extract", "--weights", tmp_path / "model.pth.tar-1", "--model", "osnet_x0_25", "--size", "64", "32", *words)
+    card = json.loads(run("evaluate", tmp_path / "f.npz", "--lists", "0", "--json", *SCORING).out)
+    assert card["source"]["network"] == {"name": "osnet_x0_25"} and card["source"]["input"] == [64, 32]
+    assert card["embedding"] == 512
 
 
 def test_scripts_train_on_either_layout_of_torchreid(torchreid_layout, tmp_path):
@@ -175,4 +223,5 @@ def test_scripts_train_on_either_layout_of_torchreid(torchreid_layout, tmp_path)
 @pytest.mark.parametrize(("tool", "key"), [("train", "validation_identities"), ("evaluate", "average_precision")])
 def test_every_section_is_listed_with_its_keys(tool, key):
     shown = run(tool, "--list-keys").out
-    assert "  spacetime: model, options, fitted, weight" in shown and key in shown
+    assert f".{key} " in shown
+    assert "  spacetime.weight                    a number or text or null  [null]" in shown.splitlines()

@@ -13,7 +13,7 @@ import yaml
 from torchreid_dfrst import config
 from torchreid_dfrst.city import Settings
 from torchreid_dfrst.cli import COMMANDS, city, command, invoke, main, parse
-from torchreid_dfrst.cli.arguments import features_among
+from torchreid_dfrst.cli.arguments import features_among, say, wrote
 from torchreid_dfrst.cli.check import run as check
 
 HEAVY = ("torch", "torchreid", "numpy", "scipy", "matplotlib", "cv2", "faiss", "yaml", "tqdm")
@@ -34,13 +34,50 @@ def test_a_users_mistake_is_one_line_and_exit_code_two(error, capsys):
     assert capsys.readouterr().err == "error: omega is -1\n"
 
 
-def test_our_own_bugs_keep_their_traceback():
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [(AssertionError("a bug"), "AssertionError a bug"), (KeyError("state_dict"), "KeyError state_dict"),
+     (KeyError(3), "KeyError 3"), (TypeError("x\ny"), "TypeError x y"), (RecursionError(), "RecursionError")],
+)  # fmt: skip
+def test_a_bug_of_ours_says_where_to_report_it_and_keeps_its_traceback(error, named, capsys):
     @command
     def main():
-        raise AssertionError("a bug")
+        raise error
 
-    with pytest.raises(AssertionError, match="a bug"):
+    with pytest.raises(SystemExit) as stop:
         main()
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 70
+    assert first.startswith(f"error: this is a bug ({named}): please report it, with the lines below, at ")
+    assert first.endswith(" issue tracker") or "http" in first
+    assert rest[0] == "Traceback (most recent call last):" and "raise error" in "".join(rest)
+
+
+def test_an_interruption_and_a_lack_of_memory_are_no_bugs(capsys):
+    for error, code, said in ((KeyboardInterrupt(), 130, "interrupted"), (MemoryError(), 2, "memory ran out")):
+        with pytest.raises(SystemExit) as stop:
+            command(lambda error=error: (_ for _ in ()).throw(error))()
+        assert stop.value.code == code and capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_names_do_not_steer_the_terminal(capsys):
+    name = "a\x1b[2Jb\x07\x9b\u202e\x7f\r"
+
+    @command
+    def main():
+        logging.getLogger("torchreid_dfrst.x").warning("a warning of %s", name)
+        say(f"a result {name}")
+        wrote(name)
+        raise ValueError(f"an error {name}")
+
+    logging.getLogger().handlers.clear()
+    with pytest.raises(SystemExit):
+        main()
+    shown = "".join(capsys.readouterr())
+    assert (
+        not set(shown) & set(name) - set("ab[2J")
+        and shown.count("a\\u001b[2Jb\\u0007\\u009b\\u202e\\u007f\\u000d") == 4
+    )
 
 
 def test_success_returns_and_a_code_is_passed_on():
@@ -74,9 +111,29 @@ def test_all_commands_are_on_one_screen(capsys):
     ("words", "message"),
     [
         (["trian"], "error: dfrst has no command 'trian' (did you mean 'train'?)"),
-        (["train", "--resum", "auto"], "error: unrecognized arguments: --resum (see dfrst train --help)"),
+        (["train", "--resum", "auto"], "error: no option --resum (did you mean '--resume'?) (see dfrst train --help)"),
+        (["--verson"], "error: dfrst has no option '--verson' (did you mean '--version'?)"),
+        (["train", "--resume", "auto", "--resume=a"], "error: argument --resume: given twice: leave one out"),
+        (["train", "optim.lr", "1", "optim.lr=2"], "error: optim.lr is given twice, 1 and 2: leave one out"),
+        (["train", "--root", "a", "data.root=b"], "error: data.root is given twice, as data.root and as --root"),
+        (
+            ["train", "-s", "a", "data.sources=b"],
+            "error: data.sources is given twice, as data.sources and as --sources",
+        ),
+        (["train", "--root", "a\udcffb"], "error: 'a\\udcffb' is not UTF-8: rename it"),
+        (
+            ["evaluate", "f.npz", "rerank.k1="],
+            "error: rerank.k1 is followed by nothing: give a value, or null for none",
+        ),
+        (
+            ["train", "--config-file", "demoo"],
+            "error: no configuration file at demoo, and none is shipped by that name",
+        ),
+        (["city", "--out", __file__], f"error: {__file__} is a file: give the folder that the data set goes to"),
+        (["evaluate", str(ROOT)], f"error: {ROOT} is a folder, where a file is expected"),
+        (["compare", str(ROOT)], f"error: {ROOT} is a folder, where a file is expected"),
         (["extract", "--root", "x"], "error: the following arguments are required: --weights"),
-        (["train", "--config-file", "dfrst_veri77"], "error: no configuration file at dfrst_veri77, and none shipped"),
+        (["train", "--config-file", "dfrst_veri77"], "error: no configuration file at dfrst_veri77, and none is"),
         (["train", "optim.lr"], "error: overrides are `section.key value` pairs; 'optim.lr' has no value"),
         (["train", "train.max_epoch=0"], "error: train.max_epoch is 0: nothing would be trained"),
     ],
@@ -88,9 +145,15 @@ def test_a_wrong_word_is_one_line(words, message, capsys):
     assert stop.value.code == 2 and said.startswith(message) and said.count("\n") == 1
 
 
+def test_a_file_in_the_place_of_a_data_set_is_called_one(capsys):
+    with pytest.raises(SystemExit):
+        main(["check", "-t", "city", "--root", __file__])
+    assert f"{__file__} is a file: the folder that holds" in capsys.readouterr().out
+
+
 def test_a_wrong_name_of_a_configuration_lists_what_there_is():
-    with pytest.raises(FileNotFoundError, match=r"none shipped by that name: demo, dfrst_resnet18_city_a, .*veri776"):
-        config.read_yaml("dfrst_veri77")
+    with pytest.raises(FileNotFoundError, match=r"none is shipped by that name \(known: demo, dfrst_resn.*veri776\)"):
+        config.read_yaml("nothing of the kind")
 
 
 def test_a_shipped_configuration_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
@@ -128,19 +191,21 @@ def test_words_of_training_stand_in_any_order(words, trained):
     }
 
 
-def test_overrides_count_before_the_file_and_lists_before_both(trained):
-    invoke(["train", "--config-file", "demo", "rerank.k1", "15", "-s", "veri776", "data.sources", "[vehicleid]"])
+def test_overrides_and_lists_count_before_the_file(trained):
+    invoke(["train", "--config-file", "demo", "rerank.k1", "15", "-s", "veri776"])
     assert trained["rerank"] == {"k1": 15, "k2": 4}
     assert trained["data"]["sources"] == ["veri776"] and trained["data"]["targets"] == ["city"]
 
 
 def test_what_is_logged_is_quiet_unless_asked_for(monkeypatch):
     levels = []
+    ours, other = logging.getLogger("torchreid_dfrst"), logging.getLogger("faiss.loader")
+    monkeypatch.setattr(ours, "level", logging.WARNING)
     monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
-    monkeypatch.setattr("torchreid_dfrst.cli.check.run", lambda args: levels.append(logging.getLogger().level))
+    monkeypatch.setattr("torchreid_dfrst.cli.check.run", lambda args: levels.append(ours.level))
     for words in ([], ["--verbose"]):
         invoke(["check", "--root", "x", "-t", "city", *words])
-    assert levels == [logging.WARNING, logging.INFO]
+    assert levels == [logging.WARNING, logging.INFO] and not other.isEnabledFor(logging.INFO)
 
 
 def test_the_city_takes_every_setting_with_its_default():

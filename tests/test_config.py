@@ -26,7 +26,7 @@ def test_overrides_win_and_values_are_yaml(tmp_path):
 
 
 def test_a_value_may_follow_an_equals_sign():
-    words = ["optim.lr=3e-3", "train.save_dir", "a=b", "train.max_epoch=", "optim.weight_decay=x=y"]
+    words = ["optim.lr=3e-3", "train.save_dir", "a=b", "train.max_epoch=null", "optim.weight_decay=x=y"]
     assert config.load(None, words, SECTIONS) == {
         "optim": {"lr": 3e-3, "weight_decay": "x=y"},
         "train": {"save_dir": "a=b", "max_epoch": None},
@@ -45,7 +45,9 @@ def test_one_entry_of_a_key_that_holds_names_and_values(tmp_path):
 @pytest.mark.parametrize(
     "text, value",
     [("1e-4", 1e-4), ("-2.5", -2.5), ("12", 12), ("1.", 1.0), (".5", 0.5), ("1e5x", "1e5x"), ("[60, 1e2]", [60, 100.0]),
-     ("1.2.3", "1.2.3"), ("true", True), ("2026-11-22", datetime.date(2026, 11, 22))],
+     ("1.2.3", "1.2.3"), ("true", True), ("2026-11-22", datetime.date(2026, 11, 22)), ("-7", -7), ("+7", 7),
+     ("012", "012"), ("1:30", "1:30"), ("1:30.5", "1:30.5"), ("0x10", "0x10"), ("0b1", "0b1"), ("1_000", "1_000"),
+     ("01.5", "01.5"), (".inf", ".inf"), (".nan", ".nan"), ("0", 0), ("0.5", 0.5)],
 )  # fmt: skip
 def test_numbers_are_read_as_python_reads_them(text, value):
     read = config.load(None, ["optim.lr", text], SECTIONS)["optim"]["lr"]
@@ -59,7 +61,19 @@ def test_numbers_are_read_as_python_reads_them(text, value):
         ("optim: {weight_dcay: 1}", KeyError, "unknown key 'weight_dcay' in section 'optim' .*'weight_decay'"),
         ("optim: 3", ValueError, "section 'optim' is 3"),
         ("- a\n- b", ValueError, "holds list"),
-        ("a: [", ValueError, "is not YAML"),
+        ("a: [", ValueError, "is not YAML.* in line 1, column 5"),
+        ("optim: {lr: 1}\ntrain: {}\noptim: {lr: 2}", ValueError, "in line 3, column 1: optim stands there twice"),
+        ("optim: {lr: 1, lr: 2}", ValueError, "in line 1, column 16: lr stands there twice"),
+        ("optim: {lr: {a: 1, b: {c: 1, c: 1}}}", ValueError, "c stands there twice"),
+        ("optim: &a {lr: 1}\ntrain: *a", ValueError, r"in line 2, column 8: aliases \(\*name\) are not read"),
+        ("optim: {1: 2}", ValueError, "a name that is not text, write it in quotes"),
+        ("1: {lr: 1}", ValueError, "a name that is not text"),
+        (f"optim: {'[' * 5000}", ValueError, "more than 20 levels"),
+        (f"optim: {{lr: {'9' * 5000}}}", ValueError, "is not YAML"),
+        ("optim: {lr: 2026-99-99}", ValueError, "is not YAML: month"),
+        ("optim: {lr: !!timestamp x}", ValueError, "is not YAML"),
+        ("optim: {lr: !!python/name:os.system x}", ValueError, "could not determine a constructor"),
+        ("\x00", ValueError, "is not YAML"),
     ],
 )
 def test_a_typo_is_an_error_that_names_it(tmp_path, text, error, message):
@@ -70,8 +84,11 @@ def test_a_typo_is_an_error_that_names_it(tmp_path, text, error, message):
 
 
 @pytest.mark.parametrize(
-    "overrides, message", [(["optim.lr"], "has no value"), (["lr", "1"], "no section"), (["optim.lr", "["], "not YAML")]
-)
+    "overrides, message",
+    [(["optim.lr"], "has no value"), (["lr", "1"], "no section"), (["optim.lr", "["], "not YAML"),
+     (["optim.lr="], "optim.lr is followed by nothing: give a value, or null"), (["optim.lr", " "], "by nothing"),
+     (["optim.lr", "1", "train.max_epoch", "2", "optim.lr=3"], "optim.lr is given twice, 1 and 3: leave one out")],
+)  # fmt: skip
 def test_broken_overrides(overrides, message):
     with pytest.raises(ValueError, match=message):
         config.load(None, overrides, SECTIONS)
@@ -80,6 +97,26 @@ def test_broken_overrides(overrides, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
         config.load(tmp_path / "nowhere.yaml", [], SECTIONS)
+
+
+def test_nine_lines_of_aliases_are_refused_at_once(tmp_path):
+    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    with pytest.raises(ValueError, match="line 2, column 10: aliases"):
+        config.load(write(tmp_path, "\n".join(lines)), [], SECTIONS)
+
+
+def test_a_configuration_that_is_a_folder_or_misspelt_is_said(tmp_path):
+    with pytest.raises(ValueError, match="is a folder, where a file is expected"):
+        config.load(tmp_path, [], SECTIONS)
+    with pytest.raises(FileNotFoundError, match=r"none is shipped by that name \(did you mean 'demo'\?\)"):
+        config.load("demoo", [], SECTIONS)
+
+
+def test_the_list_of_keys_has_types_and_defaults():
+    shown = config.listing(TYPED).splitlines()
+    assert "  net.parts                           a whole number  [4]" in shown
+    assert "  net.file                            text or null  [null]" in shown
+    assert any(line.split() == ["net.sizes", *"a list, each a whole number".split(), "[[1]]"] for line in shown)
 
 
 def test_keys_come_from_signatures():

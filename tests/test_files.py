@@ -3,6 +3,9 @@
 import errno
 import os
 import re
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +90,8 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(name, tmp_path, monkeypatc
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "replace", rename)
     SAVED[name][0](tmp_path / name)
-    assert str(tmp_path / f"{name}.part") in synced and (tmp_path / name).is_file()
+    assert any(file.startswith(f"{tmp_path / name}.") and file.endswith(".part") for file in synced)
+    assert (tmp_path / name).is_file()
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, RuntimeError])
@@ -107,3 +111,104 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"cannot save .*file/a: .*(File exists|Not a directory)"):
         files.write({tmp_path / "file" / "a": b"x"})
+
+
+def in_turn(target, count):
+    """Call ``target(number)`` in so many threads at once, and raise what one raised."""
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(target, range(count)))
+
+
+def test_a_pair_that_is_saved_by_many_at_once_belongs_together(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def slow(source, target):
+        replace(source, target)
+        time.sleep(0.002)
+
+    monkeypatch.setattr(os, "replace", slow)
+    paths = [tmp_path / "a", tmp_path / "b"]
+    in_turn(lambda number: files.write({path: str(number).encode() for path in paths}), 20)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_one_file_that_is_saved_by_many_at_once_is_one_of_theirs(tmp_path):
+    in_turn(lambda number: files.write({tmp_path / "a": b"%d" % number * 100_000}), 20)
+    assert len(set((tmp_path / "a").read_text())) <= 2 and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such locks")
+def test_a_lock_is_held_by_one_and_by_no_dead_process(tmp_path):
+    lock = tmp_path / "lock"
+    with files.locked(lock):
+        with pytest.raises(BlockingIOError), files.locked(lock, wait=False):
+            pass
+        child = os.fork()
+        if not child:
+            time.sleep(20)
+            os._exit(0)
+    # a child that was forked meanwhile holds nothing
+    with files.locked(lock, wait=False):
+        pass
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert not lock.exists()
+    with files.locked(lock, keep=True):
+        pass
+    assert lock.exists()
+
+
+def test_what_was_left_over_is_taken_away_after_a_day(tmp_path):
+    old, new, other = (tmp_path / name for name in ("a.host-1-0.part", "a.host-2-0.part", "b.host-1-0.part"))
+    for path in (old, new, other):
+        path.write_text("")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    files.write({tmp_path / "a": b"x"})
+    assert {path.name for path in tmp_path.iterdir()} == {"a", new.name, other.name}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"{", "no whole card: it stops being JSON in line 1, column 2"), (b"[1]", "no card: it holds list where names"),
+     (b"\xff\xfe", "it is not text"), (b"[" * 100_000, "no card"), (b"9" * 5000, "no card"), (b"", "no whole card")],
+)  # fmt: skip
+def test_json_that_is_no_object_is_said(content, words, tmp_path):
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(ValueError, match=f"a is {words}.*; make it again" if "not text" not in words else words):
+        files.read_json(tmp_path / "a", "card", "make it again")
+
+
+def test_an_array_that_nobody_asks_for_is_not_unpacked(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, wanted=np.arange(3), other=np.zeros(3_000_000, np.uint8))
+    monkeypatch.setattr(files, "ROOM", 1_000_000)
+    found = files.read_arrays(path, lambda name: name == "wanted")
+    assert list(found) == ["wanted"] and found["wanted"].tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"its arrays would fill 3 MB, more than 50 times the file's 0\.0 MB"):
+        files.read_arrays(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [("/home/me/data", "data"), ("~/x/y.pt", "y.pt"), ("C:\\Users\\me\\f.npz", "f.npz"), ("a/b", "a/b"), ("/", "/"),
+     ({"a": ["/x/y", 1, None]}, {"a": ["y", 1, None]}), ("https://x.org/a", "https://x.org/a"), ("file:///x/y", "y")],
+)  # fmt: skip
+def test_what_is_shared_names_no_folder_of_its_maker(value, kept):
+    assert files.without_folders(value) == kept
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("")
+    found = {name: files.what_is(tmp_path / name) for name in ("loop", "dangling", "pipe", "file", "none", "file/x")}
+    assert found == {
+        "loop": "a link that leads back to itself", "dangling": "a link to nothing", "pipe": "a pipe (FIFO)",
+        "file": "", "none": None, "file/x": None,
+    }  # fmt: skip
+    assert files.what_is(tmp_path) == "a folder" and files.what_is("/dev/null") == "a device"
+    with pytest.raises(ValueError, match=r"pipe is a pipe \(FIFO\), where a file is expected"):
+        files.require_file(tmp_path / "pipe", "none")

@@ -32,6 +32,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"
 
 
+def printable(text: object) -> str:
+    """A text as a terminal may have it: what would move its cursor or turn its order is written by its number."""
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
+
+
+def short(text: object, most: int = 1000) -> str:
+    """A text that may hold a value of any length, cut to so many characters; the beginning and the end say the most."""
+    text = str(text)
+    return text if len(text) <= most else f"{text[: 3 * most // 4]} ... {text[-most // 4 :]}"
+
+
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 def numbered(text: str, count: int) -> str:
     """``"{count} [image is|images are] lost"`` as ``1 image is lost`` or ``1,200 images are lost``."""
     chosen = re.sub(r"\[([^|\]]*)\|([^\]]*)\]", r"\1" if count == 1 else r"\2", text)
@@ -62,6 +76,11 @@ def check(what: str, value: Any, expected: Any) -> None:
     fits, words = _kind(expected)
     if not fits(value):
         raise ValueError(f"{what} is {value!r}, expected {words}")
+
+
+def in_words(expected: Any) -> str:
+    """What values an annotation takes; nothing for one that says nothing."""
+    return "" if expected in (Any, object) else _kind(expected)[1]
 
 
 def within(what: str, value: float, lowest: float = 0, highest: float = math.inf, below: float = math.inf) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from torchreid_dfrst.checks import check, expected_types, nearest
+from torchreid_dfrst.checks import check, expected_types, in_words, nearest, short
+from torchreid_dfrst.files import DAMAGED, require_file
 
 Section = dict[str, Any]
 Config = dict[str, Section]
@@ -53,15 +54,8 @@ def override(config: Config, words: Sequence[str], sections: Mapping[str, Iterab
     The words are ``section.key value`` or ``section.key=value``; ``section.key.name`` is one entry of a key that holds
     names and values. Values are read as YAML: ``null``, ``true``, ``[60, 100]`` and ``1e-4`` mean what they say.
     """
-    rest = iter(words)
-    for word in rest:
-        dotted, equals, text = word.partition("=")
-        name, dot, key = dotted.partition(".")
-        if not dot:
-            raise ValueError(f"override {word!r} has no section: write section.key, e.g. optim.lr 1e-4")
-        given = text if equals else next(rest, None)
-        if given is None:
-            raise ValueError(f"overrides are `section.key value` pairs; {word!r} has no value")
+    for dotted, given in pairs(words).items():
+        name, _, key = dotted.partition(".")
         value = _value(given, dotted)
         key, dot, entry = key.partition(".")
         if dot:
@@ -69,6 +63,29 @@ def override(config: Config, words: Sequence[str], sections: Mapping[str, Iterab
             value = {**(before if isinstance(before, Mapping) else {}), entry: value}
         _set(config, sections, name, key, value, where="the command line")
     return config
+
+
+def pairs(words: Sequence[str]) -> dict[str, str]:
+    """The words of a command line as ``section.key`` and the text of its value, in their order.
+
+    Raises:
+        ValueError: a word has no dot or no value, or stands twice.
+    """
+    found: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        dotted, equals, text = word.partition("=")
+        if "." not in dotted:
+            raise ValueError(f"override {word!r} has no section: write section.key, e.g. optim.lr 1e-4")
+        given = text if equals else next(rest, None)
+        if given is None:
+            raise ValueError(f"overrides are `section.key value` pairs; {word!r} has no value")
+        if not given.strip():
+            raise ValueError(f"{dotted} is followed by nothing: give a value, or null for none")
+        if dotted in found:
+            raise ValueError(f"{dotted} is given twice, {found[dotted]} and {given}: leave one out")
+        found[dotted] = given
+    return found
 
 
 def checked(content: Mapping[Any, Any], sections: Mapping[str, Iterable[str]], where: str) -> Config:
@@ -106,11 +123,22 @@ def keywords(*callables: Callable[..., Any], leave_out: Iterable[str] = (), **ty
 
 
 def listing(sections: Mapping[str, Iterable[str]]) -> str:
-    """Sections and their keys for ``--list-keys``."""
-    lines = ["sections and their keys, in the YAML file and as section.key value:"]
+    """Sections and their keys for ``--list-keys``, with the values that they take and have where nothing is said."""
+    lines = ["section.key, as on the command line and in the YAML file; what it takes; [what it is otherwise]"]
     for name, keys in sections.items():
-        lines += textwrap.wrap(f"{name}: {', '.join(keys)}", 100, initial_indent="  ", subsequent_indent="      ")
+        known = keys if isinstance(keys, Keywords) else Keywords(dict.fromkeys(keys, Any))
+        for key in known:
+            words = [f"{name}.{key}", in_words(known.expected[key])]
+            if key in known.defaults:
+                words.append(f"[{_shown(known.defaults[key])}]")
+            lines.append("  " + "  ".join([f"{words[0]:34}", *filter(None, words[1:])]).rstrip())
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written in YAML, in one line."""
+    plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+    return yaml.safe_dump(plain, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
 
 
 def dump(config: Config) -> str:
@@ -137,35 +165,79 @@ def read_yaml(path: str | Path) -> dict[Any, Any]:
         ValueError: it is not YAML or holds something else.
     """
     if not Path(path).is_file():
-        if str(path) not in shipped():
-            raise FileNotFoundError(
-                f"no configuration file at {path}, and none shipped by that name: {', '.join(shipped())}"
-            )
-        path = shipped()[str(path)]
-    try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+        names = shipped()
+        require_file(
+            names.get(str(path), path),
+            f"no configuration file at {path}, and none is shipped by that name{nearest(str(path), names)}",
+        )
+        path = names[str(path)]
+    content = _parse(Path(path).read_bytes(), str(path))
     if content is not None and not isinstance(content, dict):
         raise ValueError(f"{path} holds {type(content).__name__}, expected sections with keys and values")
     return content or {}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads ``1e-4`` as text; this reads every float that Python does."""
+    """YAML of which every word counts once: no key twice, no aliases, names as text, numbers as JSON and Python do."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """One node of the document; neither what is repeated by an alias nor nesting without end."""
+        mark = self.peek_event().start_mark
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read, write it out", problem_mark=mark)
+        if self.depth == DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"more than {DEEPEST} levels", problem_mark=mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Names and values."""
+        names: set[str] = set()
+        for key, _ in node.value:
+            if key.tag != TEXT:
+                problem = "a name that is not text, write it in quotes"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            if key.value in names:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
+            names.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
-_FLOAT = re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+DEEPEST = 20
+TEXT = "tag:yaml.org,2002:str"
+# YAML 1.1 reads 012 as 10, 1:30 as 90 and 1e-4 as text
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"^[-+]?(0|[1-9]\d*)$"),
+    "tag:yaml.org,2002:float": re.compile(r"^[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?$"),
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag not in _NUMBERS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _form in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, _form, list("-+0123456789."))
+
+
+def _parse(text: str | bytes, what: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{what} is not YAML as it is read here{where}: {error.problem or error.context}") from error
+    except (yaml.YAMLError, *DAMAGED) as error:
+        why = f": {' '.join(str(error).split())}" if isinstance(error, yaml.YAMLError | ValueError) else ""
+        raise ValueError(f"{what} is not YAML{short(why)}") from error
 
 
 def _value(text: str, dotted: str) -> Any:
     if text.startswith("%"):
         return text  # a format of times, which YAML refuses
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"the value {text!r} of {dotted} is not YAML: {error}") from error
+    return _parse(text, f"the value {short(repr(text))} of {dotted}")
 
 
 def _set(config: Config, sections: Mapping[str, Iterable[str]], name: str, key: str, value: Any, where: str) -> None:

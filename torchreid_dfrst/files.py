@@ -1,19 +1,31 @@
-"""Files that are whole or absent, also after a power cut, and what reading a damaged one raises."""
+"""Files that are whole or absent, also after a power cut, and reading that ends in time whatever a file holds."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
+import socket
+import stat
 import struct
+import time
 import tokenize
+import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 Content = bytes | Callable[[IO[bytes]], object]
 """The bytes of a file, or what writes them into it."""
@@ -23,10 +35,17 @@ DAMAGED = (
     OSError, EOFError, struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
 """What NumPy, PyTorch and zipfile raise on damaged files, found by changing one byte at a time."""
+ROOM, FOLD = 256 << 20, 50
+"""Arrays of one file may fill ``ROOM`` bytes, or ``FOLD`` times the file's own."""
+LEFT_OVER_S = 24 * 3600
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+_held: set[int] = set()  # descriptors of ``locked``
 
 
 def write(files: Mapping[Path, Content], check: Callable[[Path], object] | None = None, size: int = 0) -> None:
     """Write files side by side: each to a temporary one, synced and checked; then all of them are renamed.
+
+    Of several that save the same files at once, also on other machines, one comes last, with all of its files.
 
     Args:
         files: path to content; the paths share a folder, which is made if needed.
@@ -37,16 +56,21 @@ def write(files: Mapping[Path, Content], check: Callable[[Path], object] | None 
         OSError: the disk is full or the folder cannot be written; the message names the file. Whatever is raised,
             also by ``check`` or what writes, earlier files of these names stay and nothing is left behind.
     """
-    parts = {path: path.with_name(path.name + ".part") for path in files}
+    token = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    parts = {path: path.with_name(f"{path.name}.{token}.part") for path in files}
     path = next(iter(files))
     try:
         for path, content in files.items():
             _write_part(parts[path], content)
             if check is not None:
                 check(parts[path])
-        for path, part in parts.items():
-            os.replace(part, path)
-            sync_folder(path.parent)
+        alone = len(files) == 1
+        with contextlib.nullcontext() if alone else locked(path.with_name(f".{path.name}.lock")):
+            for path, part in parts.items():
+                os.replace(part, path)
+                sync_folder(path.parent)
+        for path in files:
+            _remove_left_overs(path)
     except BaseException as error:
         for part in parts.values():
             # where there is no folder there is nothing to take away, and the first error is the one to tell
@@ -69,6 +93,75 @@ def _write_part(part: Path, content: Content) -> None:
         os.fsync(file.fileno())
     if isinstance(content, bytes) and part.read_bytes() != content:
         raise OSError(f"{part} does not hold what was written to it")
+
+
+def _remove_left_overs(path: Path) -> None:
+    """Take away what processes that were killed while they wrote ``path`` left, if it is a day old."""
+    with contextlib.suppress(OSError):  # another process may be faster
+        for other in path.parent.iterdir():
+            if other.name.startswith(f"{path.name}.") and other.suffix == ".part":
+                if time.time() - other.stat().st_mtime > LEFT_OVER_S:
+                    other.unlink()
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool = True, keep: bool = False) -> Iterator[int | None]:
+    """Hold a lock on a file, which is made for it; a process that dies holds none.
+
+    Args:
+        path: of the lock file; its folder is there.
+        wait: for whoever holds it.
+        keep: leave the file where it is afterwards.
+
+    Yields:
+        A descriptor of the file, open for reading and writing; None where the file system or Windows has no locks,
+        and nothing is held.
+
+    Raises:
+        BlockingIOError: another process, or another thread of this one, holds it and ``wait`` is False.
+        OSError: the file cannot be made.
+    """
+    handle = _lock(path, wait)
+    try:
+        yield handle
+    finally:
+        if handle is not None:
+            with contextlib.suppress(OSError):
+                if not keep:
+                    os.unlink(path)
+            _held.discard(handle)
+            os.close(handle)
+
+
+def _lock(path: Path, wait: bool) -> int | None:
+    while fcntl is not None:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # whoever held it before may have removed this very file
+            if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):
+                _held.add(handle)
+                return handle
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            os.close(handle)
+            if error.errno in NO_LOCKS:
+                return None
+            raise
+        os.close(handle)
+    return None
+
+
+def _let_go() -> None:
+    """A child that was forked, such as a loading process, keeps no lock of its parent's."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _words(error: OSError, folder: Path, size: int) -> str:
@@ -97,6 +190,55 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def require_file(path: str | Path, missing: str) -> None:
+    """Refuse what no reader should open: nothing, a folder, or what never ends, such as a pipe or a device.
+
+    Raises:
+        FileNotFoundError: with the words ``missing``, nothing is there.
+        ValueError: it is no regular file.
+    """
+    kind = what_is(path)
+    if kind is None:
+        raise FileNotFoundError(missing)
+    if kind:
+        raise ValueError(f"{path} is {kind}, where a file is expected")
+
+
+def require_writable(path: str | Path) -> None:
+    """Refuse, before hours of work, a file that could not be written after them; its folder is made if needed.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+        ValueError: the path is something else than a file.
+    """
+    path = Path(path)
+    if kind := what_is(path):
+        raise ValueError(f"{path} is {kind}, where a file is to be written")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"{path} could not be written ({error}): choose another place") from error
+
+
+def what_is(path: str | Path) -> str | None:
+    """Empty for a regular file, None where nothing is, else what is there instead, in words."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "a link to nothing" if os.path.islink(path) else None
+    except ValueError:
+        return "no name of a file (it holds a NUL)"
+    except OSError as error:
+        return "a link that leads back to itself" if error.errno == errno.ELOOP else f"unreadable ({error.strerror})"
+    if stat.S_ISREG(mode):
+        return ""
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe (FIFO)", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
 def not_the_file(error: BaseException, path: str | Path) -> None:
     """Tell an error of the machine from a damaged file; returns where it may be the file.
 
@@ -117,3 +259,66 @@ def not_the_file(error: BaseException, path: str | Path) -> None:
         f"memory ran out while {path} was read: free some, and try again; where there is plenty, the file asks for "
         "more than it holds, and is damaged"
     ) from error
+
+
+def read_json(path: str | Path, what: str, again: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        path: the file.
+        what: what it should be, such as ``a result card``.
+        again: where to get it from.
+
+    Raises:
+        OSError: it could not be read.
+        ValueError: it is no JSON, or something else than an object.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no {what}: it is not text (byte {error.start} is none of UTF-8); {again}"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is no whole {what}: it stops being JSON in line {error.lineno}, column {error.colno} "
+            f"({error.msg}); {again}"
+        ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists in lists without end
+        raise ValueError(f"{path} is no {what} ({error}); {again}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no {what}: it holds {type(content).__name__} where names and values are; {again}")
+    return content
+
+
+def read_arrays(path: str | Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
+    """The arrays of an ``.npz`` file whose names are ``wanted``; the others are not unpacked, pickles are refused.
+
+    Raises:
+        ValueError: the arrays would fill more than ``ROOM`` bytes and more than ``FOLD`` times the file.
+        DAMAGED: the file is torn, or none of arrays.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        if isinstance(file, np.ndarray):
+            raise ValueError("it holds a single array without a name")
+        names = [name for name in file.files if wanted(name)]
+        sizes = {info.filename.removesuffix(".npy"): info.file_size for info in file.zip.infolist()}
+        size, own = sum(sizes[name] for name in names), os.path.getsize(path)
+        if size > max(ROOM, FOLD * own):
+            raise ValueError(
+                f"its arrays would fill {size / 1e6:,.0f} MB, more than {FOLD} times the file's {own / 1e6:,.1f} MB: "
+                "save them uncompressed"
+            )
+        return {name: file[name] for name in names}
+
+
+def without_folders(value: Any) -> Any:
+    """JSON types with every absolute path cut to its last part: what is shared says nothing of its maker's machine."""
+    if isinstance(value, str):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1] or value if _ABSOLUTE.match(value) else value
+    if isinstance(value, Mapping):
+        return {key: without_folders(item) for key, item in value.items()}
+    return [without_folders(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+_ABSOLUTE = re.compile(r"(file://)?(/|\\\\|~[^/\\\s]*[/\\]|[A-Za-z]:[/\\])")

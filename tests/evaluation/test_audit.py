@@ -120,4 +120,10 @@ def test_the_command_writes_controls_and_pictures(tmp_path, monkeypatch, capsys)
     assert result["shuffled"]["both"]["mAP"] < result["appearance"]["mAP"]
     pictures = {p.name for p in (tmp_path / "out").glob("*.png")}
     assert {f"spacetime_{n}.png" for n in ("controls", "reliability", "pairs_likelihood")} <= pictures
-    assert "likelihood" in capsys.readouterr().out
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split() == ["likelihood", "mAP", "R1", "R5"]
+    rows = {line[2:32].strip(): [float(word) for word in line[32:].split()] for line in shown[1:]}
+    assert rows["as it is"] == [result["as it is"][name] for name in ("mAP", "R1", "R5")]
+    assert {"both shuffled", "by appearance alone", "clocks off by up to 60 s", "share 0.5 of the times wrong"} <= set(
+        rows
+    )

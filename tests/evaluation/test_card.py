@@ -210,10 +210,10 @@ def test_without_the_queries_there_is_no_paired_test(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not JSON"),
+        ("{", "stops being JSON"),
         ("[1]", "no result card"),
         ('{"format": "other"}', "no result card"),
-        (b"\xff\xfe\x00", "not JSON"),
+        (b"\xff\xfe\x00", "it is not text"),
     ],
 )
 def test_a_file_that_is_no_card(tmp_path, content, message):

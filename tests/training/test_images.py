@@ -1,6 +1,7 @@
 """Every kind of image file becomes upright RGB, or one line that names it."""
 
 import json
+import os
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -95,6 +96,11 @@ def spoil(path, how):
         "absurd": lambda: Image.new("1", (20_000, 20_000)).save(path, format="PNG"),
         "floating": lambda: Image.new("F", (8, 8), 0.5).save(path, format="TIFF"),
         "folder": lambda: (path.unlink(), path.mkdir()),
+        "pipe": lambda: (path.unlink(), os.mkfifo(path)),
+        "device": lambda: (path.unlink(), path.symlink_to("/dev/zero")),
+        "loop": lambda: (path.unlink(), path.symlink_to(path)),
+        "nowhere": lambda: (path.unlink(), path.symlink_to(path.with_name("none"))),
+        "program": lambda: path.write_bytes(POSTSCRIPT),
     }[how]()
     return path
 
@@ -108,7 +114,13 @@ REASONS = {
     "absurd": "more than 64,000,000 pixels",
     "floating": "floating-point pixels",
     "folder": "it is a folder",
+    "pipe": r"it is a pipe \(FIFO\)",
+    "device": "it is a device",
+    "loop": "it is a link that leads back to itself",
+    "nowhere": "it is a link to nothing",
+    "program": "not a known image format: JPEG, PNG, ",
 }
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n{} loop\n%%EOF\n"
 
 
 @pytest.mark.parametrize("how", REASONS)

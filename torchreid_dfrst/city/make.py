@@ -21,6 +21,7 @@ from torchreid_dfrst.city.plan import PICTURES, STREETS, VEHICLES, Plan, Setting
 from torchreid_dfrst.city.render import Pose, Projection
 from torchreid_dfrst.city.street import Camera, dimmed, make_camera, observe, pose_on
 from torchreid_dfrst.city.vehicles import make_vehicles
+from torchreid_dfrst.files import read_json
 
 VERSION = 1
 FOLDERS = ("image_train", "image_test", "image_query")
@@ -81,12 +82,17 @@ def make_city(
 
 def _is_there(root: Path, settings: Settings) -> bool:
     """Whether ``root`` holds this very city, whole."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"{root} is a file: give the folder that the data set goes to")
+    if not root.exists() or not any(root.iterdir()):
         return False
     card = root / "city.json"
     if not card.is_file():
-        raise ValueError(f"{root} is not empty and holds no finished city (no city.json): remove it or choose another")
-    found = json.loads(card.read_text(encoding="utf-8"))
+        raise ValueError(
+            f"{root} is not empty and holds no finished city (no city.json): choose a new folder, or empty this one if "
+            "it is left over from a city that was not finished"
+        )
+    found = read_json(card, "description of a city", "choose a new folder")
     wanted = {"version": VERSION, "settings": asdict(settings)}
     differing = [
         f"{name} is {found.get('settings', {}).get(name)!r} there, {value!r} here"

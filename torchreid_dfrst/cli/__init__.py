@@ -6,47 +6,91 @@ Only ``run`` imports what the work needs, so that a help costs no more than Pyth
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import importlib
 import logging
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torchreid_dfrst.cli.arguments import USER_ERROR, Parser
+from torchreid_dfrst.checks import nearest, printable, short
+from torchreid_dfrst.cli.arguments import USER_ERROR, Parser, say
 
 COMMANDS = (
     "demo", "city", "check", "split", "train", "extract", "import", "evaluate", "rank", "compare", "spacetime", "audit",
 )  # fmt: skip
+OPTIONS = ("--help", "--version")
 FILES = {"import": "importing"}
 """Files that are not named as their subcommand."""
+BUG, INTERRUPTED = 70, 130
+"""Exit codes beside ``USER_ERROR``."""
+A_SCREEN = 1600
+"""Characters of a message, at most."""
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., None]:
     """Run ``main`` as a program: a user's mistake becomes one ``error:`` line and exit code 2, not a traceback.
 
     ``ValueError``, ``KeyError`` and ``OSError`` are what the package raises for input it cannot use. Their traceback
-    is logged at debug level. An integer that ``main`` returns becomes the exit code.
+    is logged at debug level. Everything else, and a ``KeyError`` that is only a key, is a bug: the line says where to
+    report it, the traceback follows, and the exit code is 70. An integer that ``main`` returns becomes the exit code.
     """
 
     @functools.wraps(main)
     def run(*args: object, **kwargs: object) -> None:
-        logging.basicConfig(format="%(message)s", stream=sys.stderr)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Formatter("%(message)s"))
+        logging.basicConfig(handlers=[handler])
         try:
             code = main(*args, **kwargs)
-        except (ValueError, KeyError, OSError) as error:
-            logging.getLogger(__name__).debug("traceback of the error below", exc_info=True)
-            text = error.args[0] if isinstance(error, KeyError) and error.args else error
-            bars = sys.modules["tqdm"].tqdm if "tqdm" in sys.modules else None
-            for bar in list(getattr(bars, "_instances", ())):
-                bar.close()  # or the message would stand at the end of the bar's line
-            print(f"error: {text}", file=sys.stderr)
-            sys.exit(USER_ERROR)
+        except KeyboardInterrupt:
+            code = _end(INTERRUPTED, "interrupted")
+        except Exception as error:
+            text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+            if isinstance(error, MemoryError):
+                code = _end(USER_ERROR, f"memory ran out {text}".rstrip())
+            elif isinstance(error, ValueError | OSError) or (isinstance(error, KeyError) and " " in text):
+                logging.getLogger(__name__).debug("traceback of the error below", exc_info=True)
+                code = _end(USER_ERROR, text)
+            else:
+                what = f"{type(error).__name__} {' '.join(text.split())[:200]}".rstrip()
+                code = _end(BUG, f"this is a bug ({what}): please report it, with the lines below, at {_tracker()}")
+                print(printable(traceback.format_exc()), file=sys.stderr)
         if code:
             sys.exit(code)
 
     return run
+
+
+class _Formatter(logging.Formatter):
+    """Names in files are data, and nothing that a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, printable."""
+        return printable(super().format(record))
+
+
+def _end(code: int, text: str) -> int:
+    bars = sys.modules["tqdm"].tqdm if "tqdm" in sys.modules else None
+    for bar in list(getattr(bars, "_instances", ())):
+        bar.close()  # or the message would stand at the end of the bar's line
+    print(f"error: {printable(short(text, A_SCREEN))}", file=sys.stderr)
+    return code
+
+
+def _tracker() -> str:
+    """The address that the package's metadata has, if it has one."""
+    import importlib.metadata
+
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for entry in importlib.metadata.metadata("torchreid-dfrst").get_all("Project-URL") or []:
+            label, _, address = entry.partition(", ")
+            if label in ("Issues", "Bug Tracker"):
+                return address
+    return "the project's issue tracker"
 
 
 def overview() -> str:
@@ -63,10 +107,14 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     Raises:
         KeyError: there is no such subcommand.
     """
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{word!a} is not UTF-8: rename it, or reach it by a link with another name") from None
     if words[0] not in COMMANDS:
-        from torchreid_dfrst.checks import nearest
-
-        raise KeyError(f"dfrst has no command {words[0]!r}{nearest(words[0], COMMANDS)}")
+        what, known = ("option", OPTIONS) if words[0].startswith("-") else ("command", COMMANDS)
+        raise KeyError(f"dfrst has no {what} {words[0]!r}{nearest(words[0], known)}")
     module = _module(words[0])
     parser = Parser(prog=f"dfrst {words[0]}", description=module.__doc__)
     module.arguments(parser)
@@ -82,16 +130,17 @@ def invoke(words: Sequence[str]) -> int:
         ValueError, KeyError, OSError: as the subcommand raises them.
     """
     if not words or words[0] in ("-h", "--help"):
-        print(overview())
+        say(overview())
         return 0
     if words[0] == "--version":
         from torchreid_dfrst.version import __version__
 
-        print(__version__)
+        say(__version__)
         return 0
     args = parse(words)
     if args.verbose:
-        logging.getLogger().setLevel(logging.INFO)
+        # what libraries log, such as FAISS of the processor, says nothing of the work
+        logging.getLogger("torchreid_dfrst").setLevel(logging.INFO)
     return args.run(args) or 0
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import itertools
+import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+from torchreid_dfrst.checks import nearest, printable
 
 USER_ERROR = 2
 SCORING = ("spacetime", "rerank", "evaluate")
@@ -19,14 +23,30 @@ CONFIG = "YAML file, or the name of one that is shipped, such as dfrst_veri776"
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes options by their whole names only, and ends in one line where they are wrong."""
+    """Takes options by their whole names and once only, and ends in one line where they are wrong."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **given)
+        self.register("action", None, Once)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where the right words stand."""
-        self.exit(USER_ERROR, f"error: {message} (see {self.prog} --help)\n")
+        if unknown := re.match(r"unrecognized arguments: (--[^\s=]+)", message):
+            message = f"no option {unknown[1]}{nearest(unknown[1], self._option_string_actions)}"
+        self.exit(USER_ERROR, f"error: {printable(message)} (see {self.prog} --help)\n")
+
+
+class Once(argparse.Action):
+    """Store a value; an option that is given twice would lose the first one in silence."""
+
+    given = False
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """As argparse does it."""
+        if option_string is not None and self.given:
+            raise argparse.ArgumentError(self, "given twice: leave one out")
+        self.given = option_string is not None
+        setattr(namespace, self.dest, values)
 
 
 class ListKeys(argparse.Action):
@@ -39,7 +59,7 @@ class ListKeys(argparse.Action):
         """Only now import what the sections belong to."""
         from torchreid_dfrst.config import listing
 
-        print(listing(importlib.import_module(f"torchreid_dfrst.{self.const}").sections()))
+        say(listing(importlib.import_module(f"torchreid_dfrst.{self.const}").sections()))
         parser.exit()
 
 
@@ -68,21 +88,31 @@ def features_file(word: str) -> Path:
     return Path(word)
 
 
-def data_options(words: Sequence[str]) -> dict[str, Any]:
-    """The data set's own options, as ``data.options.NAME VALUE``.
+def data_options(words: Sequence[str], model: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The data set's own options, ``data.options.NAME VALUE``, and those of a model, ``model.NAME VALUE``.
+
+    Args:
+        words: of the command line.
+        model: the keys that a model may have.
 
     Raises:
         KeyError, ValueError: as ``config.load``.
     """
     from torchreid_dfrst import config
 
-    sections = {"data": config.Keywords({"options": Mapping[str, Any]})}
-    return dict(config.load(None, words, sections)["data"].get("options", {}))
+    data = config.Keywords({"options": Mapping[str, Any]})
+    settings = config.load(None, words, {"data": data, **({"model": model} if model else {})})
+    return settings["data"].get("options", {}), settings.get("model", {})
 
 
 def wrote(*paths: str | Path) -> None:
     """Name the files that were written, beside the result on stdout."""
-    print("\n".join(f"wrote {path}" for path in paths), file=sys.stderr)
+    print(printable("\n".join(f"wrote {path}" for path in paths)), file=sys.stderr)
+
+
+def say(result: str | Mapping[str, Any], **how: Any) -> None:
+    """Print a result: text without what a terminal would obey, names and values as one JSON object."""
+    print(printable(result) if isinstance(result, str) else json.dumps(result, **how), flush=True)
 
 
 def progress(iterable: Any = None, **options: Any) -> Any:

@@ -12,13 +12,14 @@ import json
 from pathlib import Path
 
 from torchreid_dfrst.cli import spacetime
-from torchreid_dfrst.cli.arguments import wrote
+from torchreid_dfrst.cli.arguments import say, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     spacetime.source(parser)
     default = Path("runs/audit")
     parser.add_argument("--out", type=Path, default=default, help="folder of audit.json and pictures (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, as in audit.json, not tables")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -36,9 +37,11 @@ def run(args: argparse.Namespace) -> None:
     lists = data.train, data.query.sightings, data.gallery.sightings, data.network
     for model in spacetime.models(settings):
         results[model.name] = audit.run(model, *lists, appearance, weight)
-        kept = {key: results[model.name][key] for key in ("as it is", "shuffled")}
-        print(model.name, json.dumps(kept), flush=True)
+        if not args.json:
+            say(audit.table(model.name, results[model.name]))
         files.write({args.out / "audit.json": json.dumps(results, indent=1).encode()})
+    if args.json:
+        say(results)
     drawn = {name: args.out / f"spacetime_{name}.png" for name in ("controls", "reliability")}
     pictures.controls(results, drawn["controls"])
     pictures.reliability(results, drawn["reliability"])

@@ -7,10 +7,9 @@ Exit code 0 clean, 1 warnings, 2 errors.
 
 import argparse
 import functools
-import json
 import logging
 
-from torchreid_dfrst.cli.arguments import NAME, ROOT, data_options, overrides, progress
+from torchreid_dfrst.cli.arguments import NAME, ROOT, data_options, overrides, progress, say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
     # the report says it all, in order
     logging.getLogger("torchreid_dfrst.data").propagate = False
     bar = functools.partial(progress, desc="images")
-    options = data_options(args.overrides)
+    options, _ = data_options(args.overrides)
     report = check_dataset(args.target, args.root, images=not args.no_images, bar=bar, **options)
     shown = None if args.all else EXAMPLES
-    print(json.dumps(report.to_json(shown), indent=2) if args.json else report.text(shown))
+    say(report.to_json(shown) if args.json else report.text(shown), indent=2)
     return report.exit_code

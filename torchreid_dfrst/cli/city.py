@@ -3,7 +3,7 @@
 import argparse
 import time
 
-from torchreid_dfrst.cli.arguments import progress
+from torchreid_dfrst.cli.arguments import progress, say
 
 SETTINGS = {
     "identities": (100, "vehicles; half of them are for testing"),
@@ -42,6 +42,6 @@ def run(args: argparse.Namespace) -> None:
         root = make_city(args.out, workers=args.workers, progress=show, **settings)
     seconds = time.perf_counter() - started
     if drawn:
-        print(f"{drawn} images in {seconds:.1f} s ({drawn / seconds:.0f} a second) in {root}")
+        say(f"{drawn} images in {seconds:.1f} s ({drawn / seconds:.0f} a second) in {root}")
     else:
-        print(f"{root} is already there, with these settings; nothing was drawn")
+        say(f"{root} is already there, with these settings; nothing was drawn")

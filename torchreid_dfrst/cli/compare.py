@@ -4,7 +4,8 @@ Only cards that measured the same are ranked. Exit code 0 if all did, 1 if not, 
 """
 
 import argparse
-import json
+
+from torchreid_dfrst.cli.arguments import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,5 +23,5 @@ def run(args: argparse.Namespace) -> int:
     labels = names(np.array(args.cards)).tolist()
     cards = {label: Card.load(path) for label, path in zip(labels, args.cards, strict=True)}
     result = compare(cards)
-    print(json.dumps(result, indent=2, ensure_ascii=False) if args.json else text(result, cards))
+    say(result if args.json else text(result, cards), indent=2)
     return 1 if len(result["groups"]) > 1 else 0

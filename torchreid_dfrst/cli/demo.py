@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 from torchreid_dfrst.cli import invoke
+from torchreid_dfrst.cli.arguments import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
         ["extract", "--weights", weights, "--root", f"{out}/data", "-t", "city", "--out", features, "--workers", "0"],
         ["evaluate", features, "--config-file", "demo", "--weights", weights],
     ):
-        print(shlex.join(["dfrst", *words]), flush=True)
+        say(shlex.join(["dfrst", *words]))
         if code := invoke([*words, *verbose]):
             return code
     return 0

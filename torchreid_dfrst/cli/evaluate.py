@@ -8,12 +8,12 @@ rerank and evaluate: `spacetime.model null` leaves space and time out, `evaluate
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from torchreid_dfrst.cli.arguments import CONFIG, ListKeys, features_among, wrote
+from torchreid_dfrst.checks import printable
+from torchreid_dfrst.cli.arguments import CONFIG, ListKeys, features_among, say, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,26 +30,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from torchreid_dfrst import evaluation
+    from torchreid_dfrst.evaluation.card import require_weights
 
     if args.lists < 0:
         raise ValueError(f"--lists is {args.lists}: how many queries to draw, 0 for none")
     file, extraction, choices = read(args)
     out = args.out or Path(file).parent
+    if args.weights:
+        require_weights(args.weights, extraction.source)
     result = evaluation.score(extraction, **choices)
     card = evaluation.card(result, extraction, args.command)
+    # before anything that may fail: scoring can take hours
+    say(card.content if args.json else card.table())
     card.save(out / "card.json")
-    print(json.dumps(card.content) if args.json else card.table())
-    written = [out / "card.json"]
+    wrote(out / "card.json")
     if args.lists:
         from torchreid_dfrst.inference.showcase import missing_images, show_attention, show_rankings
 
         if missing := missing_images(result):
-            print(f"no pictures: {missing}", file=sys.stderr)
+            print(printable(f"no pictures: {missing}"), file=sys.stderr)
         else:
-            written += show_rankings(result, out / "pictures", args.lists)
+            wrote(*show_rankings(result, out / "pictures", args.lists))
             if args.weights:
-                written += show_attention(args.weights, result, out / "pictures", (args.lists + 1) // 2)
-    wrote(*written)
+                wrote(*show_attention(args.weights, result, out / "pictures", (args.lists + 1) // 2))
 
 
 def read(args: argparse.Namespace) -> tuple[str, Any, dict[str, Any]]:

@@ -1,8 +1,10 @@
 """Extract the features of a data set with a trained network.
 
     dfrst extract --weights RUN/weights.safetensors --root DIR -t city --out features.npz
+    dfrst extract --weights model.pth.tar-60 --model osnet_x1_0 --root DIR -t city --out features.npz
 
-Options of the data set's own are data.options.NAME VALUE.
+The second is for files that do not say what they hold, such as torchreid's. Options of the data set's own are
+data.options.NAME VALUE, those of a model that is named are model.NAME VALUE.
 """
 
 import argparse
@@ -12,9 +14,18 @@ from typing import Any
 
 from torchreid_dfrst.cli.arguments import NAME, ROOT, data_options, features_file, overrides, progress, wrote
 
+SIZE = (256, 128)
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", type=Path, required=True, help="weights.safetensors or a checkpoint of training")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="weights.safetensors, a checkpoint, or a state dict"
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="the network of a file that does not say it, torchreid's or ours"
+    )
+    size = "with --model: the images that it takes (default: 256 128, as torchreid's)"
+    parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help=size)
     parser.add_argument("--root", required=True, help=ROOT)
     parser.add_argument("-t", "--target", required=True, help=NAME)
     parser.add_argument("--out", type=features_file, required=True, help="file to write, ending in .npz")
@@ -28,10 +39,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, **more: Any) -> None:
     """Extract and write; ``more`` are keyword arguments of ``inference.extract`` that have no word here."""
+    from torchreid_dfrst.files import require_writable
     from torchreid_dfrst.inference import extract
+    from torchreid_dfrst.training import sections
 
     names = ("train", "batch_size", "workers", "precision", "on_bad_image")
-    options = {name: getattr(args, name) for name in names} | {"options": data_options(args.overrides)}
+    options: dict[str, Any] = {name: getattr(args, name) for name in names}
+    options["options"], model = data_options(args.overrides, sections()["model"])
+    if args.model is None and (args.size or model):
+        raise ValueError("--size and model.NAME are of the network that --model names: give it too")
+    if args.model is not None:
+        height, width = args.size or SIZE
+        options["described"] = {"model": {**model, "name": args.model}, "height": height, "width": width}
+    require_writable(args.out)
     extraction, skipped = extract(args.weights, args.root, args.target, bar=progress, **options, **more)
     extraction.save(args.out)
     for path in skipped:

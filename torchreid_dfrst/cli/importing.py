@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from torchreid_dfrst.inference.importing import import_features
 
-    options = data_options(args.overrides)
+    options, _ = data_options(args.overrides)
     extraction = import_features(args.embeddings, args.table, args.data, args.model, args.cameras, args.root, options)
     extraction.save(args.out)
     network = extraction.network

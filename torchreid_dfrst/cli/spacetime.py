@@ -7,11 +7,10 @@ Models are fitted on training sightings and rank the gallery by time and camera 
 """
 
 import argparse
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from torchreid_dfrst.cli.arguments import NAME, ROOT, features_among
+from torchreid_dfrst.cli.arguments import NAME, ROOT, features_among, say, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,18 +30,19 @@ def run(args: argparse.Namespace) -> None:
     for model in chosen:
         model.fit(data.train, data.network)
         model.check_use(data.query.sightings, data.gallery.sightings)
-        if args.save:
-            model.save(args.save)
         score = audit.alone(model, data.query.sightings, data.gallery.sightings)
         found[model.name] = {**score, **model.parameters}
         if not args.json:
             figures = ", ".join(f"{name} {score[name]:.2f}" for name in ("mAP", "R1", "R5"))
             low, high = score["mAP_ties"]
-            print(f"{model.name:12}{figures}; by the order of ties mAP {low:.2f} to {high:.2f}", flush=True)
+            say(f"{model.name:12}{figures}; by the order of ties mAP {low:.2f} to {high:.2f}")
     if args.json:
-        print(json.dumps(found))
+        say(found)
     elif len(chosen) == 1:
-        print(chosen[0].describe())
+        say(chosen[0].describe())
+    if args.save:
+        chosen[0].save(args.save)
+        wrote(args.save)
 
 
 def source(parser: argparse.ArgumentParser) -> None:

@@ -41,11 +41,14 @@ def run(args: argparse.Namespace) -> int | None:
         if values and end is not None:
             given[name], words = values[:end], [*values[end:], *words]
     settings = config.load(args.config_file, words, sections())
-    settings["data"].update({name: values for name, values in given.items() if values})
-    if args.root is not None:
-        settings["data"]["root"] = args.root
-    if args.resume is not None:
-        settings["train"]["resume"] = args.resume
+    options = {f"data.{name}": values or None for name, values in given.items()}
+    for dotted, value in {**options, "data.root": args.root, "train.resume": args.resume}.items():
+        if value is None:
+            continue
+        if dotted in config.pairs(words):
+            raise ValueError(f"{dotted} is given twice, as {dotted} and as --{dotted.partition('.')[2]}: leave one out")
+        section, _, key = dotted.partition(".")
+        settings[section][key] = value
     # how a run goes on is its result as much as how it ends
     logging.getLogger("torchreid_dfrst.training").setLevel(logging.INFO)
     with logging_redirect_tqdm():

@@ -111,6 +111,10 @@ class VehicleDataset(torchreid.data.ImageDataset):
         for place in places:
             if any((place / mark).exists() for mark in marker):
                 return place
+        if root.is_file():
+            raise FileNotFoundError(
+                f"{root} is a file: the folder that holds {' or '.join(marker)} is needed. {cls.advice}"
+            )
         held = sample(sorted(p.name for p in root.iterdir()), 8) if root.is_dir() else "nothing: it does not exist"
         if root.is_file():
             held = "nothing: it is a file, not a folder"

@@ -10,8 +10,11 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from torchreid_dfrst.data.boxes import Box, inside, split_name
+from torchreid_dfrst.files import what_is
 
 MAX_PIXELS = 64_000_000
+PHOTOGRAPHS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
+"""Formats that are opened. Others are programs (PostScript, which Pillow has Ghostscript run) or no photographs."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -53,7 +56,8 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read an image file, or the box in it that its name says, as upright 8-bit RGB.
 
     A box that sticks out of the upright image is clipped, which the result's ``info`` says as ``clipped``.
-    Grey, palette, RGBA (laid on black), CMYK and 16-bit images are converted; an EXIF rotation is applied.
+    Grey, palette, RGBA (laid on black), CMYK and 16-bit images are converted; an EXIF rotation is applied. Only
+    regular files in one of the formats ``PHOTOGRAPHS`` are opened, whatever their name says.
 
     Args:
         path: the file, or ``FILE#xywh=LEFT,TOP,WIDTH,HEIGHT``, see ``boxes``.
@@ -64,10 +68,14 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
             half of the box lies outside.
     """
     name, (path, box) = path, split_name(str(path))
+    kind = what_is(path)
+    if kind is None or kind:
+        raise BadImageError(path, f"cannot be read as an image ({f'it is {kind}' if kind else 'no such file'})")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
-            with Image.open(path) as image:
+            Image.init()
+            with Image.open(path, formats=[name for name in PHOTOGRAPHS if name in Image.OPEN]) as image:
                 width, height = image.size
                 if width * height > max_pixels:
                     raise BadImageError(path, f"has {width} x {height} pixels, more than {max_pixels:,}: crop it")
@@ -111,9 +119,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _reason(path: str | Path, error: Exception) -> str:
-    file = Path(path)
-    if not file.is_file():
-        return "it is a folder" if file.is_dir() else "no such file"
-    if not file.stat().st_size:
+    if not (what_is(path) or Path(path).stat().st_size):
         return "the file is empty"
-    return "its content is not a known image format" if "cannot identify" in str(error) else str(error)
+    if "cannot identify" in str(error):
+        return f"its content is not a known image format: {', '.join(PHOTOGRAPHS)}"
+    return str(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -171,6 +171,22 @@ def run(
     called = network.named(query, gallery, train).called
     result["cameras"] = [called(camera) for camera in network.cameras]
     return {**result, "pairs": by_pair(whole, query, gallery, called)}
+
+
+def table(name: str, result: Mapping[str, Any]) -> str:
+    """What ``run`` found of a model, for a screen: a row for each control, in percent."""
+    rows = {"as it is": result["as it is"]}
+    rows |= {"by appearance alone": result["appearance"]} if "appearance" in result else {}
+    rows |= {f"{what} shuffled": score for what, score in result["shuffled"].items()}
+    kinds = {"clock skew s": "clocks off by up to {} s", "wrong times": "share {} of the times wrong"}
+    kinds |= {"cameras without training": "{} cameras without training"}
+    for kind, words in kinds.items():
+        rows |= {words.format(level): score for level, score in result[kind].items() if level != "0"}
+    lines = [f"{name:32}{'mAP':>8}{'R1':>8}{'R5':>8}"]
+    return "\n".join(
+        lines
+        + [f"  {row:30}" + "".join(f"{score[m]:8.2f}" for m in ("mAP", "R1", "R5")) for row, score in rows.items()]
+    )
 
 
 def reliability(transit: np.ndarray, query: Sightings, gallery: Sightings, bins: int = 12) -> list[dict[str, float]]:

@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import platform
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +31,7 @@ from torchreid_dfrst.version import __version__
 FORMAT = "torchreid_dfrst card 1"
 SAMPLES = 1000
 NEEDED = ("rows", "intervals", "protocol", "queries", "gallery", "data", "choices", "source")
+AGAIN = "make it again with `dfrst evaluate`"
 UNNAMED = "data without a name"
 HEADING = "".join(f"{name:>8}" for name in MEASURES)
 PACKAGES = ("torch", "torchvision", "torchreid", "numpy", "scipy", "faiss-gpu", "faiss-cpu")
@@ -100,23 +102,25 @@ class Card:
             ValueError: not a card of ours, or the file of queries belongs to another one.
         """
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no result card at {path}: make one with `dfrst evaluate`")
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{path} is not JSON ({error}): make the card again with `dfrst evaluate`") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"{path} is no result card of the form {FORMAT!r}: make it again with `dfrst evaluate`")
+        files.require_file(path, f"no result card at {path}: make one with `dfrst evaluate`")
+        content = files.read_json(path, "result card", AGAIN)
+        if content.get("format") != FORMAT:
+            raise ValueError(f"{path} is no result card of the form {FORMAT!r}: {AGAIN}")
         lost = [key for key in NEEDED if key not in content]
         if lost:
-            raise ValueError(f"the result card {path} lacks {', '.join(lost)}: make it again with `dfrst evaluate`")
+            raise ValueError(f"the result card {path} lacks {', '.join(lost)}: {AGAIN}")
+        try:
+            cls(content).table()
+        except files.DAMAGED as error:
+            raise ValueError(f"the result card {path} holds what no card does, and cannot be shown: {AGAIN}") from error
         if not _beside(path).is_file():
             return cls(content)
         if file_digest(_beside(path)) != content.get("queries_sha256"):
             raise ValueError(f"{_beside(path)} does not belong to {path}: one of them was overwritten; make both again")
-        with np.load(_beside(path), allow_pickle=False) as file:
-            return cls(content, {name: file[name] for name in file.files})
+        try:
+            return cls(content, files.read_arrays(_beside(path)))
+        except files.DAMAGED as error:
+            raise ValueError(f"{_beside(path)} cannot be read ({error}): {AGAIN}") from error
 
     def table(self) -> str:
         """The card for a screen: the rows with their 95 % intervals, then what they were measured on and how."""
@@ -183,7 +187,17 @@ def make_card(result: Result, extraction: Extraction, command: str) -> Card:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
     }
+    content = {**files.without_folders(content), "command": _without_folders(command)}
     return Card(content, columns | {f"{row}/{name}": v for row, found in scores.items() for name, v in found.items()})
+
+
+def _without_folders(command: str) -> str:
+    """A command line whose words name no folder of the machine it ran on."""
+    try:
+        words = [word.partition("=") for word in shlex.split(command)]
+    except ValueError:  # no command line of a shell
+        return command
+    return shlex.join("".join(map(files.without_folders, parts)) for parts in words)
 
 
 def fingerprint(parts: Sequence[Sightings], network: CameraNetwork | None = None) -> str:
@@ -228,6 +242,17 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def require_weights(path: str | Path, source: Mapping[str, Any]) -> None:
+    """Refuse a file of weights that is not the one that features were made with.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it is another one.
+    """
+    files.require_file(path, f"no weights at {path}")
+    if file_digest(Path(path)) != source.get("weights_sha256"):
+        raise ValueError(f"{path} is not the network that made these features: pass the one that did")
 
 
 def file_digest(path: Path) -> str:

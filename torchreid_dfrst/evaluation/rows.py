@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst import retrieval, spatiotemporal
-from torchreid_dfrst.checks import named, within
+from torchreid_dfrst.checks import check, named, within
 from torchreid_dfrst.config import Keywords, keywords
 from torchreid_dfrst.evaluation import protocols
 from torchreid_dfrst.evaluation.card import Result
@@ -34,10 +34,13 @@ logger = logging.getLogger(__name__)
 
 def sections() -> dict[str, Keywords]:
     """The configuration of scoring: section to valid keys."""
+    chosen = keywords(protocols.build)
+    # the protocol is the data set's own where nothing is said
+    defaults = {name: value for name, value in chosen.defaults.items() if name != "protocol"}
     return {
         "spacetime": keywords(fit_transit, transit_weight),
         "rerank": keywords(retrieval.rerank, leave_out=("transit", "weight")),
-        "evaluate": Keywords({**keywords(protocols.build).expected, "rerank": bool}),
+        "evaluate": Keywords({**chosen.expected, "rerank": bool}, {**defaults, "rerank": True}),
     }
 
 
@@ -159,8 +162,8 @@ def score(
     Args:
         extraction: query and gallery features, and what space and time are fitted on.
         spacetime: ``model``, ``options``, ``fitted`` (see ``fit_transit``) and ``weight`` (see ``transit_weight``).
-        rerank: keyword arguments of ``retrieval.rerank``. Its ``memory_limit`` bounds the other rows too; what the
-            space-time model tabulates and the normalised features do not count.
+        rerank: keyword arguments of ``retrieval.rerank``. Its ``memory_limit`` bounds the other rows too, and what the
+            space-time model tabulates; the normalised features do not count.
         evaluate: keyword arguments of ``protocols.build``; without a ``protocol``, the data set's own. And ``rerank``,
             as torchreid's: False leaves the two re-ranked rows out.
 
@@ -233,17 +236,21 @@ def rankings(
     """
     rows, columns = retrieval.normalise(query.embedding), retrieval.normalise(gallery.embedding)
     limit, options = parameters["memory_limit"], dict(parameters)
+    check("rerank.memory_limit", limit, int | None)
 
     def fused(asked: Sightings, shown: Sightings) -> dict[str, Any]:
-        return {} if model is None else {"transit": model.transit(asked, shown), "weight": weight}
+        """What the space-time model needs of the limit; a quarter of it is left to what it tabulates."""
+        if model is None:
+            return {}
+        left = None if limit is None else limit - limit // 4
+        return {"transit": model.transit(asked, shown, limit), "weight": weight, "memory_limit": left}
 
     with named("rerank", parameters):
         chosen = Parameters(**{field.name: options.pop(field.name) for field in fields(Parameters)})
         if only in (None, APPEARANCE):
             yield APPEARANCE, retrieval.distance_blocks(rows, columns, memory_limit=limit), None
         if model is not None and only in (None, FUSED):
-            both = fused(query.sightings, gallery.sightings)
-            yield FUSED, retrieval.distance_blocks(rows, columns, **both, memory_limit=limit), None
+            yield FUSED, retrieval.distance_blocks(rows, columns, **fused(query.sightings, gallery.sightings)), None
         whole = limit is None and 4 * len(rows) * len(columns) <= HELD
         for row in () if not rerank else (RERANKED,) if model is None else (RERANKED, BOTH):
             if only not in (None, row):
@@ -252,7 +259,12 @@ def rankings(
             if row == BOTH:
                 everyone = Sightings.concatenate([query.sightings, gallery.sightings])
                 both = fused(everyone, everyone)
-            job = Reranking(rows, columns, chosen, **both, **options, keep=whole)
+            try:
+                job = Reranking(rows, columns, chosen, **{**options, **both}, keep=whole)
+            except ValueError as error:
+                if not str(error).startswith("k1 "):
+                    raise
+                raise ValueError(f"{error}; evaluate.rerank false leaves re-ranking out") from error
             found = {
                 "method": job.near.method,
                 "near_ties": len(job.near.near_ties),

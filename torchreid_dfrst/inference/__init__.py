@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,65 +12,25 @@ import numpy as np
 import torch
 import torchreid
 from PIL import Image
-from torch import nn
 
 from torchreid_dfrst.checks import listed
 from torchreid_dfrst.data.loader import Change, Item
 from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.data.text import warn_of_clipped
 from torchreid_dfrst.evaluation import HELD_OUT, TRAINED_ON
-from torchreid_dfrst.models.weights import read_safely, read_weights
+from torchreid_dfrst.inference.opening import open_network
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
-from torchreid_dfrst.tables import build_model
-from torchreid_dfrst.training import checkpoint
 from torchreid_dfrst.training.embedding import embed
 from torchreid_dfrst.training.memory import EXTRACTION, explained
 from torchreid_dfrst.version import __version__
 
-NEEDED = ("model", "num_classes", "height", "width")
 NO_TRAINING: dict[str, Any] = {
     "transforms": None,
     "batch_size_train": 1,
     "num_instances": 1,
     "train_sampler": "RandomSampler",
 }
-
-
-def open_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Build the network that a training run wrote, with its weights, in evaluation mode.
-
-    Args:
-        path: exported weights (``weights.safetensors``, its ``.json`` beside it) or a checkpoint of training.
-
-    Returns:
-        The network on the CPU, and what the run said of it: ``model``, ``num_classes``, ``height``, ``width``, ...
-
-    Raises:
-        FileNotFoundError: the file, or the ``.json`` beside exported weights, is missing.
-        ValueError: not such a file, or weights of another architecture.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
-    content = path.read_bytes()
-    if path.suffix == ".safetensors":
-        weights, beside = read_weights(path, content), path.with_suffix(".json")
-        if not beside.is_file():
-            raise FileNotFoundError(f"{beside} is missing: training writes it beside {path.name}; keep them together")
-        try:
-            about = json.loads(beside.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{beside} is not JSON ({error}): take it from the training run again") from error
-    else:
-        state = read_safely(path, content)
-        weights, about = (state.get(part, {}) if isinstance(state, dict) else {} for part in ("state_dict", "describe"))
-    missing = [name for name in NEEDED if name not in about]
-    if missing:
-        raise ValueError(f"{path} does not say its {', '.join(missing)}: only files of dfrst train do")
-    model = build_model(about["num_classes"], **{**about["model"], "pretrained": False, "weights": None})
-    checkpoint.set_weights(model, weights, str(path))
-    return model.eval(), {**about, "weights": str(path), "weights_sha256": hashlib.sha256(content).hexdigest()}
 
 
 @explained(EXTRACTION)
@@ -89,6 +47,7 @@ def extract(
     use_gpu: bool = True,
     contaminate: Change | None = None,
     options: Mapping[str, Any] | None = None,
+    described: Mapping[str, Any] | None = None,
     bar: Callable[..., Any] | None = None,
 ) -> tuple[Extraction, list[str]]:
     """Features of a data set's query and gallery, with everything that scoring them needs.
@@ -106,6 +65,7 @@ def extract(
         use_gpu: use it if there is one.
         contaminate: damages query and gallery images, not training images; ``source`` keeps its attributes.
         options: of the data set, see ``DataManager``.
+        described: what a file that says nothing of itself holds, see ``open_network``.
         bar: progress bar, such as ``tqdm.tqdm``.
 
     Returns:
@@ -115,7 +75,7 @@ def extract(
         OSError: memory ran out.
         OSError, KeyError, ValueError: as ``open_network`` and ``DataManager`` raise them.
     """
-    model, about = open_network(path)
+    model, about = open_network(path, described)
     data = DataManager(
         root=root,
         sources=name,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.data.text import kind_of, number, read_text, sample
-from torchreid_dfrst.files import DAMAGED
+from torchreid_dfrst.files import DAMAGED, read_arrays
 from torchreid_dfrst.inference.frames import OTHER_ORDER, counts_rows, meaning, read_frame
 from torchreid_dfrst.models.weights import read_safely
 
@@ -74,11 +74,7 @@ def _numpy(path: Path) -> Any:
     if head and kind_of(head) == "text":
         raise ValueError(f"{path} is text, no array of NumPy: save it with np.save, or call it .csv")
     try:
-        held = np.load(path, allow_pickle=False)
-        if isinstance(held, np.ndarray):
-            return held
-        with held:
-            return {name: held[name] for name in held.files}
+        return read_arrays(path) if path.suffix == ".npz" else np.load(path, allow_pickle=False)
     except DAMAGED as error:
         said = str(error).partition(".")[0]
         raise ValueError(

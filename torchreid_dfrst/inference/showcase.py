@@ -9,7 +9,7 @@ import numpy as np
 
 from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.evaluation import TOP, Result, best_matches
-from torchreid_dfrst.evaluation.card import UNNAMED
+from torchreid_dfrst.evaluation.card import UNNAMED, require_weights
 from torchreid_dfrst.inference import input_transform, open_network
 from torchreid_dfrst.report.attention import activations, attention_maps
 from torchreid_dfrst.report.canvas import spread
@@ -69,8 +69,7 @@ def show_attention(
     """
     extraction = result.ranked
     model, about = open_network(weights)
-    if about["weights_sha256"] != extraction.source.get("weights_sha256"):
-        raise ValueError(f"{weights} is not the network that made these features: pass the one that did")
+    require_weights(weights, extraction.source)
     chosen = some_queries(result, count, seed)
     found = list(result.best.values())[-1]
     query, gallery = extraction.query.sightings[chosen], extraction.gallery.sightings

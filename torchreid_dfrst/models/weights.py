@@ -11,16 +11,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
-from torchreid_dfrst.files import DAMAGED, not_the_file
+from torchreid_dfrst.files import DAMAGED, not_the_file, require_file
 from torchreid_dfrst.models.network import BranchNetwork
 
 logger = logging.getLogger(__name__)
+
+SCALAR: Any = np.float64(0).__reduce__()[0]
+# torchreid's engine writes the rank-1 as a NumPy scalar, which holds no code; NumPy 1 and 2 name its maker differently
+torch.serialization.add_safe_globals(
+    [(SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    + [np.dtype, *{type(np.dtype(code)) for code in "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]}]
+)
 
 
 class Loaded(NamedTuple):
@@ -102,17 +110,17 @@ def read_weights(path: str | Path, content: bytes | None = None) -> dict[str, to
         OSError: it could not be read, which says nothing about the file.
     """
     path = Path(path)
-    if content is None and not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
+    if content is None:
+        require_file(path, f"no weights at {path}")
     if path.suffix == ".safetensors":
         try:
             state: Any = load_safetensors(path.read_bytes() if content is None else content)
         except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
+            raise ValueError(f"{path} is not a whole safetensors file: copy it again") from error
     else:
         state = read_safely(path, content)
         state = state.get("state_dict", state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not state or not all(map(_is_weight, *zip(*state.items(), strict=True))):
         raise ValueError(f"{path} holds no state dict: save model.state_dict(), or a dict with it under 'state_dict'")
     return {name.removeprefix("module."): value for name, value in state.items()}
 
@@ -137,19 +145,29 @@ def read_safely(path: str | Path, content: bytes | None = None) -> Any:
             raise ValueError(f"the part {torn} does not match its checksum")
         file.seek(0)
         return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (*DAMAGED, pickle.UnpicklingError, AssertionError, RecursionError) as error:
         # torch's own words go on to say how to load it all the same
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise ValueError(
-            f"{path} holds pickled Python objects beside tensors and numbers{f' ({wanted[1]})' if wanted else ''}; it "
-            "was refused and nothing in it was run. Files of torchreid 1.4.0 can be converted by whoever trusts them: "
-            "save their state_dict alone"
-        ) from error
-    except (*DAMAGED, AssertionError) as error:
+        wanted = isinstance(error, pickle.UnpicklingError) and re.search(
+            r"(?:GLOBAL|global|class) ([\w.]+\.\w+)", str(error)
+        )
+        if wanted:
+            raise ValueError(
+                f"{path} holds pickled Python objects beside tensors and numbers ({wanted[1]}); it was refused and "
+                "nothing in it was run. Files of torchreid 1.4.0 can be converted by whoever trusts them: save their "
+                "state_dict alone"
+            ) from error
         not_the_file(error, path)
-        raise ValueError(
-            f"{path} is torn or not a checkpoint ({str(error).splitlines()[0] if str(error) else error!r})"
-        ) from error
+        raise ValueError(f"{path} is torn or not a checkpoint: {_why(error)}") from error
+
+
+def _is_weight(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout is torch.strided
+
+
+def _why(error: BaseException) -> str:
+    """What of an error's words is about the file and not about the library."""
+    ours = isinstance(error, ValueError) and "checksum" in str(error)
+    return str(error) if ours else "it is no whole file of torch.save"
 
 
 def _imagenet(backbone: str) -> tuple[Mapping[str, torch.Tensor], str]:

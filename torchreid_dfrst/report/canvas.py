@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
+from torchreid_dfrst import files
 from torchreid_dfrst.data.images import read_image
 
 GREEN, RED, BLUE, GREY = "#1a9850", "#d73027", "#2c7bb6", "#888888"
@@ -22,10 +24,10 @@ def figure(width: float, height: float) -> Figure:
 
 
 def write(made: Figure, path: str | Path, dpi: int = 110) -> Path:
-    """Save as a picture, making the folder if needed; returns the path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made.savefig(path, dpi=dpi)
+    """Save as a picture, whole or not at all, making the folder if needed; returns the path."""
+    path, drawn = Path(path), io.BytesIO()
+    made.savefig(drawn, dpi=dpi, format=path.suffix[1:])
+    files.write({path: drawn.getvalue()})
     return path
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst import files
-from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.checks import numbered, short
 from torchreid_dfrst.files import DAMAGED
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
@@ -18,6 +18,7 @@ FORMAT = "torchreid_dfrst features 1"
 TABLES: dict[str, type[Any]] = {"train": Sightings, "network": CameraNetwork}
 NEW = ("camera_name", "vehicle_name", "names", "kind")
 """Columns that files of earlier versions lack."""
+MAKE = "make it with `dfrst extract`, or from embeddings of another toolbox with `dfrst import`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,39 +137,44 @@ class Extraction:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is not one of ours; a pickle inside it is refused, never run.
+            ValueError: the file is not one of ours; a pickle inside it is refused, never run. Or its arrays would fill
+                more than ``files.read_arrays`` allows; other arrays than ours are not unpacked.
         """
-        if Path(path).is_dir():
-            raise FileNotFoundError(f"{path} is a folder: name the features file in it")
-        if not Path(path).is_file():
-            raise FileNotFoundError(
-                f"no features at {path}: make them with `dfrst extract`, or from embeddings of another toolbox with "
-                "`dfrst import`"
-            )
+        files.require_file(path, f"no features at {path}: {MAKE}")
+        there: list[str] = []
+
+        def wanted(name: str) -> bool:
+            there.append(name)
+            return name in KNOWN
+
         try:
-            with np.load(path, allow_pickle=False) as file:
-                columns = {name: file[name] for name in file.files}
+            columns = files.read_arrays(path, wanted)
             if str(columns.get("format")) != FORMAT:
-                raise ValueError(f"its arrays: {', '.join(sorted(columns)[:5]) or 'none'}")
-            del columns["format"]
+                raise ValueError(f"its arrays: {', '.join(sorted(there)[:5]) or 'none'}")
             source = json.loads(str(columns["source"]))
-        except DAMAGED as error:
-            raise ValueError(
-                f"{path} is not a features file of this package ({error}): make it with `dfrst extract`, or from "
-                "embeddings of another toolbox with `dfrst import`"
-            ) from error
-        there = {name.partition("/")[0] for name in columns}
+            if not isinstance(source, dict):
+                raise ValueError("its source is no names and values")
+        except (*DAMAGED, RecursionError) as error:
+            raise ValueError(f"{path} is not a features file of this package ({short(error)}): {MAKE}") from error
+        kinds = {name.partition("/")[0] for name in columns}
         try:
             parts: dict[str, Any] = {
                 name: Features.of(name, columns[f"{name}/embedding"], _table(Sightings, name, columns))
-                for name in ("query", "gallery", *({"train_features"} & there))
+                for name in ("query", "gallery", *({"train_features"} & kinds))
             }
-            parts |= {name: _table(kind, name, columns) for name, kind in TABLES.items() if name in there}
+            parts |= {name: _table(kind, name, columns) for name, kind in TABLES.items() if name in kinds}
             return cls(**parts, source=source)
         except KeyError as error:
             raise ValueError(f"{path} lacks the array {error}: make it again with `dfrst extract`") from error
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        except DAMAGED as error:
+            raise ValueError(f"{path}: {short(error)}") from error
+
+
+KNOWN = {"format", "source", *(f"{part}/embedding" for part in ("query", "gallery", "train_features"))}
+KNOWN |= {
+    f"{part}/{column.name}" for part in ("query", "gallery", "train_features", "train") for column in fields(Sightings)
+}
+KNOWN |= {f"network/{column.name}" for column in fields(CameraNetwork)}
 
 
 def _columns(name: str, table: Sightings | CameraNetwork) -> dict[str, np.ndarray]:

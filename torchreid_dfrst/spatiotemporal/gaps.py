@@ -11,6 +11,8 @@ import torch
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 TABLE_LIMIT = 1 << 25  # float32 values: 128 MiB
+TABLE_SHARE = 32  # of a limit of bytes, one table may hold one float32 value for each 32
+CELLS = 1 << 15  # pairs whose curve is evaluated in one call
 TOGETHER = 64  # rows looked up in one call
 TICKS_PER_SECOND = 1000
 TOLERANCE_S = 1e-6
@@ -31,6 +33,7 @@ class Law:
         offsets: ``(C, C)`` float, what the camera pair alone contributes; left out, nothing.
         symmetric: whether curve and offset of a camera pair are those of the reversed pair at minus the gap, to the
             last bit.
+        reach_s: every curve is constant for gaps beyond this, to the last bit.
     """
 
     network: CameraNetwork
@@ -40,6 +43,7 @@ class Law:
     numbers: np.ndarray = None  # type: ignore[assignment]
     offsets: np.ndarray = None  # type: ignore[assignment]
     symmetric: bool = False
+    reach_s: float = np.inf
 
     def __post_init__(self) -> None:
         """Fill what was left out."""
@@ -61,12 +65,13 @@ class GapTransit:
         query: sightings of the rows.
         gallery: sightings of the columns.
         law: what the distance of a camera pair and a gap is.
+        memory_limit: bytes, of which a share is used; None for no limit.
 
     Raises:
         KeyError: a camera has no row in the network.
     """
 
-    def __init__(self, query: Sightings, gallery: Sightings, law: Law):
+    def __init__(self, query: Sightings, gallery: Sightings, law: Law, memory_limit: int | None = None):
         self.shape = (len(query), len(gallery))
         self.low, self.high = law.bounds
         self._camera = law.network.rows(query.camera), law.network.rows(gallery.camera)
@@ -76,24 +81,28 @@ class GapTransit:
         self._law, self._offset, self._unknown = law, law.offsets.astype(np.float32), np.float32(law.unknown)
         self._missing = np.isnan(gallery.time_s)
         self._table: np.ndarray | None = None
-        self._tabulate()
+        self._tabulate(TABLE_LIMIT if memory_limit is None else min(TABLE_LIMIT, memory_limit // TABLE_SHARE))
 
-    def _tabulate(self) -> None:
+    def _tabulate(self, most: int) -> None:
         """Evaluate every curve that can occur at every gap that can occur, if that is less work than all pairs."""
         ticks = on_a_grid(*self._time)
         if ticks is None or 0 in self.shape:
             return
         step, query, gallery = ticks
         low, high = int(gallery.min() - query.max()), int(gallery.max() - query.min())
+        reach = self._law.reach_s * TICKS_PER_SECOND / step
+        self._beyond = max(abs(low), abs(high)) > reach + 1
+        if self._beyond:
+            low, high = max(low, -int(reach) - 1), min(high, int(reach) + 1)
         used = np.unique(self._law.numbers[np.ix_(np.unique(self._camera[0]), np.unique(self._camera[1]))])
-        if len(used) * (high - low + 1) > min(TABLE_LIMIT, self.shape[0] * self.shape[1]):
+        if len(used) * (high - low + 1) > min(most, self.shape[0] * self.shape[1]):
             return
         gap_s = np.arange(low, high + 1) * step / TICKS_PER_SECOND
         self._table = np.empty((len(used), len(gap_s)), dtype=np.float32)
         for row, number in zip(self._table, used, strict=True):
             row[:] = self._law.curve(np.full(1, number), gap_s)
         self._start = np.searchsorted(used, self._law.numbers).clip(max=len(used) - 1) * len(gap_s) - low
-        self._tick = query, gallery
+        self._tick, self._ends = (query, gallery), (low, high)
 
     def block(self, rows: Rows, columns: Rows) -> np.ndarray:
         """Float32 distances of those rows and columns, in their order."""
@@ -106,12 +115,13 @@ class GapTransit:
             offset = self._offset[a, other]
             if self._table is None:
                 query, gallery = self._time[0][rows], np.where(self._missing[columns], 0.0, self._time[1][columns])
-                for row in group:
-                    gap = gallery - np.nan_to_num(query[row])
-                    out[row] = self._law.curve(self._law.numbers[a, other], gap)
-                    out[row] += offset
+                step = max(1, CELLS // max(1, len(other)))
+                for part in np.split(group, range(step, len(group), step)):
+                    gap = gallery - np.nan_to_num(query[part])[:, None]
+                    out[part] = self._law.curve(self._law.numbers[a, other], gap)
+                    out[part] += offset
             else:
-                self._look_up(out, group, rows, self._start[a, other] + self._tick[1][columns], offset)
+                self._look_up(out, group, rows, self._start[a, other], self._tick[1][columns], offset)
             if len(missing):
                 out[np.ix_(group, missing)] = offset[missing] + self._unknown
         unknown = np.flatnonzero(np.isnan(self._time[0][rows]))
@@ -126,24 +136,29 @@ class GapTransit:
             gap = np.nan_to_num(self._time[1][columns] - self._time[0][rows])
             value = np.asarray(self._law.curve(self._law.numbers[camera, other], gap), dtype=np.float32)
         else:
-            place = self._start[camera, other] + (self._tick[1][columns] - self._tick[0][rows])
+            gap = self._tick[1][columns] - self._tick[0][rows]
+            place = self._start[camera, other] + (gap.clip(*self._ends) if self._beyond else gap)
             value = self._table.reshape(-1).take(place, mode="clip")
         missing = np.isnan(self._time[0][rows]) | self._missing[columns]
         return np.where(missing, self._unknown, value) + self._offset[camera, other]
 
-    def _look_up(self, out: np.ndarray, group: np.ndarray, rows: Rows, base: np.ndarray, offset: np.ndarray) -> None:
+    def _look_up(
+        self, out: np.ndarray, group: np.ndarray, rows: Rows, start: np.ndarray, ticks: np.ndarray, offset: np.ndarray
+    ) -> None:
         """One camera's rows, some at a time: enough to be worth a call, few enough for the processor's cache.
 
         torch's ``gather`` in two threads takes half as long as NumPy's ``take`` at its best.
         """
         table, tick = torch.from_numpy(self._table).view(1, -1), torch.from_numpy(self._tick[0][rows])
-        at, more = torch.from_numpy(base), torch.from_numpy(offset)
-        size = min(TOGETHER, len(group)), len(base)
+        begin, more = torch.from_numpy(start), torch.from_numpy(offset)
+        at = torch.from_numpy(ticks if self._beyond else start + ticks)
+        size = min(TOGETHER, len(group)), len(start)
         index, value = torch.empty(size, dtype=at.dtype), torch.empty(size, dtype=table.dtype)
-        for start in range(0, len(group), TOGETHER):
-            part = group[start : start + TOGETHER]
+        for part in np.split(group, range(TOGETHER, len(group), TOGETHER)):
             here, found = index[: len(part)], value[: len(part)]
             torch.sub(at, tick[part, None], out=here)
+            if self._beyond:
+                here.clamp_(*self._ends).add_(begin)
             torch.gather(table.expand(len(part), -1), 1, here, out=found)
             found += more
             out[part] = found.numpy()

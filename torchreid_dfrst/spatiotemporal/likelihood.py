@@ -8,16 +8,19 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from torchreid_dfrst.retrieval.embeddings import consecutive
 from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.axis import NATS, LogAxis
-from torchreid_dfrst.spatiotemporal.gaps import GapTransit, Law
+from torchreid_dfrst.spatiotemporal.gaps import TABLE_SHARE, GapTransit, Law
 from torchreid_dfrst.spatiotemporal.model import GapModel, learned
 from torchreid_dfrst.spatiotemporal.passes import middle_of_pass, one_per_pass, pairs_of_a_vehicle, passes
 
 COUNTED = 40_000_000  # pairs of passes of any two vehicles
 NEAREST_M = 20.0
 KEPT = 1 << 25  # float32 ratios between gallery passes that are kept rather than made again: 128 MiB
+CELLS = 1 << 22  # float32 values of what is made for a block and let go again
+SHARE = 64  # of a limit of bytes, one such value for each 64
 ROWS = 256
 
 
@@ -120,7 +123,7 @@ class Likelihood(GapModel):
         low, high = self._bounds = float(self.evidence.min()), float(self.evidence.max())
         self._table = self.evidence.astype(np.float32)
         # no evidence either way where a time is not known
-        return Law(network, self.curve, high / NATS, (0.0, (high - low) / NATS))
+        return Law(network, self.curve, high / NATS, (0.0, (high - low) / NATS), reach_s=self.reach_s)
 
     def ratio(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
         """Log-likelihood ratio, in nats, of pair ``number = row * C + column`` at a signed gap."""
@@ -130,11 +133,11 @@ class Likelihood(GapModel):
         """Distance without relays: tenths of nats below the largest evidence."""
         return (self._bounds[1] - self.ratio(number, gap_s)) / NATS
 
-    def _transit(self, query: Sightings, gallery: Sightings) -> Transit:
+    def _transit(self, query: Sightings, gallery: Sightings, memory_limit: int | None) -> Transit:
         if not self.pooling or not len(query) or not len(gallery):
-            return super()._transit(query, gallery)
-        evidence = Law(self.law.network, self.ratio, 0.0, self._bounds)
-        return RelayTransit(query, gallery, evidence, self.relays, self.returns)
+            return super()._transit(query, gallery, memory_limit)
+        evidence = Law(self.law.network, self.ratio, 0.0, self._bounds, reach_s=self.reach_s)
+        return RelayTransit(query, gallery, evidence, self.relays, self.returns, memory_limit)
 
     def describe(self) -> str:
         """What was counted, and the range of the evidence."""
@@ -160,9 +163,18 @@ class RelayTransit:
         evidence: ``e``, in nats.
         relays: how many passes each query relies on; 0 leaves ``e`` alone.
         returns: how many other passes one pass of a vehicle has on average, for the prior of ``P``.
+        memory_limit: bytes, of which a share is used; None for no limit.
     """
 
-    def __init__(self, query: Sightings, gallery: Sightings, evidence: Law, relays: int, returns: float):
+    def __init__(
+        self,
+        query: Sightings,
+        gallery: Sightings,
+        evidence: Law,
+        relays: int,
+        returns: float,
+        memory_limit: int | None = None,
+    ):
         self.shape = (len(query), len(gallery))
         everyone = Sightings.concatenate([query, gallery])
         label = passes(everyone, by_identity=False)
@@ -172,14 +184,16 @@ class RelayTransit:
             seen, first, where = np.unique(labels, return_index=True, return_inverse=True)
             lists.append((Sightings(part.camera[first], time_s[seen]), where))
         (rows, self._row), (columns, self._column) = lists
-        self._base, self._among = (GapTransit(part, columns, evidence) for part in (rows, columns))
+        self._base, self._among = (GapTransit(part, columns, evidence, memory_limit) for part in (rows, columns))
         self._relays = min(relays, len(columns))
+        self._cells = CELLS if memory_limit is None else min(CELLS, memory_limit // SHARE)
         self._find(returns / len(columns))
         low, high = evidence.bounds
         # a sum of at most `relays` ratios
         self._top = high + float(np.log1p(self._relays * np.exp(high)))
         self.low, self.high = 0.0, (self._top - low) / NATS
-        small = self._relays and len(columns) ** 2 <= min(KEPT, 4 * len(rows) * len(columns))
+        kept = KEPT if memory_limit is None else min(KEPT, memory_limit // TABLE_SHARE)
+        small = self._relays and len(columns) ** 2 <= min(kept, 4 * len(rows) * len(columns))
         self._ratio = np.exp(self._among.block(slice(None), slice(None))) if small else None
 
     def _find(self, odds: float) -> None:
@@ -187,8 +201,8 @@ class RelayTransit:
         count, kept = self._base.shape[0], self._relays
         self._relay = np.empty((count, kept), dtype=np.int64)
         self._weight = np.empty((count, kept), dtype=np.float32)
-        for start in range(0, count if kept else 0, ROWS):
-            part = slice(start, start + ROWS)
+        step = max(1, min(ROWS, self._cells // self._base.shape[1]))
+        for part in consecutive(0, count if kept else 0, step):
             evidence = self._base.block(part, slice(None))
             best = np.argpartition(-evidence, kept - 1, axis=1)[:, :kept]
             ratio = odds * np.exp(np.take_along_axis(evidence, best, axis=1))
@@ -204,17 +218,26 @@ class RelayTransit:
             column, forth = np.unique(self._column[columns], return_inverse=True)
         x = self._base.block(row, column)
         if self._relays and x.size:
-            relay, place = np.unique(self._relay[row], return_inverse=True)
-            weight = np.zeros((len(row), len(relay)), dtype=np.float32)
-            np.put_along_axis(weight, place.reshape(len(row), -1), self._weight[row], axis=1)
-            if self._ratio is None:
-                ratio = np.exp(self._among.block(relay, column))
-            else:
-                ratio = self._ratio[relay][:, column]
-            x += np.log1p(weight @ ratio)
+            for part in consecutive(0, len(row), max(1, int(np.sqrt(self._cells / self._relays)))):
+                self._add_relays(x[part], row[part], column)
         x -= np.float32(self._top)
         x *= np.float32(-1 / NATS)
         return x.take(forth, axis=1)[back]
+
+    def _add_relays(self, x: np.ndarray, row: np.ndarray, column: slice | np.ndarray) -> None:
+        """Add the second term to the first, ``x``, in place, for some passes of the query and the gallery."""
+        relay, place = np.unique(self._relay[row], return_inverse=True)
+        weight = np.zeros((len(row), len(relay)), dtype=np.float32)
+        np.put_along_axis(weight, place.reshape(len(row), -1), self._weight[row], axis=1)
+        for part in consecutive(0, x.shape[1], max(1, self._cells // len(relay))):
+            some = part if isinstance(column, slice) else column[part]
+            if self._ratio is None:
+                ratio = self._among.block(relay, some)
+                np.exp(ratio, out=ratio)
+            else:
+                ratio = self._ratio[relay[:, None], some] if some is not part else self._ratio[relay, part]
+            total = weight @ ratio
+            x[:, part] += np.log1p(total, out=total)
 
 
 def _smooth(counts: np.ndarray, width: float) -> np.ndarray:

@@ -109,8 +109,13 @@ class GapModel(ABC):
         self.network, self.law = network, self._law(network)
         return self
 
-    def transit(self, query: Sightings, gallery: Sightings) -> Transit:
+    def transit(self, query: Sightings, gallery: Sightings, memory_limit: int | None = None) -> Transit:
         """Distances between two lists, to be taken in blocks.
+
+        Args:
+            query: the rows.
+            gallery: the columns.
+            memory_limit: bytes for what is held, and for what a block needs beside itself; None for no limit.
 
         Raises:
             ValueError: the model is not fitted, or no image of a list has a time.
@@ -122,10 +127,10 @@ class GapModel(ABC):
             if len(part) and np.isnan(part.time_s).all():
                 part.require_times(f"the {name} list")
             self.network.rows(part.camera, part.camera_called)
-        return self._transit(query, gallery)
+        return self._transit(query, gallery, memory_limit)
 
-    def _transit(self, query: Sightings, gallery: Sightings) -> Transit:
-        return GapTransit(query, gallery, self.law)
+    def _transit(self, query: Sightings, gallery: Sightings, memory_limit: int | None) -> Transit:
+        return GapTransit(query, gallery, self.law, memory_limit)
 
     def check_use(self, query: Sightings, gallery: Sightings) -> None:
         """Compare two lists to be ranked with what was fitted, and warn, with figures, of another clock or unit.
@@ -247,20 +252,9 @@ def read(path: str | Path, network: CameraNetwork) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: not a model of ours, of another format version, incomplete, or fitted on another camera network.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no space-time model at {path}: fit one and save it there")
-    try:
-        content = json.loads(Path(path).read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not a saved space-time model: it is not text (byte {error.start} is none of UTF-8); {AGAIN}"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is not a whole saved space-time model: it stops being JSON in line {error.lineno}, column "
-            f"{error.colno} ({error.msg}); {AGAIN}"
-        ) from None
-    if not isinstance(content, dict) or "format" not in content or "version" not in content:
+    files.require_file(path, f"no space-time model at {path}: fit one and save it there")
+    content = files.read_json(path, "saved space-time model", AGAIN)
+    if "format" not in content or "version" not in content:
         raise ValueError(f"{path} is not a saved space-time model: it has no format and version; {AGAIN}")
     kind, version = content["format"], content["version"]
     if kind != FORMAT or version != FORMAT_VERSION:

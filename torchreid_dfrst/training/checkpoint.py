@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -28,6 +29,8 @@ FORMAT = "torchreid_dfrst checkpoint 2"
 SUFFIX = ".pt"
 WEIGHTS, RESULT = "weights.safetensors", "result.json"
 """Files of a finished run."""
+HASH = "tensors_sha256"
+"""Where exported weights' ``.json`` has their ``digest``."""
 
 
 class UnreadableError(ValueError):
@@ -104,8 +107,7 @@ def load(path: str | Path) -> dict[str, Any]:
         ValueError: it is torn, not one of ours, or holds pickled code, which is refused and not run.
         OSError: it could not be read, which says nothing about the file.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+    files.require_file(path, f"no checkpoint at {path}")
     content = Path(path).read_bytes()
     if not content.startswith(b"PK"):
         raise ValueError(f"{path} is torn or not a checkpoint")
@@ -282,6 +284,8 @@ def finished_result(save_dir: Path, step: int) -> dict[str, Any] | None:
 def export(path: str | Path, model: nn.Module, source: Mapping[str, Any]) -> Path:
     """Write the weights alone as ``.safetensors``, and what is needed to use them as ``.json`` beside them.
 
+    The ``.json`` has the weights' ``digest`` as ``tensors_sha256``, and no folder of the machine that made them.
+
     Args:
         path: file to write, ending in ``.safetensors``.
         model: its state dict is written.
@@ -292,16 +296,26 @@ def export(path: str | Path, model: nn.Module, source: Mapping[str, Any]) -> Pat
     """
     path = Path(path)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    about = json.dumps(source, indent=2) + "\n"
+    about = json.dumps(files.without_folders({**source, HASH: digest(weights)}), indent=2) + "\n"
     files.write({path: tensors_as_bytes(weights), path.with_suffix(".json"): about.encode()})
     return path
+
+
+def digest(weights: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of the names, types, shapes and bytes of tensors, in the order of their names."""
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def set_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
     """``load_state_dict`` with an error that a person can act on.
 
     Raises:
-        ValueError: names or shapes differ; the message counts and shows them.
+        ValueError: names, shapes or types differ; the message counts and shows them.
     """
     own = model.state_dict()
     wrong = {
@@ -311,6 +325,11 @@ def set_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str)
             f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
             for name in own
             if name in state and state[name].shape != own[name].shape
+        ],
+        "of another type": [
+            f"{name} {state[name].dtype} for {own[name].dtype}".replace("torch.", "")
+            for name in own
+            if name in state and state[name].dtype != own[name].dtype
         ],
     }
     if any(wrong.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.training import checkpoint, distributed
+from torchreid_dfrst.training.alone import alone
 from torchreid_dfrst.training.checkpoint import Checkpoints
 from torchreid_dfrst.training.embedding import Embedded
 from torchreid_dfrst.training.interrupt import MARKER, StoppedError, ended_together
@@ -165,24 +167,22 @@ class DFRSTEngine(EvaluatingEngine):
             StoppedError: SIGTERM or Ctrl-C came; the state is saved, and ``save_dir/stopped`` says so.
             NonFiniteError: the loss or a gradient is not finite, or under fp16 none was in the whole run.
             KeyError, ValueError: unusable options, or a checkpoint that does not belong to this run.
-            OSError: ``save_dir`` cannot be written, memory ran out, a loading process died, or another process of the
-                run could not go on.
+            OSError: another process trains into ``save_dir``, or it cannot be written, memory ran out, a loading
+                process died, or another process of the run could not go on.
         """
         self.options, self.bar, self.finished = RunOptions(*torchreids, **options), bar, None
         if self.options.precision == "fp16" and self.device.type == "cpu" and self.group.main:
             logger.warning("train.precision is fp16, which a CPU imitates, many times slower than fp32: bf16 is faster")
         if self.options.test_only:
             return self._test()
-        self._prepare()
-        if self.finished is not None:
-            return dict(self.finished["metrics"])
-        self.journal = Journal(None)
-        distributed.from_main(lambda: self._begin(started))
-        with ended_together(), explained(), self.stop.listening():
-            try:
+        with alone(self.options.save_dir):
+            self._prepare()
+            if self.finished is not None:
+                return dict(self.finished["metrics"])
+            self.journal = Journal(None)
+            distributed.from_main(lambda: self._begin(started))
+            with ended_together(), explained(), self.stop.listening(), contextlib.closing(self.journal):
                 return self._train()
-            finally:
-                self.journal.close()
 
     def _prepare(self) -> None:
         """Everything that can refuse a run, and the state it goes on from."""

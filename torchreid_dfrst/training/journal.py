@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from torchreid_dfrst import files
+from torchreid_dfrst.data.images import read_image
 from torchreid_dfrst.training.distributed import mean_over_group
 from torchreid_dfrst.training.step import StepResult
 
@@ -77,8 +77,8 @@ class Journal:
     def picture(self, name: str, step: int, path: Path) -> None:
         """Show a picture file in TensorBoard."""
         if self.writer is not None:
-            with Image.open(path) as image, self._without_tensorboard_if_it_fails():
-                self.writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+            with self._without_tensorboard_if_it_fails():
+                self.writer.add_image(name, np.asarray(read_image(path)), step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close the files."""
@@ -164,9 +164,10 @@ def _rewind(path: Path, step: int, repeats: bool) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+            behind = entry["step"] < step or (entry["step"] == step and (entry["kind"] == "train" or not repeats))
+        except (ValueError, TypeError, KeyError):  # torn, or none of ours
             continue
-        if entry["step"] < step or (entry["step"] == step and (entry["kind"] == "train" or not repeats)):
+        if behind:
             kept.append(line)
             entries.append(entry)
     files.write({path: "".join(line + "\n" for line in kept).encode()})

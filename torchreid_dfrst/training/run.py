@@ -25,6 +25,7 @@ from torchreid_dfrst.models import FACTORIES, build, default_options
 from torchreid_dfrst.models.dfrst import DFRST
 from torchreid_dfrst.tables import build_model
 from torchreid_dfrst.training import distributed
+from torchreid_dfrst.training.alone import alone
 from torchreid_dfrst.training.checkpoint import RESULT
 from torchreid_dfrst.training.engine import DFRSTEngine
 from torchreid_dfrst.training.interrupt import MARKER, ended_together, stopping_at_once
@@ -112,8 +113,10 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
             "how many epochs, such as 135"
         )
     group = distributed.start()
-    marker = Path(resolved(config)["train"]["save_dir"]) / MARKER
-    with explained(), contextlib.nullcontext() if group.world_size > 1 else stopping_at_once(marker):
+    folder = Path(resolved(config)["train"]["save_dir"])
+    at_once = contextlib.nullcontext() if group.world_size > 1 else stopping_at_once(folder / MARKER)
+    # before any data is read, and until the result is written
+    with alone(folder), explained(), at_once:
         return _train(config, group, epochs, bar, command)
 
 

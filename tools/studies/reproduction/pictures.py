@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from tools.studies.reproduction import Harness
 from tools.studies.reproduction.preset import merge
 from tools.studies.reproduction.tables import LOGNORMAL
 from torchreid_dfrst import evaluation
+from torchreid_dfrst.data.images import read_image
 from torchreid_dfrst.inference.showcase import show_attention, some_queries
 from torchreid_dfrst.report.canvas import BLUE, RED, figure, write
 from torchreid_dfrst.report.ranking import ranked_lists
@@ -64,8 +64,7 @@ def put_beside(page: Path, drawn: Sequence[Path]) -> list[Path]:
             shutil.copyfile(path, written[-1])
         else:
             written.append(folder / f"results_{path.stem}.jpg")
-            with Image.open(path) as picture:
-                picture.convert("RGB").save(written[-1], quality=85)
+            read_image(path).save(written[-1], quality=85)
     return written
 
 

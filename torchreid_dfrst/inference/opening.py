@@ -1,0 +1,137 @@
+"""A trained network from its file: what training wrote, or a state dict whose network the caller names."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from torchreid_dfrst import config, files
+from torchreid_dfrst.checks import check, within
+from torchreid_dfrst.models.weights import read_safely, read_weights
+from torchreid_dfrst.tables import build_model
+from torchreid_dfrst.training import checkpoint, sections
+
+logger = logging.getLogger(__name__)
+
+NEEDED = {"model": Mapping, "num_classes": int, "height": int, "width": int}
+"""What a file says of its network, and the types."""
+MORE = {"config": Mapping, "held_out": Sequence[str]}
+PIXELS = 10_000
+AGAIN = "take it from the training run again"
+
+
+def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the network that a training run wrote, with its weights, in evaluation mode.
+
+    Args:
+        path: exported weights (``weights.safetensors``, its ``.json`` beside it) or a checkpoint of training; with
+            ``described`` also what torchreid's engine wrote, or a bare state dict.
+        described: of a file that does not say it itself: ``model`` (``name`` and options, see ``tables.build_model``),
+            ``height`` and ``width``. A file without a classifier, which features do without, will do.
+
+    Returns:
+        The network on the CPU, and what is known of it: ``model``, ``num_classes``, ``height``, ``width``, ...
+
+    Raises:
+        FileNotFoundError: the file, or the ``.json`` beside exported weights, is missing.
+        KeyError: an unknown model or option.
+        ValueError: not such a file, weights of another architecture or not those that were exported, or both the file
+            and ``described`` say what it is.
+    """
+    path = Path(path)
+    files.require_file(path, f"no weights at {path}")
+    content = path.read_bytes()
+    if path.suffix == ".safetensors":
+        weights, about = read_weights(path, content), _beside(path, bare=described is not None)
+        where = path.with_suffix(".json")
+    else:
+        state, where = read_safely(path, content), path
+        about = state.get("describe") or {} if isinstance(state, dict) else {}
+        weights = read_weights(path, content) if about or described else {}
+    if described is not None:
+        if about:
+            raise ValueError(f"{where} says itself what network it holds: leave --model out")
+        classifier = _classifier(described["model"])
+        about = {**described, "num_classes": _classes(weights, classifier)}
+    _check(about, weights, where)
+    settings = {**about["model"], "pretrained": False, "weights": None}
+    model = build_model(about["num_classes"], **settings)
+    if described is not None:
+        weights = {**{name: model.state_dict()[name] for name in classifier}, **weights}
+    checkpoint.set_weights(model, weights, str(path))
+    if path.suffix == ".safetensors" and described is None:
+        _compare(about, weights, path)
+    return model.eval(), {**about, "weights": str(path), "weights_sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _beside(path: Path, bare: bool) -> dict[str, Any]:
+    beside = path.with_suffix(".json")
+    if bare and not beside.exists():
+        return {}
+    files.require_file(beside, f"{beside} is missing: training writes it beside {path.name}; keep them together")
+    return files.read_json(beside, "description of weights", AGAIN)
+
+
+def _check(about: Any, weights: Mapping[str, torch.Tensor], where: Path) -> None:
+    """Refuse a description that is not one of these weights, before anything is built from it.
+
+    Raises:
+        KeyError, ValueError: names, types or numbers are none of ours.
+    """
+    missing = [name for name in NEEDED if not isinstance(about, Mapping) or name not in about]
+    if missing:
+        raise ValueError(
+            f"{where} does not say its {', '.join(missing)}: only files of dfrst train do; say what network it holds "
+            "with --model NAME"
+        )
+    for name, expected in (NEEDED | MORE).items():
+        if name in about:
+            check(f"{where}: {name}", about[name], expected)
+    config.checked({"model": about["model"]}, {"model": sections()["model"]}, str(where))
+    check(f"{where}: config.data", about.get("config", {}).get("data", {}), Mapping)
+    for name in ("height", "width"):
+        within(f"{where}: {name}", about[name], lowest=1, highest=PIXELS)
+    if not 1 <= about["num_classes"] <= max((value.shape[0] for value in weights.values() if value.dim()), default=0):
+        raise ValueError(
+            f"{where} says {about['num_classes']} identities, and no layer of the weights has as many rows: they are "
+            "of another architecture or another run"
+        )
+
+
+def _compare(about: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """See that exported weights are those whose hash their description has.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if checkpoint.HASH not in about:
+        logger.warning(
+            "%s has no %s, as files of earlier versions: that %s holds the weights that were exported is not checked",
+            path.with_suffix(".json"), checkpoint.HASH, path.name,
+        )  # fmt: skip
+    elif about[checkpoint.HASH] != checkpoint.digest(weights):
+        raise ValueError(
+            f"{path} does not hold the weights that {path.with_suffix('.json').name} was written for "
+            f"({checkpoint.HASH} differs): it is damaged or another network's; copy both again"
+        )
+
+
+def _classes(weights: Mapping[str, torch.Tensor], classifier: Mapping[str, tuple[int, int]]) -> int:
+    """Identities that the classifier in a state dict tells apart; 2 without one."""
+    for name, (two, more) in classifier.items():
+        if name in weights and weights[name].dim():
+            return 2 + (weights[name].shape[0] - two) // more
+    return 2
+
+
+def _classifier(model: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Names of a network's tensors that grow with the number of identities: rows for two, and for each one more."""
+    two, three = (build_model(n, **{**model, "pretrained": False, "weights": None}).state_dict() for n in (2, 3))
+    grown = {name: (len(value), len(three[name]) - len(value)) for name, value in two.items() if value.dim()}
+    return {name: (rows, more) for name, (rows, more) in grown.items() if more}
