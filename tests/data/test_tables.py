@@ -184,7 +184,7 @@ SPELT = {
     NFD: (unicodedata.normalize("NFC", NFD), "accents"),
     r"D:\data\a\1.jpg": ("a/1.jpg", "with / for \\ and with other"),
     "file:///data/a/1.jpg": ("a/1.jpg", "folders"),
-    "/home/me/a/1.jpg": ("a/1.jpg", "folders"),
+    "/data/me/a/1.jpg": ("a/1.jpg", "folders"),
     "1.jpg": ("a/1.jpg", "folders"),
     "a/1.jpg#xywh=1,2,3,4": ("a/1.jpg", "without their box"),
     "a/x/../1.jpg": ("a/1.jpg", "folders"),
@@ -233,7 +233,7 @@ def test_two_candidates_are_both_named(wanted, held, message):
 def test_the_nearest_spelling_counts():
     assert find(["a/1.jpg"], ["z/a/1.jpg", "a/1.JPG"], "there").row.tolist() == [1]
     assert find(["z/a/1.jpg", "z/b/1.jpg"], ["a/1.jpg", "b/1.jpg"], "there").row.tolist() == [0, 1]
-    one, other = [f"/home/me/x/{k}.jpg" for k in "abc"], [f"/mnt/you/{k}.jpg" for k in "cba"]
+    one, other = [f"/data/me/x/{k}.jpg" for k in "abc"], [f"/mnt/you/{k}.jpg" for k in "cba"]
     assert find(one, other, "there").row.tolist() == [2, 1, 0]
 
 
