@@ -142,7 +142,7 @@ def test_an_export_without_a_hash_loads_with_a_warning(network, tmp_path, caplog
 def test_what_is_exported_names_no_folder_of_its_maker(network, tmp_path):
     about = {
         **ABOUT,
-        "config": {"data": {"root": "/home/someone/data", "sources": ["a"]}, "train": {"resume": "~/x/y.pt"}},
+        "config": {"data": {"root": "/srv/someone/data", "sources": ["a"]}, "train": {"resume": "~/x/y.pt"}},
     }
     path = checkpoint.export(tmp_path / "weights.safetensors", network, about)
     told = json.loads(path.with_suffix(".json").read_text())
