@@ -79,7 +79,7 @@ def test_a_folder_for_a_file_and_a_file_for_a_folder(tmp_path):
         read_rows(tmp_path)
     with pytest.raises(FileNotFoundError, match="is a folder"):
         read_text(tmp_path, "labels")
-    with pytest.raises(FileNotFoundError, match="is a folder: name the features file"):
+    with pytest.raises(ValueError, match="is a folder, where a file is expected"):
         Extraction.load(tmp_path)
     from torchreid_dfrst.data import VeRi776
 
