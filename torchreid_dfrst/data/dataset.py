@@ -116,8 +116,6 @@ class VehicleDataset(torchreid.data.ImageDataset):
                 f"{root} is a file: the folder that holds {' or '.join(marker)} is needed. {cls.advice}"
             )
         held = sample(sorted(p.name for p in root.iterdir()), 8) if root.is_dir() else "nothing: it does not exist"
-        if root.is_file():
-            held = "nothing: it is a file, not a folder"
         raise FileNotFoundError(
             f"no {' or '.join(marker)} in {', '.join(map(str, places))}. {root} holds {held or 'nothing'}. {cls.advice}"
         )
