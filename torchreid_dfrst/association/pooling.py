@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from torchreid_dfrst.retrieval import Features, normalise
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 from torchreid_dfrst.spatiotemporal.passes import PASS_GAP_S, passes
 
@@ -103,35 +102,39 @@ def pool(embedding: np.ndarray, sightings: Sightings, label: np.ndarray) -> tupl
     return Passes(camera, *ends, images, common(mean, camera)), common
 
 
-def find(features: Features) -> np.ndarray:
+def find(unit: np.ndarray, sightings: Sightings) -> tuple[np.ndarray, float | None]:
     """Which pass each image belongs to: its track where there is one, else images of one camera, close and alike.
 
     An image without a track is compared with the ``LOOK_BACK`` images of its camera before it, as far as they are no
     more than ``PASS_GAP_S`` away, and joins the pass of the most alike, if the likeness is on the upper side of the
     threshold that parts these likenesses best into two groups (Otsu's). Without a time an image is a pass of its own.
 
+    Args:
+        unit: ``(N, D)`` embeddings of unit length.
+        sightings: the images; identities are not read.
+
     Returns:
-        ``(N,)`` int64 labels from 0.
+        ``(N,)`` int64 labels from 0, and the threshold; None where there was nothing to compare.
     """
-    sightings = replace(features.sightings, identity=None, vehicle_name=None)
     label = passes(sightings, by_identity=False)
     loose = np.flatnonzero((sightings.track == UNKNOWN) & ~np.isnan(sightings.time_s))
     if len(loose) < 2:
-        return label
+        return label, None
     loose = loose[np.lexsort((sightings.time_s[loose], sightings.camera[loose]))]
-    camera, time, unit = sightings.camera[loose], sightings.time_s[loose], normalise(features.embedding[loose])
+    camera, time, unit = sightings.camera[loose], sightings.time_s[loose], unit[loose]
     best, who = np.full(len(loose), -np.inf, dtype=np.float32), np.arange(len(loose))
     for back in range(1, min(LOOK_BACK + 1, len(loose))):
         near = np.flatnonzero((camera[back:] == camera[:-back]) & (time[back:] - time[:-back] <= PASS_GAP_S)) + back
         likeness = np.einsum("nd,nd->n", unit[near], unit[near - back])
         better = likeness > best[near]
         best[near[better]], who[near[better]] = likeness[better], near[better] - back
-    joined = best >= _two_groups(best[np.isfinite(best)])
+    alike = _two_groups(best[np.isfinite(best)])
+    joined = best >= alike
     root = np.where(joined, who, np.arange(len(loose)))
     while (root != root[root]).any():  # an image points to an earlier one, that one to its first
         root = root[root]
     label[loose] = label[loose][root]
-    return np.unique(label, return_inverse=True)[1]
+    return np.unique(label, return_inverse=True)[1], alike
 
 
 def _two_groups(values: np.ndarray) -> float:
