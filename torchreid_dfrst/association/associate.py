@@ -17,9 +17,6 @@ from torchreid_dfrst.retrieval import Features, normalise
 from torchreid_dfrst.sightings import CameraNetwork
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 
-PAIRS = 1 << 18
-"""Pairs of embeddings that are compared at once."""
-
 
 @dataclass(frozen=True, eq=False)
 class Association:
@@ -73,7 +70,7 @@ class Association:
         """
         evidence = self.calibrated()
         row, column = _inside(self.trajectory)
-        value = pair_evidence(evidence, self.passes, row, column)
+        value = evidence.pairs(self.passes, row, column)
         size = len(self.passes)
         count = np.bincount(row, minlength=size) + np.bincount(column, minlength=size)
         total = np.bincount(row, value, size) + np.bincount(column, value, size)
@@ -93,7 +90,7 @@ class Association:
         _, start, size = np.unique(self.trajectory[order], return_index=True, return_counts=True)
         before = rank - start[self.trajectory]
         row, column = _inside(self.trajectory)
-        value = pair_evidence(evidence, self.passes, row, column)
+        value = evidence.pairs(self.passes, row, column)
         # a pair lies across every link between its two: add it at the first, take it away after the last
         low, high = np.minimum(rank[row], rank[column]), np.maximum(rank[row], rank[column])
         change = np.bincount(low, value, len(order) + 1) - np.bincount(high, value, len(order) + 1)
@@ -167,23 +164,6 @@ def associate(
         return Association(passes, label, alone, None, common, unit, alike, tuple(notes), np.full(len(alone), -np.inf), None, 0.0)
     trajectory, height, tree, odds = join(passes, evidence, window_s, executor)
     return Association(passes, label, trajectory, evidence, common, unit, alike, tuple(notes), height, tree, odds)
-
-
-def pair_evidence(evidence: Evidence, passes: Passes, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """``(M,)`` evidence of single pairs of passes, without what forbids them."""
-    out = np.empty(len(row), dtype=np.float64)
-    for start in range(0, len(row), PAIRS):
-        some = slice(start, start + PAIRS)
-        a, b = row[some], column[some]
-        out[some] = evidence.appearance(np.einsum("nd,nd->n", passes.embedding[a], passes.embedding[b]))
-    if evidence.gaps is not None and len(row):
-        assert evidence.gaps.network is not None
-        seen, place = passes.sightings, evidence.gaps.network.rows(passes.camera)
-        number = place[row] * len(evidence.gaps.network) + place[column]
-        gap = seen.time_s[column] - seen.time_s[row]
-        trip = (passes.camera[row] != passes.camera[column]) & ~np.isnan(gap)
-        out[trip] += evidence.gaps.ratio(number[trip], gap[trip])
-    return out
 
 
 def _inside(trajectory: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
