@@ -53,8 +53,10 @@ class Stage:
     ) -> tuple[np.ndarray, association.Association]:
         """Scores of the ranking by trips, perhaps with other times than the true ones."""
         shown, asked = gallery or self.shown, query or self.asked
+        start = time.process_time()
         trips = association.associate(Features(self.gallery.embedding, shown), self.network, evidence)
         blocks = list(association.ranking(trips, Features(self.query.embedding, asked), shown))
+        self.spent = time.process_time() - start
         return self.score(blocks), trips
 
     def fused(self, model: spatiotemporal.GapModel, gallery: Sightings, query: Sightings) -> np.ndarray:
@@ -77,13 +79,11 @@ def table(lists: Lists, levels: list[float], seeds: list[int]) -> None:
             evidence = association.fit(stage.train, stage.network)
             fitting = time.process_time() - start
             for name, given in (("fitted", evidence), ("no label", None)):
-                start = time.process_time()
                 score, trips = stage.trips(given)
-                spent = time.process_time() - start
                 vehicle = lists[2].identity[np.unique(trips.label, return_index=True)[1]]
                 measured = {key: measure(trips.trajectory, vehicle) for key, measure in association.MEASURES.items()}
                 more = [100 * value.f1 for value in measured.values()]
-                more += [100 * measured["pairwise"].precision, 100 * measured["pairwise"].recall, spent, fitting]
+                more += [100 * measured["pairwise"].precision, 100 * measured["pairwise"].recall, stage.spent, fitting]
                 rows.setdefault(f"trips, {name}", []).append(np.concatenate([score, more]))
         for name, found in rows.items():
             mean, spread = np.mean(found, axis=0), np.std(found, axis=0, ddof=min(1, len(found) - 1))

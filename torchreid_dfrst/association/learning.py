@@ -20,9 +20,9 @@ from torchreid_dfrst.sightings import CameraNetwork
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.passes import Pairs
 
-ROUNDS, BOLDNESS = 3, 1.5
-"""Chosen on training vehicles, as is the 0 of the boldness of what is learnt: in the rounds a pair that is joined wrongly
-weighs little, in trips it is wrong."""
+ROUNDS, BOLDNESS = 4, 1.0
+"""Chosen on training vehicles, as is the boldness at which what is learnt is cut in the end."""
+CUT = 0.5
 MOST = 3000
 """Passes that are learnt from."""
 NEAR_S = 300.0
@@ -63,14 +63,13 @@ class _Learner:
         upper = np.triu(np.ones((len(passes), len(passes)), dtype=bool), 1)
         self.cosine = (passes.embedding @ passes.embedding.T)[upper]
         self.across = (passes.camera[:, None] != passes.camera)[upper]
-        self.meet = at_once(passes, passes, frozenset())[upper]
+        self.met = np.flatnonzero(at_once(passes, passes, frozenset())[upper])
         seen = passes.sightings
         self.apart = (seen.time_s[:, None] - seen.time_s)[upper]
         self.trip = self.across & ~np.isnan(self.apart)
         self.first = self._first_pairs()
         self.learns = gaps is None and bool(self.trip.any())
-        if self.trip.any():
-            self._place()
+        self._place()
         if self.learns:
             timed = np.flatnonzero(~np.isnan(seen.time_s))
             self.seen, self.rank = seen[timed], np.full(len(seen), -1)
@@ -90,7 +89,7 @@ class _Learner:
         for _ in range(ROUNDS):
             found = replace(found, returns=returns, boldness=BOLDNESS)
             odds, evidence = found.odds(len(self.passes)), found.appearance(self.cosine) + trips
-            evidence[self.meet & ~self._overlap(found.overlapping)] = NEVER
+            evidence[self.met[~self._overlap(found.overlapping)]] = NEVER
             tree = grow(evidence, len(self.passes))
             weight = np.where(self.across, _probability(tree.together() + np.float32(odds)), 0)
             if self.learns:
@@ -102,7 +101,8 @@ class _Learner:
 
     def _first_pairs(self) -> np.ndarray:
         """Pairs of passes of two cameras, not far apart in time, that choose each other."""
-        allowed = self.across & ~self.meet & ~(np.abs(self.apart) > NEAR_S)
+        allowed = self.across & ~(np.abs(self.apart) > NEAR_S)
+        allowed[self.met] = False
         full = np.full((len(self.passes), len(self.passes)), -2, dtype=np.float32)
         full[self.row[allowed], self.column[allowed]] = self.cosine[allowed]
         best = np.maximum(full, full.T).argmax(axis=1)
@@ -119,10 +119,8 @@ class _Learner:
     def _trips(self, gaps: Likelihood | None) -> np.ndarray:
         """Evidence of each pair's trip, 0 where there is none."""
         out = np.zeros_like(self.cosine)
-        if gaps is not None and self.trip.any():
-            table = gaps.evidence.astype(np.float32).reshape(-1)
-            below = table.take(self.place)
-            out[self.trip] = below + (table.take(self.place + 1) - below) * self.part
+        if gaps is not None:
+            out[self.trip] = _read(gaps, self.place, self.part)
         return out
 
     def _gaps(self, weight: np.ndarray, among: np.ndarray | None = None) -> Likelihood:
@@ -137,8 +135,13 @@ class _Learner:
         """Evidence of trips, that of each pair learnt from pairs of other clusters."""
         first, second = half[self.row], half[self.column]
         group = np.where(first == second, first, 2)
-        found = [self._trips(self._gaps(weight, group != number)) for number in range(3)]
-        return np.choose(group, found)
+        out, ours = np.zeros_like(self.cosine), group[self.trip]
+        value = np.empty(len(ours), dtype=np.float32)
+        for number in range(3):
+            mine = ours == number
+            value[mine] = _read(self._gaps(weight, group != number), self.place[mine], self.part[mine])
+        out[self.trip] = value
+        return out
 
     def _mixture(self, trips: np.ndarray) -> np.ndarray:
         """Probability of each pair by two normal laws of cosine, beside what its trip says."""
@@ -162,20 +165,21 @@ class _Learner:
         """Appearance from pairs that count by a weight, and which cameras overlap."""
         bias, slope = logistic(self.cosine[self.across], weight[self.across])
         returns = 2 * float(weight.sum()) / len(self.passes)
-        met = np.flatnonzero(self.across & self.meet)
+        met = self.met[self.across[self.met]]
         # among passes that meet half are one vehicle, before anyone looks
         same = _probability(bias + slope * self.cosine[met])
         camera = self.passes.camera
         overlap = overlapping(camera[self.row[met]], camera[self.column[met]], same)
-        return Evidence(bias, slope, gaps, returns, 0.0, overlap)
+        return Evidence(bias, slope, gaps, returns, CUT, overlap)
 
     def _overlap(self, pairs: frozenset[tuple[int, int]]) -> np.ndarray:
+        """Of all pairs that meet in time, which are at cameras that overlap."""
         labels, place = np.unique(self.passes.camera, return_inverse=True)
         table = np.zeros((len(labels), len(labels)), dtype=bool)
         for pair in pairs:
             i, j = np.searchsorted(labels, pair)
             table[i, j] = table[j, i] = True
-        return table[place[self.row], place[self.column]]
+        return table[place[self.row[self.met]], place[self.column[self.met]]]
 
 
 def overlapping(first: np.ndarray, second: np.ndarray, same: np.ndarray) -> frozenset[tuple[int, int]]:
@@ -193,6 +197,13 @@ def overlapping(first: np.ndarray, second: np.ndarray, same: np.ndarray) -> froz
     total, count = np.bincount(place.ravel(), same), np.bincount(place.ravel())
     chosen = (total >= MEETINGS) & (total >= OVERLAP * count)
     return frozenset((int(x), int(y)) for x, y in pairs[:, chosen].T)
+
+
+def _read(gaps: Likelihood, place: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Evidence at places on the axis, each between two points of it."""
+    table = gaps.evidence.astype(np.float32).reshape(-1)
+    below = table.take(place)
+    return below + (table.take(place + 1) - below) * part
 
 
 def _probability(odds: np.ndarray) -> np.ndarray:
