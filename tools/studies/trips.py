@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -22,6 +21,7 @@ Lists = tuple[Sightings, Sightings, Sightings, CameraNetwork]
 
 
 def main() -> None:
+    """Read the arguments and run a study."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=tuple(STUDIES))
     parser.add_argument("--root", required=True, help="VeRi-776's lists; no image is read")

@@ -9,5 +9,6 @@ from torchreid_dfrst.association.evidence import Evidence
 from torchreid_dfrst.association.fitting import fit
 from torchreid_dfrst.association.measures import MEASURES, Score
 from torchreid_dfrst.association.ranking import ranking
+from torchreid_dfrst.association.windows import MOST
 
-__all__ = ["MEASURES", "Association", "Evidence", "Score", "associate", "fit", "ranking"]
+__all__ = ["MEASURES", "MOST", "Association", "Evidence", "Score", "associate", "fit", "ranking"]

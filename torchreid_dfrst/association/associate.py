@@ -12,9 +12,9 @@ from torchreid_dfrst.association.evidence import Evidence
 from torchreid_dfrst.association.learning import FEWEST, learn
 from torchreid_dfrst.association.pooling import Centre, Passes, find, pool
 from torchreid_dfrst.association.windows import join
-from torchreid_dfrst.checks import numbered, within
+from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.retrieval import Features, normalise
-from torchreid_dfrst.sightings import CameraNetwork
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 
 
@@ -84,7 +84,7 @@ class Association:
             ValueError: there was nothing to calibrate on.
         """
         evidence = self.calibrated()
-        earlier, later = self.links
+        earlier, _ = self.links
         order = np.lexsort((self.passes.first_s, self.trajectory))
         rank = np.argsort(order)
         _, start, size = np.unique(self.trajectory[order], return_index=True, return_counts=True)
@@ -137,15 +137,18 @@ def associate(
         raise ValueError("there are no images to join: features of 0 rows were given")
     if not 0 < window_s < np.inf:
         raise ValueError(f"window_s is {window_s}: seconds, more than 0")
-    sightings, notes = replace(features.sightings, identity=None, vehicle_name=None), []
+    given, notes = features.sightings, []
+    sightings = Sightings(given.camera, given.time_s, track=given.track, camera_name=given.camera_name)
     known = ~np.isnan(sightings.time_s)
     if known.any() and not known.all():
-        notes.append(numbered("{count} [image has|images have] no time: joined by appearance alone", int((~known).sum())))
+        notes.append(
+            numbered("{count} [image has|images have] no time: joined by appearance alone", int((~known).sum()))
+        )
     elif not known.any():
         notes.append("no image has a time: joined by appearance alone")
     if known.sum() > 1 and np.ptp(sightings.time_s[known]) == 0 and len(np.unique(sightings.camera[known])) > 1:
         notes.append("all images have the same time, which says nothing: joined by appearance alone")
-        sightings = replace(sightings, time_s=None)
+        sightings = replace(sightings, time_s=np.full(len(sightings), np.nan))
     if network is not None:
         network.rows(sightings.camera, sightings.camera_called)
     unit = normalise(features.embedding)
@@ -161,7 +164,9 @@ def associate(
             "give evidence that was fitted elsewhere (association.fit)"
         )
         alone = np.arange(len(passes))
-        return Association(passes, label, alone, None, common, unit, alike, tuple(notes), np.full(len(alone), -np.inf), None, 0.0)
+        return Association(
+            passes, label, alone, None, common, unit, alike, tuple(notes), np.full(len(alone), -np.inf), None, 0.0
+        )
     trajectory, height, tree, odds = join(passes, evidence, window_s, executor)
     return Association(passes, label, trajectory, evidence, common, unit, alike, tuple(notes), height, tree, odds)
 

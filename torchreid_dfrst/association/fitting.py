@@ -12,7 +12,7 @@ from torchreid_dfrst.association.learning import logistic, overlapping
 from torchreid_dfrst.association.measures import pairwise
 from torchreid_dfrst.association.pooling import Passes, pool
 from torchreid_dfrst.retrieval import Features, normalise
-from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork
+from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.passes import passes
 
@@ -23,18 +23,22 @@ VEHICLES = 200
 """Vehicles of one gallery on which the boldness is chosen, as many as VeRi-776 has."""
 
 
-def fit(train: Features, network: CameraNetwork | None = None, seed: int = 0) -> Evidence:
+def fit(
+    train: Features, network: CameraNetwork | None = None, sightings: Sightings | None = None, seed: int = 0
+) -> Evidence:
     """Evidence from training images with identities, best of vehicles that the network has not seen.
 
     Args:
         train: embeddings and sightings; rows without an identity are left out.
         network: road distances; left out, all cameras count as equally far from each other.
+        sightings: training sightings that trips are learnt from, where there are more than those of ``train``.
         seed: decides which vehicles the boldness is chosen on.
 
     Raises:
         ValueError: no vehicle was seen by two cameras, or times or distances are impossible, see ``GapModel.fit``.
     """
     train = train[train.sightings.identity != UNKNOWN]
+    lists = train.sightings if sightings is None else sightings[sightings.identity != UNKNOWN]
     vehicles = np.unique(train.sightings.identity)
     if len(vehicles) < 2:
         raise ValueError(f"{len(vehicles)} training vehicles: evidence is fitted on two or more with an identity")
@@ -42,11 +46,12 @@ def fit(train: Features, network: CameraNetwork | None = None, seed: int = 0) ->
     score = np.zeros(len(BOLDNESS))
     for asked, known in (halves, halves[::-1]):
         gallery, rest = (train[np.isin(train.sightings.identity, chosen)] for chosen in (asked[:VEHICLES], known))
+        others = lists[~np.isin(lists.identity, asked)]
         try:
-            score += _scores(_fitted(rest, network), gallery)
+            score += _scores(_fitted(rest, others, network), gallery)
         except ValueError:
             continue  # one half of few vehicles may have none that two cameras saw
-    return replace(_fitted(train, network), boldness=float(BOLDNESS[score.argmax()]))
+    return replace(_fitted(train, lists, network), boldness=float(BOLDNESS[score.argmax()]))
 
 
 def pooled(train: Features) -> tuple[Passes, np.ndarray]:
@@ -56,8 +61,7 @@ def pooled(train: Features) -> tuple[Passes, np.ndarray]:
     return found, train.sightings.identity[np.unique(label, return_index=True)[1]]
 
 
-def _fitted(train: Features, network: CameraNetwork | None) -> Evidence:
-    sightings = train.sightings
+def _fitted(train: Features, sightings: Sightings, network: CameraNetwork | None) -> Evidence:
     timed = not np.isnan(sightings.time_s).all()
     roads = equal_network(sightings.camera) if network is None else network
     gaps = Likelihood(check_units=network is not None).fit(sightings, roads) if timed else None

@@ -22,7 +22,7 @@ from torchreid_dfrst.spatiotemporal.passes import Pairs
 
 ROUNDS, BOLDNESS = 4, 1.0
 """Chosen on training vehicles, as is the boldness at which what is learnt is cut in the end."""
-CUT = 0.5
+CUT = -0.5
 MOST = 3000
 """Passes that are learnt from."""
 NEAR_S = 300.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -39,8 +39,7 @@ class Passes:
 
     def __getitem__(self, index: np.ndarray) -> Passes:
         """Some of them, in that order."""
-        return Passes(*(column[index] for column in (self.camera, self.first_s, self.last_s, self.images)),
-                      self.embedding[index])  # fmt: skip
+        return Passes(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     @property
     def sightings(self) -> Sightings:

@@ -8,7 +8,6 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list
 
 from torchreid_dfrst.association.associate import Association
-from torchreid_dfrst.association.evidence import Evidence
 from torchreid_dfrst.association.pooling import Passes
 from torchreid_dfrst.retrieval import Features, normalise
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
@@ -59,14 +58,14 @@ def own_pass(trips: Association, query: Features, gallery: Sightings) -> np.ndar
     for row, (camera, track) in enumerate(zip(gallery.camera[first], gallery.track[first], strict=True)):
         if track != UNKNOWN:
             tracks.setdefault((int(camera), int(track)), []).append(row)
-    for row in np.flatnonzero(~np.isnan(seen.time_s)):
+    for row in np.flatnonzero(~np.isnan(seen.time_s)).tolist():
         for one in tracks.get((int(seen.camera[row]), int(seen.track[row])), ()):
             if passes.first_s[one] - PASS_GAP_S <= seen.time_s[row] <= passes.last_s[one] + PASS_GAP_S:
                 own[row] = one
     if trips.alike is not None:
         loose = np.flatnonzero((own < 0) & (seen.track == UNKNOWN) & ~np.isnan(seen.time_s))
         unit = normalise(query.embedding[loose]) if len(loose) else None
-        for row, x in zip(loose, () if unit is None else unit, strict=True):
+        for row, x in zip(loose.tolist(), () if unit is None else unit, strict=True):
             near = np.flatnonzero(
                 (gallery.camera == seen.camera[row]) & (np.abs(gallery.time_s - seen.time_s[row]) <= PASS_GAP_S)
             )

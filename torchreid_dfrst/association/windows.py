@@ -147,7 +147,7 @@ def _groups(passes: Passes, evidence: Evidence, odds: float) -> Iterator[np.ndar
         strong = (value > least) & (place[row] >= 0) & (place[column] >= 0)
         ends = place[row[strong]], place[column[strong]]
         links = coo_matrix((np.ones(int(strong.sum())), ends), shape=(len(rows), len(rows)))
-        count, part = connected_components(links, directed=False)
+        _, part = connected_components(links, directed=False)
         order = np.argsort(part, kind="stable")
         pieces = np.split(order, np.flatnonzero(np.diff(part[order])) + 1)
         todo += [rows[piece] for piece in pieces if len(piece) > MOST]

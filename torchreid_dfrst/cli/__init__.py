@@ -16,7 +16,7 @@ from typing import Any
 
 from torchreid_dfrst.cli.arguments import USER_ERROR, Parser
 
-COMMANDS = ("demo", "city", "check", "train", "extract", "import", "evaluate", "compare", "spacetime", "audit")
+COMMANDS = ("demo", "city", "check", "train", "extract", "import", "evaluate", "compare", "spacetime", "audit", "trips")
 FILES = {"import": "importing"}
 """Files that are not named as their subcommand."""
 

@@ -49,9 +49,7 @@ class LogAxis:
         unit = np.arange(self.bins) / (self.bins - 1) * 2 - 1
         return np.copysign(np.expm1(np.abs(unit) * np.log1p(self.reach_s / self.scale_s)) * self.scale_s, unit)
 
-    def count(
-        self, group: np.ndarray, gap_s: np.ndarray, groups: int, weight: np.ndarray | float = 1.0
-    ) -> np.ndarray:
+    def count(self, group: np.ndarray, gap_s: np.ndarray, groups: int, weight: np.ndarray | float = 1.0) -> np.ndarray:
         """``(groups, bins)``: each gap shared between its two neighbouring points, added up for each group."""
         low, part = self.between(gap_s)
         place, size = group * self.bins + low, groups * self.bins
