@@ -5,15 +5,23 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from tools.studies.spacetime.simulated import DIFFICULTY, embed
 from torchreid_dfrst import association, retrieval, spatiotemporal
+from torchreid_dfrst.association.ranking import own_pass
 from torchreid_dfrst.data import VeRiFormat
 from torchreid_dfrst.data.veri776 import LISTS
+from torchreid_dfrst.evaluation import audit
+from torchreid_dfrst.evaluation.weight import held_out
 from torchreid_dfrst.retrieval import Features, evaluate
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.passes import passes
 
 OMEGA = 0.4
 SEEDS = (776, 1, 2, 3, 4)
@@ -91,7 +99,115 @@ def table(lists: Lists, levels: list[float], seeds: list[int]) -> None:
             print(f"{level:g}  {name:16} {words}", flush=True)
 
 
-STUDIES: dict[str, Callable[[Lists, list[float], list[int]], None]] = {"table": table}
+def pooled(stage: Stage, gallery: Sightings, query: Sightings, only_appearance: bool = False) -> np.ndarray:
+    """Scores of appearance with passes pooled and cameras centred; or of trips by appearance alone."""
+    still = [replace(part, time_s=np.full(len(part), np.nan)) for part in (gallery, query)]
+    trips = association.associate(Features(stage.gallery.embedding, gallery), stage.network)
+    if only_appearance:
+        alone = replace(trips.calibrated(), gaps=None)
+        parts = Features(stage.gallery.embedding, gallery), Features(stage.query.embedding, query)
+        trips = association.associate(parts[0], stage.network, alone)
+        return stage.score(list(association.ranking(trips, parts[1], gallery)))
+    own = own_pass(trips, Features(stage.query.embedding, query), gallery)
+    rows = trips.centre(retrieval.normalise(stage.query.embedding), still[1].camera)
+    rows[own >= 0] = trips.passes.embedding[own[own >= 0]]
+    return stage.score(-(rows @ trips.passes.embedding.T)[:, trips.label])
+
+
+def controls(lists: Lists, levels: list[float], seeds: list[int]) -> None:
+    """What is left when times, cameras or both are dealt anew in the ranked lists; and under noise."""
+    model = spatiotemporal.build("likelihood").fit(lists[0], lists[3])
+    for level in levels:
+        stage = Stage(lists, level, seeds[0])
+        evidence = association.fit(stage.train, stage.network)
+        cases = {"as it is": (stage.asked, stage.shown)}
+        for what in ("times", "cameras", "both"):
+            asked, shown = audit.shuffled(stage.asked, stage.shown, what, seeds[0])
+            cases[f"shuffled {what}"] = tuple(  # passes stay whole, or nothing could be said of pooling
+                replace(new, time_s=by_pass(old, new.time_s), camera=by_pass(old, new.camera), track=old.track)
+                for old, new in ((stage.asked, asked), (stage.shown, shown))
+            )
+        for seconds in (5.0, 15.0, 60.0):
+            cases[f"clocks {seconds:g} s"] = audit.skewed(stage.asked, stage.shown, seconds, seeds[0])
+        for share in (0.1, 0.25):
+            cases[f"wrong {share:g}"] = audit.wrong_times(stage.asked, stage.shown, share, seeds[0])
+            cases[f"missing {share:g}"] = missing(stage.asked, stage.shown, share, seeds[0])
+        for name, (asked, shown) in cases.items():
+            found = {
+                "pooled": pooled(stage, shown, asked),
+                "trips by appearance": pooled(stage, shown, asked, True),
+                "+ ST": stage.fused(model, shown, asked),
+                "fitted": stage.trips(evidence, shown, asked)[0],
+                "no label": stage.trips(None, shown, asked)[0],
+            }
+            print(f"{level:g} {name:18}", *(f"{k} {v[0]:.2f}/{v[1]:.2f} " for k, v in found.items()), flush=True)
+
+
+def by_pass(old: Sightings, values: np.ndarray) -> np.ndarray:
+    """What a shuffle gave to the first image of each track, for all of it."""
+    _, first, place = np.unique(old.track, return_index=True, return_inverse=True)
+    return values[first][place]
+
+
+def missing(asked: Sightings, shown: Sightings, share: float, seed: int) -> tuple[Sightings, Sightings]:
+    """Both lists with a share of the tracks without a time."""
+    tracks = np.unique(shown.track)
+    lost = tracks[np.random.default_rng(seed).random(len(tracks)) < share]
+    parts = [replace(p, time_s=np.where(np.isin(p.track, lost), np.nan, p.time_s)) for p in (asked, shown)]
+    return parts[0], parts[1]
+
+
+def ways(lists: Lists, levels: list[float], seeds: list[int]) -> None:
+    """Average linkage, correlation clustering and chains, on held-out training vehicles with one evidence."""
+    train = replace(lists[0], track=passes(lists[0], by_identity=True))
+    for level in levels:
+        embedding = embed(train, DIFFICULTY[level], seeds[0], stream=1)
+        for fold in list(held_out(train))[:2]:
+            evidence = association.fit(Features(embedding[fold.fit], train[fold.fit]), lists[3])
+            trips = association.associate(Features(embedding[fold.gallery], train[fold.gallery]), lists[3], evidence)
+            vehicle = train.identity[fold.gallery][np.unique(trips.label, return_index=True)[1]]
+            block = evidence.block(trips.passes, trips.passes) + trips.odds
+            np.fill_diagonal(block, 0)
+            start = time.process_time()
+            found = {"average linkage": trips.trajectory}
+            for name, way in (("correlation", correlation), ("chains", chains)):
+                for bold in (-evidence.boldness, 0.0):
+                    found[f"{name} {bold + evidence.boldness:g}"] = way(block + np.float32(bold), trips.passes.first_s)
+            for name, label in found.items():
+                score = association.MEASURES["pairwise"](label, vehicle)
+                print(f"{level:g} {name:20} P {score.precision:.3f} R {score.recall:.3f} F1 {score.f1:.3f}", flush=True)
+            print(f"  {time.process_time() - start:.1f} s")
+
+
+def correlation(block: np.ndarray, first_s: np.ndarray) -> np.ndarray:
+    """Greedy moves of single passes that raise the sum of evidence inside clusters, until none does."""
+    label = np.arange(len(block))
+    for _ in range(20):
+        moved = False
+        for one in range(len(block)):
+            gain = np.bincount(label, block[one], len(block))
+            best = int(gain.argmax())
+            if gain[best] > max(gain[label[one]], 0):
+                label[one], moved = best, True
+        if not moved:
+            break
+    return label
+
+
+def chains(block: np.ndarray, first_s: np.ndarray) -> np.ndarray:
+    """Each pass has at most one next: the assignment of most evidence, which is the min-cost flow of such chains."""
+    later = first_s[None] > first_s[:, None]
+    row, column = linear_sum_assignment(np.where(later & (block > 0), block, 0), maximize=True)
+    taken = later[row, column] & (block[row, column] > 0)
+    links = coo_matrix((np.ones(int(taken.sum())), (row[taken], column[taken])), shape=block.shape)
+    return connected_components(links, directed=False)[1]
+
+
+STUDIES: dict[str, Callable[[Lists, list[float], list[int]], None]] = {
+    "table": table,
+    "controls": controls,
+    "ways": ways,
+}
 
 if __name__ == "__main__":
     main()

@@ -11,6 +11,7 @@ from torchreid_dfrst.spatiotemporal.passes import PASS_GAP_S, passes
 
 LOOK_BACK = 32
 """How many earlier images of its camera an image is compared with when tracks are not known."""
+SURE = 3.0
 FEW = 5.0
 """Passes that the mean of all cameras is worth beside the passes of one."""
 
@@ -127,7 +128,12 @@ def find(unit: np.ndarray, sightings: Sightings) -> tuple[np.ndarray, float | No
         likeness = np.einsum("nd,nd->n", unit[near], unit[near - back])
         better = likeness > best[near]
         best[near[better]], who[near[better]] = likeness[better], near[better] - back
-    alike = _two_groups(best[np.isfinite(best)])
+    half = len(loose) // 2
+    far = np.flatnonzero((camera[half:] == camera[:-half]) & (time[half:] - time[:-half] > PASS_GAP_S))
+    if len(far) < FEW:  # images of another camera are other vehicles as well, nearly all
+        far = np.arange(len(loose) - half)
+    chance = np.einsum("nd,nd->n", unit[far], unit[far + half])
+    alike = max(_two_groups(best[np.isfinite(best)]), float(chance.mean() + SURE * chance.std()))
     joined = best >= alike
     root = np.where(joined, who, np.arange(len(loose)))
     while (root != root[root]).any():  # an image points to an earlier one, that one to its first

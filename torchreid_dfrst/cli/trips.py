@@ -4,7 +4,7 @@
 
 writes trips.csv (a row for each pass by a camera), travel_times.csv (for each camera and the next),
 origin_destination.csv and pictures; with --positions FILE (a CSV of camera,longitude,latitude) trips.geojson too. What
-speaks for one vehicle is fitted on the training vehicles that came with the features, or learnt from the gallery itself.
+speaks for one vehicle is fitted on the training vehicles that came with the features, or learnt from the gallery.
 """
 
 import argparse
