@@ -263,7 +263,7 @@ def test_what_cannot_be_learnt_is_said(features, note):
     assert any(note in one for one in trips.notes)
     assert len(trips.image_trajectory) == len(features)
     if trips.evidence is None:
-        with pytest.raises(ValueError, match="nothing to calibrate|anything to calibrate on"):
+        with pytest.raises(ValueError, match="without anything to calibrate on"):
             trips.membership()
         with pytest.raises(ValueError, match="calibrate"):
             next(association.ranking(trips, features[:1], features.sightings))
