@@ -175,7 +175,9 @@ def score(
             ranked = replace(extraction, query=query, gallery=gallery)
         pairs.append((query.sightings, gallery.sightings))
         rows = rankings(query, gallery, model, weight, parameters, wanted)
-        more = trips.rankings(query, gallery, extraction, labels=model is not None) if joined else ()
+        roads = protocol.one_image is None  # else cameras are put in the place of the true ones
+        labels = model is not None and roads
+        more = trips.rankings(query, gallery, extraction, labels, roads) if joined else ()
         for row, blocks, found in itertools.chain(rows, more):
             if len(pairs) == 1:
                 best[row] = Best(*pairs[0], TOP, protocol.junk)

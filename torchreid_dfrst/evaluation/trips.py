@@ -35,7 +35,7 @@ def evidence(extraction: Extraction) -> Evidence | Likelihood | None:
 
 
 def rankings(
-    query: Features, gallery: Features, extraction: Extraction, labels: bool
+    query: Features, gallery: Features, extraction: Extraction, labels: bool, roads: bool = True
 ) -> Iterator[tuple[str, Iterable[np.ndarray], dict[str, Any] | None]]:
     """Rows as ``rows.rankings`` gives them: by trips learnt from the gallery alone, and by labelled sightings too.
 
@@ -46,12 +46,13 @@ def rankings(
         gallery: ``G`` images or tracks.
         extraction: what evidence is fitted on.
         labels: give the row with labels.
+        roads: the cameras are those of the road distances.
     """
     given = evidence(extraction) if labels else None
     for row, fitted in ((TRIPS, None), (FUSED_TRIPS, given)):
         if row == FUSED_TRIPS and fitted is None:
             continue
-        trips = association.associate(gallery, extraction.network, fitted)
+        trips = association.associate(gallery, extraction.network if roads else None, fitted)
         if trips.evidence is None:
             logger.warning("no row %r: %s", row, trips.notes[-1])
             continue
