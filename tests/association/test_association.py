@@ -63,7 +63,10 @@ def test_labels_and_road_distances_may_come_in_or_stay_away():
             trips = association.associate(gallery, network, evidence)
             assert association.MEASURES["pairwise"](trips.trajectory, vehicles_of(trips, gallery)).f1 > 0.75
     gaps = build("likelihood").fit(train.sightings, road())
-    assert association.associate(gallery, road(), gaps).evidence.gaps is gaps
+    for network in (road(), None):
+        trips = association.associate(gallery, network, gaps)
+        assert trips.evidence.gaps is gaps
+        assert association.MEASURES["pairwise"](trips.trajectory, vehicles_of(trips, gallery)).f1 > 0.75
 
 
 def test_no_identity_is_read(joined):

@@ -58,7 +58,8 @@ class _Learner:
 
     def __init__(self, passes: Passes, network: CameraNetwork | None, gaps: Likelihood | None):
         self.passes, self.given = passes, gaps
-        self.network = equal_network(passes.camera) if network is None else network
+        known = network if gaps is None else gaps.network
+        self.network = equal_network(passes.camera) if known is None else known
         self.row, self.column = (index.astype(np.int32) for index in np.triu_indices(len(passes), 1))
         upper = np.triu(np.ones((len(passes), len(passes)), dtype=bool), 1)
         self.cosine = (passes.embedding @ passes.embedding.T)[upper]

@@ -46,13 +46,13 @@ def run(args: argparse.Namespace) -> None:
     pool: Any = ProcessPoolExecutor(args.workers) if args.workers else nullcontext()
     with pool as executor:
         trips = association.associate(gallery, network, given, window_s=args.window, executor=executor)
-    links = []
+    links = None
     if trips.evidence is not None and len(trips.passes) <= association.MOST:
         links = topology(trips.passes, alike(trips.passes, trips.evidence))
     seen = gallery.sightings
     written = {
         out / "trips.csv": tables.as_csv(tables.trips_table(trips, seen)),
-        out / "travel_times.csv": tables.as_csv(tables.travel_table(trips, seen, network, links)),
+        out / "travel_times.csv": tables.as_csv(tables.travel_table(trips, seen, network, links or [])),
         out / "origin_destination.csv": tables.as_csv(tables.origin_destination(trips, seen)),
     }
     if positions is not None:
@@ -75,7 +75,7 @@ def summary(trips: Any, seen: Any, links: Any) -> str:
         f"{numbered('{count} [trip|trips]', found['trajectories'] - found['alone'])} of two passes or more; "
         f"{numbered('{count} [pass|passes] joined no other', found['alone'])}"
     ]
-    if trips.evidence is not None:
+    if links is not None:
         lines.append(f"{len(links)} ordered pairs of cameras with more trips of one duration than chance makes")
     for name, (score, low, high) in worth.measures(trips, seen).items():
         lines.append(
@@ -97,7 +97,7 @@ def pictures(trips: Any, seen: Any, network: Any, out: Path) -> list[Path]:
     if np.isnan(trips.passes.first_s).all():
         return []
     found = legs(trips)
-    written = [report.time_space(trips, seen, out / "time_space.png")]
+    written = [report.time_space(trips, seen, network, out / "time_space.png")]
     if any(a != b for a, b in found):
         written.append(report.network_times(found, seen, network, out / "network.png"))
         written.append(report.by_hour(found, seen, out / "by_hour.png"))

@@ -11,15 +11,20 @@ from torchreid_dfrst.association import Association
 from torchreid_dfrst.report.canvas import BLUE, figure, write
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
-LONGEST, BUSIEST = 25, 6
+LONGEST, BUSIEST = 12, 6
+FEWEST = 0.02
+"""Share of the trips of the busiest pair from which on a pair is drawn."""
 HOUR_S = 3600.0
 Legs = Mapping[tuple[int, int], tuple[np.ndarray, np.ndarray]]
 
 
-def time_space(trips: Association, sightings: Sightings, path: str | Path) -> Path:
-    """Cameras against time: the trajectories of most passes as lines, each pass as a stroke."""
+def time_space(trips: Association, sightings: Sightings, network: CameraNetwork | None, path: str | Path) -> Path:
+    """Cameras, in the order of the distances if there are any, against time: the trajectories of most passes."""
     passes = trips.passes
-    labels, place = np.unique(passes.camera, return_inverse=True)
+    labels = np.unique(passes.camera)
+    if network is not None:
+        labels = network.cameras[np.isin(network.cameras, labels)]
+    place = (passes.camera[:, None] == labels).argmax(axis=1)
     size = np.bincount(trips.trajectory[~np.isnan(passes.first_s)], minlength=trips.trajectory.max() + 1)
     made = figure(11, 1.5 + 0.3 * len(labels))
     axes = made.subplots()
@@ -44,6 +49,8 @@ def network_times(legs: Legs, sightings: Sightings, network: CameraNetwork | Non
     most = max((len(legs[pair][1]) for pair in pairs), default=1)
     for rank, (a, b) in enumerate(sorted(pairs, key=lambda pair: -len(legs[pair][1]))):
         seconds = legs[a, b][1]
+        if len(seconds) < FEWEST * most:
+            break
         begin, end = xy[np.searchsorted(labels, [a, b])]
         style = {"arrowstyle": "->", "lw": 0.4 + 3 * len(seconds) / most, "color": BLUE, "alpha": 0.5}
         style |= {"connectionstyle": "arc3,rad=0.15"}
