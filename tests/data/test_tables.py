@@ -83,7 +83,7 @@ def test_a_folder_for_a_file_and_a_file_for_a_folder(tmp_path):
         Extraction.load(tmp_path)
     from torchreid_dfrst.data import VeRi776
 
-    with pytest.raises(FileNotFoundError, match="table.csv is a file: the folder that holds"):
+    with pytest.raises(FileNotFoundError, match=r"table\.csv is a file: the folder that holds"):
         VeRi776(str(tmp_path / "table.csv"))
 
 

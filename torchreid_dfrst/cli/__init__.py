@@ -21,6 +21,7 @@ from torchreid_dfrst.cli.arguments import USER_ERROR, Parser, say
 
 COMMANDS = (
     "demo", "city", "check", "split", "train", "extract", "import", "evaluate", "rank", "compare", "spacetime", "audit",
+    "trips",
 )  # fmt: skip
 OPTIONS = ("--help", "--version")
 FILES = {"import": "importing"}

@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
         ["train", "--config-file", "demo", "--root", f"{out}/data", "--resume", "auto", "train.save_dir", f"{out}"],
         ["extract", "--weights", weights, "--root", f"{out}/data", "-t", "city", "--out", features, "--workers", "0"],
         ["evaluate", features, "--config-file", "demo", "--weights", weights],
+        ["trips", features],
     ):
         say(shlex.join(["dfrst", *words]))
         if code := invoke([*words, *verbose]):

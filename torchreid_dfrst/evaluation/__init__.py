@@ -23,17 +23,20 @@ from torchreid_dfrst.evaluation.rows import (
     sections,
     transit_weight,
 )
+from torchreid_dfrst.evaluation.trips import FUSED_TRIPS, TRIPS
 
 __all__ = [
     "APPEARANCE",
     "BOTH",
     "FUSED",
+    "FUSED_TRIPS",
     "HELD_OUT",
     "PAPER_WEIGHT",
     "RERANKED",
     "ROWS",
     "TOP",
     "TRAINED_ON",
+    "TRIPS",
     "Result",
     "best_matches",
     "card",

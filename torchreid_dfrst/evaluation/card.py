@@ -287,6 +287,8 @@ def _used(choices: Mapping[str, Any], source: Mapping[str, Any]) -> str:
         parts[1] += f", distances: {spacetime['distances']}" if "distances" in spacetime else ""
     if rerank:
         parts[2] = f"re-ranking: k1 {rerank.get('k1')}, k2 {rerank.get('k2')}, lambda {rerank.get('lambda_value')}"
+    if choices.get("trips"):
+        parts.append(f"trips: {choices['trips']}")
     return "; ".join(parts)
 
 
@@ -331,9 +333,12 @@ def _counts(result: Result) -> dict[str, Any]:
 
 
 def _over_draws(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts added up, words side by side."""
-    columns = {name: [one[name] for one in found] for name in found[0]}
-    return {n: ", ".join(dict.fromkeys(c)) if isinstance(c[0], str) else sum(c) for n, c in columns.items()}
+    """Counts added up, words side by side, of what is measured the first draw's."""
+    columns = {name: [one.get(name, 0) for one in found] for name in found[0]}
+    return {
+        n: ", ".join(dict.fromkeys(c)) if isinstance(c[0], str) else c[0] if isinstance(c[0], dict) else sum(c)
+        for n, c in columns.items()
+    }
 
 
 def _size(part: Sightings) -> dict[str, int]:

@@ -1,7 +1,8 @@
-"""From features to four rows: appearance, + space and time (ST), + re-ranking, + both."""
+"""From features to rows: appearance, + space and time (ST), + re-ranking, + both, and by trips."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
@@ -12,7 +13,7 @@ import numpy as np
 from torchreid_dfrst import retrieval, spatiotemporal
 from torchreid_dfrst.checks import check, named, within
 from torchreid_dfrst.config import Keywords, keywords
-from torchreid_dfrst.evaluation import protocols
+from torchreid_dfrst.evaluation import protocols, trips
 from torchreid_dfrst.evaluation.card import Result
 from torchreid_dfrst.evaluation.leaks import check_leaks
 from torchreid_dfrst.evaluation.weight import choose_weight
@@ -40,7 +41,9 @@ def sections() -> dict[str, Keywords]:
     return {
         "spacetime": keywords(fit_transit, transit_weight),
         "rerank": keywords(retrieval.rerank, leave_out=("transit", "weight")),
-        "evaluate": Keywords({**chosen.expected, "rerank": bool}, {**defaults, "rerank": True}),
+        "evaluate": Keywords(
+            {**chosen.expected, "rerank": bool, "trips": bool}, {**defaults, "rerank": True, "trips": False}
+        ),
     }
 
 
@@ -165,7 +168,8 @@ def score(
         rerank: keyword arguments of ``retrieval.rerank``. Its ``memory_limit`` bounds the other rows too, and what the
             space-time model tabulates; the normalised features do not count.
         evaluate: keyword arguments of ``protocols.build``; without a ``protocol``, the data set's own. And ``rerank``,
-            as torchreid's: False leaves the two re-ranked rows out.
+            as torchreid's: False leaves the two re-ranked rows out. And ``trips``: True ranks by trips as well, see
+            ``evaluation.trips``.
 
     Raises:
         ValueError: something the parts cannot work with; see theirs.
@@ -173,7 +177,7 @@ def score(
     """
     spacetime, evaluate = dict(spacetime or {}), dict(evaluate or {})
     parameters = {**sections()["rerank"].defaults, **(rerank or {})}
-    wanted = evaluate.pop("rerank", True)
+    wanted, joined = evaluate.pop("rerank", True), evaluate.pop("trips", False)
     source = extraction.source
     usual = source.get("protocol") or protocols.of_dataset(source.get("data"), source.get("options"))
     protocol = protocols.build(**{"protocol": usual, **evaluate})
@@ -191,7 +195,11 @@ def score(
         if not pairs:
             ranked = replace(extraction, query=query, gallery=gallery)
         pairs.append((query.sightings, gallery.sightings))
-        for row, blocks, found in rankings(query, gallery, model, weight, parameters, wanted):
+        rows = rankings(query, gallery, model, weight, parameters, wanted)
+        roads = protocol.one_image is None  # else cameras are put in the place of the true ones
+        labels = model is not None and roads
+        more = trips.rankings(query, gallery, extraction, labels, roads) if joined else ()
+        for row, blocks, found in itertools.chain(rows, more):
             blocks = protocol.ranked(blocks, *pairs[-1])
             if len(pairs) == 1:
                 best[row] = Best(*pairs[0], TOP, protocol.junk)
@@ -206,6 +214,8 @@ def score(
         "spacetime": None if model is None else {"weight": weight, "weight_from": reason, **fitted, **model.parameters},
         "rerank": parameters if wanted else None,
     }
+    if joined:
+        choices["trips"] = trips.USES
     return Result(protocol, draws, pairs, choices, neighbours, ranked, best, model)
 
 

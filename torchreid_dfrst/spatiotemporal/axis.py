@@ -49,20 +49,21 @@ class LogAxis:
         unit = np.arange(self.bins) / (self.bins - 1) * 2 - 1
         return np.copysign(np.expm1(np.abs(unit) * np.log1p(self.reach_s / self.scale_s)) * self.scale_s, unit)
 
-    def count(self, group: np.ndarray, gap_s: np.ndarray, groups: int) -> np.ndarray:
+    def count(self, group: np.ndarray, gap_s: np.ndarray, groups: int, weight: np.ndarray | float = 1.0) -> np.ndarray:
         """``(groups, bins)``: each gap shared between its two neighbouring points, added up for each group."""
-        low, part = self._between(gap_s)
+        low, part = self.between(gap_s)
         place, size = group * self.bins + low, groups * self.bins
-        return (np.bincount(place, 1 - part, size) + np.bincount(place + 1, part, size)).reshape(groups, self.bins)
+        near, far = weight * (1 - part), weight * part
+        return (np.bincount(place, near, size) + np.bincount(place + 1, far, size)).reshape(groups, self.bins)
 
     def interpolate(self, table: np.ndarray, row: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
         """``table[row]``, one value for each point of the axis, at a gap in between; elementwise, arrays broadcast."""
-        low, part = self._between(gap_s)
+        low, part = self.between(gap_s)
         place, flat = row * table.shape[1] + low, table.reshape(-1)
         below = flat.take(place)
         return below + (flat.take(place + 1) - below) * part
 
-    def _between(self, gap_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def between(self, gap_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The point below each gap (at most ``bins - 2``) and the fraction of the way to the next one."""
         position = self.position(gap_s)
         low = np.minimum(position.astype(np.int64), self.bins - 2)

@@ -14,7 +14,7 @@ from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.axis import NATS, LogAxis
 from torchreid_dfrst.spatiotemporal.gaps import TABLE_SHARE, GapTransit, Law
 from torchreid_dfrst.spatiotemporal.model import GapModel, learned
-from torchreid_dfrst.spatiotemporal.passes import middle_of_pass, one_per_pass, pairs_of_a_vehicle, passes
+from torchreid_dfrst.spatiotemporal.passes import Pairs, middle_of_pass, one_per_pass, pairs_of_a_vehicle, passes
 
 COUNTED = 40_000_000  # pairs of passes of any two vehicles
 NEAREST_M = 20.0
@@ -70,7 +70,7 @@ class Likelihood(GapModel):
 
     def __post_init__(self) -> None:
         """Check the options."""
-        self._axis = LogAxis(self.bins, self.scale_s, self.reach_s)
+        self.axis = LogAxis(self.bins, self.scale_s, self.reach_s)
         self._require_positive("smoothing", "background", "shrinkage", "similar")
         if self.relays < 0 or (self.relays and not self.pooling):
             raise ValueError(
@@ -78,13 +78,38 @@ class Likelihood(GapModel):
             )
 
     def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
-        seen, count = one_per_pass(sightings[~np.isnan(sightings.time_s)]), len(network)
-        row, (first, second) = network.rows(seen.camera), pairs_of_a_vehicle(seen).both_ways()
+        seen = one_per_pass(sightings[~np.isnan(sightings.time_s)])
+        pairs = pairs_of_a_vehicle(seen)
+        self._count(seen, pairs, np.ones(len(pairs.first)), self.background_of(seen, network), network)
+
+    def fit_pairs(
+        self, seen: Sightings, pairs: Pairs, weight: np.ndarray, background: np.ndarray, network: CameraNetwork
+    ) -> Likelihood:
+        """Learn from pairs of passes that are one vehicle with a probability, where no identity is known.
+
+        Args:
+            seen: one sighting for each pass, all with a time.
+            pairs: ``P`` pairs of its rows at different cameras, each once.
+            weight: ``(P,)`` probability that a pair is one vehicle.
+            background: ``background_of(seen, network)``.
+            network: road distances.
+        """
+        self._count(seen, pairs, weight, background, network)
+        return self._on(network)
+
+    def background_of(self, seen: Sightings, network: CameraNetwork) -> np.ndarray:
+        """``(C * C, bins)`` counts of the gaps between all passes, one sighting each, of whichever vehicles."""
+        return _all_pairs(self.axis, network.rows(seen.camera), seen.time_s, len(network))
+
+    def _count(
+        self, seen: Sightings, pairs: Pairs, weight: np.ndarray, everyone: np.ndarray, network: CameraNetwork
+    ) -> None:
+        count, (first, second), weight = len(network), pairs.both_ways(), np.tile(weight, 2)
+        row = network.rows(seen.camera)
         pair = row[first] * count + row[second]
-        same = self._axis.count(pair, seen.time_s[second] - seen.time_s[first], count**2)
-        everyone = _all_pairs(self._axis, row, seen.time_s, count)
-        self.seen = np.bincount(pair, minlength=count**2).reshape(count, count)
-        self.returns = len(first) / len(seen)
+        same = self.axis.count(pair, seen.time_s[second] - seen.time_s[first], count**2, weight)
+        self.seen = np.rint(np.bincount(pair, weight, count**2)).astype(np.int64).reshape(count, count)
+        self.returns = float(weight.sum()) / len(seen)
 
         prior = self._at_similar_distance(same, everyone, network)
         # heights of 1: smoothed counts stay counts of pairs within reach of the Gaussian
@@ -101,11 +126,11 @@ class Likelihood(GapModel):
         count = len(network)
         across = np.flatnonzero(~np.eye(count, dtype=bool))
         log = np.log(np.maximum(network.distance_m.ravel()[across], NEAREST_M))
-        points, each = self._axis.points(), np.arange(len(across))[:, None]
+        points, each = self.axis.points(), np.arange(len(across))[:, None]
         reference = np.exp(log.mean())
 
         def resampled(counts: np.ndarray, stretch: np.ndarray) -> np.ndarray:
-            return self._axis.interpolate(counts, each, points * stretch[:, None])
+            return self.axis.interpolate(counts, each, points * stretch[:, None])
 
         weight = np.exp(-0.5 * ((log[:, None] - log) / self.similar) ** 2)
         total = same[across].sum() / everyone[across].sum()
@@ -127,7 +152,7 @@ class Likelihood(GapModel):
 
     def ratio(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
         """Log-likelihood ratio, in nats, of pair ``number = row * C + column`` at a signed gap."""
-        return self._axis.interpolate(self._table, number, gap_s)
+        return self.axis.interpolate(self._table, number, gap_s)
 
     def curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
         """Distance without relays: tenths of nats below the largest evidence."""

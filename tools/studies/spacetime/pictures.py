@@ -55,7 +55,7 @@ def evidence(model: Likelihood, train: Sightings, network: CameraNetwork, path: 
     busiest = [k for k in np.argsort(-model.seen.ravel()) if k // count < k % count][:4]
     figure = Figure((9.0, 6.0), layout="constrained")
     for axes, k in zip(figure.subplots(2, 2).ravel(), busiest, strict=True):
-        place = model._axis.position(gap[trip == k])
+        place = model.axis.position(gap[trip == k])
         axes.hist(place, bins=80, range=(0, model.bins - 1), color=DATA, label=f"{len(place)} pairs of passes")
         axes.set(ylabel="pairs", xlabel="signed gap, s")
         twin = axes.twinx()
@@ -63,7 +63,7 @@ def evidence(model: Likelihood, train: Sightings, network: CameraNetwork, path: 
         twin.axhline(0, color="#888888", lw=0.6)
         twin.set_ylabel("nats", color=LAW)
         marks = np.array([-1800, -300, -60, -10, 0, 10, 60, 300, 1800])
-        axes.set_xticks(model._axis.position(marks), [f"{m:g}" for m in marks], fontsize=8)
+        axes.set_xticks(model.axis.position(marks), [f"{m:g}" for m in marks], fontsize=8)
         a, b = network.cameras[k // count], network.cameras[k % count]
         axes.set_title(f"camera {a} to {b}, {network.distance_m[k // count, k % count]:.0f} m", fontsize=10)
     write(figure, path)

@@ -1,0 +1,235 @@
+"""The evidence learnt without any label, from the passes that are to be joined.
+
+Passes that choose each other as the most alike are taken for one vehicle first. They teach what a likely trip is; trips
+teach, independently of appearance, how alike two passes of one vehicle are. From then on average linkage says how
+probable each pair is, and appearance and trips are fitted again on all pairs, each counted by its probability. What a
+pair is scored with is never learnt from itself: pairs are in three groups, and each group is scored by what the other
+two teach.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from torchreid_dfrst.association.clustering import grow
+from torchreid_dfrst.association.evidence import NEVER, Evidence, at_once, equal_network
+from torchreid_dfrst.association.pooling import Passes
+from torchreid_dfrst.sightings import CameraNetwork
+from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
+from torchreid_dfrst.spatiotemporal.passes import Pairs
+
+ROUNDS, BOLDNESS = 4, 1.0
+"""Chosen on training vehicles, as is the boldness at which what is learnt is cut in the end."""
+CUT = -0.5
+MOST = 3000
+"""Passes that are learnt from."""
+NEAR_S = 300.0
+"""The first pairs are sought no further apart."""
+LEAST = 0.01
+"""Probability from which on a pair counts."""
+BINS = 512
+FEWEST = 10
+"""First pairs without which nothing is learnt."""
+OVERLAP, MEETINGS = 0.25, 2.0
+"""Share and number of the passes meeting in time that are one vehicle, from which on two cameras overlap."""
+
+
+def learn(passes: Passes, network: CameraNetwork | None, gaps: Likelihood | None = None) -> Evidence | None:
+    """Evidence of a gallery, from itself.
+
+    Args:
+        passes: of the gallery; of more than ``MOST`` those in the middle of the list by time.
+        network: road distances; None where not known.
+        gaps: a model fitted on labelled sightings, if there is one: then only appearance is learnt.
+
+    Returns:
+        None where too few passes choose each other: nothing can be calibrated.
+    """
+    order = np.argsort(passes.first_s, kind="stable")
+    spare = max(0, (len(order) - MOST) // 2)
+    learner = _Learner(passes[np.sort(order[spare : spare + MOST])], network, gaps)
+    return None if len(learner.first) < FEWEST else learner.run()
+
+
+class _Learner:
+    """All pairs of passes as flat lists, in the order of ``np.triu_indices``."""
+
+    def __init__(self, passes: Passes, network: CameraNetwork | None, gaps: Likelihood | None):
+        self.passes, self.given = passes, gaps
+        known = network if gaps is None else gaps.network
+        self.network = equal_network(passes.camera) if known is None else known
+        self.row, self.column = (index.astype(np.int32) for index in np.triu_indices(len(passes), 1))
+        upper = np.triu(np.ones((len(passes), len(passes)), dtype=bool), 1)
+        self.cosine = (passes.embedding @ passes.embedding.T)[upper]
+        self.across = (passes.camera[:, None] != passes.camera)[upper]
+        self.met = np.flatnonzero(at_once(passes, passes, frozenset())[upper])
+        seen = passes.sightings
+        self.apart = (seen.time_s[:, None] - seen.time_s)[upper]
+        self.trip = self.across & ~np.isnan(self.apart)
+        self.first = self._first_pairs()
+        self.learns = gaps is None and bool(self.trip.any())
+        self._place()
+        if self.learns:
+            timed = np.flatnonzero(~np.isnan(seen.time_s))
+            self.seen, self.rank = seen[timed], np.full(len(seen), -1)
+            self.rank[timed] = np.arange(len(timed))
+            self.background = Likelihood().background_of(self.seen, self.network)
+
+    def run(self) -> Evidence:
+        """The evidence, after the first pairs and ``ROUNDS`` rounds."""
+        weight = np.zeros_like(self.cosine)
+        weight[self.first] = 1
+        gaps = self._gaps(weight) if self.learns else self.given
+        trips = self._trips(gaps)
+        weight = self._mixture(trips)
+        found = self._evidence(weight, gaps)
+        returns = found.returns if self.given is None else self.given.returns
+        generator = np.random.default_rng(0)
+        for _ in range(ROUNDS):
+            found = replace(found, returns=returns, boldness=BOLDNESS)
+            odds, evidence = found.odds(len(self.passes)), found.appearance(self.cosine) + trips
+            evidence[self.met[~self._overlap(found.overlapping)]] = NEVER
+            tree = grow(evidence, len(self.passes))
+            weight = np.where(self.across, _probability(tree.together() + np.float32(odds)), 0)
+            if self.learns:
+                half = generator.integers(2, size=len(self.passes))[tree.cut(-odds)]
+                trips = self._crosswise(weight, half)
+            found = self._evidence(weight, gaps)
+        gaps = self._gaps(weight) if self.learns else self.given
+        return replace(found, gaps=gaps, returns=returns)
+
+    def _first_pairs(self) -> np.ndarray:
+        """Pairs of passes of two cameras, not far apart in time, that choose each other."""
+        allowed = self.across & ~(np.abs(self.apart) > NEAR_S)
+        allowed[self.met] = False
+        full = np.full((len(self.passes), len(self.passes)), -2, dtype=np.float32)
+        full[self.row[allowed], self.column[allowed]] = self.cosine[allowed]
+        best = np.maximum(full, full.T).argmax(axis=1)
+        found = allowed & (best[self.row] == self.column) & (best[self.column] == self.row)
+        return np.flatnonzero(found)
+
+    def _place(self) -> None:
+        """Where on the axis of a model each trip lies, the same in all models."""
+        gaps, row = self.given or Likelihood(), self.network.rows(self.passes.camera)
+        low, part = gaps.axis.between(self.apart[self.trip])
+        number = row[self.column[self.trip]] * len(self.network) + row[self.row[self.trip]]
+        self.place, self.part = (number * gaps.axis.bins + low).astype(np.int32), part.astype(np.float32)
+
+    def _trips(self, gaps: Likelihood | None) -> np.ndarray:
+        """Evidence of each pair's trip, 0 where there is none."""
+        out = np.zeros_like(self.cosine)
+        if gaps is not None:
+            out[self.trip] = _read(gaps, self.place, self.part)
+        return out
+
+    def _gaps(self, weight: np.ndarray, among: np.ndarray | None = None) -> Likelihood:
+        """The law of trips from pairs that count by a weight."""
+        counts = self.trip & (weight > LEAST)
+        chosen = np.flatnonzero(counts if among is None else counts & among)
+        pairs = Pairs(self.rank[self.row[chosen]], self.rank[self.column[chosen]])
+        value = weight[chosen].astype(np.float64)
+        return Likelihood(check_units=False).fit_pairs(self.seen, pairs, value, self.background, self.network)
+
+    def _crosswise(self, weight: np.ndarray, half: np.ndarray) -> np.ndarray:
+        """Evidence of trips, that of each pair learnt from pairs of other clusters."""
+        first, second = half[self.row], half[self.column]
+        group = np.where(first == second, first, 2)
+        out, ours = np.zeros_like(self.cosine), group[self.trip]
+        value = np.empty(len(ours), dtype=np.float32)
+        for number in range(3):
+            mine = ours == number
+            value[mine] = _read(self._gaps(weight, group != number), self.place[mine], self.part[mine])
+        out[self.trip] = value
+        return out
+
+    def _mixture(self, trips: np.ndarray) -> np.ndarray:
+        """Probability of each pair by two normal laws of cosine, beside what its trip says."""
+        cosine, evidence = self.cosine[self.across], trips[self.across]
+        mean, spread = float(cosine.mean()), float(cosine.std())
+        own_mean, own_spread = float(self.cosine[self.first].mean()), spread
+        share = (5 if self.given is None else self.given.returns) / len(self.passes)
+        for _ in range(10):
+            z = evidence - ((cosine - own_mean) / own_spread) ** 2 / 2 + ((cosine - mean) / spread) ** 2 / 2
+            p = _probability(z + np.float32(np.log(share * spread / own_spread)))
+            total = float(p.sum())
+            own_mean = float(p @ cosine) / total
+            own_spread = max(float(np.sqrt(p @ (cosine - own_mean) ** 2 / total)), spread / 4)
+            if self.given is None:
+                share = total / len(p)
+        out = np.zeros_like(self.cosine)
+        out[self.across] = p
+        return out
+
+    def _evidence(self, weight: np.ndarray, gaps: Likelihood | None) -> Evidence:
+        """Appearance from pairs that count by a weight, and which cameras overlap."""
+        bias, slope = logistic(self.cosine[self.across], weight[self.across])
+        returns = 2 * float(weight.sum()) / len(self.passes)
+        met = self.met[self.across[self.met]]
+        # among passes that meet half are one vehicle, before anyone looks
+        same = _probability(bias + slope * self.cosine[met])
+        camera = self.passes.camera
+        overlap = overlapping(camera[self.row[met]], camera[self.column[met]], same)
+        return Evidence(bias, slope, gaps, returns, CUT, overlap)
+
+    def _overlap(self, pairs: frozenset[tuple[int, int]]) -> np.ndarray:
+        """Of all pairs that meet in time, which are at cameras that overlap."""
+        labels, place = np.unique(self.passes.camera, return_inverse=True)
+        table = np.zeros((len(labels), len(labels)), dtype=bool)
+        for pair in pairs:
+            i, j = np.searchsorted(labels, pair)
+            table[i, j] = table[j, i] = True
+        return table[place[self.row[self.met]], place[self.column[self.met]]]
+
+
+def overlapping(first: np.ndarray, second: np.ndarray, same: np.ndarray) -> frozenset[tuple[int, int]]:
+    """Pairs of cameras whose passes, where they meet in time, often are one vehicle.
+
+    Args:
+        first: ``(M,)`` camera of one pass of each meeting.
+        second: ``(M,)`` camera of the other.
+        same: ``(M,)`` probability that both are one vehicle.
+    """
+    if not len(first):
+        return frozenset()
+    ends = np.stack([np.minimum(first, second), np.maximum(first, second)])
+    pairs, place = np.unique(ends, axis=1, return_inverse=True)
+    total, count = np.bincount(place.ravel(), same), np.bincount(place.ravel())
+    chosen = (total >= MEETINGS) & (total >= OVERLAP * count)
+    return frozenset((int(x), int(y)) for x, y in pairs[:, chosen].T)
+
+
+def _read(gaps: Likelihood, place: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Evidence at places on the axis, each between two points of it."""
+    table = gaps.evidence.astype(np.float32).reshape(-1)
+    below = table.take(place)
+    return below + (table.take(place + 1) - below) * part
+
+
+def _probability(odds: np.ndarray) -> np.ndarray:
+    """Of log odds, elementwise."""
+    return 1 / (1 + np.exp(-odds.clip(-50, 50)))
+
+
+def logistic(cosine: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Bias and slope of the log-likelihood ratio of one vehicle to two, by a regression in which both weigh the same.
+
+    Args:
+        cosine: ``(N,)``.
+        weight: ``(N,)`` probability that the pair is one vehicle.
+    """
+    place = ((cosine + 1) * (BINS / 2)).astype(np.int64).clip(0, BINS - 1)
+    same = np.bincount(place, weight, BINS)
+    other = np.bincount(place, minlength=BINS) - same
+    same, other = same / max(same.sum(), 1e-9) / 2, other / max(other.sum(), 1e-9) / 2
+    x = np.stack([np.ones(BINS), (np.arange(BINS) + 0.5) * (2 / BINS) - 1], axis=1)
+    beta = np.zeros(2)
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-(x @ beta)))
+        gradient = x.T @ (other * p - same * (1 - p)) + 1e-6 * beta
+        step = np.linalg.solve((x * ((same + other) * p * (1 - p))[:, None]).T @ x + 1e-6 * np.eye(2), gradient)
+        beta -= step
+        if np.abs(step).max() < 1e-6:
+            break
+    return float(beta[0]), float(beta[1])

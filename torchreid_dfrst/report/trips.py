@@ -1,0 +1,96 @@
+"""Pictures of trips: who was where when, the network with its travel times, and travel time by hour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from torchreid_dfrst.association import Association
+from torchreid_dfrst.report.canvas import BLUE, figure, write
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
+
+LONGEST, BUSIEST = 12, 6
+FEWEST = 0.02
+"""Share of the trips of the busiest pair from which on a pair is drawn."""
+HOUR_S = 3600.0
+Legs = Mapping[tuple[int, int], tuple[np.ndarray, np.ndarray]]
+
+
+def time_space(trips: Association, sightings: Sightings, network: CameraNetwork | None, path: str | Path) -> Path:
+    """Cameras, in the order of the distances if there are any, against time: the trajectories of most passes."""
+    passes = trips.passes
+    labels = np.unique(passes.camera)
+    if network is not None:
+        labels = network.cameras[np.isin(network.cameras, labels)]
+    place = (passes.camera[:, None] == labels).argmax(axis=1)
+    size = np.bincount(trips.trajectory[~np.isnan(passes.first_s)], minlength=trips.trajectory.max() + 1)
+    made = figure(11, 1.5 + 0.3 * len(labels))
+    axes = made.subplots()
+    start = np.nanmin(passes.first_s)
+    for one in np.argsort(-size, kind="stable")[:LONGEST]:
+        rows = np.flatnonzero((trips.trajectory == one) & ~np.isnan(passes.first_s))
+        rows = rows[np.argsort(passes.first_s[rows])]
+        ends = np.stack([passes.first_s[rows], passes.last_s[rows]], axis=1).ravel() - start
+        axes.plot(ends / 60, np.repeat(place[rows], 2), marker=".", ms=3, lw=0.9, alpha=0.8)
+    axes.set_yticks(range(len(labels)), [sightings.camera_called(camera) for camera in labels.tolist()], fontsize=7)
+    axes.set(xlabel="minutes since the first pass", ylabel="camera", title=f"the {LONGEST} trips of most passes")
+    return write(made, path)
+
+
+def network_times(legs: Legs, sightings: Sightings, network: CameraNetwork | None, path: str | Path) -> Path:
+    """Cameras laid out by road distance, joined where trips were seen; median seconds on the busiest of these."""
+    labels = np.unique([camera for pair in legs for camera in pair])
+    xy = _layout(labels, network)
+    made = figure(8, 8)
+    axes = made.subplots()
+    pairs = [(a, b) for a, b in legs if a != b]
+    most = max((len(legs[pair][1]) for pair in pairs), default=1)
+    for rank, (a, b) in enumerate(sorted(pairs, key=lambda pair: -len(legs[pair][1]))):
+        seconds = legs[a, b][1]
+        if len(seconds) < FEWEST * most:
+            break
+        begin, end = xy[np.searchsorted(labels, [a, b])]
+        style = {"arrowstyle": "->", "lw": 0.4 + 3 * len(seconds) / most, "color": BLUE, "alpha": 0.5}
+        style |= {"connectionstyle": "arc3,rad=0.15"}
+        axes.annotate("", end, begin, arrowprops=style)
+        if rank < 4 * BUSIEST:
+            spot = begin + 0.35 * (end - begin)
+            axes.text(spot[0], spot[1], f"{np.median(seconds):.0f} s", fontsize=6, ha="center")
+    axes.scatter(xy[:, 0], xy[:, 1], s=140, color="white", edgecolor="black", zorder=3)
+    for camera, spot in zip(labels.tolist(), xy, strict=True):
+        axes.annotate(sightings.camera_called(camera), spot, ha="center", va="center", fontsize=6, zorder=4)
+    axes.set(title="trips between cameras, median travel time", xticks=[], yticks=[])
+    axes.margins(0.1)
+    return write(made, path)
+
+
+def by_hour(legs: Legs, sightings: Sightings, path: str | Path) -> Path:
+    """Travel time against the hour in which a leg began, median and 15th to 85th percentile, of the busiest pairs."""
+    pairs = sorted((pair for pair in legs if pair[0] != pair[1]), key=lambda pair: -len(legs[pair][1]))[:BUSIEST]
+    first = min((legs[pair][0].min() for pair in pairs), default=0.0)
+    made = figure(9, 4.5)
+    axes = made.subplots()
+    for a, b in pairs:
+        starts, seconds = legs[a, b]
+        hour = np.floor((starts - first) / HOUR_S)
+        hours = np.unique(hour)
+        low, middle, high = np.array([np.quantile(seconds[hour == h], [0.15, 0.5, 0.85]) for h in hours]).T
+        name = " to ".join(sightings.camera_called(camera) for camera in (a, b))
+        axes.errorbar(hours, middle, [middle - low, high - middle], marker="o", ms=3, capsize=2, label=name)
+    axes.set(xlabel="hours since the first trip", ylabel="travel time, s", ylim=(0, None))
+    if pairs:
+        axes.legend(frameon=False, fontsize=8)
+    return write(made, path)
+
+
+def _layout(labels: np.ndarray, network: CameraNetwork | None) -> np.ndarray:
+    """``(C, 2)`` places: classical scaling of road distances, a circle where there are none."""
+    if network is None or len(labels) < 3:
+        angle = np.linspace(0, 2 * np.pi, len(labels), endpoint=False)
+        return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    squared = network.between(labels, labels) ** 2
+    inner = -(squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean()) / 2
+    value, vector = np.linalg.eigh(inner)
+    return np.asarray(vector[:, -2:] * np.sqrt(np.maximum(value[-2:], 0)))
