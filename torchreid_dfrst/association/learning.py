@@ -183,20 +183,23 @@ class _Learner:
         return table[place[self.row[self.met]], place[self.column[self.met]]]
 
 
-def overlapping(first: np.ndarray, second: np.ndarray, same: np.ndarray) -> frozenset[tuple[int, int]]:
+def overlapping(
+    first: np.ndarray, second: np.ndarray, same: np.ndarray, share: float = OVERLAP
+) -> frozenset[tuple[int, int]]:
     """Pairs of cameras whose passes, where they meet in time, often are one vehicle.
 
     Args:
         first: ``(M,)`` camera of one pass of each meeting.
         second: ``(M,)`` camera of the other.
         same: ``(M,)`` probability that both are one vehicle.
+        share: of the meetings, from which on the cameras overlap.
     """
     if not len(first):
         return frozenset()
     ends = np.stack([np.minimum(first, second), np.maximum(first, second)])
     pairs, place = np.unique(ends, axis=1, return_inverse=True)
     total, count = np.bincount(place.ravel(), same), np.bincount(place.ravel())
-    chosen = (total >= MEETINGS) & (total >= OVERLAP * count)
+    chosen = (total >= MEETINGS) & (total >= share * count)
     return frozenset((int(x), int(y)) for x, y in pairs[:, chosen].T)
 
 
