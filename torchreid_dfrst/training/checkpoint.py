@@ -307,7 +307,7 @@ def digest(weights: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(weights):
         value = weights[name].contiguous()
         found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
