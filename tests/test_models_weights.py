@@ -124,7 +124,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_file_that_is_no_weights_is_refused(tmp_path, suffix):
     path = tmp_path / f"odd.{suffix}"
     path.write_bytes(b"no weights at all")
-    with pytest.raises(ValueError, match=r"odd.* (holds pickled|is not a whole)"):
+    with pytest.raises(ValueError, match=r"odd.* (is torn or not a checkpoint|is not a whole)"):
         load_backbone(dfrst(), path)
 
 

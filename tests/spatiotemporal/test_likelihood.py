@@ -1,11 +1,13 @@
 """Our model against its definition, and what relays add, written out for one query and one image."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 from worlds import road, traffic
 
+from torchreid_dfrst.retrieval.embeddings import consecutive
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 from torchreid_dfrst.spatiotemporal import build
 from torchreid_dfrst.spatiotemporal.axis import LogAxis
@@ -132,3 +134,42 @@ def test_passes_are_tracks_or_runs_of_one_vehicle():
     track = Sightings(camera, time_s, track=np.array([4, 4, 4, 4, 4, 4]))
     label = passes(track, by_identity=False)
     assert label[0] == label[1] == label[5] and len(np.unique(label)) == 4
+
+
+def many(count, seed, step_s):
+    """Images without tracks, over days: each is a pass of its own."""
+    rng = np.random.default_rng(seed)
+    return Sightings(rng.choice(ROAD.cameras, count), np.round(rng.uniform(0, 200_000, count) / step_s) * step_s)
+
+
+@pytest.mark.parametrize("step_s", [1.0, np.pi / 100], ids=["on a grid of seconds", "on no grid"])
+def test_a_limit_of_memory_holds_without_tracks_and_changes_nothing(step_s):
+    model = build("likelihood").fit(TRAIN, ROAD)
+    query, gallery, limit = many(60, 1, step_s), many(3000, 2, step_s), 3_000_000
+    whole = model.distance(query, gallery)
+    tracemalloc.start()
+    try:
+        transit = model.transit(query, gallery, limit)
+        for rows in consecutive(0, 60, 20):
+            np.testing.assert_allclose(transit.block(rows, slice(0, 3000)), whole[rows], atol=1e-6)
+        held = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        model.transit(query, gallery).block(slice(0, 60), slice(0, 3000))
+        free = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert held < limit < free
+
+
+def test_a_table_ends_where_the_curve_is_constant():
+    model = build("likelihood", relays=0, pooling=False).fit(TRAIN, ROAD)
+    query, gallery = many(400, 1, 1.0), many(900, 2, 1.0)
+    transit = model.transit(query, gallery)
+    assert transit._table is not None and transit._table.shape[1] <= 2 * model.reach_s + 3
+    ends = np.repeat(np.arange(400), 900), np.tile(np.arange(900), 400)
+    whole = transit.block(slice(0, 400), slice(0, 900))
+    np.testing.assert_array_equal(transit.pairs(*ends).reshape(400, 900), whole)
+    off = Sightings(np.append(query.camera, 3), np.append(query.time_s, np.pi))
+    direct = model.transit(off, gallery)
+    assert direct._table is None
+    np.testing.assert_array_equal(direct.block(slice(0, 400), slice(0, 900)), whole)

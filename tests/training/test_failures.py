@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import io
-import json
 import os
 import pickle
 import re
@@ -214,7 +213,7 @@ def test_a_journal_on_a_full_disk_says_so_and_lets_training_go_on(tmp_path, monk
 
 def test_a_failed_export_leaves_the_earlier_one(tmp_path, monkeypatch):
     path = checkpoint.export(tmp_path / "weights.safetensors", TinyNet(4), {"epoch": 1})
-    before = path.read_bytes()
+    before, about = path.read_bytes(), path.with_suffix(".json").read_bytes()
 
     def full(handle):
         raise OSError(28, "No space left on device")
@@ -222,7 +221,7 @@ def test_a_failed_export_leaves_the_earlier_one(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"cannot save .*weights\.safetensors: .*No space left"):
         checkpoint.export(path, TinyNet(4), {"epoch": 2})
-    assert path.read_bytes() == before and json.loads(path.with_suffix(".json").read_text()) == {"epoch": 1}
+    assert path.read_bytes() == before and path.with_suffix(".json").read_bytes() == about
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -395,7 +394,7 @@ def test_a_file_that_asks_for_more_than_it_holds_is_not_short_of_memory(tmp_path
 def test_a_checkpoint_that_could_not_be_loaded_again_is_refused_when_it_is_saved(tmp_path):
     path = checkpoint.save(tmp_path / "a.pt", {"value": 1})
     with pytest.raises(checkpoint.UnreadableError, match=r"could not be loaded again.*most often it is in the engine"):
-        checkpoint.save(path, {"value": np.float64(2)})
+        checkpoint.save(path, {"value": np.ones(2)})
     assert checkpoint.load(path)["value"] == 1 and not list(tmp_path.glob("*.part"))
 
 
@@ -508,7 +507,8 @@ def test_what_is_saved_is_on_the_disk_before_it_has_its_name_and_so_is_the_name(
     seen = []
 
     def fsync(handle):
-        seen.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        # the name of a temporary file has the process and a word of its own
+        seen.append(re.sub(r"\.[^.]+-\d+-\w+\.part$", ".part", Path(os.readlink(f"/proc/self/fd/{handle}")).name))
 
     def replace(source, target, whole=os.replace):
         seen.append(f"-> {Path(target).name}")

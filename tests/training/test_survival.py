@@ -69,7 +69,7 @@ def test_killed_at_20_random_moments_the_weights_are_those_of_an_uninterrupted_r
         process.join()
         if process.exitcode == -signal.SIGKILL:
             kills += 1
-            while_saving += any((folder / "checkpoints").glob("*.pt.part"))
+            while_saving += any((folder / "checkpoints").glob("*.pt.*.part"))
         else:
             assert process.exitcode == 0, log.read_text()[-3000:]
             finished = True
@@ -89,7 +89,7 @@ def test_killed_at_20_random_moments_the_weights_are_those_of_an_uninterrupted_r
 def _wait(folder, process, rng):
     """Wait for a moment to kill: half of the time while a checkpoint is being written, else any time after a step."""
     if rng.random() < 0.5:
-        until(lambda: any(folder.glob("*.pt.part")), process)
+        until(lambda: any(folder.glob("*.pt.*.part")), process)
         time.sleep(rng.uniform(0, 0.05))
     else:
         before = checkpoint.all_steps(folder)[-1:]

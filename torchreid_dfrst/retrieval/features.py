@@ -129,23 +129,28 @@ class Extraction:
                 more than ``files.read_arrays`` allows; other arrays than ours are not unpacked.
         """
         files.require_file(path, f"no features at {path}: {MAKE}")
-        others: list[str] = []
+        there: list[str] = []
+
+        def wanted(name: str) -> bool:
+            there.append(name)
+            return name in KNOWN
+
         try:
-            columns = files.read_arrays(path, lambda name: name in KNOWN or others.append(name) is not None)
+            columns = files.read_arrays(path, wanted)
             if str(columns.get("format")) != FORMAT:
-                raise ValueError(f"its arrays: {', '.join(sorted([*columns, *others])[:5]) or 'none'}")
+                raise ValueError(f"its arrays: {', '.join(sorted(there)[:5]) or 'none'}")
             source = json.loads(str(columns["source"]))
             if not isinstance(source, dict):
                 raise ValueError("its source is no names and values")
         except (*DAMAGED, RecursionError) as error:
             raise ValueError(f"{path} is not a features file of this package ({short(error)}): {MAKE}") from error
-        there = {name.partition("/")[0] for name in columns}
+        kinds = {name.partition("/")[0] for name in columns}
         try:
             parts: dict[str, Any] = {
                 name: Features(columns[f"{name}/embedding"], _table(Sightings, name, columns))
-                for name in ("query", "gallery", *({"train_features"} & there))
+                for name in ("query", "gallery", *({"train_features"} & kinds))
             }
-            parts |= {name: _table(kind, name, columns) for name, kind in TABLES.items() if name in there}
+            parts |= {name: _table(kind, name, columns) for name, kind in TABLES.items() if name in kinds}
             return cls(**parts, source=source)
         except KeyError as error:
             raise ValueError(f"{path} lacks the array {error}: make it again with `dfrst extract`") from error
