@@ -19,7 +19,19 @@ from typing import Any
 from torchreid_dfrst.checks import nearest, printable, short
 from torchreid_dfrst.cli.arguments import USER_ERROR, Parser, say
 
-COMMANDS = ("demo", "city", "check", "train", "extract", "import", "evaluate", "compare", "spacetime", "audit")
+COMMANDS = (
+    "demo",
+    "city",
+    "check",
+    "train",
+    "extract",
+    "export",
+    "import",
+    "evaluate",
+    "compare",
+    "spacetime",
+    "audit",
+)
 OPTIONS = ("--help", "--version")
 FILES = {"import": "importing"}
 """Files that are not named as their subcommand."""
