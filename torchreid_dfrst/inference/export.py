@@ -118,7 +118,7 @@ def export(
 
     Args:
         path: of the weights, see ``open_network``.
-        out: file to write, with the ending of ``FORMATS``; a description of the same name and ``.json`` is written beside it.
+        out: file to write, with the ending of ``FORMATS``; its description stands beside it, ``OUT.json``.
         kind: a name of ``FORMATS``.
         size: height and width of the images, which the file fixes; those of training where nothing is said.
         unit_length: embeddings have length 1.
