@@ -82,8 +82,12 @@ def spoilt(change):
 
     def write(model, example, path):
         class Wrong(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.model = model
+
             def forward(self, images):
-                return change(model(images))
+                return change(self.model(images))
 
         exporting.to_torchscript(Wrong(), example, path)
 
