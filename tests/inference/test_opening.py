@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from torchreid_dfrst.inference import open_network
 from torchreid_dfrst.models import build
-from torchreid_dfrst.models.weights import read_safely
+from torchreid_dfrst.models.weights import digest, read_safely
 from torchreid_dfrst.training import checkpoint
 
 ABOUT = {"model": {"name": "baseline_resnet18"}, "num_classes": 3, "height": 32, "width": 64}
@@ -147,7 +147,7 @@ def test_what_is_exported_names_no_folder_of_its_maker(network, tmp_path):
     path = checkpoint.export(tmp_path / "weights.safetensors", network, about)
     told = json.loads(path.with_suffix(".json").read_text())
     assert told["config"] == {"data": {"root": "data", "sources": ["a"]}, "train": {"resume": "y.pt"}}
-    assert told["tensors_sha256"] == checkpoint.digest(network.state_dict())
+    assert told["tensors_sha256"] == digest(network.state_dict())
 
 
 # ---- files that do not say what they hold

@@ -20,8 +20,8 @@ from torchreid_dfrst.checks import nearest, printable, short
 from torchreid_dfrst.cli.arguments import USER_ERROR, Parser, say
 
 COMMANDS = (
-    "demo", "city", "check", "split", "train", "extract", "import", "evaluate", "rank", "compare", "spacetime", "audit",
-    "trips",
+    "demo", "city", "check", "split", "train", "extract", "export", "import", "evaluate", "rank", "compare",
+    "spacetime", "audit", "trips",
 )  # fmt: skip
 OPTIONS = ("--help", "--version")
 FILES = {"import": "importing"}

@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 from torchreid_dfrst.checks import nearest, printable
 
 USER_ERROR = 2
+SIZE = (256, 128)
+"""Height and width of images where nothing says them, as torchreid's."""
 SCORING = ("spacetime", "rerank", "evaluate")
 """Sections of a configuration that scoring reads."""
 ROOT = "folder that holds data sets, or the data set's own folder"
@@ -103,6 +105,25 @@ def data_options(words: Sequence[str], model: Sequence[str] = ()) -> tuple[dict[
     data = config.Keywords({"options": Mapping[str, Any]})
     settings = config.load(None, words, {"data": data, **({"model": model} if model else {})})
     return settings["data"].get("options", {}), settings.get("model", {})
+
+
+def described(name: str | None, size: Sequence[int] | None, model: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What ``open_network`` is told of a file that does not say what network it holds; None where nothing is.
+
+    Args:
+        name: of the network.
+        size: height and width of its images.
+        model: its options.
+
+    Raises:
+        ValueError: a size or options without a name.
+    """
+    if name is None and (size or model):
+        raise ValueError("--size and model.NAME are of the network that --model names: give it too")
+    if name is None:
+        return None
+    height, width = size or SIZE
+    return {"model": {**model, "name": name}, "height": height, "width": width}
 
 
 def wrote(*paths: str | Path) -> None:

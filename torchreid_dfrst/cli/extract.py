@@ -12,9 +12,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from torchreid_dfrst.cli.arguments import NAME, ROOT, data_options, features_file, overrides, progress, wrote
-
-SIZE = (256, 128)
+from torchreid_dfrst.cli.arguments import NAME, ROOT, data_options, described, features_file, overrides, progress, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,11 +44,7 @@ def run(args: argparse.Namespace, **more: Any) -> None:
     names = ("train", "batch_size", "workers", "precision", "on_bad_image")
     options: dict[str, Any] = {name: getattr(args, name) for name in names}
     options["options"], model = data_options(args.overrides, sections()["model"])
-    if args.model is None and (args.size or model):
-        raise ValueError("--size and model.NAME are of the network that --model names: give it too")
-    if args.model is not None:
-        height, width = args.size or SIZE
-        options["described"] = {"model": {**model, "name": args.model}, "height": height, "width": width}
+    options["described"] = described(args.model, args.size, model)
     require_writable(args.out)
     extraction, skipped = extract(args.weights, args.root, args.target, bar=progress, **options, **more)
     extraction.save(args.out)

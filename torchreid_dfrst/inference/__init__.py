@@ -18,6 +18,7 @@ from torchreid_dfrst.data.loader import Change, Item
 from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.data.text import warn_of_clipped
 from torchreid_dfrst.evaluation import HELD_OUT, TRAINED_ON
+from torchreid_dfrst.inference.hub import from_pretrained
 from torchreid_dfrst.inference.opening import open_network
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
@@ -25,6 +26,10 @@ from torchreid_dfrst.training.embedding import embed
 from torchreid_dfrst.training.memory import EXTRACTION, explained
 from torchreid_dfrst.version import __version__
 
+__all__ = ["extract", "from_pretrained", "input_normalisation", "input_transform", "open_dataset", "open_network"]
+
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+"""Mean and deviation that torchreid takes where a configuration names none."""
 NO_TRAINING: dict[str, Any] = {
     "transforms": None,
     "batch_size_train": 1,
@@ -167,6 +172,16 @@ def _input(about: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: data.get(name) for name in ("norm_mean", "norm_std")}
     # torchreid leaves one without the other unread
     return {"height": about["height"], "width": about["width"], **({} if None in given.values() else given)}
+
+
+def input_normalisation(about: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Mean and deviation of red, green and blue in [0, 1] that a network's images are normalised with.
+
+    Args:
+        about: what ``open_network`` says of it.
+    """
+    given = _input(about)
+    return list(given.get("norm_mean", IMAGENET[0])), list(given.get("norm_std", IMAGENET[1]))
 
 
 def _source(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from torchreid_dfrst import config, files
 from torchreid_dfrst.checks import check, within
-from torchreid_dfrst.models.weights import read_safely, read_weights
+from torchreid_dfrst.models.weights import digest, read_safely, read_weights
 from torchreid_dfrst.tables import build_model
 from torchreid_dfrst.training import checkpoint, sections
 
@@ -115,7 +115,7 @@ def _compare(about: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path
             "%s has no %s, as files of earlier versions: that %s holds the weights that were exported is not checked",
             path.with_suffix(".json"), checkpoint.HASH, path.name,
         )  # fmt: skip
-    elif about[checkpoint.HASH] != checkpoint.digest(weights):
+    elif about[checkpoint.HASH] != digest(weights):
         raise ValueError(
             f"{path} does not hold the weights that {path.with_suffix('.json').name} was written for "
             f"({checkpoint.HASH} differs): it is damaged or another network's; copy both again"

@@ -3,6 +3,6 @@
 from torchreid_dfrst.models.dfrst import DFRST
 from torchreid_dfrst.models.network import BranchNetwork
 from torchreid_dfrst.models.weights import load_backbone
-from torchreid_dfrst.models.zoo import FACTORIES, build, default_options
+from torchreid_dfrst.models.zoo import FACTORIES, build, default_options, own_input
 
-__all__ = ["DFRST", "FACTORIES", "BranchNetwork", "build", "default_options", "load_backbone"]
+__all__ = ["DFRST", "FACTORIES", "BranchNetwork", "build", "default_options", "load_backbone", "own_input"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torchvision.models import resnet
 
 from torchreid_dfrst.checks import nearest
 
@@ -34,9 +35,8 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Gate ``(N, C, 1, 1)`` in (0, 1) of a map ``(N, C, H, W)``."""
-        squeezed = torch.cat([x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)])
-        average, highest = self.mlp(squeezed).chunk(2)
-        return torch.sigmoid(average + highest)
+        # side by side along the batch they would fix its size in an exported file
+        return torch.sigmoid(self.mlp(x.mean((2, 3), keepdim=True)) + self.mlp(x.amax((2, 3), keepdim=True)))
 
 
 class SpatialAttention(nn.Module):
@@ -113,10 +113,28 @@ class AttentiveBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Output of the block, ``(N, C, H, W)``, ``>= 0``."""
+        return self.get_submodule("relu")(self.summed(x))
+
+    def summed(self, x: torch.Tensor) -> torch.Tensor:
+        """Attended residual branch and skip, ``(N, C, H, W)``."""
         layers = dict(self.named_children())
         skip = layers["downsample"](x) if "downsample" in layers else x
         for number in range(1, self.depth + 1):
             x = layers[f"bn{number}"](layers[f"conv{number}"](x))
             if number < self.depth:
                 x = layers["relu"](x)
-        return layers["relu"](layers["attention"](x) + skip)
+        return layers["attention"](x) + skip
+
+
+def attend(tail: nn.Module, attention: nn.Module) -> None:
+    """Put AttentionNet into the last residual block of a tail, or after its map where the block is not torchvision's.
+
+    Args:
+        tail: changed in place; a ``Sequential``, or a module that runs its child ``attention`` on its map.
+        attention: maps ``(N, C, H, W)`` to the same shape.
+    """
+    stage = tail[-1] if isinstance(tail, nn.Sequential) else tail
+    if isinstance(stage, nn.Sequential) and isinstance(stage[-1], (resnet.BasicBlock, resnet.Bottleneck)):
+        stage[-1] = AttentiveBlock(stage[-1], attention)
+    else:
+        tail.add_module("attention", attention)

@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torchvision
 from torch import nn
 
 from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.models import ibn, timm_backbones
+
+Split = tuple[nn.Module, nn.Module, int]
+"""A backbone in two: trunk, tail, and the channels of the tail's map."""
+Build = Callable[[str, int, int], Split]
+"""What builds a backbone, given its name, the number of shared stages and the last stride."""
 
 
 class Backbone(NamedTuple):
     """A split backbone; its modules keep their names, so that weights of the whole one fit (see ``weights.py``)."""
 
     name: str
-    trunk: nn.Sequential
-    tails: list[nn.Sequential]
+    trunk: nn.Module
+    tails: list[nn.Module]
     channels: int
 
 
-def resnet(name: str, last_stride: int) -> tuple[list[tuple[str, nn.Module]], int]:
-    """Layers of one of torchvision's ResNets by name, first to last, and channels of the last map."""
-    network = getattr(torchvision.models, name)(weights=None)
+def cut(layers: Sequence[tuple[str, nn.Module]], place: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Named layers before a place, and those from it on."""
+    return nn.Sequential(OrderedDict(layers[:place])), nn.Sequential(OrderedDict(layers[place:]))
+
+
+def resnet(name: str, shared_stages: int, last_stride: int) -> Split:
+    """One of torchvision's ResNets, or one with instance norms (``ibn.NAMES``)."""
+    network = getattr(torchvision.models, name.partition("_ibn_")[0])(weights=None)
     for layer in network.layer4[0].modules():
         if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
             layer.stride = (last_stride, last_stride)
+    if name in ibn.NAMES:
+        ibn.put_into(network, name[-1])
     layers = [(name, layer) for name, layer in network.named_children() if name not in ("avgpool", "fc")]
-    return layers, network.fc.in_features
+    return *cut(layers, shared_stages - 4), network.fc.in_features
 
 
-BACKBONES: dict[str, Callable[[str, int], tuple[list[tuple[str, nn.Module]], int]]] = {
+BACKBONES: dict[str, Build] = {
     **dict.fromkeys(torchvision.models.list_models(include=["resnet*", "resnext*", "wide_resnet*"]), resnet),
+    **dict.fromkeys(ibn.NAMES, resnet),
 }
-"""Name to what builds its layers, given the name and the last stride; the last four layers are the stages."""
+"""Name to what builds it; every other name is one of timm's."""
 
 
 def split_backbone(name: str, shared_stages: int, streams: int, last_stride: int = 1) -> Backbone:
@@ -43,23 +57,26 @@ def split_backbone(name: str, shared_stages: int, streams: int, last_stride: int
     Without pre-trained weights every tail starts from its own random values.
 
     Args:
-        name: one of ``BACKBONES``.
-        shared_stages: stages in the trunk, 1 to 3. Our reading of the paper is 2 (conv2_x and conv3_x): with conv1
-            that makes its "first three blocks", and the tails hold its "two residual blocks".
+        name: one of ``BACKBONES``, or a model of timm's that gives maps, see ``timm_backbones.py``.
+        shared_stages: stages in the trunk, 1 to 3. Our reading of the paper is 2 (conv2_x and conv3_x, maps of 1/8):
+            with conv1 that makes its "first three blocks", and the tails hold its "two residual blocks". A
+            transformer, which has no stages, shares a third of its blocks, two thirds, or all but one.
         streams: number of tails.
         last_stride: stride of the last stage; 1 is the paper's, and gives maps of 1/16 of the image, 2 is ResNet's own.
 
     Raises:
         KeyError: unknown backbone.
-        ValueError: a number out of range.
+        ValueError: a number out of range, or a backbone of timm's that cannot be split or cannot have that stride.
+        OSError: the backbone is timm's, which is not installed.
     """
-    if name not in BACKBONES:
-        raise KeyError(f"unknown backbone {name!r}{nearest(name, BACKBONES)}")
     if shared_stages not in (1, 2, 3):
         raise ValueError(f"shared_stages is {shared_stages!r}: the streams can share 1, 2 or 3 stages")
     if last_stride not in (1, 2):
         raise ValueError(f"last_stride is {last_stride!r}: it is 1 (the paper) or 2 (ResNet's own)")
-    built = [BACKBONES[name](name, last_stride) for _ in range(streams)]
-    (layers, channels), cut = built[0], shared_stages - 4
-    tails = [nn.Sequential(OrderedDict(own[cut:])) for own, _ in built]
-    return Backbone(name, nn.Sequential(OrderedDict(layers[:cut])), tails, channels)
+    if name not in BACKBONES and not timm_backbones.has(name):
+        known = timm_backbones.names(name) or list(BACKBONES)
+        raise KeyError(f"unknown backbone {name!r}{nearest(name, [*BACKBONES, *known])}")
+    build = BACKBONES.get(name, timm_backbones.build)
+    built = [build(name, shared_stages, last_stride) for _ in range(streams)]
+    trunk, _, channels = built[0]
+    return Backbone(name, trunk, [tail for _, tail, _ in built], channels)

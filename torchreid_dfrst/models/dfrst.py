@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
-
-from torch import nn
 
 from torchreid_dfrst.checks import nearest
-from torchreid_dfrst.models.attention import AttentionNet, AttentiveBlock
+from torchreid_dfrst.models.attention import AttentionNet, attend
 from torchreid_dfrst.models.backbones import split_backbone
 from torchreid_dfrst.models.division import BNNeckHeads
 from torchreid_dfrst.models.network import BranchNetwork
@@ -26,7 +23,7 @@ class DFRST(BranchNetwork):
     Args:
         num_classes: identities in training.
         loss: ``"softmax"`` or ``"triplet"``, see ``BranchNetwork``.
-        backbone: a name of ``backbones.BACKBONES``.
+        backbone: a name, see ``split_backbone``.
         fine: with the fine stream; False leaves the coarse stream alone (Table III's xc).
         divisions: any of ``height``, ``width`` and ``channel`` (Table VIII); their order here does not matter.
         parts: parts of each division (our choice; the paper does not say).
@@ -77,8 +74,7 @@ class DFRST(BranchNetwork):
         split = split_backbone(backbone, shared_stages, len(streams), last_stride)
         heads = {"coarse": BNNeckHeads(split.channels, stream_features, num_classes, pool=pool)}
         if fine:
-            last = cast(nn.Sequential, split.tails[1][-1])
-            last[-1] = AttentiveBlock(last[-1], AttentionNet(split.channels, attention, reduction, kernel_size))
+            attend(split.tails[1], AttentionNet(split.channels, attention, reduction, kernel_size))
             heads["attention"] = BNNeckHeads(split.channels, stream_features, num_classes, pool=pool)
         for division in DIVIDED:
             if division in divisions:

@@ -36,6 +36,10 @@ class BranchNetwork(nn.Module):
         normalise: in the embedding every branch has length 1, so that all weigh the same; else each weighs as much as
             its activations are large.
 
+    Attributes:
+        start: ``file``, ``licence`` and ``sha256`` (see ``weights.digest``) of what the backbone started from, if
+            anything.
+
     Raises:
         KeyError: an unknown loss.
     """
@@ -53,6 +57,7 @@ class BranchNetwork(nn.Module):
         if loss not in LOSSES:
             raise KeyError(f"unsupported loss {loss!r}{nearest(loss, LOSSES)}")
         self.backbone, self.loss, self.reads, self.normalise = backbone.name, loss, dict(reads), normalise
+        self.start: dict[str, str | None] | None = None
         self.trunk = backbone.trunk
         self.streams = nn.ModuleDict(dict(zip(streams, backbone.tails, strict=True)))
         self.heads = nn.ModuleDict(heads)

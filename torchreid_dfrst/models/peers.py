@@ -19,7 +19,7 @@ class PRN(BranchNetwork):
     Args:
         num_classes: identities in training.
         loss: ``"softmax"`` or ``"triplet"``, see ``BranchNetwork``.
-        backbone: a name of ``backbones.BACKBONES``.
+        backbone: a name, see ``split_backbone``.
         divisions: names of ``division.DIVISIONS``, in the order of the embedding.
         parts: parts of each division.
         part_features: width of each part's feature.
@@ -51,14 +51,14 @@ class PRN(BranchNetwork):
 
 
 class GlobalNetwork(BranchNetwork):
-    """ResNet with average pooling and one classifier; with BNNeck it is the strong baseline of Luo et al. [44].
+    """A backbone with average pooling and one classifier; with BNNeck it is the strong baseline of Luo et al. [44].
 
     The one branch is called ``whole`` and is as wide as the map.
 
     Args:
         num_classes: identities in training.
         loss: ``"softmax"`` or ``"triplet"``, see ``BranchNetwork``.
-        backbone: a name of ``backbones.BACKBONES``.
+        backbone: a name, see ``split_backbone``.
         neck: with a batch norm between feature and classifier.
         last_stride: stride of the last stage.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import pickle
@@ -13,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
 from torchreid_dfrst.files import DAMAGED, not_the_file, require_file
+from torchreid_dfrst.models import pretrained
 from torchreid_dfrst.models.network import BranchNetwork
 
 logger = logging.getLogger(__name__)
@@ -51,20 +52,21 @@ def load_backbone(model: nn.Module, path: str | Path | None = None) -> Loaded:
     Args:
         model: changed in place. A ``BranchNetwork`` must find all of its backbone but attention; any other network,
             such as one of torchreid's, takes what fits and must find each convolution with more than one place.
-        path: what ``read_weights`` reads, of a ResNet with torchvision's names, or of one of our or torchreid's
-            networks; None takes torchvision's ImageNet weights (IMAGENET1K_V1), which are downloaded once into torch
-            hub's cache folder.
+        path: what ``read_weights`` reads, of a whole backbone under torchvision's or timm's names, or of one of our or
+            torchreid's networks; ``package:NAME`` takes the weights in an installed package, see
+            ``pretrained.PACKAGES``; None takes torchvision's ImageNet weights (IMAGENET1K_V1), IBN-Net's or timm's,
+            which are downloaded once into a cache.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: it cannot be read, or its weights are of another backbone; the network stays as it was.
         OSError: ImageNet's weights are not in the cache and cannot be downloaded, or the cached file cannot be read.
     """
-    state, where = _imagenet(str(model.backbone)) if path is None else (read_weights(path), str(path))
+    state, where, licence = _read(str(getattr(model, "backbone", "")), path)
     ours = isinstance(model, BranchNetwork)
     own = {name: value for name, value in model.state_dict().items() if not name.startswith("heads.")}
-    places = {_plain(name): name for name in state if not name.startswith("heads.")}
-    source = {name: name if name in state else places.get(_plain(name)) for name in own}
+    places = {_key(name): name for name in state if not name.startswith("heads.")}
+    source = {name: name if name in state else places.get(_key(name)) for name in own}
 
     def needed(name: str) -> bool:
         if ours:
@@ -78,7 +80,7 @@ def load_backbone(model: nn.Module, path: str | Path | None = None) -> Loaded:
             f"{refusal}: {len(missing)} of {len(own)} tensors are missing, first {_plain(missing[0])!r}; it holds "
             f"{', '.join(list(state)[:3])} ..."
         )
-    deeper = sorted(_blocks(places) - _blocks(map(_plain, own)))
+    deeper = sorted(_blocks(places) - _blocks(map(_key, own)))
     if deeper:
         raise ValueError(f"{refusal}: it has more blocks, {', '.join(deeper)}")
     taken = {}
@@ -91,6 +93,10 @@ def load_backbone(model: nn.Module, path: str | Path | None = None) -> Loaded:
                 f"{tuple(own[name].shape)}"
             )
     model.load_state_dict(taken, strict=False)
+    if isinstance(model, BranchNetwork):
+        model.start = {"file": Path(where).name, "licence": licence, "sha256": digest(state)}
+    if licence is not None:
+        pretrained.say(str(model.backbone), where, licence)
     used = {source[name] for name in taken}
     loaded = Loaded(list(taken), [name for name in own if name not in taken], [n for n in state if n not in used])
     logger.info("backbone: %d tensors from %s, %d fresh, %d unused", len(taken), where, *map(len, loaded[1:]))
@@ -160,6 +166,16 @@ def read_safely(path: str | Path, content: bytes | None = None) -> Any:
         raise ValueError(f"{path} is torn or not a checkpoint: {_why(error)}") from error
 
 
+def digest(weights: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of the names, types, shapes and bytes of tensors, in the order of their names."""
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
 def _is_weight(name: Any, value: Any) -> bool:
     return isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout is torch.strided
 
@@ -170,24 +186,33 @@ def _why(error: BaseException) -> str:
     return str(error) if ours else "it is no whole file of torch.save"
 
 
-def _imagenet(backbone: str) -> tuple[Mapping[str, torch.Tensor], str]:
-    """The weights that torchvision has, and the file in which it keeps them."""
-    weights = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1
-    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
-    try:
-        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True), str(file)
-    except (*DAMAGED, pickle.UnpicklingError) as error:
-        raise OSError(
-            f"no ImageNet weights for {backbone}: tried {file} and {weights.url} ({error}). "
-            "Put the file of that address there, or start without it: pretrained=False"
-        ) from error
+def _read(backbone: str, path: str | Path | None) -> tuple[Mapping[str, torch.Tensor], str, str | None]:
+    """Weights, where they lie, and their licence where it is known."""
+    if path is None:
+        return pretrained.imagenet(backbone)
+    name = str(path).removeprefix(pretrained.PREFIX)
+    if name == str(path):
+        return read_weights(path), str(path), None
+    file, package = pretrained.package_file(name)
+    if backbone != package.backbone:
+        raise ValueError(f"the weights of {path} are of {package.backbone}, not of {backbone}: model.backbone names it")
+    return pretrained.in_order(read_weights(file), backbone), str(file), package.licence
 
 
 def _plain(name: str) -> str:
     """``streams.fine.layer3.0.conv1.weight`` and ``trunk.conv1.weight`` as the whole backbone calls them."""
-    return name.split(".", 2)[2] if name.startswith("streams.") else name.removeprefix("trunk.")
+    name = name.split(".", 2)[2] if name.startswith("streams.") else name.removeprefix("trunk.")
+    return name.removeprefix("whole.")
 
 
-def _blocks(names: Iterable[str]) -> set[str]:
-    """The residual blocks among a ResNet's names: ``layer3.0`` and so on."""
-    return {found[0] for name in names if (found := re.match(r"layer\d+\.\d+", name))}
+def _key(name: str) -> str:
+    """A name by which a tensor is found: timm's ``stages.0`` is ``stages_0`` where the backbone is cut."""
+    return _plain(name).replace("_", ".")
+
+
+BLOCK = re.compile(r"(layer\d+\.\d+|(stages|layers)\.\d+\.(blocks\.)?\d+|blocks\.\d+(\.\d+)?|s\d+\.b\d+)\.")
+
+
+def _blocks(keys: Iterable[str]) -> set[str]:
+    """The blocks among the keys of a backbone: ``layer3.0``, ``stages.2.blocks.0`` and so on."""
+    return {found[1] for key in keys if (found := BLOCK.match(key))}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torchreid_dfrst.checks import nearest, within
+from torchreid_dfrst.models import pretrained
 from torchreid_dfrst.models.dfrst import DFRST
 from torchreid_dfrst.models.network import BranchNetwork
 from torchreid_dfrst.models.peers import PRN, GlobalNetwork
@@ -25,6 +26,9 @@ NETWORKS: dict[str, tuple[Callable[..., BranchNetwork], dict[str, Any]]] = {
     "dfrst_plus_resnet18": (DFRST, {**RESNET18, **PLUS}),
     "dfrst_coarse": (DFRST, {"fine": False, "divisions": (), "attention": "none"}),  # Table III's xc
     "dfrst_attention": (DFRST, {"divisions": ()}),  # Table III's xc + xf1, Table VIII's first row
+    "dfrst_ibn": (DFRST, {"backbone": "resnet50_ibn_a"}),  # the field's usual backbone
+    "dfrst_convnext": (DFRST, {"backbone": "convnext_tiny.in12k_ft_in1k"}),  # timm's, about as large as ResNet-50
+    "dfrst_vit": (DFRST, {"backbone": "vit_small_patch16_224.augreg_in21k"}),
     "prn": (PRN, {}),
     "prn_resnet18": (PRN, RESNET18),
     "bot": (GlobalNetwork, {}),  # the strong baseline
@@ -50,7 +54,7 @@ def build(
         num_classes: identities in training.
         loss: ``"softmax"`` or ``"triplet"``.
         pretrained: start every stream from ImageNet's weights; ``weights`` takes their place.
-        weights: file that the backbone starts from, see ``load_backbone``.
+        weights: file or ``package:NAME`` that the backbone starts from, see ``load_backbone``.
         options: keyword arguments of the network's class, such as ``DFRST``; they go before the name's own.
 
     Raises:
@@ -78,6 +82,16 @@ def default_options(name: str) -> dict[str, Any]:
     network, preset = NETWORKS[name]
     parameters = inspect.signature(network).parameters.values()
     return {**{p.name: p.default for p in parameters if p.name not in ("num_classes", "loss")}, **preset}
+
+
+def own_input(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of ``DataManager`` that suit a network's backbone, see ``pretrained.own_input``.
+
+    Args:
+        name: one of ``NETWORKS``; for any other there are none.
+        options: given with it.
+    """
+    return pretrained.own_input({**default_options(name), **options}["backbone"]) if name in NETWORKS else {}
 
 
 def _factory(name: str) -> Callable[..., BranchNetwork]:

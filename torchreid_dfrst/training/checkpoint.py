@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -20,7 +19,7 @@ from safetensors.torch import save as tensors_as_bytes
 from torch import nn
 
 from torchreid_dfrst import files
-from torchreid_dfrst.models.weights import read_safely
+from torchreid_dfrst.models.weights import digest, read_safely
 
 logger = logging.getLogger(__name__)
 
@@ -299,16 +298,6 @@ def export(path: str | Path, model: nn.Module, source: Mapping[str, Any]) -> Pat
     about = json.dumps(files.without_folders({**source, HASH: digest(weights)}), indent=2) + "\n"
     files.write({path: tensors_as_bytes(weights), path.with_suffix(".json"): about.encode()})
     return path
-
-
-def digest(weights: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of the names, types, shapes and bytes of tensors, in the order of their names."""
-    found = hashlib.sha256()
-    for name in sorted(weights):
-        value = weights[name].contiguous()
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
 
 
 def set_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:

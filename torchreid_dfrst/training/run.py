@@ -21,7 +21,7 @@ from torchreid_dfrst.config import Config, Keywords, dump, keywords
 from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.data.text import warn_of_clipped
 from torchreid_dfrst.losses import DFRSTLoss
-from torchreid_dfrst.models import FACTORIES, build, default_options
+from torchreid_dfrst.models import FACTORIES, build, default_options, own_input
 from torchreid_dfrst.models.dfrst import DFRST
 from torchreid_dfrst.tables import build_model
 from torchreid_dfrst.training import distributed
@@ -112,6 +112,7 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
             f"train.max_epoch is {epochs}: nothing would be trained; give a configuration with --config-file, or say "
             "how many epochs, such as 135"
         )
+    config = with_own_input(config)
     group = distributed.start()
     folder = Path(resolved(config)["train"]["save_dir"])
     at_once = contextlib.nullcontext() if group.world_size > 1 else stopping_at_once(folder / MARKER)
@@ -141,6 +142,7 @@ def _train(
     describe = {
         "model": dict(config["model"]),
         "num_classes": data.num_train_pids,
+        "backbone": getattr(model, "start", None),
         "held_out": data.held_out,
         "height": data.height,
         "width": data.width,
@@ -180,6 +182,16 @@ def _list_skipped(paths: Sequence[str], first_step: int) -> None:
     if paths:
         since = f" since this run was resumed at step {first_step}" if first_step else ""
         logger.warning("%d image files were skipped%s", len(paths), since)
+
+
+def with_own_input(config: Config) -> Config:
+    """The configuration with the image size and normalisation of the backbone's weights where it says neither."""
+    data, model = config["data"], dict(config["model"])
+    own = own_input(model.pop("name", "dfrst"), model)
+    for pair in (("height", "width"), ("norm_mean", "norm_std")):
+        if own and not any(name in data for name in pair):
+            data = {**data, **{name: own[name] for name in pair}}
+    return {**config, "data": data}
 
 
 def resolved(config: Config) -> Config:

@@ -1,0 +1,157 @@
+"""A network for another runtime: any batch, the same numbers, and no file that gives others."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from torchreid_dfrst.cli import invoke
+from torchreid_dfrst.inference import export as exporting
+from torchreid_dfrst.inference.export import FORMATS, compare, export
+from torchreid_dfrst.models import build
+from torchreid_dfrst.training import checkpoint
+
+SIDE = 64
+NETWORK = {"name": "dfrst_resnet18", "parts": 2, "stream_features": 16, "part_features": 8}
+INSTALLED = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "torchscript": (),
+}
+
+
+def needs(kind):
+    missing = [module for module in INSTALLED[kind] if importlib.util.find_spec(module) is None]
+    if missing:
+        pytest.skip(f"needs the extra export: {', '.join(missing)}")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    options = {name: value for name, value in NETWORK.items() if name != "name"}
+    network = build(NETWORK["name"], 3, pretrained=False, **options)
+    for name, value in network.named_buffers():
+        if name.endswith("running_var"):
+            value.mul_(1 + torch.rand_like(value))
+    about = {"model": NETWORK, "num_classes": 3, "height": SIDE, "width": SIDE}
+    return checkpoint.export(tmp_path_factory.mktemp("export") / "weights.safetensors", network, about)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for number in range(35):
+        coarse = Image.fromarray(random.integers(0, 255, (4, 4, 3), dtype=np.uint8))
+        coarse.resize((80, 70)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_takes_any_batch_and_gives_pytorchs_embeddings(kind, weights, pictures, tmp_path, capsys):
+    needs(kind)
+    out = tmp_path / f"network{FORMATS[kind][0]}"
+    words = ["export", str(weights), "--format", kind, "--out", str(out), "--verify", str(pictures), "--normalise"]
+    assert invoke(words) == 0
+    about = json.loads(out.with_name(f"{out.name}.json").read_text())
+    assert about["parity"]["largest_difference"] < exporting.TOLERANCE and about["parity"]["lists"] == 35
+    assert json.loads(capsys.readouterr().out) == about["parity"]
+    assert about["input"]["height"] == SIDE and about["input"]["mean"] == [0.485, 0.456, 0.406]
+    assert list(about["output"]["branches"]) == ["coarse", "attention", *(
+        f"{division}_{part}" for division in ("height", "width", "channel") for part in (0, 1))]  # fmt: skip
+    embedding = FORMATS[kind][2](out)(np.random.default_rng(0).standard_normal((5, 3, SIDE, SIDE)).astype(np.float32))
+    assert embedding.shape == (5, about["output"]["width"])
+    np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, rtol=1e-5)
+
+
+def test_another_size_and_another_ending(weights, tmp_path):
+    about = export(weights, tmp_path / "n.ts", "torchscript", size=(96, 80))
+    assert (about["input"]["height"], about["input"]["width"]) == (96, 80) and not about["output"]["unit_length"]
+    assert about["parity"]["images"] == "noise" and "lists" not in about["parity"]
+    with pytest.raises(ValueError, match=r"give a name that ends in \.ts"):
+        export(weights, tmp_path / "n.onnx", "torchscript")
+    with pytest.raises(ValueError, match="1 rows, too few for 2 parts"):
+        export(weights, tmp_path / "small.ts", "torchscript", size=(16, 96))
+
+
+def spoilt(change):
+    """A format that writes TorchScript of a changed network."""
+
+    def write(model, example, path):
+        class Wrong(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.model = model
+
+            def forward(self, images):
+                return change(self.model(images))
+
+        exporting.to_torchscript(Wrong(), example, path)
+
+    return {**FORMATS, "torchscript": (".ts", write, exporting.run_torchscript)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda embedding: embedding + 3e-4, "differs from PyTorch by 0.0003"),
+        (lambda embedding: embedding * float("nan"), "differs from PyTorch by nan"),
+        (lambda embedding: embedding[:2], r"1 images at once|gives \(2, \d+\) where PyTorch gives \(7"),
+    ],
+    ids=["a little off", "NaN", "a fixed batch"],
+)
+def test_a_file_that_lies_is_not_kept(change, message, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "FORMATS", spoilt(change))
+    with pytest.raises(ValueError, match=message):
+        export(weights, tmp_path / "n.ts", "torchscript")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_that_differ_by_more_than_ties_are_refused():
+    random = np.random.default_rng(0)
+    images = random.standard_normal((40, 3, 2, 2)).astype(np.float32)
+
+    def right(x):
+        return x.reshape(len(x), -1)
+
+    def swapped(x):
+        # only where all images are ranked do rows change their places
+        return right(x)[::-1] if len(x) == 7 and not np.array_equal(x, images[:7]) else right(x)
+
+    assert compare(right, right, images, "it")["equal_lists"] == 40
+    with pytest.raises(ValueError, match="it, all 40 images: it differs"):
+        compare(right, swapped, images, "it")
+    with pytest.raises(ValueError, match=r"\d+ of 40 images have another list of 10"):
+        exporting._equal_lists(right(images), right(images[::-1]), "it")
+
+
+def test_a_batch_frozen_by_the_network_is_no_success(weights, tmp_path, monkeypatch):
+    needs("onnx")
+    from torchreid_dfrst.models.attention import ChannelAttention
+
+    def frozen(self, x):  # as it once was
+        average, highest = self.mlp(torch.cat([x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)])).chunk(2)
+        return torch.sigmoid(average + highest)
+
+    monkeypatch.setattr(ChannelAttention, "forward", frozen)
+    with pytest.raises(ValueError, match="cannot be exported as onnx"):
+        export(weights, tmp_path / "n.onnx", "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_missing_is_said(weights, tmp_path, monkeypatch):
+    (tmp_path / "few").mkdir()
+    with pytest.raises(ValueError, match="few holds 0 images, and 33 or more are needed"):
+        export(weights, tmp_path / "n.ts", "torchscript", verify=tmp_path / "few")
+    monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda module: None)
+    with pytest.raises(OSError, match=r"pip install 'torchreid-dfrst\[export\]'"):
+        export(weights, tmp_path / "n.onnx", "onnx")
+
+
+def test_real_crops(weights, shared, tmp_path):
+    needs("onnx")
+    about = export(weights, tmp_path / "n.onnx", "onnx", verify=shared / "data" / "city-a" / "image_query")
+    assert about["parity"]["equal_lists"] > 0.99 * about["parity"]["lists"] > 100

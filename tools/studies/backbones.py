@@ -1,0 +1,78 @@
+"""What DFR-ST costs on each backbone: the table of docs/models.md.
+
+    python -m tools.studies.backbones --size 256 256
+
+Seconds are the processor's, of one thread, so that other work on the machine does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from torchreid_dfrst.cli import command
+from torchreid_dfrst.models import build, timm_backbones
+from torchreid_dfrst.models.backbones import BACKBONES
+from torchreid_dfrst.models.pretrained import own_input
+
+NAMES = (
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet18_ibn_a", "resnet50_ibn_a", "resnet50_ibn_b",
+    "resnet50d.a1_in1k", "seresnext50_32x4d.racm_in1k", "regnety_016.tv2_in1k",
+    "convnext_atto.d2_in1k", "convnext_tiny.in12k_ft_in1k", "convnext_base.dinov3_lvd1689m",
+    "tf_efficientnet_lite0.in1k", "mobilenetv2_100.ra_in1k", "mobilenetv3_large_100.ra_in1k",
+    "hgnetv2_b0.ssld_stage2_ft_in1k", "repvit_m0_9.dist_450e_in1k", "tiny_vit_5m_224.dist_in22k_ft_in1k",
+    "swin_tiny_patch4_window7_224.ms_in1k",
+    "vit_small_patch16_224.augreg_in21k", "eva02_small_patch14_224.mim_in22k", "vit_small_patch14_dinov2.lvd142m",
+    "vit_small_patch16_dinov3.lvd1689m",
+)  # fmt: skip
+
+
+def row(name: str, height: int, width: int, repeats: int) -> str:
+    """One backbone as a line of a Markdown table."""
+    for last_stride in (1, 2):
+        try:
+            model = build("dfrst", 576, pretrained=False, backbone=name, last_stride=last_stride).eval()
+            break
+        except ValueError:
+            if last_stride == 2:
+                raise
+    parts = (model.trunk, model.streams["coarse"])
+    own, whole = (sum(p.numel() for part in parts_ for p in part.parameters()) / 1e6 for parts_ in (parts, (model,)))
+    images = torch.randn(2, 3, height, width)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        (scale,) = {height // found.shape[2] for found in [model.feature_maps(images)["coarse"]]}
+    with torch.no_grad():
+        model(images)
+        began = time.process_time()
+        for _ in range(repeats):
+            model(images)
+    speed = repeats * len(images) / (time.process_time() - began)
+    licence = timm_backbones.about(name).get("license") if name not in BACKBONES else LICENCES["ibn" in name]
+    gmac = counter.get_total_flops() / 2 / len(images) / 1e9
+    size = own_input(name).get("height", "-")
+    return f"| `{name}` | 1/{scale} | {own:.1f} | {whole:.1f} | {gmac:.1f} | {speed:.1f} | {size} | {licence} |"
+
+
+LICENCES = {False: "BSD-3-Clause", True: "MIT"}
+
+
+@command
+def main() -> None:
+    """Print the table, a row as soon as it is measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=NAMES, help="backbones (default: those of the page)")
+    parser.add_argument("--size", nargs=2, type=int, default=(256, 256), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--repeats", type=int, default=3, help="forward passes of 2 images (%(default)s)")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| backbone | map | backbone, M | DFR-ST, M | GMAC | images/s | own size | licence of the weights |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in args.names:
+        print(row(name, *args.size, args.repeats), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""A trained network as a folder to share, with a model card, and a network from such a folder, here or on the hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from torchreid_dfrst import files
+from torchreid_dfrst.evaluation.card import Card
+from torchreid_dfrst.inference.opening import open_network
+
+logger = logging.getLogger(__name__)
+
+SCHEME, WEIGHTS, BESIDE = "hf://", "weights.safetensors", "weights.json"
+UNKNOWN = "not stated"
+LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-nc-4.0")
+"""Names of licences that the hub knows; any other is ``other``."""
+
+
+def write_folder(weights: str | Path, folder: str | Path, card: str | Path | None = None) -> list[Path]:
+    """Write weights, their description and a ``README.md`` that says what they are into a folder.
+
+    Args:
+        weights: exported by training, ``.safetensors`` with its ``.json`` beside it.
+        folder: made if needed.
+        card: result card of these weights, for the figures.
+
+    Raises:
+        ValueError: the weights are not those that were exported, or the card is of other weights.
+        OSError: a file is missing or cannot be written.
+    """
+    weights, folder = Path(weights), Path(folder)
+    if weights.suffix != ".safetensors":
+        raise ValueError(f"{weights} is no {WEIGHTS}: training writes it, with a .json beside it, when it ends")
+    _, about = open_network(weights)
+    result = None if card is None else Card.load(card)
+    if result is not None and result.content["source"].get("weights_sha256") != about["weights_sha256"]:
+        raise ValueError(f"{card} is of other weights than {weights}: evaluate these, and give their card")
+    found = {
+        folder / WEIGHTS: weights.read_bytes(),
+        folder / BESIDE: weights.with_suffix(".json").read_bytes(),
+        folder / "README.md": model_card(about, result).encode(),
+    }
+    files.write(dict(found))
+    return list(found)
+
+
+def model_card(about: Mapping[str, Any], card: Card | None = None) -> str:
+    """``README.md`` in the form of Hugging Face's hub, from what is known of a network and its result card.
+
+    Args:
+        about: see ``open_network``.
+        card: of the same weights.
+    """
+    start = about.get("backbone") or {}
+    licence = start.get("licence") or UNKNOWN
+    known = licence.lower() if licence.lower() in LICENCES else "other"
+    model, data = about["model"], about.get("config", {}).get("data", {})
+    sources = data.get("sources") or UNKNOWN
+    options = ", ".join(f"{name} {value}" for name, value in model.items() if name not in ("name", "pretrained"))
+    lines = [
+        "---",
+        f"license: {known}",
+        "library_name: torchreid-dfrst",
+        "pipeline_tag: image-feature-extraction",
+        "tags: [re-identification, vehicle]",
+        "---",
+        f"# {model.get('name', 'dfrst')}",
+        "",
+        f"Embeddings for vehicle re-identification, of images of {about['height']} x {about['width']} pixels.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| network | {model.get('name', 'dfrst')}{f' ({options})' if options else ''} |",
+        f"| backbone started from | {start.get('file') or 'random values, or a file that says nothing'} |",
+        f"| licence of those weights | {licence} |",
+        f"| trained on | {sources}, {about['num_classes']:,} identities |",
+        f"| SHA-256 | `{about['weights_sha256']}` |",
+        "",
+        "Weights follow the licences of what they were made from: the backbone's weights and the training images.",
+        "",
+        "## Figures",
+        "",
+        *(["Not measured."] if card is None else ["```", *card.table().splitlines(), "```"]),
+        "",
+        "## Use",
+        "",
+        "```python",
+        "from torchreid_dfrst.inference import from_pretrained, input_transform",
+        "",
+        f'network, about = from_pretrained("hf://OWNER/NAME", revision="COMMIT", sha256="{about["weights_sha256"]}")',
+        "transform = input_transform(about)  # a PIL image to what the network takes",
+        "```",
+        "",
+        "No code is loaded from here.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def from_pretrained(
+    name: str | Path, revision: str | None = None, sha256: str | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A network from a folder that ``write_folder`` wrote, here or on Hugging Face's hub; no code is loaded from it.
+
+    Args:
+        name: folder, or ``hf://OWNER/NAME``.
+        revision: commit on the hub; without it the newest is taken, and said.
+        sha256: of ``weights.safetensors``.
+
+    Returns:
+        See ``open_network``.
+
+    Raises:
+        ValueError: the name is none, the hash differs, or as ``open_network``.
+        OSError: there is no such folder, or the hub cannot be reached or does not give it.
+    """
+    folder = _download(str(name), revision) if str(name).startswith(SCHEME) else Path(name)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {name}: give one with {WEIGHTS} in it, or {SCHEME}OWNER/NAME")
+    network, about = open_network(folder / WEIGHTS)
+    if sha256 is not None and about["weights_sha256"] != sha256.lower():
+        raise ValueError(f"{WEIGHTS} of {name} has SHA-256 {about['weights_sha256']}, not {sha256}: it is another file")
+    if sha256 is None or (revision is None and folder != Path(name)):
+        pin = f"revision {folder.name!r}, " if folder != Path(name) else ""
+        logger.warning("%s is not pinned; to get the same again: %ssha256 %r", name, pin, about["weights_sha256"])
+    return network, about
+
+
+def _download(name: str, revision: str | None) -> Path:
+    """The folder in the hub client's cache; its name is the commit."""
+    repository = name.removeprefix(SCHEME)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ValueError(f"{name!r} is no {SCHEME}OWNER/NAME")
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise OSError(f"{name} needs huggingface_hub: pip install 'torchreid-dfrst[hub]'")
+    import huggingface_hub
+
+    try:
+        found = huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=[WEIGHTS, BESIDE])
+    except Exception as error:  # the client's own, of several libraries
+        why = next(iter(str(error).strip().splitlines()), "")[:200]
+        do = "accept its licence on its page and log in" if "Gated" in type(error).__name__ else "see name and network"
+        raise OSError(f"{name} could not be had ({type(error).__name__} {why}): {do}") from error
+    return Path(found)

@@ -1,0 +1,191 @@
+"""Backbones of timm, an optional extra: any model that gives maps, split where DFR-ST splits a ResNet."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections import OrderedDict
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+INSTALL = "pip install 'torchreid-dfrst[timm]'"
+FAMILIES = "ResNet, ConvNeXt, RegNet, EfficientNet, MobileNet, HGNet, RepViT, TinyViT, Swin, ViT, EVA"
+
+
+class TokenTrunk(nn.Module):
+    """The first blocks of a vision transformer.
+
+    Args:
+        whole: timm's model; what lies behind its first blocks is taken away from it.
+    """
+
+    def __init__(self, whole: Any) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """The grid ``(N, C, H, W)``, the tokens before it, if any, and the rotary embedding of its places, if any."""
+        whole, prefix = self.whole, self.whole.num_prefix_tokens > 0
+        (last,) = whole.forward_intermediates(
+            images, [len(whole.blocks) - 1], return_prefix_tokens=prefix, output_fmt="NCHW", intermediates_only=True
+        )
+        grid, tokens = last if prefix else (last, None)
+        rope = getattr(whole, "rope", None)
+        return grid, tokens, None if rope is None else rope.get_embed(shape=tuple(grid.shape[2:]))
+
+
+class TokenTail(nn.Module):
+    """The last blocks of a vision transformer and its norm; gives a map as a convolutional network does.
+
+    Args:
+        blocks: name to block, in order.
+        norm: name and layer.
+    """
+
+    def __init__(self, blocks: dict[str, nn.Module], norm: tuple[str, nn.Module]) -> None:
+        super().__init__()
+        for name, layer in (*blocks.items(), norm, ("attention", nn.Identity())):
+            self.add_module(name, layer)
+        self.order, self.norm_name = list(blocks), norm[0]
+
+    def forward(self, shared: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]) -> torch.Tensor:
+        """The map ``(N, C, H, W)`` of what ``TokenTrunk`` gives."""
+        grid, tokens, rope = shared
+        x = grid.flatten(2).transpose(1, 2)  # (N, H W, C)
+        x = x if tokens is None else torch.cat([tokens, x], dim=1)
+        for name in self.order:
+            x = self.get_submodule(name)(x, **({} if rope is None else {"rope": rope}))
+        x = self.get_submodule(self.norm_name)(x)[:, 0 if tokens is None else tokens.shape[1] :]
+        return self.get_submodule("attention")(x.transpose(1, 2).unflatten(2, grid.shape[2:]))
+
+
+class ChannelsFirst(nn.Module):
+    """``(N, H, W, C)``, as Swin gives it, to ``(N, C, H, W)``."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The same map."""
+        return x.permute(0, 3, 1, 2).contiguous()
+
+
+def has(name: str) -> bool:
+    """Whether timm, where it is installed, has a model of this name, which may end in a tag of its weights.
+
+    Raises:
+        OSError: the name is in the form of timm's and timm is not installed.
+    """
+    if importlib.util.find_spec("timm") is None:
+        if re.match(r"(resnet|resnext|wide_resnet)\w*$", name):
+            return False
+        raise OSError(f"backbone {name!r} is not torchvision's, and timm, which may have it, is missing: {INSTALL}")
+    import timm
+
+    return bool(timm.is_model(name)) and (not name.partition(".")[2] or name in timm.list_pretrained(f"{name}*"))
+
+
+def names(like: str) -> list[str]:
+    """Names of timm's models, for messages; with a tag where ``like`` has one."""
+    if importlib.util.find_spec("timm") is None:
+        return []
+    import timm
+
+    return list(timm.list_pretrained() if "." in like else timm.list_models())
+
+
+def about(name: str) -> Any:
+    """What timm says of a model's weights, by name: ``input_size``, ``mean``, ``std``, ``license``."""
+    import timm
+
+    return cast("Any", timm.models.get_pretrained_cfg(name)).to_dict()
+
+
+def whole_state(name: str) -> dict[str, torch.Tensor]:
+    """The pretrained weights of a whole model, downloaded once into the cache of huggingface_hub or torch hub.
+
+    Raises:
+        OSError: they cannot be had.
+    """
+    import timm
+
+    try:
+        return cast("dict[str, torch.Tensor]", timm.create_model(name, pretrained=True).state_dict())
+    except Exception as error:  # whatever the hub's client raises
+        gated = "Gated" in type(error).__name__ or "gated" in str(error)
+        do = (
+            "accept their licence on the page of the model, and log in with `hf auth login`"
+            if gated
+            else "give a file with model.weights, or start without them: model.pretrained false"
+        )
+        raise OSError(
+            f"no weights for {name}: {type(error).__name__} {str(error).splitlines()[0][:200]}; {do}"
+        ) from error
+
+
+def build(name: str, shared_stages: int, last_stride: int) -> tuple[nn.Module, nn.Module, int]:
+    """Trunk, tail and channels, see ``backbones.split_backbone``.
+
+    Maps of the last stage are kept at 1/16 by timm's ``output_stride``, that is by dilation, where the model has it.
+
+    Raises:
+        ValueError: the model gives no maps, or not with that stride.
+    """
+    import timm
+
+    whole = _create(timm, name, num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
+    if whole is not None:
+        return _tokens(name, whole, shared_stages, last_stride)
+    size = {"output_stride": 16} if last_stride == 1 else {}
+    network = None
+    for more in ({"strict_img_size": False}, {}):
+        network = network or _create(timm, name, features_only=True, **size, **more)
+    if network is None and size and build(name, shared_stages, 2):
+        raise ValueError(f"backbone {name!r} has maps of 1/32 of the image and no others: give last_stride 2 with it")
+    info: Any = getattr(network, "feature_info", None)
+    children = [
+        (f"{name}_{number}", block) if name == "blocks" else (name, block)
+        for name, child in (network.named_children() if network is not None else [])
+        for number, block in (child.named_children() if name == "blocks" else [("", child)])
+    ]
+    places = {layer: number for number, (layer, _) in enumerate(children)}
+    ends = [stage.replace(".", "_") for stage in info.module_name()[-4:]] if info else []
+    if len(ends) < 4 or any(end not in places for end in ends) or info.reduction()[-4:-1] != [4, 8, 16]:
+        raise ValueError(
+            f"backbone {name!r} gives no maps of 1/4, 1/8 and 1/16 in a row of layers, so streams cannot share its "
+            f"beginning: choose one of {FAMILIES}"
+        )
+    place = places[ends[shared_stages - 1]] + 1
+    tail = children[place:]
+    if str(getattr(network, "output_fmt", "NCHW")).endswith("NHWC"):
+        tail = [*tail, ("channels_first", ChannelsFirst())]
+    return nn.Sequential(OrderedDict(children[:place])), nn.Sequential(OrderedDict(tail)), info.channels()[-1]
+
+
+def _create(timm: Any, name: str, **options: Any) -> Any:
+    """The model without weights, or None where it does not take the options."""
+    try:
+        return timm.create_model(name, pretrained=False, **options)
+    except (TypeError, RuntimeError, AssertionError, NotImplementedError):
+        return None
+
+
+def _tokens(name: str, whole: Any, shared_stages: int, last_stride: int) -> tuple[nn.Module, nn.Module, int]:
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
+
+    if not isinstance(whole, (VisionTransformer, Eva)) or getattr(whole, "rope_mixed", False):
+        raise ValueError(f"backbone {name!r} is a transformer of another family than ViT and EVA: it cannot be split")
+    if last_stride != 1:
+        raise ValueError(
+            f"backbone {name!r} has one place on its map per patch, whatever the stride: give last_stride 1"
+        )
+    depth, norm = len(whole.blocks), "fc_norm" if isinstance(whole.norm, nn.Identity) else "norm"
+    shared = min(depth * shared_stages // 3, depth - 1)
+    tail = TokenTail(
+        {f"blocks_{number}": whole.blocks[number] for number in range(shared, depth)}, (norm, getattr(whole, norm))
+    )
+    whole.blocks = whole.blocks[:shared]
+    for behind in ("norm", "fc_norm", "head", "head_dist", "attn_pool"):
+        if getattr(whole, behind, None) is not None:
+            setattr(whole, behind, nn.Identity())
+    return TokenTrunk(whole), tail, whole.num_features
