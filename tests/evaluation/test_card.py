@@ -146,7 +146,7 @@ def test_comparable_cards_are_ranked_and_tested():
     assert (entry["a"], entry["b"]) == ("good: appearance", "bad: appearance")
     rows = [card.content["rows"]["appearance"]["mAP"] for card in (good, bad)]
     assert entry["test"]["difference"] == pytest.approx(rows[0] - rows[1], abs=1e-3)
-    assert entry["test"]["interval"][0] > 0 and entry["test"]["p_queries"] < 0.05
+    assert entry["test"]["interval"][0] > 0 and entry["test"]["p_vehicles"] < 0.05
     assert "good: appearance - bad: appearance: mAP +" in text(result, {"bad": bad, "good": good})
 
 
@@ -263,3 +263,21 @@ def test_the_command(tmp_path, capsys):
 )
 def test_names_lose_the_common_folder(given, expected):
     assert names(np.array(given, dtype=str)).tolist() == expected
+
+
+def test_few_vehicles_have_no_interval_and_no_test():
+    few = extraction()
+    few = replace(few, query=few.query[few.query.sightings.identity < 9])
+    card, _ = carded(few, rows=("appearance", "worse"), weight=2.0)
+    assert card.content["vehicles"] == 9
+    assert set(card.content["rows"]["worse"]["interval"].values()) == {None}
+    assert "intervals: none, for 9 vehicles are too few: 10 at least" in card.table()
+    shown = text(compare({"one": card}), {"one": card})
+    assert "one: worse - one: appearance: mAP -" in shown and "(9 vehicles are too few: 10 at least)" in shown
+
+
+def test_a_test_says_how_many_vehicles_it_rests_on():
+    card, _ = carded(extraction(), rows=("appearance", "worse"), weight=2.0)
+    shown = text(compare({"one": card}), {"one": card})
+    assert "over 11 vehicles" in shown and "queries" not in shown
+    assert text(compare({"a": card, "b": card}), {"a": card, "b": card}).count("+0.00 (the same for every query)") == 2

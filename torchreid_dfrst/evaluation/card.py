@@ -19,7 +19,7 @@ import numpy as np
 
 from torchreid_dfrst import files
 from torchreid_dfrst.checks import numbered
-from torchreid_dfrst.evaluation.intervals import MEASURES, bootstrap, shares
+from torchreid_dfrst.evaluation.intervals import FEWEST, MEASURES, bootstrap, interval, shares
 from torchreid_dfrst.evaluation.protocols import Protocol
 from torchreid_dfrst.retrieval import Extraction, Metrics
 from torchreid_dfrst.retrieval.metrics import Best
@@ -156,12 +156,15 @@ def make_card(result: Result, extraction: Extraction, command: str) -> Card:
         "identity": np.concatenate([query.identity[rows] for query, rows in zip(asked, used, strict=True)]),
     }
     scores = {row: shares(found) for row, found in result.draws.items()}
-    vehicles = numbered("{count} [vehicle|vehicles]", len(np.unique(columns["identity"])))
+    vehicles = len(np.unique(columns["identity"]))
     train = extraction.train
     content = {
         "format": FORMAT,
         "rows": {row: _numbers(found, columns) for row, found in scores.items()},
-        "intervals": f"95 %, percentile bootstrap over {vehicles}, {SAMPLES} samples",
+        "vehicles": vehicles,
+        "intervals": f"95 %, Bayesian bootstrap over {vehicles} vehicles, {SAMPLES} samples"
+        if vehicles >= FEWEST
+        else f"none, for {few(vehicles)}",
         "protocol": {**asdict(result.protocol), "in words": result.protocol.describe()},
         "queries": _counts(result),
         "gallery": len(result.pairs[0][1]),
@@ -237,9 +240,14 @@ def numbers(values: Mapping[str, float]) -> str:
     return "".join(f"{values[measure]:8.2f}" for measure in MEASURES)
 
 
-def ends(interval: Sequence[float]) -> str:
-    """An interval beside ``numbers``."""
-    return "  [{:6.2f},{:6.2f}]".format(*interval)
+def ends(interval: Sequence[float] | None) -> str:
+    """An interval beside ``numbers``, or that there is none."""
+    return "  [{:6.2f},{:6.2f}]".format(*interval) if interval else f"{'none':>18}"
+
+
+def few(vehicles: int) -> str:
+    """Why there is no interval."""
+    return f"{numbered('{count} [vehicle is|vehicles are]', vehicles)} too few: {FEWEST} at least"
 
 
 def _used(choices: Mapping[str, Any], source: Mapping[str, Any]) -> str:
@@ -267,13 +275,15 @@ def _test_data(extraction: Extraction, protocol: Protocol) -> list[Sightings]:
 
 
 def _numbers(found: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Of each measure, in percent, the mean over draws, its interval and, of several draws, their deviation."""
+    """Of each measure, in percent, the mean over draws, its interval (None for few vehicles) and their deviation."""
     draw = columns["draw"]
     means = {name: np.bincount(draw, value) / np.bincount(draw) for name, value in found.items()}
     result: dict[str, Any] = {name: _percent(mean.mean()) for name, mean in means.items()}
-    # the same vehicles are drawn for every row and measure, so intervals can be compared with each other
-    sure = {n: bootstrap(v, columns["identity"], np.random.default_rng(0), SAMPLES) for n, v in found.items()}
-    result["interval"] = {name: [_percent(low), _percent(high)] for name, (low, high) in sure.items()}
+    vehicle = columns["identity"]
+    result["interval"] = dict.fromkeys(found)
+    if len(np.unique(vehicle)) >= FEWEST:
+        sure = {name: interval(bootstrap(value, vehicle, SAMPLES), value.mean()) for name, value in found.items()}
+        result["interval"] = {name: [_percent(low), _percent(high)] for name, (low, high) in sure.items()}
     if draw.max() > 0:
         result["deviation"] = {name: _percent(mean.std(ddof=1)) for name, mean in means.items()}
     return result

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.evaluation.card import HEADING, UNNAMED, Card, ends, numbers
-from torchreid_dfrst.evaluation.intervals import MEASURES, bootstrap, sign_flip
+from torchreid_dfrst.evaluation.card import HEADING, SAMPLES, UNNAMED, Card, ends, few, numbers
+from torchreid_dfrst.evaluation.intervals import FEWEST, MEASURES, bootstrap, interval, p_value
 
 
 def compare(cards: Mapping[str, Card]) -> dict[str, Any]:
@@ -62,8 +62,9 @@ def paired(a: Card | Sequence[Card], row_a: str, b: Card | Sequence[Card], row_b
         row_b: its ranking.
 
     Returns:
-        percent: ``difference``, its 95 % ``interval`` (bootstrap over vehicles); ``p_queries``, ``p_vehicles``: sign
-        flips of single queries and of whole vehicles; ``queries``: how many. None without the queries of both.
+        percent: ``difference``, its 95 % ``interval`` and ``p_vehicles``, both of one bootstrap over vehicles, None for
+        too few of them, and no interval where no query differs; ``queries`` and ``vehicles``: how many. None without
+        the queries of both.
     """
     sides = [([side] if isinstance(side, Card) else list(side), f"{row}/mAP") for side, row in ((a, row_a), (b, row_b))]
     if any(column not in card.queries for cards, column in sides for card in cards):
@@ -74,13 +75,18 @@ def paired(a: Card | Sequence[Card], row_a: str, b: Card | Sequence[Card], row_b
         return None
     vehicle = np.array([one[key][0] for key in both])
     difference = np.array([one[key][1] - other[key][1] for key in both])
-    low, high = bootstrap(difference, vehicle, np.random.default_rng(0))
+    mean, vehicles, found, p = float(difference.mean()), len(np.unique(vehicle)), None, None
+    if vehicles >= FEWEST:
+        means = bootstrap(difference, vehicle, 10 * SAMPLES, ends=None)
+        p = p_value(means)
+        if difference.any():
+            found = [round(100 * end, 4) for end in interval(means, mean)]
     return {
-        "difference": round(100 * float(difference.mean()), 4),
-        "interval": [round(100 * low, 4), round(100 * high, 4)],
-        "p_queries": sign_flip(difference, np.arange(len(both)), np.random.default_rng(0)),
-        "p_vehicles": sign_flip(difference, vehicle, np.random.default_rng(0)),
+        "difference": round(100 * mean, 4),
+        "interval": found,
+        "p_vehicles": p,
         "queries": len(both),
+        "vehicles": vehicles,
     }
 
 
@@ -91,6 +97,7 @@ def text(result: Mapping[str, Any], cards: Mapping[str, Card]) -> str:
         content = cards[group["cards"][0]].content
         data, protocol = content["data"], content["protocol"]["in words"]
         lines.append(f"group {number}: {data['name'] or UNNAMED} ({data['fingerprint']}); {protocol}")
+        lines.append(f"intervals: {content['intervals']}")
         width = max(len(f"{entry['card']}: {entry['row']}") for entry in group["ranking"])
         lines.append(" " * width + HEADING + f"{'mAP, 95 %':>18}")
         for entry in group["ranking"]:
@@ -135,8 +142,15 @@ def _sentence(entry: Mapping[str, Any]) -> str:
     test = entry["test"]
     if test is None:
         return f"{entry['a']} - {entry['b']}: no paired test, the .queries.npz beside a card is missing"
+    return f"{entry['a']} - {entry['b']}: mAP {test['difference']:+.2f}{sure(test)}"
+
+
+def sure(test: Mapping[str, Any]) -> str:
+    """Interval and p-value behind a difference that ``paired`` found, or why there are none."""
+    if test["p_vehicles"] is None:
+        return f" ({few(test['vehicles'])})"
+    if test["interval"] is None:
+        return " (the same for every query)"
     low, high = test["interval"]
-    return (
-        f"{entry['a']} - {entry['b']}: mAP {test['difference']:+.2f} [{low:+.2f}, {high:+.2f}], p = "
-        f"{test['p_queries']:.4f} over {test['queries']} queries, {test['p_vehicles']:.4f} over vehicles"
-    )
+    p = "p < 0.001" if test["p_vehicles"] < 0.001 else f"p = {test['p_vehicles']:.3f}"
+    return f" [{low:+.2f}, {high:+.2f}], {p} over {test['vehicles']} vehicles"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,11 @@ class Extraction:
             raise ValueError(f"{path} lacks the array {error}: make it again with `dfrst extract`") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def network_of(source: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides whether embeddings may be compared: network, weights and input size, of ``Extraction.source``."""
+    return {name: source.get(name) for name in ("network", "weights_sha256", "input")}
 
 
 def _columns(name: str, table: Sightings | CameraNetwork) -> dict[str, np.ndarray]:
