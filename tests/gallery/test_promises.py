@@ -93,7 +93,7 @@ def test_an_add_that_fails_leaves_the_gallery_as_it_was(made, tmp_path, monkeypa
 
 
 def test_the_second_writer_is_told(made, tmp_path):
-    with made.store.writer(), pytest.raises(ValueError, match="another program is writing to .*g: wait"):
+    with made.store.writer(), pytest.raises(ValueError, match=r"another program is writing to .*g: wait"):
         Gallery.open(tmp_path / "g").add(crops(3), SOURCE)
     assert Gallery.open(tmp_path / "g").add(crops(3), SOURCE) == 3
 

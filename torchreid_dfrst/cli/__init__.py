@@ -18,6 +18,7 @@ from torchreid_dfrst.cli.arguments import USER_ERROR, Parser
 
 COMMANDS = (
     "demo", "city", "check", "split", "train", "extract", "import", "evaluate", "rank", "compare", "spacetime", "audit",
+    "gallery", "search", "same", "page",
 )  # fmt: skip
 FILES = {"import": "importing"}
 """Files that are not named as their subcommand."""

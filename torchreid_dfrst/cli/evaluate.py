@@ -36,10 +36,14 @@ def run(args: argparse.Namespace) -> None:
     file, extraction, choices = read(args)
     out = args.out or Path(file).parent
     result = evaluation.score(extraction, **choices)
-    card = evaluation.card(result, extraction, args.command)
+    calibration = evaluation.calibrate(extraction, result.transit)
+    measured = calibration and evaluation.open_set(calibration, result)
+    card = evaluation.card(result, extraction, args.command, measured)
     card.save(out / "card.json")
+    if calibration:
+        calibration.save(out / "calibration.json")
     print(json.dumps(card.content) if args.json else card.table())
-    written = [out / "card.json"]
+    written = [out / "card.json", *([out / "calibration.json"] if calibration else [])]
     if args.lists:
         from torchreid_dfrst.inference.showcase import missing_images, show_attention, show_rankings
 

@@ -14,7 +14,7 @@ from scipy.optimize import isotonic_regression
 from torchreid_dfrst import files, retrieval
 from torchreid_dfrst.checks import within
 from torchreid_dfrst.evaluation.weight import SEED, held_out
-from torchreid_dfrst.retrieval import Features
+from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.retrieval.features import network_of
 from torchreid_dfrst.retrieval.logistic import logistic
 from torchreid_dfrst.sightings import CameraNetwork, Sightings, same_vehicle
@@ -126,9 +126,7 @@ class Calibration:
         try:
             return cls(**held)
         except TypeError as error:
-            raise ValueError(
-                f"{where} is no whole calibration ({error}): make it anew with `dfrst evaluate`"
-            ) from error
+            raise ValueError(f"{where} lacks something ({error}): make it anew with `dfrst evaluate`") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
@@ -174,9 +172,7 @@ def fit(
     """
     vehicles = features.sightings.vehicles
     if len(vehicles) < FEWEST:
-        raise ValueError(
-            f"{len(vehicles)} training vehicles with features are too few for a calibration: {FEWEST} at least"
-        )
+        raise ValueError(f"{len(vehicles)} training vehicles with features: a calibration needs {FEWEST} at least")
     drawn, matches = _pairs(features, model, train, network, seed)
     cosine, transit, same, fold = (np.concatenate(column) for column in zip(*drawn, strict=True))
     if not same.any():
@@ -190,6 +186,16 @@ def fit(
     about = None if model is None else _named(model)
     kept = network_of(source)
     return Calibration(kept, tuple(knots), tuple(nats), trip, about, matches, len(vehicles), held, shape)
+
+
+def of_extraction(extraction: Extraction, model: GapModel | None) -> Calibration | None:
+    """Fit on the training images of a features file; None where there are too few vehicles with features."""
+    known, seen = extraction.train_features, extraction.source.get("train_features")
+    if known is None or len(known.sightings.vehicles) < FEWEST:
+        return None
+    held = None if seen is None else seen == "held out"
+    timed = model if model is not None and not np.isnan(known.sightings.time_s).all() else None
+    return fit(known, extraction.source, timed, extraction.train, extraction.network, held)
 
 
 def sigmoid(odds: np.ndarray) -> np.ndarray:

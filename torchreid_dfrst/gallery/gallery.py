@@ -20,14 +20,15 @@ from torchreid_dfrst.gallery.store import (
     Deletion,
     File,
     Store,
+    cameras_of,
     described,
     pyarrow,
-    schema,
+    table_of,
     without,
 )
 from torchreid_dfrst.retrieval import Features, normalise
 from torchreid_dfrst.retrieval.features import network_of
-from torchreid_dfrst.sightings import UNKNOWN, Sightings, plain
+from torchreid_dfrst.sightings import plain
 from torchreid_dfrst.spatiotemporal import GapModel
 
 COMPACTED = 1 << 30
@@ -127,28 +128,10 @@ class Gallery:
             if not self._cleaned:
                 self.store.remove(self.store.leftovers(self.content))
                 self._cleaned = True
-            table = self._table(features, thumbnails)
+            table = table_of(features, self.content, thumbnails)
             number = self.content.number + 1
             self._publish(without(self.content, (), self.store.save(table, number)))
         return len(features)
-
-    def _table(self, features: Features, thumbnails: Sequence[bytes | None] | None) -> Any:
-        arrow, seen = pyarrow(), features.sightings
-        values = normalise(features.embedding).astype(self.content.dtype, copy=False).reshape(-1)
-        shape = schema(self.content.width, self.content.dtype)
-        names = [
-            word or str(label) for word, label in zip(seen.vehicle_name.tolist(), seen.identity.tolist(), strict=True)
-        ]
-        columns = [
-            arrow.array(seen.path.tolist(), arrow.string()),
-            arrow.array(cameras_of(seen), arrow.string()),
-            arrow.array(seen.time_s),
-            arrow.array(["" if label == UNKNOWN else n for n, label in zip(names, seen.identity, strict=True)]),
-            arrow.array(seen.track, mask=seen.track == UNKNOWN),
-            arrow.FixedSizeListArray.from_arrays(arrow.array(values), self.content.width),
-            arrow.array(thumbnails or [None] * len(seen), arrow.binary()),
-        ]
-        return arrow.Table.from_arrays(columns, schema=shape)
 
     def _require(self, network: Mapping[str, Any], width: int) -> None:
         held = self.content
@@ -322,6 +305,7 @@ class Gallery:
         top: int = 20,
         strangers: float = 0.5,
         path: Sequence[str] | None = None,
+        source: Mapping[str, Any] | None = None,
         executor: Executor | None = None,
     ) -> Hits:
         """The nearest images of each query, exact: by appearance, and by space and time where a model is stored.
@@ -338,14 +322,15 @@ class Gallery:
             top: how many for each query, at most.
             strangers: share of queries whose vehicle is not in the gallery, for probabilities.
             path: name of each query; an image of that name is not listed.
+            source: what made the embeddings, see ``Extraction.source``; None where the caller knows that they fit.
             executor: runs partitions at the same time: threads, processes, or Dask's ``Client.get_executor()``.
 
         Raises:
-            ValueError: another width, a window without a time, no query.
+            ValueError: another network or width, a window without a time, no query.
             KeyError: a camera that the space-time model does not know.
         """
         embedding = normalise(np.atleast_2d(embedding))
-        self._require(self.content.network, embedding.shape[1])
+        self._require(self.content.network if source is None else network_of(source), embedding.shape[1])
         within("top", top, lowest=1)
         count = len(embedding)
         times = np.full(count, np.nan) if time_s is None else np.asarray(time_s, dtype=np.float64)
@@ -411,13 +396,6 @@ class Gallery:
     def __len__(self) -> int:
         """Rows on disk, with those that are deleted and not erased yet."""
         return sum(file.rows for file in self.content.files)
-
-
-def cameras_of(seen: Sightings) -> list[str]:
-    """Name of each row's camera, as names are compared; its label where it has none."""
-    return [
-        plain(word) or str(label) for word, label in zip(seen.camera_name.tolist(), seen.camera.tolist(), strict=True)
-    ]
 
 
 def _batches(content: Content, partition: str, most: int) -> list[list[File]]:

@@ -17,6 +17,18 @@ PAIRS_ONLY = {"relays": 0, "pooling": False}
 """Options that make the distance of a pair depend on nothing but the pair, in whatever part of a gallery it is."""
 
 
+def alone(model: GapModel) -> GapModel:
+    """A fitted model without what looks at other images of a gallery (``relays``).
+
+    Raises:
+        ValueError: it is not fitted.
+    """
+    if model.network is None:
+        raise ValueError(f"the {model.name} model is not fitted: there is nothing to keep")
+    options = {**model.options, **{k: v for k, v in PAIRS_ONLY.items() if k in model.options}}
+    return spatiotemporal.build(model.name, **options).restore(model.fitted, model.network)
+
+
 @dataclass(frozen=True, eq=False)
 class Trips:
     """A fitted model whose cameras have names.
@@ -34,19 +46,19 @@ class Trips:
 
     @classmethod
     def of(cls, model: GapModel, weight: float) -> Trips:
-        """Take a fitted model over, without what looks at other images of a gallery (``relays``).
+        """Take a fitted model over, see ``alone``.
 
         Raises:
             ValueError: the model is not fitted, or the weight is out of range.
         """
-        if model.network is None:
-            raise ValueError(f"the {model.name} model is not fitted: there is nothing to keep")
+        model = alone(model)
         if not 0 <= weight < np.inf:
             raise ValueError(f"weight is {weight}: omega is 0 or more")
         network = model.network
+        assert network is not None
         return cls.load({
             "model": model.name,
-            "options": {**model.options, **{k: v for k, v in PAIRS_ONLY.items() if k in model.options}},
+            "options": model.options,
             "fitted": model.fitted,
             "weight": float(weight),
             "cameras": network.cameras.tolist(),
@@ -72,8 +84,8 @@ class Trips:
         for name in cameras:
             if name not in self.names:
                 raise KeyError(
-                    f"the space-time model of the gallery knows no camera {name!r}{nearest(name, self.names)}: fit it on "
-                    "a network with that camera, and keep it with `dfrst gallery fit`"
+                    f"the space-time model of the gallery knows no camera {name!r}{nearest(name, self.names)}: "
+                    "fit it on a network with that camera, and keep it with `dfrst gallery fit`"
                 )
 
     def sightings(self, camera: Sequence[str] | np.ndarray, time_s: np.ndarray) -> Sightings:

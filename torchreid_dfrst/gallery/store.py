@@ -19,6 +19,8 @@ from filelock import FileLock, Timeout
 
 from torchreid_dfrst import files
 from torchreid_dfrst.files import DAMAGED
+from torchreid_dfrst.retrieval import Features, normalise
+from torchreid_dfrst.sightings import UNKNOWN, Sightings, plain
 
 FORMAT, VERSION = "torchreid_dfrst gallery", 1
 LIST, LOCK = "gallery.json", "writer.lock"
@@ -329,6 +331,29 @@ def schema(width: int, dtype: str) -> Any:
         ("thumbnail", arrow.binary()),
     ]  # fmt: skip
     return arrow.schema(columns, metadata={"format": FORMAT, "version": str(VERSION)})
+
+
+def table_of(features: Features, content: Content, thumbnails: Sequence[bytes | None] | None = None) -> Any:
+    """Rows as a gallery keeps them: embeddings of unit length, names of cameras and vehicles."""
+    arrow, seen = pyarrow(), features.sightings
+    values = normalise(features.embedding).astype(content.dtype, copy=False).reshape(-1)
+    vehicles = zip(seen.vehicle_name.tolist(), seen.identity.tolist(), strict=True)
+    columns = [
+        arrow.array(seen.path.tolist(), arrow.string()),
+        arrow.array(cameras_of(seen), arrow.string()),
+        arrow.array(seen.time_s),
+        arrow.array(["" if label == UNKNOWN else word or str(label) for word, label in vehicles], arrow.string()),
+        arrow.array(seen.track, mask=seen.track == UNKNOWN),
+        arrow.FixedSizeListArray.from_arrays(arrow.array(values), content.width),
+        arrow.array(thumbnails or [None] * len(seen), arrow.binary()),
+    ]
+    return arrow.Table.from_arrays(columns, schema=schema(content.width, content.dtype))
+
+
+def cameras_of(seen: Sightings) -> list[str]:
+    """Name of each row's camera, as names are compared; its label where it has none."""
+    named = zip(seen.camera_name.tolist(), seen.camera.tolist(), strict=True)
+    return [plain(word) or str(label) for word, label in named]
 
 
 def without(content: Content, gone: Sequence[str], more: Sequence[File] = (), **change: Any) -> Content:

@@ -152,7 +152,7 @@ def extract(
         source={
             "data": name,
             "options": dict(options or {}),
-            **_source(about),
+            **describe_source(about),
             "precision": precision,
             "train_features": known if train else None,
             "skipped_images": len(skipped),
@@ -209,7 +209,7 @@ def _input(about: Mapping[str, Any]) -> dict[str, Any]:
     return {"height": about["height"], "width": about["width"], **({} if None in given.values() else given)}
 
 
-def _source(about: Mapping[str, Any]) -> dict[str, Any]:
+def describe_source(about: Mapping[str, Any]) -> dict[str, Any]:
     """What a features file says of the network that made it."""
     return {
         "network": about["model"],
