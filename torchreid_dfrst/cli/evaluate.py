@@ -24,6 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, help=weights)
     parser.add_argument("--out", type=Path, help="folder for card.json and pictures (default: beside the features)")
     parser.add_argument("--lists", type=int, default=8, help="queries in each ranked-list picture (0: no pictures)")
+    parser.add_argument("--page", type=Path, help="write a page that opens in any browser, as dfrst page does")
     parser.add_argument("--json", action="store_true", help="print the card instead of the table")
     parser.add_argument("--list-keys", action=ListKeys, const="evaluation")
 
@@ -53,6 +54,11 @@ def run(args: argparse.Namespace) -> None:
             written += show_rankings(result, out / "pictures", args.lists)
             if args.weights:
                 written += show_attention(args.weights, result, out / "pictures", (args.lists + 1) // 2)
+    if args.page:
+        from torchreid_dfrst.inference.pages import page_of_result
+
+        page_of_result(result, args.weights).save(args.page)
+        written.append(args.page)
     wrote(*written)
 
 

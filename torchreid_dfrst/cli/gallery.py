@@ -88,7 +88,8 @@ def run(args: argparse.Namespace) -> None:
 
 def add(args: argparse.Namespace) -> None:
     from torchreid_dfrst.gallery import Gallery
-    from torchreid_dfrst.inference.unlabelled import read_crops, thumbnail
+    from torchreid_dfrst.inference.unlabelled import read_crops
+    from torchreid_dfrst.report.canvas import small
 
     if args.what is None:
         raise ValueError("say what to add: a table path,camera,time, a folder of images, or a features file")
@@ -100,8 +101,8 @@ def add(args: argparse.Namespace) -> None:
     except FileNotFoundError:
         dtype = "float16" if args.half else "float32"
         gallery = Gallery.create(args.gallery, crops.source, crops.features.embedding.shape[1], dtype)
-    small = [thumbnail(path) for path in crops.features.sightings.path.tolist()] if args.thumbnails else None
-    count = gallery.add(crops.features, crops.source, small)
+    seen = crops.features.sightings.path.tolist()
+    count = gallery.add(crops.features, crops.source, [small(path) for path in seen] if args.thumbnails else None)
     wrote(f"{args.gallery}: {count:,} images more, {len(gallery):,} in all")
 
 

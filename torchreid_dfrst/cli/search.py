@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> None:
     else:
         print(listing(columns, names, hits.candidates.tolist(), args.least))
     if args.page:
-        from torchreid_dfrst.report.page import page_of_hits, save
+        from torchreid_dfrst.inference.pages import page_of_hits
 
-        save(page_of_hits(gallery, queries, hits, args.command), args.page)
+        page_of_hits(gallery, queries, hits).save(args.page)
         wrote(args.page)
 
 

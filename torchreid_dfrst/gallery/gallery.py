@@ -382,6 +382,21 @@ class Gallery:
             )
         return notes
 
+    def thumbnails(self, hits: Hits) -> dict[str, bytes]:
+        """Name to the small image that was kept, of the hits that have one."""
+        times = {np.nan if time is None else time for time in hits.columns["time_s"]}
+        found: dict[str, bytes] = {}
+        for file in self.content.files:
+            if not any(file.first_s is None or file.meets(time, time) for time in times):
+                continue
+            try:
+                table = self.store.load(file, ("path", "thumbnail"))
+            except GONE:  # searches have said so
+                continue
+            kept_ones = zip(table["path"].to_pylist(), table["thumbnail"].to_pylist(), strict=True)
+            found |= {path: small for path, small in kept_ones if small is not None}
+        return {path: found[path] for path in hits.columns["path"] if path in found}
+
     def export(self) -> list[str]:
         """Addresses of the Parquet files that count, for Spark, DuckDB, Polars, Dask and others.
 

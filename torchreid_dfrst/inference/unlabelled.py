@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import ImageOps
 
-from torchreid_dfrst.data.boxes import split_name
-from torchreid_dfrst.data.images import read_image
 from torchreid_dfrst.data.loader import Images, Loader
 from torchreid_dfrst.data.paths import ENDINGS
 from torchreid_dfrst.data.table import read_rows
@@ -22,8 +18,6 @@ from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.training.embedding import embed
 
-THUMBNAIL, QUALITY = 96, 80
-"""Longest side in pixels, and JPEG's quality."""
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
 
 
@@ -95,12 +89,3 @@ def sightings_of(what: Path, time_format: str | None = None) -> Sightings:
         warn(f"{{count}} [image|images] of {what} [has|have] no camera", lost if len(lost) < len(seen) else [])
         return seen
     return Sightings(np.zeros(1, dtype=np.int64), path=np.array([str(what)]))
-
-
-def thumbnail(path: str, side: int = THUMBNAIL) -> bytes | None:
-    """A small JPEG of an image, or of the box in it that its name says; None where there is no such file."""
-    if not Path(split_name(path)[0]).is_file():
-        return None
-    out = io.BytesIO()
-    ImageOps.contain(read_image(path), (side, side)).save(out, "JPEG", quality=QUALITY)
-    return out.getvalue()
