@@ -28,6 +28,8 @@ SAMPLES = 100_000
 MOST_NATS = 12.0
 """Evidence of appearance is cut there: so few pairs say nothing beyond."""
 KNOTS = 256
+SHARE = 0.1
+"""Weight of pairs of one vehicle in a fit: first hits are judged where such pairs are rare."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +183,7 @@ def fit(
     known = ~np.isnan(transit)
     trip = None
     if model is not None and same[known].any():
-        bias, slope = logistic(-transit[known, None], same[known].astype(np.float64)).tolist()
+        bias, slope = logistic(-transit[known, None], same[known].astype(np.float64), SHARE).tolist()
         trip = (bias, max(slope, 0.0))
     about = None if model is None else _named(model)
     kept = network_of(source)
@@ -261,7 +263,7 @@ def _appearance(cosine: np.ndarray, same: np.ndarray, fold: np.ndarray) -> tuple
 
 
 def _logistic(cosine: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    bias, slope = logistic(cosine[:, None], same.astype(np.float64))
+    bias, slope = logistic(cosine[:, None], same.astype(np.float64), SHARE)
     knots = np.linspace(-1, 1, KNOTS + 1)
     return knots, np.clip(bias + max(slope, 0.0) * knots, -MOST_NATS, MOST_NATS)
 

@@ -89,21 +89,17 @@ def page_of_hits(gallery: Gallery, queries: Sightings, hits: Hits, limit: int = 
     kept, content = gallery.thumbnails(hits), gallery.content.spacetime
     network = None if content is None else Trips.load(content).model.network
     columns = hits.columns
-    sure = columns["probability"]
     page = Page(f"search in {gallery.store.address}", [hits.by], list(hits.notes), network, limit)
     page.read = lambda name: kept[name] if name in kept else small(name)
     rows = np.array(columns["query"], dtype=np.int64)
+    named = {"name": "path", "camera": "camera", "time": "time_s", "vehicle": "identity"}
     for query in range(len(queries)):
-        about = _about(queries, query)
-        found = [
-            {
-                "name": columns["path"][k], "camera": columns["camera"][k], "time": columns["time_s"][k],
-                "vehicle": columns["identity"][k], "distance": columns["distance"][k],
-                "right": columns["identity"][k] == about["vehicle"] if columns["identity"][k] and about["vehicle"] else None,
-                "appearance": columns["appearance"][k], **({} if sure[k] is None else {"probability": sure[k]}),
-            }
-            for k in np.flatnonzero(rows == query).tolist()
-        ]  # fmt: skip
+        about, found = _about(queries, query), []
+        for k in np.flatnonzero(rows == query).tolist():
+            hit = {name: columns[column][k] for name, column in named.items()}
+            hit |= {name: columns[name][k] for name in ("distance", "appearance", "probability")}
+            both = hit["vehicle"] and about["vehicle"]
+            found.append({**hit, "right": hit["vehicle"] == about["vehicle"] if both else None})
         page.add(about, [found])
     page.notes += [numbered("{count} [image|images] in all windows together", int(hits.candidates.sum()))]
     return page

@@ -68,9 +68,8 @@ class Page:
             return False
         before, size = len(self._images), self._size
         kept = {**query, "image": self._image(query)}
-        own = ("name", "camera", "time", "vehicle")
         kept["lists"] = [
-            [{"image": self._image(hit), **{k: v for k, v in hit.items() if k not in own}} for hit in one]
+            [{"image": self._image(hit), **{k: v for k, v in hit.items() if k not in SHOWN}} for hit in one]
             for one in lists
         ]
         self._size += len(json.dumps(kept))
@@ -94,14 +93,9 @@ class Page:
             with Image.open(io.BytesIO(data)) as image:
                 size = list(image.size)
         picture = "" if data is None else "data:image/jpeg;base64," + base64.b64encode(data).decode()
-        image_of = {
-            **{n: about.get(n) for n in ("name", "camera", "time", "vehicle")},
-            "size": size,
-            "picture": picture,
-        }
         self._place[key] = len(self._images)
-        self._images.append({**image_of, "key": key})
-        self._size += len(json.dumps(image_of))
+        self._images.append({**own, "size": size, "picture": picture, "key": key})
+        self._size += len(key) + len(picture) + ROOM_OF_AN_IMAGE
         return self._place[key]
 
     def text(self) -> str:
