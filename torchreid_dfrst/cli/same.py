@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> None:
     from torchreid_dfrst.gallery.spacetime import Trips
     from torchreid_dfrst.inference.unlabelled import read_crops
     from torchreid_dfrst.retrieval import normalise
+    from torchreid_dfrst.sightings import Sightings
 
     content = Gallery.open(args.gallery).content if args.gallery else None
     if content is not None and content.calibration is None:
@@ -53,7 +54,8 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError("cameras and times say nothing without a space-time model: name a --gallery that has one")
         trips = Trips.load(content.spacetime)
         trips.require([args.camera_a, args.camera_b])
-        seen = trips.sightings([args.camera_a, args.camera_b], np.array([moment(args.time_a), moment(args.time_b)]))
+        labels = trips.labels([args.camera_a, args.camera_b])
+        seen = Sightings(labels, np.array([moment(args.time_a), moment(args.time_b)]))
         trip = trips.model.distance(seen[:1], seen[1:])[0, 0]
         words = f"{args.camera_a} to {args.camera_b} in {seen.time_s[1] - seen.time_s[0]:+,.0f} s"
     elif any(word is not None for word in given):

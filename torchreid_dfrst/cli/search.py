@@ -64,7 +64,7 @@ def find(args: argparse.Namespace, gallery: Any) -> tuple[Any, Any]:
     import numpy as np
 
     from torchreid_dfrst.gallery.store import cameras_of
-    from torchreid_dfrst.inference.unlabelled import read_crops
+    from torchreid_dfrst.inference.unlabelled import NOWHERE, read_crops
 
     crops = read_crops(args.what, "query", args.weights, args.camera, bar=progress)
     seen = crops.features.sightings
@@ -74,8 +74,7 @@ def find(args: argparse.Namespace, gallery: Any) -> tuple[Any, Any]:
         seen = replace(seen, time_s=np.full(len(seen), moment(args.time)))
         if ":" in args.time and not re.search(r"(Z|UTC|GMT|[+-]\d\d(:?\d\d)?)$", args.time.strip().upper()):
             print("--time has no zone: taken as UTC, as the gallery's", file=sys.stderr)
-    known = (seen.camera_name != "").all() or Path(args.what).suffix == ".npz"
-    cameras = cameras_of(seen) if known else None
+    cameras = cameras_of(seen) if NOWHERE not in seen.camera_name else None
     windows = {"before_s": args.before, "after_s": args.after}
     spans = {name: span(word) for name, word in windows.items() if word is not None}
     options = {"top": args.top, "strangers": args.strangers, "path": seen.path.tolist(), "source": crops.source}

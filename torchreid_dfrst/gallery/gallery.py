@@ -58,6 +58,7 @@ class Gallery:
         self.store, self.content, self.memory_limit = store, content, memory_limit
         self._stamp = store.stamp()
         self._cleaned = False
+        self._trips_of: Trips | None = None
         self.damaged: dict[str, str] = {}
 
     @classmethod
@@ -356,7 +357,9 @@ class Gallery:
     def _trips(self, query: Query) -> Trips | None:
         if self.content.spacetime is None or not all(query.camera) or np.isnan(query.time_s).any():
             return None
-        trips = Trips.load(self.content.spacetime)
+        if self._trips_of is None or self._trips_of.content != self.content.spacetime:
+            self._trips_of = Trips.load(self.content.spacetime)
+        trips = self._trips_of
         lost = sorted(set(query.camera) - set(trips.names))
         if lost:
             raise KeyError(f"the gallery has no camera {lost[0]!r}{nearest(lost[0], trips.names)}")

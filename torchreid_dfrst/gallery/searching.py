@@ -18,6 +18,7 @@ from torchreid_dfrst.retrieval.distances import exact
 from torchreid_dfrst.retrieval.embeddings import Stack, pattern_sums, unit
 from torchreid_dfrst.retrieval.search import search
 from torchreid_dfrst.retrieval.transit import check_fusion, transits
+from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal.gaps import GapTransit
 
 TEXT = ("path", "camera", "identity", "track")
@@ -75,12 +76,16 @@ class Shard(NamedTuple):
     embedding: np.ndarray
     sums: np.ndarray
     time_s: np.ndarray
+    cameras: tuple[str, ...]
+    code: np.ndarray
+    """``(N,)`` place of each row's camera in ``cameras``."""
     table: Any
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return int(self.embedding.nbytes + self.sums.nbytes + self.table.nbytes)
+        arrays = (self.embedding, self.sums, self.time_s, self.code, self.table)
+        return int(sum(array.nbytes for array in arrays))
 
 
 class Shards:
@@ -203,7 +208,12 @@ def _shard(store: Store, file: File, deletions: tuple[Deletion, ...]) -> Shard:
         values = values.astype(np.float32)
         values /= np.linalg.norm(values, axis=1, keepdims=True)
     values = unit(file.path, values) if len(values) else values
-    return Shard(values, pattern_sums(values), table["time_s"].to_numpy(), table.select(TEXT))
+    names = table["camera"].combine_chunks().dictionary_encode()
+    code = names.indices.to_numpy()
+    rest = table.select([*TEXT])
+    return Shard(
+        values, pattern_sums(values), table["time_s"].to_numpy(), tuple(names.dictionary.to_pylist()), code, rest
+    )
 
 
 def _window(shard: Shard, low: float, high: float) -> tuple[int, int]:
@@ -226,8 +236,9 @@ def _nearest(task: Task, shards: list[Shard], spans: tuple[tuple[int, int], ...]
     asked = Stack(query.embedding[rows])
     fusion, transit = None, None
     if trips is not None:
-        seen = trips.sightings([query.camera[row] for row in rows], query.time_s[rows])
-        shown = trips.sightings(table["camera"].to_numpy(), time_s)
+        seen = Sightings(trips.labels([query.camera[row] for row in rows]), query.time_s[rows])
+        camera = np.concatenate([trips.labels(s.cameras)[s.code[part]] for s, part in inside])
+        shown = Sightings(camera, time_s)
         unknown = np.isnan(time_s).all()
         transit = GapTransit(seen, shown, trips.model.law) if unknown else trips.model.transit(seen, shown)
         fusion = check_fusion(transit, trips.weight, transit.shape)

@@ -10,7 +10,7 @@ import numpy as np
 
 from torchreid_dfrst import spatiotemporal
 from torchreid_dfrst.checks import nearest
-from torchreid_dfrst.sightings import CameraNetwork, Sightings, plain
+from torchreid_dfrst.sightings import CameraNetwork, plain
 from torchreid_dfrst.spatiotemporal import GapModel
 
 PAIRS_ONLY = {"relays": 0, "pooling": False}
@@ -88,11 +88,9 @@ class Trips:
                     "fit it on a network with that camera, and keep it with `dfrst gallery fit`"
                 )
 
-    def sightings(self, camera: Sequence[str] | np.ndarray, time_s: np.ndarray) -> Sightings:
-        """Sightings as the model takes them, of names of cameras."""
-        names, place = np.unique(np.asarray(camera, dtype=np.str_), return_inverse=True)
-        labels = np.array([self.content["cameras"][self.names.index(name)] for name in names.tolist()], dtype=np.int64)
-        return Sightings(labels[place], time_s)
+    def labels(self, cameras: Sequence[str]) -> np.ndarray:
+        """Labels that the model knows cameras by, of their names."""
+        return np.array([self.content["cameras"][self.names.index(name)] for name in cameras], dtype=np.int64)
 
     def describe(self) -> str:
         """Name, weight and network in words."""

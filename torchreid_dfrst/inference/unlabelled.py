@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.training.embedding import embed
 
+NOWHERE = "unknown"
+"""The camera of images whose camera nobody says."""
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
 
 
@@ -62,9 +65,9 @@ def read_crops(
         raise ValueError(f"{what} is no features file: say with --weights which network embeds its images")
     seen = sightings_of(what, time_format)
     if camera is not None:
-        if (seen.camera_name != "").any():
+        if (seen.camera_name != NOWHERE).any():
             raise ValueError(f"{what} names cameras itself: leave --camera out")
-        seen = Sightings(seen.camera, seen.time_s, path=seen.path, camera_name=np.full(len(seen), camera))
+        seen = replace(seen, camera_name=np.full(len(seen), camera))
     model, about = open_network(weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     items = [(path, 0, 0, 0) for path in seen.path.tolist()]
@@ -82,10 +85,15 @@ def sightings_of(what: Path, time_format: str | None = None) -> Sightings:
             raise ValueError(
                 f"{what} holds no image: a folder of {', '.join(sorted(ENDINGS)[:4])} ... or a table is needed"
             )
-        return Sightings(np.zeros(len(files), dtype=np.int64), path=np.array([str(path) for path in files]))
+        return _nowhere([str(path) for path in files])
     if what.suffix.lower() in TABLES:
         seen, _, _, _ = read_rows(what, None, ("path",), time_format, images=True)
-        lost = [path for path, name in zip(seen.path.tolist(), seen.camera_name.tolist(), strict=True) if not name]
-        warn(f"{{count}} [image|images] of {what} [has|have] no camera", lost if len(lost) < len(seen) else [])
-        return seen
-    return Sightings(np.zeros(1, dtype=np.int64), path=np.array([str(what)]))
+        named = seen.camera_name != ""
+        warn(f"{{count}} [image|images] of {what} [has|have] no camera", seen.path[~named] if named.any() else [])
+        return replace(seen, camera_name=np.where(named, seen.camera_name, NOWHERE))
+    return _nowhere([str(what)])
+
+
+def _nowhere(paths: list[str]) -> Sightings:
+    names = np.full(len(paths), NOWHERE)
+    return Sightings(np.zeros(len(paths), dtype=np.int64), path=np.array(paths), camera_name=names)

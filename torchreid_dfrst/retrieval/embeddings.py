@@ -29,6 +29,8 @@ UNIT = 2.0**-24
 LARGE = 1 << 28
 """Multiplications from which on oneDNN is the faster one."""
 STEP = 1024
+FEW = 64
+"""Rows of a search below which its tiles do not grow wider."""
 LADDER = ((STEP, 4 * STEP), (512, 2048), (256, 1024), (128, 512), (64, 256), (64, 64), (16, 16))
 """Rows and columns of a tile: the first where memory does not matter, else the first that fits."""
 
@@ -350,7 +352,9 @@ def tile_sizes(
         comparing = 80 * columns + 16 * width * part + some * (32 * columns + 28 * width)
         need = held + rows * (8 * kept + 12 * count + 96) + max(making, 120 * kept * block + comparing)
         need = need * 5 // 4  # the C library leaves gaps between arrays that come and go
-        if memory_limit is None or need <= memory_limit:
+        if memory_limit is None:  # of few rows as many columns as make a tile of the same size
+            return step, span * max(1, step // max(rows, FEW))
+        if need <= memory_limit:
             return step, span
     index = f", {held} of them for FAISS's copy of the columns" if held else ""
     raise ValueError(
