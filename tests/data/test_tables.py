@@ -178,6 +178,7 @@ SPELT = {
     "a/1.jpg": ("a/1.jpg", ""),
     r"a\1.jpg": ("a/1.jpg", "with / for \\"),
     "./a//1.jpg": ("a/1.jpg", "folders"),
+    "A/1.jpg": ("a/1.jpg", "with other capital letters"),
     "a/1": ("a/1.jpg", "without their ending"),
     "a/1.JPG": ("a/1.jpg", "capital letters"),
     NFD: (unicodedata.normalize("NFC", NFD), "accents"),

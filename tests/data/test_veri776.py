@@ -152,9 +152,13 @@ def test_one_camera_vehicles_and_lone_queries_are_reported(tiny_veri, caplog):
     assert "1 of 16 queries" in caplog.text
 
 
-def test_queries_that_no_gallery_image_matches(tiny_veri):
+def test_queries_that_no_gallery_image_matches(tiny_veri, caplog):
     folder = tiny_veri / "veri776"
     for path in (folder / "image_test").iterdir():
         path.rename(path.with_name(f"00{9 + int(path.name[3])}" + path.name[4:]))
-    with pytest.raises(ValueError, match="none of the 16 queries"):
+    with pytest.raises(ValueError, match="16 query images stand in the gallery, byte for byte, under another camera"):
         VeRiFormat(root=str(folder), verbose=False)
+    for path in (folder / "image_test").iterdir():
+        path.write_bytes(path.read_bytes() + b" ")
+    VeRiFormat(root=str(folder), verbose=False)
+    assert "none of the 16 queries" in caplog.text and "nothing can be scored" in caplog.text

@@ -352,5 +352,7 @@ def test_the_command_takes_data_sets_and_says_what_it_did(veri, table, tmp_path)
     ):
         done = run("import", *words, *more, ok=False)
         assert done.code == 2 and message in done.err
+    with pytest.raises(ValueError, match=r"does not end in \.npz"):
+        Extraction.load(tmp_path / "f.npz").save(tmp_path / "f.csv")
     done = run("import", "--embeddings", tmp_path / "npy", "--table", table, "--out", tmp_path / "f.csv", ok=False)
     assert done.code == 2 and "does not end in .npz" in done.err

@@ -132,7 +132,7 @@ def test_what_is_wrong_inside_a_file_is_said_with_its_path(tmp_path):
         columns = dict(file)
     columns["gallery/embedding"][1] = np.nan
     np.savez(tmp_path / "nan.npz", **columns)
-    with pytest.raises(ValueError, match=r"nan\.npz: 1 of 3 embeddings hold NaN or infinity \(first: 1\.jpg\)"):
+    with pytest.raises(ValueError, match=r"nan\.npz: gallery: 1 of 3 embeddings hold NaN .* \(first: 1\.jpg\)"):
         Extraction.load(tmp_path / "nan.npz")
     del columns["gallery/camera"]
     np.savez(tmp_path / "lacking.npz", **columns)

@@ -6,19 +6,19 @@ import hashlib
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.data.text import sample
-from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 MIDDLE = 256  # bytes that are compared before whole files are
 
 
-def contradictions(seen: Sightings, names: Sequence[str], words: dict[str, Sequence[str]]) -> list[str]:
+def contradictions(seen: Sightings, names: Sequence[str], words: Mapping[str, Sequence[str]]) -> list[str]:
     """Rows of a table that say different things of one image, in words that show both.
 
     A frame has one camera and one time, a box in it one vehicle; what is not known contradicts nothing.
@@ -60,7 +60,8 @@ def refuse_copies(query: Sightings, gallery: Sightings) -> None:
     camera, identity = everyone.camera.tolist(), everyone.identity.tolist()
 
     def differ(q: int, g: int) -> bool:
-        return camera[q] != camera[g] or (everyone.known[[q, g]].all() and identity[q] != identity[g])
+        known = UNKNOWN not in (identity[q], identity[g])
+        return camera[q] != camera[g] or (known and identity[q] != identity[g])
 
     def suspicious(group: list[int]) -> bool:
         ours, theirs = [k for k in group if k < count], [k for k in group if k >= count]
@@ -86,7 +87,7 @@ def refuse_copies(query: Sightings, gallery: Sightings) -> None:
 
 
 def _split(
-    group: list[int], files: list[tuple[str, object]], read: Callable[[str], object], known: dict[str, object]
+    group: list[int], files: Sequence[tuple[str, object]], read: Callable[[str], object], known: dict[str, object]
 ) -> list[list[int]]:
     """The rows of a group by what is read of their files, each read once, and by their boxes."""
     parts: dict[tuple[object, object], list[int]] = defaultdict(list)

@@ -74,6 +74,8 @@ class VehicleDataset(torchreid.data.ImageDataset):
     test_size: ClassVar[int] = 0
     own_lists: ClassVar[bool] = False  # whoever uses it wrote its lists: the bytes of its images are compared
     _junk_pids: ClassVar[list[int]] = [UNKNOWN]  # torchreid's combineall leaves them out
+    train: list[Any]
+    data: list[Any]
 
     def __init__(self, root: str = "", **kwargs: Any) -> None:
         place, own = self.find(root), inspect.signature(self.read).parameters

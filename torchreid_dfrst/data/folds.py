@@ -46,10 +46,8 @@ def split_table(table: Path, folds: int = 5, seed: int = 0, out: Path | None = N
     if not seen.known.any():
         raise ValueError(f"{table} has no identity in any row: folds are made of vehicles")
     first = np.sort(np.unique(names, return_index=True)[1])
-    again = np.setdiff1d(np.arange(len(names)), first)
-    warn(
-        f"{{count}} [row of {table} repeats an image and is|rows of {table} repeat images and are] left out", again + 2
-    )
+    again = (np.setdiff1d(np.arange(len(names)), first) + 2).tolist()
+    warn(f"{{count}} [row of {table} repeats another and is|rows of {table} repeat others and are] left out", again)
     alone = one_camera_vehicles(seen)
     text = f"{{count}} [vehicle of {table} is|vehicles of {table} are] seen by one camera and [gives|give] no query"
     warn(text, vehicles_called(seen, alone))

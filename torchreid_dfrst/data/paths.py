@@ -206,7 +206,10 @@ def _difference(a: str, b: str) -> str:
         ways.append("without their ending")
     if one.box != other.box:
         ways.append("without their box")
-    if one.stem != other.stem or (one.ending and other.ending and one.ending != other.ending):
+    size = min(len(one.folders), len(other.folders))
+    inner = [name.folders[len(name.folders) - size :] for name in (one, other)]
+    endings = one.ending and other.ending and one.ending != other.ending
+    if one.stem != other.stem or endings or inner[0] != inner[1]:
         ways.append("with other capital letters")
     if forms[0].count("/") != forms[1].count("/") or not ways:
         ways.append("with other folders in front")

@@ -80,8 +80,8 @@ class Table(VehicleDataset):
             network = problems.attempt(read_distances, path.parent, table[1] if table else [])
         problems.raise_all()
         parts = table[0]
-        protocol = {} if cameras is None else {"protocol": "no-junk"}
-        return Splits(parts["train"], parts["query"], parts["gallery"], network, **protocol)
+        protocol = "image-to-image" if cameras is None else "no-junk"
+        return Splits(parts["train"], parts["query"], parts["gallery"], network, protocol=protocol)
 
 
 def read_table(

@@ -216,20 +216,20 @@ def _date(word: str) -> Written | None:
     match = DATE.fullmatch(word)
     if match is None:
         return None
-    part = match.groupdict(default="")
-    hour, minute = int(part["H"] or part["cH"]), int(part["M"] or part["cM"])
-    second, half = int(part["S"] or part["cS"] or 0), part["half"].lower()
+    y, mark, m, d, cy, cm, cd, a, swap, b, z, hours, _, minutes, rest, part, ch, cmin, cs, cpart, half, zone = (
+        match.groups()
+    )
+    hour, minute, second = int(hours or ch), int(minutes or cmin), int(rest or cs or 0)
     if minute > 59 or second > 59 or hour > 23 or (half and not 1 <= hour <= 12):
         return None
-    hour = hour % 12 + 12 * (half == "p") if half else hour
-    swapped = bool(part["a"])
-    year, month, day = (int(part[n] or part["c" + n] or part[o]) for n, o in (("y", "z"), ("m", "b"), ("d", "a")))
-    zone = part["zone"].upper().removeprefix("UTC").removeprefix("GMT") or ("Z" if part["zone"] else "")
-    order = part["t"]
-    form = f"{'D M Y'.replace(' ', order) if swapped else 'Y M D'.replace(' ', part['s'])}{zone and f' {zone}'}"
-    written = Written(year, month, day, 3600 * hour + 60 * minute + second, part["f"] or part["cf"], zone, order, form)
+    hour = hour % 12 + 12 * (half in "pP") if half else hour
+    year, month, day = int(y or cy or z), int(m or cm or b), int(d or cd or a)
+    east = zone.upper().removeprefix("UTC").removeprefix("GMT") or "Z" if zone else ""
+    form = (swap or mark or "").join("DMY" if swap else "YMD") + (f" {east}" if east else "")
+    of_day = 3600 * hour + 60 * minute + second
+    written = Written(year, month, day, of_day, part or cpart or "", east, swap or "", form)
     # digits alone are a date only where the calendar has it
-    return written if swapped or _moment(written) is not None else None
+    return written if swap or _days(year, month, day) is not None else None
 
 
 def _moment(date: Written) -> float | None:

@@ -300,4 +300,4 @@ def _warn_of_equal(query: Features, gallery: Features) -> None:
 
 
 def _digest(values: np.ndarray) -> bytes:
-    return hashlib.blake2b(values, digest_size=16).digest()
+    return hashlib.blake2b(values.tobytes(), digest_size=16).digest()

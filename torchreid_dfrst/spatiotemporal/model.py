@@ -89,12 +89,12 @@ class GapModel(ABC):
         """
         network = network.named(sightings)
         check_network(network)
-        if not sightings.known.any():
-            raise ValueError(f"none of the {len(sightings)} training sightings has an identity: nothing to fit")
-        sightings = sightings[sightings.known]
         network.rows(sightings.camera, sightings.camera_called)
         if np.isnan(sightings.time_s).all():
             sightings.require_times("the training list")
+        if not sightings.known.any():
+            raise ValueError(f"none of the {len(sightings)} training sightings has an identity: nothing to fit")
+        sightings = sightings[sightings.known]
         if self.check_units:
             check_speed(sightings, network)
         self._learn(sightings, network)
