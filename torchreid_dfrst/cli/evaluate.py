@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or Path(file).parent
     result = evaluation.score(extraction, **choices)
     calibration = evaluation.calibrate(extraction, result.transit)
-    measured = calibration and evaluation.open_set(calibration, result)
+    measured = None if calibration is None else evaluation.open_set(calibration, result)
     card = evaluation.card(result, extraction, args.command, measured)
     card.save(out / "card.json")
     if calibration:

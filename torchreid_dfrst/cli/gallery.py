@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     from torchreid_dfrst.gallery import Gallery
 
     words = vars(args)
-    unused = {"what": None, "overrides": [], "workers": 0, "memory_limit": 1 << 30}
+    unused: dict[str, Any] = {"what": None, "overrides": [], "workers": 0, "memory_limit": 1 << 30}
     for name in {name for names in USES.values() for name in names} - {*USES[args.action]}:
         if words[name] not in (unused.get(name), None, False):
             raise ValueError(

@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> None:
     if content is not None and content.calibration is None:
         raise ValueError(f"{args.gallery} has no calibration: dfrst gallery fit {args.gallery} FEATURES makes one")
     file = args.calibration or args.weights.with_name("calibration.json")
-    calibration = Calibration.of(content.calibration) if content is not None else Calibration.load(file)
+    kept = content and content.calibration
+    calibration = Calibration.of(kept) if kept else Calibration.load(file)
     a, b = (read_crops(image, "query", args.weights) for image in args.images)
     calibration.require(a.source)
     distance = float(
@@ -60,11 +61,12 @@ def run(args: argparse.Namespace) -> None:
         words = f"{args.camera_a} to {args.camera_b} in {seen.time_s[1] - seen.time_s[0]:+,.0f} s"
     elif any(word is not None for word in given):
         raise ValueError("--camera-a, --time-a, --camera-b and --time-b go together")
-    look, way = (float(part) for part in calibration.evidence(distance, trip))
+    look, way = (float(part) for part in calibration.evidence(np.array(distance), trip))
     prior = float(calibration.prior(args.candidates, args.strangers))
     print(f"{float(sigmoid(np.array(look + way + prior))):.1%} that both show one vehicle")
     print(f"  appearance      {look:+6.2f} nats  (distance {distance:.3f} of embeddings of unit length)")
     print(f"  space and time  {way:+6.2f} nats  ({words})")
     print(f"  prior odds      {prior:+6.2f} nats  ({args.candidates} candidates, {args.strangers:.0%} strangers)")
-    held = {True: "was not trained on", False: "was trained on: too sure"}.get(calibration.held_out, "may know")
+    known = {True: "was not trained on", False: "was trained on: too sure", None: "may know"}
+    held = known[calibration.held_out]
     print(f"fitted on {calibration.vehicles} vehicles that the network {held}")

@@ -219,7 +219,9 @@ def _pairs(
     features: Features, model: GapModel | None, train: Sightings | None, network: CameraNetwork | None, seed: int
 ) -> tuple[list[tuple[np.ndarray, ...]], float]:
     """Cosine, transit distance, whether it is one vehicle, and fold of pairs drawn from each fold; matches a query."""
-    generator, drawn, matches = np.random.default_rng(seed), [], []
+    generator = np.random.default_rng(seed)
+    drawn: list[tuple[np.ndarray, ...]] = []
+    matches = []
     for number, fold in enumerate(held_out(features.sightings, FOLDS, seed=seed)):
         query, gallery = features[fold.query], features[fold.gallery]
         q, g = query.sightings, gallery.sightings

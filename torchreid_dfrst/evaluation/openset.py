@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,10 @@ class _Seen:
     sure_same: np.ndarray
     sure_other: np.ndarray
     impostors: np.ndarray
-    genuine: list[tuple[np.ndarray, np.ndarray]]
     top: np.ndarray
     right: np.ndarray
     candidates: np.ndarray
+    genuine: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
 
 def measure(
@@ -105,10 +105,9 @@ def _watch(
     who: np.ndarray,
 ) -> _Seen:
     q, g, count, vehicles = query.sightings, gallery.sightings, len(query), int(who.max(initial=-1)) + 1
-    tables = [np.zeros((vehicles, BINS)) for _ in range(4)]
-    seen = _Seen(
-        who, *tables, np.zeros(len(EDGES) - 1), [], np.full(count, -np.inf), np.zeros(count, bool), np.zeros(count, int)
-    )
+    counts = [np.zeros((vehicles, BINS)) for _ in range(4)]
+    hits = np.full(count, -np.inf), np.zeros(count, dtype=bool), np.zeros(count, dtype=np.int64)
+    seen = _Seen(who, counts[0], counts[1], counts[2], counts[3], np.zeros(len(EDGES) - 1), *hits)
     shown = ~np.isin(g.identity, gone)
     transit = None if model is None else model.transit(q, g)
     start = 0
@@ -174,13 +173,13 @@ def _hits_ece(sure: np.ndarray, right: np.ndarray, vehicle: np.ndarray, weight: 
 
 def _fnmr(seen: _Seen, rate: float) -> dict[str, Any] | None:
     """Of pairs of one vehicle, at the threshold that a share of pairs of two passes."""
-    total = seen.impostors.sum()
-    row, value = (np.concatenate(column) for column in zip(*seen.genuine, strict=True)) if seen.genuine else ([], [])
-    if total * rate < 1 or not len(row):
+    total, count = seen.impostors.sum(), sum(len(row) for row, _ in seen.genuine)
+    if total * rate < 1 or not count:
         return None
+    row, value = (np.concatenate([pair[k] for pair in seen.genuine]) for k in (0, 1))
     above = np.cumsum(seen.impostors[::-1])[::-1] / total
     threshold = float(EDGES[:-1][above <= rate].min(initial=EDGES[-1]))
-    return {**_mean(np.asarray(value) < threshold, seen.vehicle[row]), "threshold": round(threshold, 2)}
+    return {**_mean(value < threshold, seen.vehicle[row]), "threshold": round(threshold, 2)}
 
 
 def _tpir(seen: _Seen, absent: np.ndarray, rate: float) -> dict[str, Any] | None:
