@@ -146,19 +146,15 @@ def test_torchreids_activation_map_tool_gets_a_map():
     torch.testing.assert_close(seen, model.feature_maps(images(2))["fine"])
 
 
-def test_activation_maps_show_each_branch_and_the_gate():
+def test_the_spatial_gate_is_between_0_and_1_and_leaves_the_network_alone():
     model = fresh("dfrst_resnet18").eval()
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    maps, features = model.activation_maps(images(2)), model.feature_maps(images(2))
-    assert list(maps) == ["coarse", "attention", *PARTS[8:], "spatial_attention"]
-    assert {tuple(x.shape) for x in maps.values()} == {(2, 4, 4)}
-    torch.testing.assert_close(maps["attention"], (features["fine"] ** 2).sum(1) / 512)
-    torch.testing.assert_close(maps["channel_1"], (features["fine"][:, 128:256] ** 2).sum(1) / 128)
-    assert 0 < maps["spatial_attention"].min() <= maps["spatial_attention"].max() < 1
+    gate = model.spatial_gate(images(2))
+    assert gate.shape == (2, 4, 4) and 0 < gate.min() < gate.max() < 1
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
-    assert "spatial_attention" not in fresh("dfrst_resnet18", attention="channel").eval().activation_maps(images(1))
+    assert fresh("dfrst_resnet18", attention="channel").eval().spatial_gate(images(1)) is None
     with pytest.raises(ValueError, match=r"model\.eval\(\)"):
-        model.train().activation_maps(images(2))
+        model.train().spatial_gate(images(2))
 
 
 def test_half_precision_training_is_finite():

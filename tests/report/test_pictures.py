@@ -5,8 +5,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 from tools.studies.contamination.pictures import contact_sheet
+from torchreid_dfrst.models.zoo import build
 from torchreid_dfrst.report import canvas, ranking, spacetime
-from torchreid_dfrst.report.attention import activations, attention_maps
+from torchreid_dfrst.report.attention import attention_maps, reasons
 from torchreid_dfrst.report.canvas import spread, thumbnail
 from torchreid_dfrst.report.ranking import ranked_lists, time_gap
 from torchreid_dfrst.sightings import Sightings
@@ -157,16 +158,17 @@ def test_rows_are_spread_evenly(count, wanted, rows):
     assert spread(count, wanted).tolist() == rows
 
 
-def test_activations_leave_the_network_in_its_mode(images):
-    class Network(torch.nn.Conv2d):
-        def activation_maps(self, batch):
-            assert not self.training
-            return {"m": self(batch).square().sum(1).detach()}
-
-    model = Network(3, 2, 1).train()
-    maps = activations(model, list(images), pil_to_tensor)
-    assert maps["m"].shape == (4, 40, 60) and model.training
-    assert activations(torch.nn.Identity(), list(images), pil_to_tensor) is None
+def test_reasons_are_of_pairs_and_leave_the_network_in_its_mode(images):
+    model = build("dfrst_resnet18", 3, pretrained=False).train()
+    maps = reasons(model, list(images), lambda image: pil_to_tensor(image.resize((64, 64))) / 255)
+    assert list(maps) == [*model.groups, "spatial_attention"] and model.training
+    assert {values.shape for values in maps.values()} == {(4, 4, 4)}
+    totals = sum(maps[group].sum((1, 2)) for group in model.groups)
+    np.testing.assert_allclose(totals[::2], totals[1::2], atol=1e-5)  # of either image of a pair: the similarity
+    gem = build("dfrst_resnet18", 3, pretrained=False, pool="gem")
+    assert (
+        reasons(torch.nn.Identity(), list(images), pil_to_tensor) is None is reasons(gem, list(images), pil_to_tensor)
+    )
 
 
 def pil_to_tensor(image):

@@ -21,7 +21,7 @@ from torchreid_dfrst.cli.arguments import USER_ERROR, Parser, say
 
 COMMANDS = (
     "demo", "city", "check", "split", "train", "extract", "export", "import", "evaluate", "rank", "compare",
-    "spacetime", "audit", "trips",
+    "spacetime", "audit", "trips", "gallery", "search", "same", "page",
 )  # fmt: skip
 OPTIONS = ("--help", "--version")
 FILES = {"import": "importing"}

@@ -126,6 +126,32 @@ def described(name: str | None, size: Sequence[int] | None, model: Mapping[str, 
     return {"model": {**model, "name": name}, "height": height, "width": width}
 
 
+def moment(word: str) -> float:
+    """A time of the command line in seconds, see ``data.times``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    from torchreid_dfrst.data.times import ACCEPTED, read_times
+
+    seconds, unread = read_times([word], "the command line")
+    if unread or seconds[0] != seconds[0]:
+        raise ValueError(f"{word!r} is no time: give {ACCEPTED}")
+    return float(seconds[0])
+
+
+def span(word: str) -> float:
+    """A duration such as ``90``, ``30min``, ``2h`` or ``7d`` in seconds.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(s|min|h|d)?", word.strip())
+    if found is None:
+        raise ValueError(f"{word!r} is no duration: give seconds, or 30min, 2h, 7d")
+    return float(found[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[found[2] or "s"]
+
+
 def wrote(*paths: str | Path) -> None:
     """Name the files that were written, beside the result on stdout."""
     print(printable("\n".join(f"wrote {path}" for path in paths)), file=sys.stderr)

@@ -24,6 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, help=weights)
     parser.add_argument("--out", type=Path, help="folder for card.json and pictures (default: beside the features)")
     parser.add_argument("--lists", type=int, default=8, help="queries in each ranked-list picture (0: no pictures)")
+    parser.add_argument("--page", type=Path, help="write a page that opens in any browser, as dfrst page does")
     parser.add_argument("--json", action="store_true", help="print the card instead of the table")
     parser.add_argument("--list-keys", action=ListKeys, const="evaluation")
 
@@ -39,11 +40,16 @@ def run(args: argparse.Namespace) -> None:
     if args.weights:
         require_weights(args.weights, extraction.source)
     result = evaluation.score(extraction, **choices)
-    card = evaluation.card(result, extraction, args.command)
+    calibration = evaluation.calibrate(extraction, result.transit)
+    measured = None if calibration is None else evaluation.open_set(calibration, result)
+    card = evaluation.card(result, extraction, args.command, measured)
     # before anything that may fail: scoring can take hours
     say(card.content if args.json else card.table())
     card.save(out / "card.json")
     wrote(out / "card.json")
+    if calibration:
+        calibration.save(out / "calibration.json")
+        wrote(out / "calibration.json")
     if args.lists:
         from torchreid_dfrst.inference.showcase import missing_images, show_attention, show_rankings
 
@@ -53,6 +59,11 @@ def run(args: argparse.Namespace) -> None:
             wrote(*show_rankings(result, out / "pictures", args.lists))
             if args.weights:
                 wrote(*show_attention(args.weights, result, out / "pictures", (args.lists + 1) // 2))
+    if args.page:
+        from torchreid_dfrst.inference.pages import page_of_result
+
+        page_of_result(result, args.weights).save(args.page)
+        wrote(args.page)
 
 
 def read(args: argparse.Namespace) -> tuple[str, Any, dict[str, Any]]:

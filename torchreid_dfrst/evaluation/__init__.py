@@ -4,8 +4,11 @@
 ``card(result, extraction, command)`` keeps every number and every choice.
 """
 
+from torchreid_dfrst.evaluation.calibration import Calibration
+from torchreid_dfrst.evaluation.calibration import of_extraction as calibrate
 from torchreid_dfrst.evaluation.card import Result
 from torchreid_dfrst.evaluation.card import make_card as card
+from torchreid_dfrst.evaluation.openset import of_result as open_set
 from torchreid_dfrst.evaluation.rows import (
     APPEARANCE,
     BOTH,
@@ -37,10 +40,13 @@ __all__ = [
     "TOP",
     "TRAINED_ON",
     "TRIPS",
+    "Calibration",
     "Result",
     "best_matches",
+    "calibrate",
     "card",
     "fit_transit",
+    "open_set",
     "rankings",
     "score",
     "sections",

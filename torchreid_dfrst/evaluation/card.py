@@ -140,16 +140,21 @@ class Card:
         nobody = data["gallery"].get("without identity", 0)
         distractors = f" ({numbered('{count} without identity, never right', nobody)})" if nobody else ""
         lines.append(f"gallery of {content['gallery']:,}{distractors}; intervals: {content['intervals']}")
+        if content.get("calibration"):
+            lines += textwrap.wrap(_sure(content["calibration"]), 100)
         return "\n".join(lines + textwrap.wrap(_used(content["choices"], content["source"]), 100))
 
 
-def make_card(result: Result, extraction: Extraction, command: str) -> Card:
+def make_card(
+    result: Result, extraction: Extraction, command: str, calibration: Mapping[str, Any] | None = None
+) -> Card:
     """Every number and every choice of one evaluation.
 
     Args:
         result: the rows.
         extraction: the features that were scored, and what is known about them.
         command: the command line.
+        calibration: what ``openset.measure`` says of probabilities and refusals; None where there is none.
     """
     draws = next(iter(result.draws.values()))
     used = [np.flatnonzero(metrics.first_match) for metrics in draws]
@@ -181,6 +186,7 @@ def make_card(result: Result, extraction: Extraction, command: str) -> Card:
         },
         "embedding": extraction.query.embedding.shape[1],
         "choices": result.choices,
+        "calibration": None if calibration is None else dict(calibration),
         "neighbours": {row: _over_draws(found) for row, found in result.neighbours.items()},
         "source": extraction.source,
         "command": command,
@@ -273,6 +279,25 @@ def ends(interval: Sequence[float] | None) -> str:
 def few(vehicles: int) -> str:
     """Why there is no interval."""
     return f"{numbered('{count} [vehicle is|vehicles are]', vehicles)} too few: {FEWEST} at least"
+
+
+def _sure(calibration: Mapping[str, Any]) -> str:
+    """Measures of probabilities and refusals in a line."""
+    measured = {f"{name} {at}": one for name in ("FNMR", "TPIR") for at, one in calibration[name].items()}
+    measured |= {name: calibration[name] for name in ("F1", "TNR")}
+    parts = [f"{name} {one['value']:.3f}{_between(one)}" for name, one in measured.items() if one]
+    lost = [name for name, one in measured.items() if not one]
+    parts += [f"too few for {', '.join(lost)}"] if lost else []
+    pairs, hits = calibration["pairs_ece"], calibration["hits_ece"]
+    absent = numbered("{count} [query|queries]", calibration["strangers"]["queries"])
+    return (
+        f"probabilities ({calibration['row']}): calibration error {pairs['value']:.3f}{_between(pairs)} of pairs, "
+        f"{hits['value']:.3f}{_between(hits)} of first hits; with {absent} not in the gallery: {', '.join(parts)}"
+    )
+
+
+def _between(one: Mapping[str, Any]) -> str:
+    return " [{:.3f}, {:.3f}]".format(*one["interval"]) if one["interval"] else ""
 
 
 def _used(choices: Mapping[str, Any], source: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from torchreid_dfrst import retrieval
 from torchreid_dfrst.retrieval import Features, evaluate
+from torchreid_dfrst.retrieval.logistic import logistic
 from torchreid_dfrst.sightings import CameraNetwork, Sightings, same_vehicle
 from torchreid_dfrst.spatiotemporal import GapModel, fuse
 
@@ -196,14 +197,5 @@ def _logistic(appearance: np.ndarray, transit: np.ndarray, same: np.ndarray, see
         for rows in (np.flatnonzero(same), np.flatnonzero(~same))
     ]
     rows = np.concatenate(drawn)
-    x = np.stack([np.ones(len(rows)), -appearance[rows], -transit[rows]], axis=1).astype(np.float64)
-    weight = np.concatenate([np.full(len(d), 0.5 / max(len(d), 1)) for d in drawn])
-    beta, y = np.zeros(3), same[rows]
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-np.clip(x @ beta, -30, 30)))
-        hessian = (x * (weight * p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(3)
-        step = np.linalg.solve(hessian, x.T @ (weight * (y - p)) - 1e-9 * beta)
-        beta += step * min(1.0, 5 / max(np.abs(step).max(), 1e-12))
-        if np.abs(step).max() < 1e-8:
-            break
-    return float(beta[0]), float(beta[1]), float(beta[2])
+    bias, a, t = logistic(np.stack([-appearance[rows], -transit[rows]], axis=1), same[rows].astype(np.float64))
+    return float(bias), float(a), float(t)

@@ -117,7 +117,7 @@ def extract(
         source={
             "data": name,
             "options": dict(options or {}),
-            **_source(about),
+            **describe_source(about),
             "precision": precision,
             "train_features": known if train else None,
             "skipped_images": len(skipped),
@@ -184,7 +184,7 @@ def input_normalisation(about: Mapping[str, Any]) -> tuple[list[float], list[flo
     return list(given.get("norm_mean", IMAGENET[0])), list(given.get("norm_std", IMAGENET[1]))
 
 
-def _source(about: Mapping[str, Any]) -> dict[str, Any]:
+def describe_source(about: Mapping[str, Any]) -> dict[str, Any]:
     """What a features file says of the network that made it."""
     return {
         "network": about["model"],

@@ -11,7 +11,7 @@ from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.evaluation import TOP, Result, best_matches
 from torchreid_dfrst.evaluation.card import UNNAMED, require_weights
 from torchreid_dfrst.inference import input_transform, open_network
-from torchreid_dfrst.report.attention import activations, attention_maps
+from torchreid_dfrst.report.attention import attention_maps, reasons
 from torchreid_dfrst.report.canvas import spread
 from torchreid_dfrst.report.ranking import ranked_lists
 
@@ -52,7 +52,7 @@ def show_rankings(result: Result, folder: Path, count: int) -> list[Path]:
 def show_attention(
     weights: str | Path, result: Result, folder: Path, count: int, seed: int | None = None
 ) -> list[Path]:
-    """Draw where each branch looks on some queries and on the first right match of each (paper, Fig. 7).
+    """Draw what makes some queries and the first right match of each alike, branch by branch (paper, Fig. 7).
 
     Args:
         weights: the network behind the features, see ``inference.open_network``.
@@ -65,7 +65,7 @@ def show_attention(
         ValueError: the features were made with other weights.
 
     Returns:
-        The picture written; nothing for a network without ``activation_maps``, such as torchreid's own.
+        The picture written; nothing for a network that cannot say, such as torchreid's own.
     """
     extraction = result.ranked
     model, about = open_network(weights)
@@ -80,9 +80,9 @@ def show_attention(
             f"query: vehicle {query.vehicle_called(query.identity[row])}\ncam {query.camera_called(query.camera[row])}",
             f"its match, rank {rank}\ncam {gallery.camera_called(gallery.camera[match])}",
         ]
-    maps = activations(model, paths, input_transform(about))
+    maps = reasons(model, paths, input_transform(about))
     if maps is None:
-        logger.warning("no attention maps: %s has no activation_maps", type(model).__name__)
+        logger.warning("no attention maps: %s is no network whose similarity can be taken apart", type(model).__name__)
         return []
     return [attention_maps(folder / "attention.png", paths, maps, labels)]
 

@@ -114,20 +114,14 @@ class BranchNetwork(nn.Module):
         return tuple(logits) if self.loss == "softmax" else (tuple(logits), tuple(features))
 
     @torch.no_grad()
-    def activation_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Where the branches look (Fig. 7).
-
-        Returns:
-            Name to ``(N, H, W)``, all ``>= 0``. Under a head's name: squares of the activations it pools, averaged
-            over the channels (as in torchreid's activation-map tool). Height and width divisions cut the map of
-            their stream and add nothing to see; each channel part has a map of its own, ``channel_0`` and so on.
-            Under ``spatial_attention``, where the network has it: the gate ``g_s`` in (0, 1).
+    def spatial_gate(self, images: torch.Tensor) -> torch.Tensor | None:
+        """Where spatial attention looks (Fig. 7): ``(N, H, W)`` gate ``g_s`` in (0, 1); None without such attention.
 
         Raises:
             ValueError: the network is in training mode, where looking would change its batch norms.
         """
         if self.training:
-            raise ValueError("activation maps of a network in training mode: call model.eval() first")
+            raise ValueError("the gate of a network in training mode: call model.eval() first")
         gates: list[torch.Tensor] = []
         hooks = [
             module.register_forward_hook(lambda _, __, gate: gates.append(gate.squeeze(1)))
@@ -135,16 +129,8 @@ class BranchNetwork(nn.Module):
             if isinstance(module, SpatialAttention)
         ]
         try:
-            maps = self.feature_maps(images)
+            self.feature_maps(images)
         finally:
             for hook in hooks:
                 hook.remove()
-        found = {}
-        for group, head in self.groups.items():
-            energy = maps[self.reads[group]].square()
-            if head.division == "whole":
-                found[group] = energy.mean(1)
-            elif head.division == "channel":
-                parts = energy.unflatten(1, (head.parts, -1)).mean(2).unbind(1)
-                found |= {f"{group}_{number}": part for number, part in enumerate(parts)}
-        return found | ({"spatial_attention": gates[0]} if gates else {})
+        return gates[0] if gates else None

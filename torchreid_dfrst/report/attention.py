@@ -1,4 +1,4 @@
-"""Where each branch looks, as heat over the image (paper, Fig. 7)."""
+"""Where two images are alike for each branch, and where attention looks, as heat over the image (paper, Fig. 7)."""
 
 from __future__ import annotations
 
@@ -12,31 +12,41 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from torchreid_dfrst.data.images import read_image
+from torchreid_dfrst.models.explain import EXACT, explain
+from torchreid_dfrst.models.network import BranchNetwork
 from torchreid_dfrst.report.canvas import figure, letterbox, write
 
 SIDE = 160  # pixels
 CELL, GAP, LEFT, TOP, BOTTOM = 1.3, 0.08, 0.4, 0.3, 0.55  # inches
 
 
-def activations(model: nn.Module, images: Sequence[str | Path], transform: Any) -> dict[str, np.ndarray] | None:
-    """Activation maps of image files, or None for a network that does not offer them, such as torchreid's own.
+def reasons(model: nn.Module, images: Sequence[str | Path], transform: Any) -> dict[str, np.ndarray] | None:
+    """Where in pairs of images their likeness comes from, or None for a network that cannot say.
 
     Args:
-        model: one of ours has ``activation_maps``; left in the mode it was in.
-        images: ``N`` image files.
+        model: see ``models.explain``; left in the mode it was in.
+        images: ``2 N`` image files, the two of a pair one after the other.
         transform: the test transform.
 
     Returns:
-        Name to ``(N, H, W)`` float32 ``>= 0``.
+        Name of each head, of all its parts together, to ``(2 N, H, W)`` float32: what each place brings to the
+        similarity of its pair, see ``explain``. And ``spatial_attention``, where there is such a gate: the gate itself.
     """
-    look = getattr(model, "activation_maps", None)
-    if look is None:
+    if not isinstance(model, BranchNetwork) or not {head.pool for head in model.groups.values()} <= set(EXACT):
         return None
     batch = torch.stack([transform(read_image(image)) for image in images])
+    found: dict[str, list[torch.Tensor]] = {group: [] for group in model.groups}
+    for first, second in batch.unflatten(0, (-1, 2)):
+        told = explain(model, first, second)
+        for side in (told.first, told.second):
+            for group, head in model.groups.items():
+                names = [group] if head.parts == 1 else [f"{group}_{part}" for part in range(head.parts)]
+                found[group].append(torch.stack([side[name] for name in names]).sum(0))
+    maps = {group: torch.stack(places) for group, places in found.items()}
     mode = model.training
-    model.eval()
-    maps = look(batch.to(next(model.parameters()).device))
+    gate = model.eval().spatial_gate(batch.to(next(model.parameters()).device))
     model.train(mode)
+    maps |= {} if gate is None else {"spatial_attention": gate}
     return {name: values.float().cpu().numpy() for name, values in maps.items()}
 
 
@@ -51,7 +61,7 @@ def attention_maps(
     Args:
         path: picture to write.
         images: ``N`` image files, as they were before resizing.
-        maps: name to ``(N, H, W)`` activations ``>= 0``; each is stretched to its own maximum.
+        maps: name to ``(N, H, W)``, above 0 what speaks for one vehicle; each is stretched to its own largest value.
         labels: ``N`` captions.
 
     Raises:
@@ -67,12 +77,12 @@ def attention_maps(
         for axes in grid[row]:
             axes.imshow(square, extent=(0, SIDE, SIDE, 0))
         for axes, (name, values) in zip(grid[row, 1:], maps.items(), strict=True):
-            heat = values[row] / max(values[row].max(), np.finfo(np.float32).tiny)
+            heat = values[row] / max(np.abs(values[row]).max(), np.finfo(np.float32).tiny)
             shown = axes.imshow(
                 heat,
-                cmap="jet",
+                cmap="coolwarm",
                 alpha=0.45,
-                vmin=0,
+                vmin=-1,
                 vmax=1,
                 extent=(left, right, bottom, top),
                 interpolation="bilinear",
@@ -85,9 +95,12 @@ def attention_maps(
     if maps:
         height = drawn.get_figheight()
         bar = drawn.colorbar(
-            shown, cax=drawn.add_axes((0.3, 0.35 / height, 0.4, 0.1 / height)), orientation="horizontal", ticks=[0, 1]
+            shown,
+            cax=drawn.add_axes((0.3, 0.35 / height, 0.4, 0.1 / height)),
+            orientation="horizontal",
+            ticks=[-1, 0, 1],
         )
-        bar.ax.set_xticklabels(["no activation", "strongest of its map"], fontsize=6)
+        bar.ax.set_xticklabels(["against one vehicle", "nothing", "for one vehicle"], fontsize=6)
     return write(drawn, path)
 
 

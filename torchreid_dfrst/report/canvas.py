@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from torchreid_dfrst import files
+from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.data.images import read_image
 
+QUALITY = 75
 GREEN, RED, BLUE, GREY = "#1a9850", "#d73027", "#2c7bb6", "#888888"
 
 
@@ -48,3 +50,12 @@ def letterbox(path: str | Path, side: int = 160) -> tuple[Image.Image, tuple[int
 def spread(count: int, wanted: int) -> np.ndarray:
     """``wanted`` of the row numbers below ``count``, or all, at equal steps, so that nobody picked them."""
     return np.unique(np.linspace(0, count - 1, min(wanted, count)).astype(np.int64))
+
+
+def small(path: str, side: int = 96) -> bytes | None:
+    """A small JPEG of an image, or of the box in it that its name says; None where there is no such file."""
+    if not path or not Path(split_name(path)[0]).is_file():
+        return None
+    out = io.BytesIO()
+    ImageOps.contain(read_image(path), (side, side)).save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()

@@ -9,7 +9,7 @@ import ctypes
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, cast
@@ -29,6 +29,8 @@ UNIT = 2.0**-24
 LARGE = 1 << 28
 """Multiplications from which on oneDNN is the faster one."""
 STEP = 1024
+FEW = 64
+"""Rows of a search below which its tiles do not grow wider."""
 LADDER = ((STEP, 4 * STEP), (512, 2048), (256, 1024), (128, 512), (64, 256), (64, 64), (16, 16))
 """Rows and columns of a tile: the first where memory does not matter, else the first that fits."""
 
@@ -150,16 +152,29 @@ class Stack:
 
     Args:
         parts: arrays ``(N_p, D)`` float32 of one width.
+        sums: ``pattern_sums`` of each part, where they are known: a search then needs no pass over the rows for them.
     """
 
-    def __init__(self, *parts: np.ndarray):
+    def __init__(self, *parts: np.ndarray, sums: Sequence[np.ndarray] | None = None):
         self.parts = [part for part in parts if len(part)]
+        self._sums = None if sums is None else [some for some in sums if len(some)]
         self.edges = np.cumsum([0, *map(len, self.parts)])
         self.shape = (int(self.edges[-1]), self.parts[0].shape[1])
 
     def __len__(self) -> int:
         """Number of rows in all parts."""
         return self.shape[0]
+
+    @property
+    def sums(self) -> list[np.ndarray]:
+        """``pattern_sums`` of each part."""
+        if self._sums is None:
+            self._sums = [pattern_sums(part) for part in self.parts]
+        return self._sums
+
+    def __add__(self, other: Stack) -> Stack:
+        """Both lists as one."""
+        return Stack(*self.parts, *other.parts, sums=[*self.sums, *other.sums])
 
     def blocks(self, step: int) -> list[slice]:
         """Consecutive slices of at most ``step`` rows, none of which crosses from one part into the next."""
@@ -190,14 +205,13 @@ class Stack:
 def alike(rows: Stack) -> np.ndarray:
     """Which embeddings are equal to the last bit: ``(N,)`` int64, the number of the first of them.
 
-    Rows are compared whose bit patterns, taken as integers, have the same sum, each times a number of its column's: a
-    sum of the patterns alone would be the same for another order of them.
+    Rows are compared whose ``pattern_sums`` are the same.
     """
-    pattern = np.uint64 if rows.shape[1] % 2 == 0 else np.uint32
-    views = [part.view(pattern) for part in rows.parts]
-    factor = np.random.default_rng(0).integers(1 << 64, size=views[0].shape[1], dtype=np.uint64)
-    score: np.ndarray = np.concatenate([np.einsum("nd,d->n", view, factor) for view in views])
+    score: np.ndarray = np.concatenate(rows.sums)
     first: np.ndarray = np.arange(len(rows))
+    ranked = np.sort(score)
+    if not (ranked[1:] == ranked[:-1]).any():  # which is far sooner known than who is equal to whom
+        return first
     order = np.argsort(score, kind="stable")
     again = np.flatnonzero(np.diff(score[order]) == 0)
     for k in again:
@@ -205,6 +219,17 @@ def alike(rows: Stack) -> np.ndarray:
         if np.array_equal(rows.take(np.array([one]))[0], rows.take(np.array([other]))[0]):
             first[other] = one
     return first
+
+
+def pattern_sums(part: np.ndarray) -> np.ndarray:
+    """``(N,)`` uint64, equal for rows that are equal to the last bit, and hardly ever for others.
+
+    The sum of a row's bit patterns, taken as integers, each times a number of its column's: a sum of the patterns alone
+    would be the same for another order of them.
+    """
+    view = part.view(np.uint64 if part.shape[1] % 2 == 0 else np.uint32)
+    factor = np.random.default_rng(0).integers(1 << 64, size=view.shape[1], dtype=np.uint64)
+    return np.einsum("nd,d->n", view, factor)
 
 
 def float32_error(width: int) -> float:
@@ -236,7 +261,7 @@ class Products:
 
     def __init__(self, rows: Stack, columns: Stack, device: torch.device):
         self.rows, self.columns, self.same = rows, columns, columns is rows
-        copies = alike(rows if self.same else Stack(*rows.parts, *columns.parts))
+        copies = alike(rows if self.same else rows + columns)
         self.left, self.right = copies[: len(rows)], copies if self.same else copies[len(rows) :]
         self._often = np.bincount(copies) > 1
         self._x = [tensor(part).to(device) for part in rows.parts]
@@ -327,7 +352,9 @@ def tile_sizes(
         comparing = 80 * columns + 16 * width * part + some * (32 * columns + 28 * width)
         need = held + rows * (8 * kept + 12 * count + 96) + max(making, 120 * kept * block + comparing)
         need = need * 5 // 4  # the C library leaves gaps between arrays that come and go
-        if memory_limit is None or need <= memory_limit:
+        if memory_limit is None:  # of few rows as many columns as make a tile of the same size
+            return step, span * max(1, step // max(rows, FEW))
+        if need <= memory_limit:
             return step, span
     index = f", {held} of them for FAISS's copy of the columns" if held else ""
     raise ValueError(

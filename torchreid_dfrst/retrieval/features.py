@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,11 @@ KNOWN |= {
     f"{part}/{column.name}" for part in ("query", "gallery", "train_features", "train") for column in fields(Sightings)
 }
 KNOWN |= {f"network/{column.name}" for column in fields(CameraNetwork)}
+
+
+def network_of(source: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides whether embeddings may be compared: network, weights and input size, of ``Extraction.source``."""
+    return {name: source.get(name) for name in ("network", "weights_sha256", "input")}
 
 
 def _columns(name: str, table: Sightings | CameraNetwork) -> dict[str, np.ndarray]:

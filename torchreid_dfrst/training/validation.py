@@ -15,7 +15,7 @@ import torchreid
 from torch import nn
 
 from torchreid_dfrst.data.boxes import split_name
-from torchreid_dfrst.report.attention import activations, attention_maps
+from torchreid_dfrst.report.attention import attention_maps, reasons
 from torchreid_dfrst.report.canvas import spread
 from torchreid_dfrst.report.ranking import ranked_lists
 from torchreid_dfrst.retrieval import Parameters, Reranking, distance_blocks, normalise
@@ -170,7 +170,7 @@ def draw(
     """Ranked lists and attention maps of a few queries of data set ``name``, in ``save_dir/pictures``.
 
     Returns:
-        ``ranking``, and ``attention`` where the network has ``activation_maps``, to the file.
+        ``ranking``, and ``attention`` where the network can say what makes two images alike, to the file.
     """
     label = str(save_dir / "pictures" / f"{name}-epoch-{epoch:03d}")
     queries, everyone = (Sightings(camera=p.camera, identity=p.identity, path=p.path) for p in (query, gallery))
@@ -180,10 +180,11 @@ def draw(
         best.note(block)
     title = f"{name} after epoch {epoch}, by appearance"
     drawn = {"ranking": ranked_lists(f"{label}-ranking.png", best.query, everyone, best.index, best.distance, title)}
-    shown = spread(len(query.path), 4)
-    paths = list(query.path[shown])
-    maps = activations(model, paths, transform)
+    pairs = [(query, row, gallery, match) for row, match in zip(shown, best.match, strict=True) if match >= 0][:2]
+    ends = [end for asked, row, held, match in pairs for end in ((asked, row), (held, match))]
+    paths = [part.path[row] for part, row in ends]
+    maps = reasons(model, paths, transform) if paths else None
     if maps is not None:
-        labels = [f"vehicle {query.identity[row]}\ncam {query.camera[row]}" for row in shown]
+        labels = [f"vehicle {part.identity[row]}\ncam {part.camera[row]}" for part, row in ends]
         drawn["attention"] = attention_maps(f"{label}-attention.png", paths, maps, labels)
     return drawn

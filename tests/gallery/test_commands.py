@@ -1,0 +1,178 @@
+"""``dfrst gallery``, ``search`` and ``same``: from a folder of crops and a CSV to who was where."""
+
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow", reason="galleries need pyarrow, an optional extra")
+
+from torchreid_dfrst.cli import invoke, main
+from torchreid_dfrst.cli.arguments import span
+from torchreid_dfrst.evaluation.calibration import Calibration
+from torchreid_dfrst.gallery import Gallery
+
+START = 1777651200  # 2026-05-01 16:00 UTC
+
+
+@pytest.fixture(scope="module")
+def street(tiny_run, tmp_path_factory):
+    """A table of crops nobody labelled, and a gallery of it that knows space and time."""
+    folder = tmp_path_factory.mktemp("street")
+    images = sorted((tiny_run / "data" / "veri776" / "image_test").glob("*.jpg"))
+    rows = [["path", "camera", "time"]]
+    for path in images:
+        camera, frame = re.search(r"_(c\d+)_(\d+)_", path.name).groups()
+        stamp = np.datetime64(int((START + int(frame) / 25) * 1000), "ms")
+        rows.append([f"crops/{path.name}", camera, f"{stamp}Z"])
+    (folder / "crops").mkdir()
+    for path in images:
+        shutil.copy(path, folder / "crops")
+    with open(folder / "crops.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    weights = f"--weights {tiny_run}/run/weights.safetensors"
+    invoke(f"gallery add {folder}/g {folder}/crops.csv {weights} --thumbnails".split())
+    invoke(f"gallery fit {folder}/g {tiny_run}/features.npz spacetime.model lognormal".split())
+    return folder, weights, rows[1:]
+
+
+def search(words, capsys):
+    capsys.readouterr()
+    invoke(["search", *words.split()])
+    said = capsys.readouterr()
+    return said.out, said.err
+
+
+def test_three_commands_find_a_car_again(street, capsys, tmp_path):
+    folder, weights, rows = street
+    path, camera, time = rows[0]
+    words = f"{folder}/{path} --gallery {folder}/g {weights} --camera {camera} --time {time} --before 10min --after 1h"
+    text, said = search(f"{words} --top 5", capsys)
+    assert len(text.splitlines()) == 6 and text.startswith(f"{folder}/{path}: ") and said == ""
+    assert path not in text.partition("\n")[2], "its own image is not a hit"
+    out, _ = search(f"{words} --top 5 --csv --page {tmp_path}/p.html", capsys)
+    hits = list(csv.DictReader(io.StringIO(out)))
+    assert [hit["rank"] for hit in hits] == ["1", "2", "3", "4", "5"] and "2026-05-01 16:" in text
+    low, high = (START + int(re.search(r"_(\d{8})_", path)[1]) / 25 + s for s in (-600, 3600))
+    assert all(low <= float(hit["time_s"]) <= high for hit in hits)
+    assert [float(hit["distance"]) for hit in hits] == sorted(float(hit["distance"]) for hit in hits)
+    assert "data:image/jpeg" in (tmp_path / "p.html").read_text()
+    listed = json.loads(search(f"{words} --json", capsys)[0])
+    assert [one["path"] for one in listed[:5]] == [hit["path"] for hit in hits]
+
+
+def test_a_page_takes_small_images_from_the_gallery(street, capsys, tmp_path):
+    folder, weights, rows = street
+    moved = tmp_path / "moved"
+    shutil.copytree(folder / "g", moved)
+    (query,) = {folder / rows[0][0]}
+    shutil.move(folder / "crops", tmp_path / "crops")
+    try:
+        shutil.copy(tmp_path / "crops" / query.name, tmp_path / "q.jpg")
+        search(f"{tmp_path}/q.jpg --gallery {moved} {weights} --top 3 --page {tmp_path}/p.html", capsys)
+    finally:
+        shutil.move(tmp_path / "crops", folder / "crops")
+    assert (tmp_path / "p.html").read_text().count("data:image/jpeg") == 4
+
+
+def test_what_a_person_should_know_is_said(street, capsys):
+    folder, weights, rows = street
+    where = f"{folder}/{rows[0][0]} --gallery {folder}/g {weights}"
+    assert "appearance alone: a camera and a time" in search(where, capsys)[1]
+    assert "--time has no zone: taken as UTC" in search(f"{where} --camera c003 --time 2026-05-01T16:05", capsys)[1]
+    late = search(f"{where} --camera c003 --time 2027-05-01T16:05Z --after 5min", capsys)
+    assert "begins after the last sighting" in late[1] and "0 images in its window" in late[0]
+
+
+def test_a_folder_and_a_features_file_are_added_and_searched(street, tiny_run, capsys, tmp_path):
+    folder, weights, rows = street
+    invoke(f"gallery add {tmp_path}/g {folder}/crops {weights} --half".split())
+    gallery = Gallery.open(tmp_path / "g")
+    assert gallery.info()["without a time"] == len(rows) == len(gallery) and gallery.content.dtype == "float16"
+    invoke(f"gallery add {tmp_path}/g {tiny_run}/features.npz".split())
+    out, _ = search(f"{tiny_run}/features.npz --gallery {tmp_path}/g --top 2 --csv", capsys)
+    assert len(out.splitlines()) == 1 + 2 * 16
+    invoke(f"gallery info {tmp_path}/g --json".split())
+    assert json.loads(capsys.readouterr().out)["images"] == 2 * len(rows)
+
+
+def test_expire_delete_compact_and_export(street, capsys, tmp_path):
+    folder, _, rows = street
+    shutil.copytree(folder / "g", tmp_path / "g")
+    count = sum(camera == "c003" for _, camera, _ in rows)
+    for words, said in (
+        ("delete DIR --camera c003", f"deleted {count} images; dfrst gallery compact"),
+        ("compact DIR", f"erased {count}, damaged 0"),
+        ("export DIR", f"file://{tmp_path}/g/day=2026-05-01/hour=16/"),
+        ("info DIR --check", "2026-05-01 16:"),
+        ("expire DIR --before 2026-05-01T16:30", "removed 0 files with 0 images"),
+        ("expire DIR --before 2026-05-02T00:00", f"removed 1 files with {len(rows) - count} images"),
+    ):
+        invoke(["gallery", *words.replace("DIR", f"{tmp_path}/g").split()])
+        assert said in capsys.readouterr().out
+
+
+@pytest.fixture
+def calibrated(street, tiny_run):
+    network = Gallery.open(street[0] / "g").content.network
+    made = Calibration(network, (-1.0, 1.0), (-9.0, 9.0), (3.0, 2.0), None, 4.0, 12, True, "logistic")
+    made.save(tiny_run / "run" / "calibration.json")
+    return made
+
+
+def test_the_same_photograph_is_the_same_vehicle(street, calibrated, capsys):
+    folder, weights, rows = street
+    a, b = (f"{folder}/{rows[k][0]}" for k in (0, -1))
+    invoke(f"same {a} {a} {weights}".split())
+    said = capsys.readouterr().out
+    assert said.startswith("100.0% that both show one vehicle") and "appearance       +9.00 nats" in said
+    assert "12 vehicles that the network was not trained on" in said
+    Gallery.open(folder / "g").learn(calibration=calibrated.content)
+    times = f"--camera-a c003 --time-a 16:00 --camera-b c001 --time-b 16:01 --gallery {folder}/g"
+    times = times.replace("16:0", "2026-05-01T16:0")
+    invoke(f"same {a} {b} {weights} {times} --candidates 100".split())
+    said = capsys.readouterr().out
+    assert "c003 to c001 in +60 s" in said and "100 candidates, 50% strangers" in said
+    nats = [float(x) for x in re.findall(r"([+-]\d+\.\d\d) nats", said)]
+    sure = float(re.match(r"([\d.]+)%", said)[1]) / 100
+    assert sure == pytest.approx(1 / (1 + np.exp(-sum(nats))), abs=2e-3) and nats[1] != 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("search {image} --gallery {folder}/none", "none does not exist: make one with `dfrst gallery add"),
+        ("search {image} --gallery {folder}/g", "is no features file: say with --weights"),
+        ("search {folder}/no.jpg --gallery {folder}/g {weights}", "no.jpg cannot be read as an image (no such file)"),
+        ("search {image} --gallery {folder}/g {weights} --camera gate --time 70.5", "has no camera 'gate'"),
+        ("search {image} --gallery {folder}/g {weights} --before 5min", "not every query has a time"),
+        ("search {image} --gallery {folder}/g {weights} --time noon", "'noon' is no time: give seconds"),
+        ("search {image} --gallery {folder}/g {weights} --time 16 --after soon", "'soon' is no duration"),
+        ("gallery add {folder}/g {folder}/g {weights}", "holds no image"),
+        ("gallery add {folder}/g {folder}/crops {weights}", "knows no camera 'unknown'"),
+        ("gallery add {folder}/crops {folder}/crops {weights}", "crops is there and no gallery"),
+        ("gallery delete {folder}/g", "say what to delete"),
+        ("gallery expire {folder}/g", "say either --before TIME or --keep"),
+        ("gallery info {folder}/g --camera c003", "dfrst gallery info takes no camera (c003)"),
+        ("gallery add {folder}/new", "say what to add"),
+        ("same {image} {image} {weights} --camera-a c003", "go together"),
+        ("same {image} {image} {weights} --calibration {folder}/none.json", "no calibration at"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said_in_a_line(street, calibrated, words, said, capsys):
+    folder, weights, rows = street
+    given = words.format(folder=folder, weights=weights, image=f"{folder}/{rows[0][0]}")
+    with pytest.raises(SystemExit) as stop:
+        main(given.split())
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and said in error and len(error.strip().splitlines()) <= 2
+    assert not (Path(folder) / "new").exists()
+
+
+def test_durations():
+    assert [span(word) for word in ("90", "30min", "2h", "7d", "1.5 h")] == [90, 1800, 7200, 604800, 5400]

@@ -1,0 +1,205 @@
+"""Searching a gallery over time: the lists of the definition, in whatever pieces it lies and wherever it runs."""
+
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow", reason="galleries need pyarrow, an optional extra")
+
+from tests.gallery.crops import SOURCE, WIDTH, crops
+from tests.worlds import road, traffic
+from torchreid_dfrst.evaluation.calibration import Calibration
+from torchreid_dfrst.gallery import Gallery, searching
+from torchreid_dfrst.retrieval import Features, normalise
+from torchreid_dfrst.retrieval.features import network_of
+from torchreid_dfrst.spatiotemporal import build
+
+NAMED = replace(road(), names=np.array([f"gate {c}" for c in road().cameras]))
+WEIGHT = 0.3
+
+
+def street(seed, vehicles, hours=5):
+    """Vehicles on the road of ``worlds``, spread over some hours, with copies and some without a time."""
+    rng, seen = np.random.default_rng(seed), traffic(seed, vehicles)
+    centre = rng.normal(size=(vehicles, WIDTH))
+    embedding = centre[seen.identity] + rng.normal(size=(len(seen), WIDTH))
+    embedding[10:20] = embedding[0]
+    time_s = seen.time_s + 3600 * (seen.identity % hours)
+    time_s[::17] = np.nan
+    path = np.array([f"{seed}-{k}.jpg" for k in range(len(seen))])
+    names = np.array([f"gate {c}" for c in seen.camera])
+    return Features(embedding, replace(seen, time_s=time_s, path=path, camera_name=names))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build("lognormal").fit(traffic(0, 60), NAMED)
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory, model):
+    """A gallery of three adds, one of which was compacted, and what it holds."""
+    parts = [street(seed, 50) for seed in (1, 2, 3)]
+    made = Gallery.create(tmp_path_factory.mktemp("street") / "g", SOURCE, WIDTH)
+    for k, part in enumerate(parts):
+        made.add(part, SOURCE)
+        if k == 1:
+            made.compact()
+    made.learn(model, WEIGHT)
+    rows = [x.embedding for x in parts]
+    everyone = type(parts[0].sightings).concatenate([x.sightings for x in parts])
+    return made, Features(np.concatenate(rows), everyone)
+
+
+def asked(held, count=12):
+    query = street(1, 50)[np.arange(3, 3 + 2 * count, 2)]
+    return query[~np.isnan(query.sightings.time_s)]
+
+
+def slow(features, query, top, model=None, low=None, high=None):
+    """Names and distances by float64 of everything."""
+    x, y = (normalise(part.embedding).astype(np.float64) for part in (query, features))
+    distance = np.linalg.norm(x[:, None] - y, axis=2)
+    if model is not None:
+        distance = distance + WEIGHT * model.distance(query.sightings, features.sightings)
+    names, found = features.sightings.path, []
+    for row, line in enumerate(distance):
+        time_s = features.sightings.time_s
+        ok = np.ones(len(line), bool) if low is None else (time_s >= low[row]) & (time_s <= high[row])
+        ok &= names != query.sightings.path[row]
+        order = np.lexsort((names, np.nan_to_num(time_s, nan=np.inf), np.round(line, 12)))
+        found.append([(names[k], line[k]) for k in order if ok[k]][:top])
+    return found
+
+
+def check(hits, expected):
+    for row, line in enumerate(expected):
+        here = [k for k, q in enumerate(hits.columns["query"]) if q == row]
+        assert [hits.columns["path"][k] for k in here] == [name for name, _ in line]
+        np.testing.assert_allclose([hits.columns["distance"][k] for k in here], [d for _, d in line], atol=1e-6)
+        assert [hits.columns["rank"][k] for k in here] == [*range(1, len(line) + 1)]
+
+
+def ask(made, query, fused, **more):
+    seen = query.sightings
+    times = {"camera": seen.camera_name.tolist(), "time_s": seen.time_s} if fused else {}
+    return made.search(query.embedding, **times, path=seen.path.tolist(), top=9, **more)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_hits_are_those_of_float64_over_everything(held, model, fused):
+    made, everything = held
+    query = asked(held)
+    hits = ask(made, query, fused)
+    check(hits, slow(everything, query, 9, model if fused else None))
+    assert hits.by == ("+ ST" if fused else "appearance") and set(hits.candidates) == {len(everything)}
+    assert ("ranked by appearance alone" in " ".join(hits.notes)) != fused
+
+
+@pytest.mark.parametrize(("before", "after"), [(1800, None), (None, 3600), (600, 7200)])
+def test_a_window_holds_only_what_was_seen_then(held, model, before, after):
+    made, everything = held
+    query = asked(held)
+    time_s = query.sightings.time_s
+    hits = ask(made, query, True, before_s=before, after_s=after)
+    check(hits, slow(everything, query, 9, model, time_s - (before or 0), time_s + (after or 0)))
+    low, high = time_s - (before or 0), time_s + (after or 0)
+    inside = (everything.sightings.time_s >= low[:, None]) & (everything.sightings.time_s <= high[:, None])
+    assert hits.candidates.tolist() == inside.sum(axis=1).tolist()
+
+
+def test_any_executor_and_any_order_of_queries_give_the_same_hits(held):
+    made, _ = held
+    query = asked(held)
+    alone = ask(made, query, True, after_s=7200)
+    with ThreadPoolExecutor(2) as threads:
+        assert ask(made, query, True, after_s=7200, executor=threads).columns == alone.columns
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
+        assert ask(made, query, True, after_s=7200, executor=processes).columns == alone.columns
+    back = ask(made, query[::-1], True, after_s=7200)
+    assert back.columns["distance"][:9] == alone.columns["distance"][-9:]
+
+
+def test_half_precision_takes_half_and_finds_the_same(held, tmp_path):
+    _, everything = held
+    half = Gallery.create(tmp_path / "h", SOURCE, WIDTH, "float16")
+    half.add(everything, SOURCE)
+    query = asked(held)
+    found, right = ask(half, query, False), slow(everything, query, 9)
+    np.testing.assert_allclose(found.columns["distance"], [d for line in right for _, d in line], atol=2e-3)
+    column = half.store.load(half.content.files[0])["embedding"]
+    assert column.nbytes == 2 * WIDTH * len(column)
+
+
+def test_memory_keeps_the_latest_files(held, monkeypatch):
+    made, _ = held
+    shards = searching.Shards()
+    monkeypatch.setattr(searching, "HELD", shards)
+    limited = Gallery.open(made.store.address, memory_limit=1)
+    query = asked(held)
+    assert ask(limited, query, False).columns == ask(made, query, False).columns
+    monkeypatch.setattr(searching, "HELD", searching.Shards())
+    ask(limited, query, False)
+    assert len(searching.HELD._held) == 1
+
+
+def test_probabilities_are_those_of_the_calibration(held):
+    made, _ = held
+    line = Calibration(network_of(SOURCE), (-1.0, 1.0), (-8.0, 8.0), None, None, 4.0, 9, True, "logistic")
+    made.learn(calibration=line.content)
+    query = asked(held)
+    hits = ask(made, query, False, strangers=0.2)
+    expected = line.probability(np.array(hits.columns["appearance"]), None, hits.candidates[0], 0.2)
+    np.testing.assert_allclose(hits.columns["probability"], expected)
+    assert (np.diff(np.array(hits.columns["probability"]).reshape(-1, 9), axis=1) <= 0).all()
+    other = {**line.content, "network": {**line.network, "weights_sha256": "ef" * 32}}
+    with pytest.raises(ValueError, match="cannot be compared"):
+        made.learn(calibration=other)
+
+
+@pytest.mark.parametrize(("given", "error", "words"), [
+    ({"camera": ["gaet 3"], "time_s": [5.0]}, KeyError, "the gallery has no camera 'gaet 3' .did you mean 'gate 3'"),
+    ({"after_s": 60}, ValueError, "not every query has a time"),
+    ({"top": 0}, ValueError, "top is 0"),
+    ({"strangers": 1.0}, ValueError, "strangers is 1.0"),
+])  # fmt: skip
+def test_what_cannot_be_searched_for_is_said(held, given, error, words):
+    with pytest.raises(error, match=words):
+        held[0].search(np.ones(WIDTH), **given)
+    with pytest.raises(ValueError, match="have 3 numbers"):
+        held[0].search(np.ones(3))
+
+
+def test_windows_without_sightings(held):
+    made, _ = held
+    found = made.search(np.ones((2, WIDTH)), time_s=[1e6, 10.0], before_s=60, top=5)
+    assert found.candidates[0] == 0 and 0 not in found.columns["query"]
+    notes = " ".join(found.notes)
+    assert "1 query has no sighting in its window" in notes or "2 queries have no sighting" in notes
+    assert "the window of 1 query begins after the last sighting" in notes
+
+
+def test_an_empty_gallery_finds_nothing(tmp_path):
+    made = Gallery.create(tmp_path / "g", SOURCE, WIDTH)
+    assert made.add(crops(0), SOURCE) == 0 and made.info()["images"] == 0
+    assert len(made.search(np.ones(WIDTH))) == 0 and made.compact()["files"] == 0 and made.expire(0) == (0, 0)
+
+
+def test_a_camera_without_distances_is_refused(held, model):
+    made, _ = held
+    with pytest.raises(KeyError, match="knows no camera 'gate 0'"):
+        made.add(crops(5), SOURCE)
+
+
+def test_relays_are_left_out_so_that_a_distance_is_that_of_its_pair(held, tmp_path):
+    _, everything = held
+    likelihood = build("likelihood").fit(traffic(0, 60), NAMED)
+    made = Gallery.create(tmp_path / "g", SOURCE, WIDTH)
+    made.add(everything, SOURCE)
+    made.learn(likelihood, WEIGHT)
+    query = asked(held)
+    alone = build("likelihood", relays=0, pooling=False).fit(traffic(0, 60), NAMED)
+    check(ask(made, query, True), slow(everything, query, 9, alone))

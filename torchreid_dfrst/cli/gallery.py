@@ -1,0 +1,164 @@
+"""Keep a gallery of images over time: add, info, expire, delete, compact.
+
+    dfrst gallery add DIR crops.csv --weights RUN/weights.safetensors    (path,camera,time; or a folder of images)
+    dfrst gallery add DIR features.npz                                   (its gallery images)
+    dfrst gallery fit DIR features.npz spacetime.model likelihood        (space and time, calibration, for searches)
+    dfrst gallery info DIR [--check] [--json]
+    dfrst gallery expire DIR --keep 30d
+    dfrst gallery delete DIR --camera "north gate" --until 2026-05-01T12:00
+    dfrst gallery compact DIR
+    dfrst gallery export DIR                                             (the files that Spark, DuckDB, Polars read)
+
+DIR is a folder, or an address such as s3://bucket/gallery. Times without a zone are UTC.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from torchreid_dfrst.cli.arguments import moment, overrides, progress, span, wrote
+
+USES = {
+    "add": ("what", "weights", "camera", "time_format", "half", "thumbnails", "workers"),
+    "fit": ("what", "overrides", "camera"),
+    "info": ("check", "json"),
+    "expire": ("before", "keep"),
+    "delete": ("camera", "identity", "path", "from_", "until"),
+    "compact": ("memory_limit",),
+    "export": (),
+}
+"""Action to the arguments that it takes."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=list(USES))
+    parser.add_argument("gallery", metavar="DIR")
+    parser.add_argument("what", nargs="?", help="add: table, folder, image or features file; fit: features file")
+    overrides(parser, "fit: spacetime.key value, as dfrst evaluate takes them")
+    parser.add_argument("--weights", type=Path, help="add: network for images; weights.safetensors or a checkpoint")
+    parser.add_argument("--camera", help="add: of all images of a folder; delete: its images")
+    parser.add_argument("--time-format", help="add: of the times of a table, such as %%d.%%m.%%Y %%H:%%M")
+    parser.add_argument("--half", action="store_true", help="add: a new gallery keeps half precision")
+    parser.add_argument("--thumbnails", action="store_true", help="add: keep small images as well")
+    parser.add_argument("--workers", type=int, default=0, help="add: loading processes (%(default)s)")
+    parser.add_argument("--check", action="store_true", help="info: read every file whole")
+    parser.add_argument("--json", action="store_true", help="info: as JSON")
+    parser.add_argument("--before", help="expire: hours that ended before this time")
+    parser.add_argument("--keep", help="expire: hours that ended longer before the last sighting, such as 30d")
+    parser.add_argument("--identity", help="delete: of this vehicle")
+    parser.add_argument("--path", help="delete: of this name")
+    parser.add_argument("--from", dest="from_", help="delete: this time and later")
+    parser.add_argument("--until", help="delete: before this time")
+    parser.add_argument("--memory-limit", type=int, default=1 << 30, help="compact: bytes (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from torchreid_dfrst.gallery import Gallery
+
+    words = vars(args)
+    unused: dict[str, Any] = {"what": None, "overrides": [], "workers": 0, "memory_limit": 1 << 30}
+    for name in {name for names in USES.values() for name in names} - {*USES[args.action]}:
+        if words[name] not in (unused.get(name), None, False):
+            raise ValueError(
+                f"dfrst gallery {args.action} takes no {name.strip('_').replace('_', '-')} ({words[name]})"
+            )
+    if args.action == "add":
+        add(args)
+        return
+    gallery = Gallery.open(args.gallery)
+    if args.action == "fit":
+        fit(args, gallery)
+    elif args.action == "info":
+        show(gallery.info(args.check), args.json)
+    elif args.action == "expire":
+        expire(args, gallery)
+    elif args.action == "delete":
+        times = {"from_s": args.from_, "until_s": args.until}
+        given = {name: moment(word) for name, word in times.items() if word is not None}
+        count = gallery.delete(args.camera or "", args.identity or "", args.path or "", **given)
+        print(f"deleted {count:,} images" + ("; dfrst gallery compact erases them" if count else ""))
+    elif args.action == "compact":
+        done = gallery.compact(args.memory_limit)
+        print(", ".join(f"{name} {value:,}" for name, value in done.items()))
+    else:
+        print("\n".join(gallery.export()))
+
+
+def add(args: argparse.Namespace) -> None:
+    from torchreid_dfrst.gallery import Gallery
+    from torchreid_dfrst.inference.unlabelled import read_crops
+    from torchreid_dfrst.report.canvas import small
+
+    if args.what is None:
+        raise ValueError("say what to add: a table path,camera,time, a folder of images, or a features file")
+    crops = read_crops(args.what, "gallery", args.weights, args.camera, args.time_format, args.workers, progress)
+    try:
+        gallery = Gallery.open(args.gallery)
+        if args.half and gallery.content.dtype != "float16":
+            raise ValueError(f"{args.gallery} keeps {gallery.content.dtype}: --half is for a new gallery")
+    except FileNotFoundError:
+        dtype = "float16" if args.half else "float32"
+        gallery = Gallery.create(args.gallery, crops.source, crops.features.embedding.shape[1], dtype)
+    seen = crops.features.sightings.path.tolist()
+    count = gallery.add(crops.features, crops.source, [small(path) for path in seen] if args.thumbnails else None)
+    wrote(f"{args.gallery}: {count:,} images more, {len(gallery):,} in all")
+
+
+def fit(args: argparse.Namespace, gallery: Any) -> None:
+    from torchreid_dfrst import config, evaluation
+    from torchreid_dfrst.evaluation import calibration
+    from torchreid_dfrst.gallery.spacetime import alone
+    from torchreid_dfrst.retrieval import Extraction
+
+    if args.what is None:
+        raise ValueError("say which features file: dfrst gallery fit DIR features.npz")
+    known = {"spacetime": evaluation.sections()["spacetime"]}
+    settings = config.load(None, args.overrides, known)["spacetime"]
+    held, asked = Extraction.load(args.what), settings.pop("weight", None)
+    model = evaluation.fit_transit(held, **settings)
+    weight = 0.0
+    if model is not None:
+        model = alone(model)
+        weight = evaluation.transit_weight(held, model, asked)[0]
+    found = calibration.of_extraction(held, model)
+    gallery.learn(model, weight, None if found is None else found.content)
+    parts = [gallery.info()["space and time"] or "no space and time"]
+    parts += [f"calibrated on {found.vehicles} vehicles" if found else "no calibration: extract with --train"]
+    wrote(f"{args.gallery}: {'; '.join(parts)}")
+
+
+def expire(args: argparse.Namespace, gallery: Any) -> None:
+    if (args.before is None) == (args.keep is None):
+        raise ValueError("say either --before TIME or --keep DURATION, such as 30d")
+    last = gallery.info()["last_s"]
+    before = moment(args.before) if args.before is not None else (last or 0.0) - span(args.keep)
+    files, rows = gallery.expire(before)
+    print(f"removed {files:,} files with {rows:,} images")
+
+
+def show(info: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(info))
+        return
+    from torchreid_dfrst.gallery.store import described
+
+    for name, value in {**info, "network": described(info["network"])}.items():
+        if name.endswith("_s") and value is not None:
+            value = when(value)
+        shown = ", ".join(map(str, value)) if isinstance(value, list | dict) else value
+        print(f"{name.replace('_s', ''):>21}  {f'{value:,}' if isinstance(value, int) else shown}")
+    for why in info["damaged"].values():
+        print(why, file=sys.stderr)
+
+
+def when(time_s: float) -> str:
+    """A time as people read it: UTC, or seconds where they do not count from 1970."""
+    import datetime
+
+    from torchreid_dfrst.data.times import OLDEST
+
+    if time_s < OLDEST:
+        return f"{time_s:.2f} s"
+    return datetime.datetime.fromtimestamp(time_s, datetime.timezone.utc).isoformat(sep=" ", timespec="seconds")

@@ -1,0 +1,34 @@
+"""Write one HTML file of an evaluation: ranked lists side by side, a map, a time line, and why.
+
+    dfrst page features.npz --out page.html --weights RUN/weights.safetensors spacetime.model likelihood
+
+It opens from disk in any browser, without a network. Settings are those of dfrst evaluate.
+"""
+
+import argparse
+from pathlib import Path
+
+from torchreid_dfrst.cli.arguments import CONFIG, wrote
+from torchreid_dfrst.cli.evaluate import read
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    words = "file of dfrst extract or dfrst import, and settings as dfrst evaluate takes them"
+    parser.add_argument("words", nargs="+", metavar="FEATURES | section.key value", help=words)
+    parser.add_argument("--config-file", help=CONFIG)
+    parser.add_argument("--out", type=Path, required=True, help="file to write, ending in .html")
+    parser.add_argument("--weights", type=Path, help="the network behind the features, to take likeness apart")
+    parser.add_argument("--queries", type=int, default=200, help="how many, at equal steps (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from torchreid_dfrst import evaluation
+    from torchreid_dfrst.checks import within
+    from torchreid_dfrst.inference.pages import page_of_result
+
+    within("queries", args.queries, lowest=1)
+    if args.out.suffix not in (".html", ".htm"):
+        raise ValueError(f"{args.out} does not end in .html, as pages do")
+    _, extraction, choices = read(args)
+    page_of_result(evaluation.score(extraction, **choices), args.weights, args.queries).save(args.out)
+    wrote(args.out)

@@ -1,0 +1,286 @@
+"""From distances to the probability that two images show one vehicle: log-likelihood ratios and prior odds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+
+from torchreid_dfrst import files, retrieval
+from torchreid_dfrst.checks import within
+from torchreid_dfrst.evaluation.weight import SEED, held_out
+from torchreid_dfrst.retrieval import Extraction, Features
+from torchreid_dfrst.retrieval.features import network_of
+from torchreid_dfrst.retrieval.logistic import logistic
+from torchreid_dfrst.sightings import CameraNetwork, Sightings, same_vehicle
+from torchreid_dfrst.spatiotemporal import GapModel
+
+FORMAT, VERSION = "torchreid_dfrst calibration", 1
+FOLDS = 4
+FEWEST = 8
+"""Vehicles without which nothing is fitted."""
+SAMPLES = 100_000
+MOST_NATS = 12.0
+"""Evidence of appearance is cut there: so few pairs say nothing beyond."""
+KNOTS = 256
+SHARE = 0.1
+"""Weight of pairs of one vehicle in a fit: first hits are judged where such pairs are rare."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What distances of one network say.
+
+    Evidence is ``ln p(distance | one vehicle) - ln p(distance | two)``, in nats; that of appearance and of space and
+    time are added. Probability is that with prior odds, see ``prior``. Distances after re-ranking depend on everything
+    else in the gallery and have no such law: they are never taken.
+
+    Args:
+        network: what made the embeddings, see ``retrieval.features.network_of``.
+        cosine: ``(K,)`` rising cosines at which the evidence of appearance is known, linear in between.
+        nats: ``(K,)`` that evidence.
+        transit: bias and slope of the evidence of minus a transit distance; None without space and time.
+        spacetime: name and options of the model of these distances.
+        matches: images of its vehicle that a query finds in a gallery, by other cameras, on average.
+        vehicles: how many it was fitted on.
+        held_out: whether the network was trained without them; None where nobody knows.
+        shape: ``logistic`` or ``isotonic``, the better one on vehicles left out.
+    """
+
+    network: dict[str, Any]
+    cosine: tuple[float, ...]
+    nats: tuple[float, ...]
+    transit: tuple[float, float] | None
+    spacetime: dict[str, Any] | None
+    matches: float
+    vehicles: int
+    held_out: bool | None
+    shape: str
+
+    def evidence(self, appearance: np.ndarray, transit: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Evidence of appearance, and of space and time, each elementwise in nats.
+
+        Args:
+            appearance: Euclidean distances of embeddings of unit length, in [0, 2].
+            transit: distances of the model in ``spacetime``, NaN where not known; None for appearance alone.
+        """
+        cosine = 1 - np.asarray(appearance, dtype=np.float64) ** 2 / 2
+        own = np.interp(cosine, self.cosine, self.nats)
+        if transit is None or self.transit is None:
+            return own, np.zeros_like(own)
+        trip = self.transit[0] - self.transit[1] * np.asarray(transit, dtype=np.float64)
+        return own, np.where(np.isnan(trip), 0.0, trip)
+
+    def prior(self, candidates: np.ndarray | float, strangers: float) -> np.ndarray:
+        """Log odds, before anything is seen, that one of ``candidates`` images shows the query's vehicle.
+
+        With a share of ``strangers`` the vehicle is not there at all; else ``matches`` of them do.
+        """
+        within("strangers", strangers, below=1)
+        share = (1 - strangers) * np.minimum(self.matches / np.maximum(candidates, 1), 1.0)
+        share = np.clip(share, 1e-12, 1 - 1e-6)
+        return np.log(share / (1 - share))
+
+    def probability(
+        self, appearance: np.ndarray, transit: np.ndarray | None, candidates: np.ndarray | float, strangers: float
+    ) -> np.ndarray:
+        """Probability that each pair shows one vehicle; see ``evidence`` and ``prior``."""
+        return sigmoid(sum(self.evidence(appearance, transit)) + self.prior(candidates, strangers))
+
+    def require(self, source: Mapping[str, Any], model: GapModel | None = None) -> None:
+        """Refuse embeddings of another network, or distances of another space-time model.
+
+        Raises:
+            ValueError: with both.
+        """
+        if network_of(source) != self.network:
+            one, other = (f"{n.get('network')} ({str(n.get('weights_sha256'))[:8]})" for n in (self.network, source))
+            raise ValueError(f"the calibration is of the network {one}, not of {other}: make one with that network")
+        if model is not None and self.spacetime is not None and self.spacetime != _named(model):
+            raise ValueError(
+                f"the calibration is of the space-time model {self.spacetime}, not of {_named(model)}: make it anew"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON; the file appears whole or not at all."""
+        files.write({Path(path): json.dumps(self.content, indent=1).encode()})
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """JSON types."""
+        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], where: str = "this") -> Calibration:
+        """What ``content`` gave.
+
+        Raises:
+            ValueError: another form or version.
+        """
+        held = dict(content)
+        if held.pop("format", None) != FORMAT or held.pop("version", None) != VERSION:
+            raise ValueError(f"{where} is no calibration of this version: make it anew with `dfrst evaluate`")
+        try:
+            return cls(**held)
+        except TypeError as error:
+            raise ValueError(f"{where} lacks something ({error}): make it anew with `dfrst evaluate`") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Read what ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: not a calibration of this version.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(
+                f"no calibration at {path}: `dfrst evaluate` writes one from features with training images (--train)"
+            )
+        try:
+            return cls.of(json.loads(Path(path).read_bytes()), str(path))
+        except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+            raise ValueError(f"{path} is no calibration ({error}): make it anew with `dfrst evaluate`") from error
+
+
+def fit(
+    features: Features,
+    source: Mapping[str, Any],
+    model: GapModel | None = None,
+    train: Sightings | None = None,
+    network: CameraNetwork | None = None,
+    held: bool | None = None,
+    seed: int = SEED,
+) -> Calibration:
+    """Fit on training vehicles that play query and gallery, best ones that the network was not trained on.
+
+    Args:
+        features: embeddings of training images with identities.
+        source: what made them, see ``Extraction.source``.
+        model: gives name and options of a space-time model, which is fitted without the vehicles that are asked for;
+            None for appearance alone.
+        train: all training sightings, for the model.
+        network: road distances, for the model.
+        held: whether the network was trained without these vehicles.
+        seed: of the folds and of the draw of pairs.
+
+    Raises:
+        ValueError: too few vehicles, or the model cannot be fitted.
+    """
+    vehicles = features.sightings.vehicles
+    if len(vehicles) < FEWEST:
+        raise ValueError(f"{len(vehicles)} training vehicles with features: a calibration needs {FEWEST} at least")
+    drawn, matches = _pairs(features, model, train, network, seed)
+    cosine, transit, same, fold = (np.concatenate(column) for column in zip(*drawn, strict=True))
+    if not same.any():
+        raise ValueError("no training vehicle with features was seen by two cameras: there is nothing to calibrate on")
+    shape, knots, nats = _appearance(cosine, same, fold)
+    known = ~np.isnan(transit)
+    trip = None
+    if model is not None and same[known].any():
+        bias, slope = logistic(-transit[known, None], same[known].astype(np.float64), SHARE).tolist()
+        trip = (bias, max(slope, 0.0))
+    about = None if model is None else _named(model)
+    kept = network_of(source)
+    return Calibration(kept, tuple(knots), tuple(nats), trip, about, matches, len(vehicles), held, shape)
+
+
+def of_extraction(extraction: Extraction, model: GapModel | None) -> Calibration | None:
+    """Fit on the training images of a features file; None where there are too few vehicles with features."""
+    known, seen = extraction.train_features, extraction.source.get("train_features")
+    if known is None or len(known.sightings.vehicles) < FEWEST:
+        return None
+    held = None if seen is None else seen == "held out"
+    timed = model if model is not None and not np.isnan(known.sightings.time_s).all() else None
+    return fit(known, extraction.source, timed, extraction.train, extraction.network, held)
+
+
+def sigmoid(odds: np.ndarray) -> np.ndarray:
+    """Probability of log odds, elementwise."""
+    return 1 / (1 + np.exp(-np.clip(odds, -50, 50)))
+
+
+def comparable(query: Sightings, gallery: Sightings) -> np.ndarray:
+    """``(Q, G)`` whether a pair says something: both vehicles known, and not one vehicle by one camera."""
+    own = same_vehicle(query.identity[:, None], gallery.identity) & (query.camera[:, None] == gallery.camera)
+    return query.known[:, None] & gallery.known & ~own
+
+
+def _named(model: GapModel) -> dict[str, Any]:
+    return {"model": model.name, "options": model.options}
+
+
+def _pairs(
+    features: Features, model: GapModel | None, train: Sightings | None, network: CameraNetwork | None, seed: int
+) -> tuple[list[tuple[np.ndarray, ...]], float]:
+    """Cosine, transit distance, whether it is one vehicle, and fold of pairs drawn from each fold; matches a query."""
+    generator = np.random.default_rng(seed)
+    drawn: list[tuple[np.ndarray, ...]] = []
+    matches = []
+    for number, fold in enumerate(held_out(features.sightings, FOLDS, seed=seed)):
+        query, gallery = features[fold.query], features[fold.gallery]
+        q, g = query.sightings, gallery.sightings
+        distance = retrieval.distance(*(retrieval.normalise(x.embedding) for x in (query, gallery)))
+        transit = np.full(distance.shape, np.nan, dtype=np.float32)
+        if model is not None and train is not None and network is not None:
+            others = train[~np.isin(train.identity, np.unique(g.identity))]
+            transit = type(model)(**model.options).fit(others, network).distance(q, g)
+            transit[np.isnan(q.time_s)[:, None] | np.isnan(g.time_s)] = np.nan
+        usable = comparable(q, g)
+        same = same_vehicle(q.identity[:, None], g.identity) & usable
+        matches.append(same.sum(axis=1))
+        for kind in (same, usable & ~same):
+            row, column = np.nonzero(kind)
+            some = generator.permutation(len(row))[:SAMPLES]
+            row, column = row[some], column[some]
+            ones = np.full(len(row), kind is same)
+            cosine = 1 - distance[row, column].astype(np.float64) ** 2 / 2
+            drawn.append((cosine, transit[row, column], ones, np.full(len(row), number)))
+    counts = np.concatenate(matches)
+    return drawn, float(counts[counts > 0].mean()) if counts.any() else 0.0
+
+
+def _appearance(cosine: np.ndarray, same: np.ndarray, fold: np.ndarray) -> tuple[str, list[float], list[float]]:
+    """The evidence of appearance at some cosines, by the shape that serves vehicles left out better."""
+    loss = {}
+    for shape, make in SHAPES.items():
+        total = 0.0
+        for number in np.unique(fold):
+            out = fold == number
+            if not (same[out].any() and same[~out].any()):
+                continue
+            value = np.interp(cosine[out], *make(cosine[~out], same[~out]))
+            sign = np.where(same[out], -1.0, 1.0)
+            cost = np.logaddexp(0, sign * value)
+            total += cost[same[out]].mean() + cost[~same[out]].mean()
+        loss[shape] = total
+    best = "isotonic" if loss["isotonic"] < loss["logistic"] else "logistic"
+    knots, nats = SHAPES[best](cosine, same)
+    return best, knots.tolist(), nats.tolist()
+
+
+def _logistic(cosine: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    bias, slope = logistic(cosine[:, None], same.astype(np.float64), SHARE)
+    knots = np.linspace(-1, 1, KNOTS + 1)
+    return knots, np.clip(bias + max(slope, 0.0) * knots, -MOST_NATS, MOST_NATS)
+
+
+def _isotonic(cosine: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rising curve nearest to shares in equal groups of pairs; a pair of each kind more, so that none is 0 or 1."""
+    weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
+    order = np.argsort(cosine, kind="stable")
+    groups = np.array_split(order, min(KNOTS, max(1, len(order) // 8)))
+    middle = np.array([cosine[group].mean() for group in groups])
+    one = np.array([weight[group][same[group]].sum() for group in groups]) + 0.5 / same.sum()
+    two = np.array([weight[group][~same[group]].sum() for group in groups]) + 0.5 / (~same).sum()
+    share = isotonic_regression(one / (one + two), weights=one + two).x
+    keep = np.r_[True, np.diff(middle) > 0]
+    return middle[keep], np.clip(np.log(share / (1 - share)), -MOST_NATS, MOST_NATS)[keep]
+
+
+SHAPES = {"logistic": _logistic, "isotonic": _isotonic}

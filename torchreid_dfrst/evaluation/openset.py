@@ -1,0 +1,225 @@
+"""How good probabilities and refusals are where some vehicles that are asked for are not in the gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from torchreid_dfrst import retrieval
+from torchreid_dfrst.evaluation.calibration import Calibration, comparable, sigmoid
+from torchreid_dfrst.evaluation.card import Result
+from torchreid_dfrst.evaluation.intervals import FEWEST, LEVEL, bootstrap, interval
+from torchreid_dfrst.retrieval import Features
+from torchreid_dfrst.sightings import same_vehicle
+from torchreid_dfrst.spatiotemporal import GapModel
+
+STRANGERS, SEED, SAMPLES = 0.2, 776, 1000
+BINS = 10
+EDGES = np.linspace(-30, 30, 6001)
+"""Evidence of pairs of two vehicles is counted between these, in nats."""
+FALSE_MATCHES = (0.1, 0.01, 0.001)
+FALSE_ALARMS = (0.01, 0.1)
+
+
+@dataclass(eq=False)
+class _Seen:
+    """What goes by, block by block: pairs by their probability at even odds, and the first hit of each query."""
+
+    vehicle: np.ndarray
+    same: np.ndarray
+    other: np.ndarray
+    sure_same: np.ndarray
+    sure_other: np.ndarray
+    impostors: np.ndarray
+    top: np.ndarray
+    right: np.ndarray
+    candidates: np.ndarray
+    genuine: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+
+def measure(
+    calibration: Calibration,
+    query: Features,
+    gallery: Features,
+    model: GapModel | None = None,
+    strangers: float = STRANGERS,
+    seed: int = SEED,
+) -> dict[str, Any]:
+    """Measures of probabilities and refusals, JSON types; shares in [0, 1], each with its interval over vehicles.
+
+    Never of re-ranked distances: the same threshold means something else when queries come one by one.
+
+    Args:
+        calibration: of the network that made the features.
+        query: images asked for; those without an identity are left out.
+        gallery: likewise.
+        model: the fitted space-time model of the calibration.
+        strangers: share of the vehicles asked for that is taken out of the gallery, drawn with ``seed``, beside those
+            that are not there anyway.
+        seed: of that draw.
+
+    Returns:
+        ``reliability``: of groups of pairs at even odds, probability, share of one vehicle, pairs; ``pairs_ece``: their
+        expected calibration error; ``hits_ece``: that of first hits; ``FNMR``: share of pairs of one vehicle that a
+        threshold refuses which as many pairs of two pass as it is named after; ``TPIR``: share of queries whose first
+        hit is right and passes a threshold that as many strangers pass; ``F1`` and ``TNR`` of refusing first hits
+        below 1/2. None where there are too few for it.
+    """
+    query, gallery = query[query.sightings.known], gallery[gallery.sightings.known]
+    label, vehicle = np.unique(query.sightings.identity, return_inverse=True)
+    there = np.isin(label, gallery.sightings.identity)
+    chosen = np.random.default_rng(seed).permutation(label[there])[: round(strangers * there.sum())]
+    seen = _watch(calibration, query, gallery, model, chosen, vehicle)
+    absent = np.isin(query.sightings.identity, chosen) | ~there[vehicle]
+    sure = sigmoid(seen.top + calibration.prior(seen.candidates, float(absent.mean())))
+    sure[seen.candidates == 0] = 0.0
+    return {
+        "vehicles": len(label),
+        "strangers": {"queries": int(absent.sum()), "share": round(float(absent.mean()), 4), "seed": seed},
+        "reliability": _reliability(seen),
+        "pairs_ece": _with_interval(lambda w: _pairs_ece(seen, w), len(label)),
+        "hits_ece": _with_interval(lambda w: _hits_ece(sure, seen.right & ~absent, vehicle, w), len(label)),
+        "FNMR": {f"at FMR {rate:g}": _fnmr(seen, rate) for rate in FALSE_MATCHES},
+        "TPIR": {f"at FPIR {rate:g}": _tpir(seen, absent, rate) for rate in FALSE_ALARMS},
+        **_refusals(sure, seen.right, absent, vehicle, len(label)),
+    }
+
+
+def of_result(calibration: Calibration, result: Result) -> dict[str, Any]:
+    """``measure`` of what an evaluation ranked first, before any re-ranking, and the name of that row."""
+    ranked = result.ranked
+    model = result.transit if calibration.transit is not None else None
+    row = "appearance" if model is None else "+ ST"
+    return {"row": row, **measure(calibration, ranked.query, ranked.gallery, model)}
+
+
+def _watch(
+    calibration: Calibration,
+    query: Features,
+    gallery: Features,
+    model: GapModel | None,
+    gone: np.ndarray,
+    who: np.ndarray,
+) -> _Seen:
+    q, g, count, vehicles = query.sightings, gallery.sightings, len(query), int(who.max(initial=-1)) + 1
+    counts = [np.zeros((vehicles, BINS)) for _ in range(4)]
+    hits = np.full(count, -np.inf), np.zeros(count, dtype=bool), np.zeros(count, dtype=np.int64)
+    seen = _Seen(who, counts[0], counts[1], counts[2], counts[3], np.zeros(len(EDGES) - 1), *hits)
+    shown = ~np.isin(g.identity, gone)
+    transit = None if model is None else model.transit(q, g)
+    start = 0
+    rows, columns = (retrieval.normalise(part.embedding) for part in (query, gallery))
+    for distance in retrieval.distance_blocks(rows, columns) if count and len(gallery) else ():
+        part = slice(start, start + len(distance))
+        trip = None if transit is None else transit.block(part, slice(0, len(gallery)))
+        if trip is not None:
+            trip = np.where(np.isnan(q.time_s[part])[:, None] | np.isnan(g.time_s), np.nan, trip)
+        value = sum(calibration.evidence(distance, trip))
+        usable = comparable(q[part], g)
+        same = same_vehicle(q.identity[part][:, None], g.identity) & usable
+        _note_pairs(seen, np.asarray(value), usable, same, start)
+        free = np.where(usable & shown, value, -np.inf)
+        best = free.argmax(axis=1)
+        seen.top[part] = free[np.arange(len(free)), best]
+        seen.right[part] = same[np.arange(len(free)), best]
+        seen.candidates[part] = (usable & shown).sum(axis=1)
+        start = part.stop
+    return seen
+
+
+def _note_pairs(seen: _Seen, value: np.ndarray, usable: np.ndarray, same: np.ndarray, start: int) -> None:
+    row, column = np.nonzero(same)
+    seen.genuine.append((row + start, value[row, column]))
+    seen.impostors += np.histogram(value[usable & ~same].clip(EDGES[0], EDGES[-1]), EDGES)[0]
+    sure = sigmoid(value)
+    group = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
+    place = seen.vehicle[start : start + len(value)][:, None] * BINS + group
+    size = seen.same.size
+    for kind, count, total in ((same, seen.same, seen.sure_same), (usable & ~same, seen.other, seen.sure_other)):
+        count += np.bincount(place[kind], minlength=size).reshape(count.shape)
+        total += np.bincount(place[kind], sure[kind], size).reshape(count.shape)
+
+
+def _balanced(seen: _Seen, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Share of one vehicle, mean probability and weight of each group where both kinds of pairs weigh the same."""
+    same, other = weight @ seen.same, weight @ seen.other
+    one, two = (0.5 / max(count.sum(), 1e-12) for count in (same, other))
+    total = np.maximum(one * same + two * other, 1e-12)
+    mean = (one * (weight @ seen.sure_same) + two * (weight @ seen.sure_other)) / total
+    return one * same / total, mean, total
+
+
+def _pairs_ece(seen: _Seen, weight: np.ndarray) -> float:
+    share, mean, total = _balanced(seen, weight)
+    return float((total * np.abs(share - mean)).sum())
+
+
+def _reliability(seen: _Seen) -> list[dict[str, float]]:
+    share, mean, _ = _balanced(seen, np.ones(len(seen.same)))
+    count = (seen.same + seen.other).sum(axis=0)
+    rows = zip(mean.tolist(), share.tolist(), count.tolist(), strict=True)
+    return [{"probability": round(p, 4), "share": round(s, 4), "pairs": int(n)} for p, s, n in rows if n]
+
+
+def _hits_ece(sure: np.ndarray, right: np.ndarray, vehicle: np.ndarray, weight: np.ndarray) -> float:
+    group = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
+    each = weight[vehicle]
+    gap = np.bincount(group, each * (sure - right), BINS)
+    return float(np.abs(gap).sum() / each.sum())
+
+
+def _fnmr(seen: _Seen, rate: float) -> dict[str, Any] | None:
+    """Of pairs of one vehicle, at the threshold that a share of pairs of two passes."""
+    total, count = seen.impostors.sum(), sum(len(row) for row, _ in seen.genuine)
+    if total * rate < 1 or not count:
+        return None
+    row, value = (np.concatenate([pair[k] for pair in seen.genuine]) for k in (0, 1))
+    above = np.cumsum(seen.impostors[::-1])[::-1] / total
+    threshold = float(EDGES[:-1][above <= rate].min(initial=EDGES[-1]))
+    return {**_mean(value < threshold, seen.vehicle[row]), "threshold": round(threshold, 2)}
+
+
+def _tpir(seen: _Seen, absent: np.ndarray, rate: float) -> dict[str, Any] | None:
+    """Of queries whose vehicle is there, at the threshold that a share of strangers' first hits passes."""
+    strangers = np.sort(seen.top[absent])[::-1]
+    passing = int(rate * len(strangers))
+    if passing < 1 or absent.all():
+        return None
+    threshold = strangers[passing] if passing < len(strangers) else -np.inf
+    found = seen.right & (seen.top > threshold)
+    return _mean(found[~absent], seen.vehicle[~absent])
+
+
+def _refusals(
+    sure: np.ndarray, right: np.ndarray, absent: np.ndarray, vehicle: np.ndarray, count: int
+) -> dict[str, Any]:
+    answered = sure >= 0.5
+    good = answered & right & ~absent
+
+    def f1(weight: np.ndarray) -> float:
+        each = weight[vehicle]
+        hits, wrong, missed = (float(each[kind].sum()) for kind in (good, answered & ~good, ~answered & ~absent))
+        return 2 * hits / max(2 * hits + wrong + missed, 1e-12)
+
+    refused = _mean(~answered[absent], vehicle[absent]) if absent.any() else None
+    return {"F1": _with_interval(f1, count), "TNR": refused}
+
+
+def _mean(value: np.ndarray, vehicle: np.ndarray) -> dict[str, Any]:
+    """A mean over queries or pairs with its interval over vehicles, None for few."""
+    mean, few = float(value.mean()), len(np.unique(vehicle)) < FEWEST
+    ends = None if few else interval(bootstrap(value.astype(np.float64), vehicle, SAMPLES), mean)
+    return {"value": round(mean, 4), "interval": ends and [round(end, 4) for end in ends]}
+
+
+def _with_interval(of: Callable[[np.ndarray], float], vehicles: int) -> dict[str, Any]:
+    """What is no mean, with its interval: vehicles get weights from a gamma law."""
+    value = of(np.ones(vehicles))
+    if vehicles < FEWEST:
+        return {"value": round(value, 4), "interval": None}
+    weights = np.random.default_rng(SEED).gamma(1.0, size=(SAMPLES, vehicles))
+    ends = np.quantile([of(weight) for weight in weights], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return {"value": round(value, 4), "interval": [round(float(end), 4) for end in ends]}

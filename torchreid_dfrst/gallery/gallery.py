@@ -1,0 +1,428 @@
+"""A gallery that lives: images come in, expire and are deleted, while others search it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchreid_dfrst.checks import nearest, numbered, within
+from torchreid_dfrst.gallery.searching import Hits, Query, find, kept
+from torchreid_dfrst.gallery.spacetime import Trips
+from torchreid_dfrst.gallery.store import (
+    DTYPES,
+    Content,
+    Deletion,
+    File,
+    Store,
+    cameras_of,
+    described,
+    pyarrow,
+    table_of,
+    without,
+)
+from torchreid_dfrst.retrieval import Features, normalise
+from torchreid_dfrst.retrieval.features import network_of
+from torchreid_dfrst.sightings import plain
+from torchreid_dfrst.spatiotemporal import GapModel
+
+COMPACTED = 1 << 30
+"""Bytes of memory within which files are put together where nothing else is said."""
+COPIES = 4
+"""Times that rows lie in memory while they are put together: read, joined, sorted, written."""
+META = ("path", "camera", "time_s", "identity")
+GONE = (ValueError, FileNotFoundError)
+"""What reading a damaged or lost file raises."""
+logger = logging.getLogger(__name__)
+
+
+class Gallery:
+    """Embeddings of one network with camera, time, and optionally track, identity and thumbnail.
+
+    On disk: a Parquet data set partitioned by day and hour, which other engines read too, and ``gallery.json``, the
+    list of the files that count. What ``add`` has returned from is there after any crash; a reader sees all of an add
+    or nothing of it.
+
+    Args:
+        store: where it is.
+        content: what it holds now; see ``open`` and ``create``.
+        memory_limit: bytes of embeddings that searches keep in memory; None keeps all that were searched.
+    """
+
+    def __init__(self, store: Store, content: Content, memory_limit: int | None = None):
+        self.store, self.content, self.memory_limit = store, content, memory_limit
+        self._stamp = store.stamp()
+        self._cleaned = False
+        self._trips_of: Trips | None = None
+        self.damaged: dict[str, str] = {}
+
+    @classmethod
+    def open(cls, address: str | Path, memory_limit: int | None = None) -> Gallery:
+        """A gallery that exists.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: its list is damaged, or of another version.
+        """
+        store = Store(address)
+        return cls(store, store.read(), memory_limit)
+
+    @classmethod
+    def create(cls, address: str | Path, source: Mapping[str, Any], width: int, dtype: str = "float32") -> Gallery:
+        """A new gallery.
+
+        Args:
+            address: a folder, or what fsspec knows.
+            source: what makes the embeddings, see ``Extraction.source``.
+            width: of an embedding.
+            dtype: ``float32``, or ``float16``, which takes half of the room and changes distances by some 1e-4.
+
+        Raises:
+            ValueError: there is something already, or an unknown ``dtype``.
+        """
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}: {' or '.join(DTYPES)}")
+        pyarrow()
+        store = Store(address)
+        if store.fs.exists(store.root) and (not store.fs.isdir(store.root) or store.fs.ls(store.root)):
+            raise ValueError(f"{address} is there and no gallery: name a new folder, or an empty one")
+        with store.writer():
+            store.publish(Content(1, network_of(source), int(width), dtype))
+        return cls.open(address)
+
+    def refresh(self) -> None:
+        """Take the list as it is now; searches do so by themselves."""
+        if (stamp := self.store.stamp()) != self._stamp:
+            self.content, self._stamp = self.store.read(), stamp
+
+    def add(
+        self, features: Features, source: Mapping[str, Any], thumbnails: Sequence[bytes | None] | None = None
+    ) -> int:
+        """Add images; once this returns they survive any crash.
+
+        Args:
+            features: embeddings and sightings. Names of cameras and vehicles are kept, so that lists with other
+                numbers can be added.
+            source: what made the embeddings, see ``Extraction.source``.
+            thumbnails: JPEG of each image.
+
+        Returns:
+            How many images were added.
+
+        Raises:
+            ValueError: embeddings of another network, width or preprocessing, or another writer is at work.
+            KeyError: a camera that the space-time model of the gallery does not know.
+            OSError: the disk is full; the gallery is as it was.
+        """
+        self._require(network_of(source), features.embedding.shape[1])
+        if not len(features):
+            return 0
+        with self.store.writer():
+            self.refresh()
+            if self.content.spacetime is not None:
+                Trips.load(self.content.spacetime).require(np.unique(cameras_of(features.sightings)).tolist())
+            if not self._cleaned:
+                self.store.remove(self.store.leftovers(self.content))
+                self._cleaned = True
+            table = table_of(features, self.content, thumbnails)
+            number = self.content.number + 1
+            self._publish(without(self.content, (), self.store.save(table, number)))
+        return len(features)
+
+    def _require(self, network: Mapping[str, Any], width: int) -> None:
+        held = self.content
+        if width != held.width:
+            raise ValueError(
+                f"embeddings have {width} numbers, those of {self.store.address} {held.width}: they are of another "
+                "network, and cannot be compared"
+            )
+        if dict(network) != held.network:
+            raise ValueError(
+                f"embeddings of {described(network)} cannot be compared with those of {self.store.address}, made by "
+                f"{described(held.network)}: embed the images with that network, or start another gallery"
+            )
+
+    def _publish(self, content: Content) -> None:
+        self.store.publish(content)
+        self.content, self._stamp = content, self.store.stamp()
+
+    def info(self, check: bool = False) -> dict[str, Any]:
+        """How much there is, of which times and cameras, by what network, and what is wrong with it; JSON types.
+
+        Args:
+            check: read embeddings and thumbnails too, to find every damaged file.
+        """
+        self.refresh()
+        content, cameras, rows, without_time, damaged = self.content, set(), 0, 0, {}
+        for file in content.files:
+            try:
+                table = kept(self.store, file, content, None if check else META)
+            except GONE as error:
+                damaged[file.path] = str(error)
+                continue
+            rows += len(table)
+            without_time += len(table) if file.first_s is None else 0
+            cameras |= set(table["camera"].unique().to_pylist())
+        first = [file.first_s for file in content.files if file.first_s is not None]
+        last = [file.last_s for file in content.files if file.last_s is not None]
+        return {
+            "images": rows, "without a time": without_time, "first_s": min(first, default=None),
+            "last_s": max(last, default=None), "cameras": sorted(cameras), "files": len(content.files),
+            "partitions": len({file.partition for file in content.files}),
+            "bytes": sum(file.bytes for file in content.files), "network": content.network, "width": content.width,
+            "dtype": content.dtype, "deletions to compact": len(content.deletions),
+            "space and time": None if content.spacetime is None else Trips.load(content.spacetime).describe(),
+            "calibrated": content.calibration is not None, "damaged": damaged,
+        }  # fmt: skip
+
+    def expire(self, before_s: float) -> tuple[int, int]:
+        """Remove whole partitions, hours that end before a time.
+
+        Returns:
+            Files and rows that are gone.
+        """
+        with self.store.writer():
+            self.refresh()
+            hour = before_s // 3600 * 3600
+            gone = [f for f in self.content.files if f.last_s is not None and f.last_s // 3600 * 3600 < hour]
+            if gone:
+                self._publish(without(self.content, [file.path for file in gone]))
+                self.store.remove([file.path for file in gone])
+        return len(gone), sum(file.rows for file in gone)
+
+    def delete(
+        self,
+        camera: str = "",
+        identity: str = "",
+        path: str = "",
+        from_s: float | None = None,
+        until_s: float | None = None,
+    ) -> int:
+        """Delete the images to which all of this applies: searches miss them at once, ``compact`` erases them.
+
+        Args:
+            camera: its name.
+            identity: the name of a vehicle.
+            path: as ``search`` gives it.
+            from_s: this time and later.
+            until_s: before this time.
+
+        Returns:
+            How many images are gone.
+
+        Raises:
+            ValueError: nothing is said, which would delete all.
+        """
+        wanted = {"camera": plain(camera), "identity": identity, "path": path, "from_s": from_s, "until_s": until_s}
+        if not any(value not in ("", None) for value in wanted.values()):
+            raise ValueError(
+                "say what to delete: a camera, an identity, a path or times; to delete all, remove the folder"
+            )
+        with self.store.writer():
+            self.refresh()
+            number = self.content.number + 1
+            one = Deletion(number, **wanted)  # type: ignore[arg-type]
+            count = 0
+            for file in self.content.files:
+                try:
+                    count += int(one.covers(kept(self.store, file, self.content, META)).sum())
+                except GONE as error:
+                    logger.warning("%s: what it holds is deleted should it be mended", error)
+            if count:
+                self._publish(without(self.content, (), deletions=(*self.content.deletions, one)))
+        return count
+
+    def compact(self, memory_limit: int = COMPACTED) -> dict[str, int]:
+        """Put the small files of each partition together, and erase what was deleted.
+
+        Args:
+            memory_limit: bytes within which it works, at least those of a file ``COPIES`` times.
+
+        Returns:
+            ``files before``, ``files``, ``erased`` rows, and ``damaged`` files, which are left as they are.
+        """
+        within("memory_limit", memory_limit, lowest=1)
+        with self.store.writer():
+            self.refresh()
+            before, erased, damaged = len(self.content.files), 0, 0
+            self.store.remove(self.store.leftovers(self.content))
+            for partition in dict.fromkeys(file.partition for file in self.content.files):
+                for batch in _batches(self.content, partition, memory_limit // COPIES):
+                    tables, read = [], []
+                    for file in batch:
+                        try:
+                            tables.append(kept(self.store, file, self.content))
+                            read.append(file)
+                        except GONE as error:
+                            logger.warning("%s: it is left as it is", error)
+                            damaged += 1
+                    if not read:
+                        continue
+                    whole = pyarrow().concat_tables(tables)
+                    erased += sum(file.rows for file in read) - len(whole)
+                    more = self.store.save(whole, self.content.number + 1)
+                    self._publish(without(self.content, [file.path for file in read], more))
+                    self.store.remove([file.path for file in read])
+            oldest = min((file.since for file in self.content.files), default=self.content.number)
+            needed = tuple(one for one in self.content.deletions if one.number > oldest)
+            if needed != self.content.deletions:
+                self._publish(without(self.content, (), deletions=needed))
+        return {"files before": before, "files": len(self.content.files), "erased": erased, "damaged": damaged}
+
+    def learn(
+        self, model: GapModel | None = None, weight: float = 0.0, calibration: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keep a fitted space-time model and its weight (omega), and a calibration, for every later search.
+
+        Raises:
+            KeyError: the model does not know a camera of the gallery.
+            ValueError: the model is not fitted, or the calibration is of another network.
+        """
+        change: dict[str, Any] = {}
+        if model is not None:
+            trips = Trips.of(model, weight)
+            trips.require(self.info()["cameras"])
+            change["spacetime"] = trips.content
+        if calibration is not None:
+            self._require(calibration["network"], self.content.width)
+            change["calibration"] = dict(calibration)
+        with self.store.writer():
+            self.refresh()
+            self._publish(without(self.content, (), **change))
+
+    def search(
+        self,
+        embedding: np.ndarray,
+        camera: Sequence[str] | None = None,
+        time_s: Sequence[float] | np.ndarray | None = None,
+        *,
+        before_s: float | None = None,
+        after_s: float | None = None,
+        top: int = 20,
+        strangers: float = 0.5,
+        path: Sequence[str] | None = None,
+        source: Mapping[str, Any] | None = None,
+        executor: Executor | None = None,
+    ) -> Hits:
+        """The nearest images of each query, exact: by appearance, and by space and time where a model is stored.
+
+        Each partition is searched on its own and the lists are merged by distances in float64, so any executor gives
+        the same hits.
+
+        Args:
+            embedding: ``(Q, D)`` of the queries, by the gallery's network.
+            camera: name of each query's camera.
+            time_s: time of each query.
+            before_s: no image that is older than a query by more; with ``after_s`` left out, nor later ones.
+            after_s: no image that is later than a query by more; with ``before_s`` left out, nor earlier ones.
+            top: how many for each query, at most.
+            strangers: share of queries whose vehicle is not in the gallery, for probabilities.
+            path: name of each query; an image of that name is not listed.
+            source: what made the embeddings, see ``Extraction.source``; None where the caller knows that they fit.
+            executor: runs partitions at the same time: threads, processes, or Dask's ``Client.get_executor()``.
+
+        Raises:
+            ValueError: another network or width, a window without a time, no query.
+            KeyError: a camera that the space-time model does not know.
+        """
+        embedding = normalise(np.atleast_2d(embedding))
+        self._require(self.content.network if source is None else network_of(source), embedding.shape[1])
+        within("top", top, lowest=1)
+        count = len(embedding)
+        times = np.full(count, np.nan) if time_s is None else np.asarray(time_s, dtype=np.float64)
+        if (before_s, after_s) != (None, None) and np.isnan(times).any():
+            raise ValueError("a window of time was asked for, but not every query has a time: say when it was seen")
+        low = times - (before_s or 0) if (before_s, after_s) != (None, None) else np.full(count, -np.inf)
+        high = times + (after_s or 0) if (before_s, after_s) != (None, None) else np.full(count, np.inf)
+        names = [plain(word) for word in camera] if camera is not None else [""] * count
+        query = Query(embedding, tuple(names), times, low, high, tuple(path or [""] * count), top)
+        for _ in range(3):
+            self.refresh()
+            trips = self._trips(query)
+            hits, lost = find(self.store, self.content, query, trips, strangers, self.memory_limit, executor)
+            if not any(why == "gone" for why in lost.values()):
+                break  # else a list that was read before something expired
+        lost = {name: f"{self.store.at(name)} is gone" if why == "gone" else why for name, why in lost.items()}
+        new = {name: why for name, why in lost.items() if name not in self.damaged}
+        self.damaged |= new
+        for why in new.values():
+            logger.warning("%s: it is left out", why)
+        return replace(hits, notes=(*hits.notes, *self._notes(query, trips, hits, lost)))
+
+    def _trips(self, query: Query) -> Trips | None:
+        if self.content.spacetime is None or not all(query.camera) or np.isnan(query.time_s).any():
+            return None
+        if self._trips_of is None or self._trips_of.content != self.content.spacetime:
+            self._trips_of = Trips.load(self.content.spacetime)
+        trips = self._trips_of
+        lost = sorted(set(query.camera) - set(trips.names))
+        if lost:
+            raise KeyError(f"the gallery has no camera {lost[0]!r}{nearest(lost[0], trips.names)}")
+        return trips
+
+    def _notes(self, query: Query, trips: Trips | None, hits: Hits, lost: Mapping[str, str]) -> list[str]:
+        notes = []
+        if self.content.spacetime is not None and trips is None:
+            notes.append("ranked by appearance alone: a camera and a time of each query are needed for space and time")
+        if lost:
+            notes.append(
+                numbered("{count} [file|files] of the gallery could not be read and [is|are] left out", len(lost))
+            )
+        last = max((f.last_s for f in self.content.files if f.last_s is not None), default=None)
+        empty = int((hits.candidates == 0).sum())
+        if empty:
+            words = "{count} [query has|queries have] no sighting in [its|their] window of time"
+            notes.append(numbered(words, empty))
+        if last is not None and np.isfinite(query.low).any() and (query.low > last).any():
+            late = int((query.low > last).sum())
+            notes.append(
+                numbered("the window of {count} [query|queries] begins after the last sighting of the gallery", late)
+            )
+        return notes
+
+    def thumbnails(self, hits: Hits) -> dict[str, bytes]:
+        """Name to the small image that was kept, of the hits that have one."""
+        times = {np.nan if time is None else time for time in hits.columns["time_s"]}
+        found: dict[str, bytes] = {}
+        for file in self.content.files:
+            if not any(file.first_s is None or file.meets(time, time) for time in times):
+                continue
+            try:
+                table = self.store.load(file, ("path", "thumbnail"))
+            except GONE:  # searches have said so
+                continue
+            kept_ones = zip(table["path"].to_pylist(), table["thumbnail"].to_pylist(), strict=True)
+            found |= {path: small for path, small in kept_ones if small is not None}
+        return {path: found[path] for path in hits.columns["path"] if path in found}
+
+    def export(self) -> list[str]:
+        """Addresses of the Parquet files that count, for Spark, DuckDB, Polars, Dask and others.
+
+        Raises:
+            ValueError: there are deletions that are not erased yet.
+        """
+        self.refresh()
+        if self.content.deletions:
+            raise ValueError("deleted images still lie in the files: compact the gallery first")
+        return [self.store.fs.unstrip_protocol(self.store.at(file.path)) for file in self.content.files]
+
+    def __len__(self) -> int:
+        """Rows on disk, with those that are deleted and not erased yet."""
+        return sum(file.rows for file in self.content.files)
+
+
+def _batches(content: Content, partition: str, most: int) -> list[list[File]]:
+    """Files of a partition that are worth putting together, as many at once as memory allows."""
+    inside = [file for file in content.files if file.partition == partition]
+    deleted = {file.path for file in inside if content.deleted_from(file)}
+    batches: list[list[File]] = [[]]
+    for file in sorted(inside, key=lambda file: file.first_s or 0.0):
+        if batches[-1] and sum(one.bytes for one in batches[-1]) + file.bytes > most:
+            batches.append([])
+        batches[-1].append(file)
+    return [batch for batch in batches if len(batch) > 1 or any(file.path in deleted for file in batch)]

@@ -1,0 +1,97 @@
+"""The space-time model of a gallery: fitted elsewhere, kept in its list, asked by names of cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from torchreid_dfrst import spatiotemporal
+from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.sightings import CameraNetwork, plain
+from torchreid_dfrst.spatiotemporal import GapModel
+
+PAIRS_ONLY = {"relays": 0, "pooling": False}
+"""Options that make the distance of a pair depend on nothing but the pair, in whatever part of a gallery it is."""
+
+
+def alone(model: GapModel) -> GapModel:
+    """A fitted model without what looks at other images of a gallery (``relays``).
+
+    Raises:
+        ValueError: it is not fitted.
+    """
+    if model.network is None:
+        raise ValueError(f"the {model.name} model is not fitted: there is nothing to keep")
+    options = {**model.options, **{k: v for k, v in PAIRS_ONLY.items() if k in model.options}}
+    return spatiotemporal.build(model.name, **options).restore(model.fitted, model.network)
+
+
+@dataclass(frozen=True, eq=False)
+class Trips:
+    """A fitted model whose cameras have names.
+
+    Args:
+        model: its distance depends on a pair only.
+        weight: omega of Eq. 6.
+        names: of the cameras of its network, as names are compared.
+    """
+
+    model: GapModel
+    weight: float
+    names: tuple[str, ...]
+    content: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, model: GapModel, weight: float) -> Trips:
+        """Take a fitted model over, see ``alone``.
+
+        Raises:
+            ValueError: the model is not fitted, or the weight is out of range.
+        """
+        model = alone(model)
+        if not 0 <= weight < np.inf:
+            raise ValueError(f"weight is {weight}: omega is 0 or more")
+        network = model.network
+        assert network is not None
+        return cls.load({
+            "model": model.name,
+            "options": model.options,
+            "fitted": model.fitted,
+            "weight": float(weight),
+            "cameras": network.cameras.tolist(),
+            "names": [plain(network.called(label)) for label in network.cameras.tolist()],
+            "distance_m": network.distance_m.tolist(),
+            "kind": network.kind,
+        })  # fmt: skip
+
+    @classmethod
+    def load(cls, content: dict[str, Any]) -> Trips:
+        """The model that a gallery keeps."""
+        names = np.array(content["names"], dtype=np.str_)
+        network = CameraNetwork(np.array(content["cameras"]), np.array(content["distance_m"]), names, content["kind"])
+        model = spatiotemporal.build(content["model"], **content["options"]).restore(content["fitted"], network)
+        return cls(model, content["weight"], tuple(content["names"]), content)
+
+    def require(self, cameras: Sequence[str]) -> None:
+        """Refuse cameras without distances.
+
+        Raises:
+            KeyError: with the nearest name.
+        """
+        for name in cameras:
+            if name not in self.names:
+                raise KeyError(
+                    f"the space-time model of the gallery knows no camera {name!r}{nearest(name, self.names)}: "
+                    "fit it on a network with that camera, and keep it with `dfrst gallery fit`"
+                )
+
+    def labels(self, cameras: Sequence[str]) -> np.ndarray:
+        """Labels that the model knows cameras by, of their names."""
+        return np.array([self.content["cameras"][self.names.index(name)] for name in cameras], dtype=np.int64)
+
+    def describe(self) -> str:
+        """Name, weight and network in words."""
+        return f"{self.model.name}, weight {self.weight:g}, {len(self.names)} cameras"
