@@ -1,6 +1,6 @@
 """What DFR-ST costs on each backbone: the table of docs/models.md.
 
-    python -m tools.studies.backbones --size 256 256
+    python -m tools.studies.backbones --size 256 256 --repeats 3
 
 Seconds are the processor's, of one thread, so that other work on the machine does not count.
 """
@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchreid_dfrst.cli import command
 from torchreid_dfrst.models import build, timm_backbones
 from torchreid_dfrst.models.backbones import BACKBONES
+from torchreid_dfrst.models.network import BranchNetwork
 from torchreid_dfrst.models.pretrained import own_input
 
 NAMES = (
@@ -30,30 +31,42 @@ NAMES = (
 )  # fmt: skip
 
 
-def row(name: str, height: int, width: int, repeats: int) -> str:
-    """One backbone as a line of a Markdown table."""
+def network(name: str) -> tuple[BranchNetwork, int]:
+    """DFR-ST on a backbone, with the smallest last stride that it has, in evaluation mode."""
     for last_stride in (1, 2):
         try:
-            model = build("dfrst", 576, pretrained=False, backbone=name, last_stride=last_stride).eval()
-            break
+            return build("dfrst", 576, pretrained=False, backbone=name, last_stride=last_stride).eval(), last_stride
         except ValueError:
             if last_stride == 2:
                 raise
-    parts = (model.trunk, model.streams["coarse"])
-    own, whole = (sum(p.numel() for part in parts_ for p in part.parameters()) / 1e6 for parts_ in (parts, (model,)))
+    raise AssertionError
+
+
+def row(name: str, height: int, width: int, repeats: int) -> str:
+    """One backbone as a line of a Markdown table; its speed only where it is asked for."""
     images = torch.randn(2, 3, height, width)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        (scale,) = {height // found.shape[2] for found in [model.feature_maps(images)["coarse"]]}
+    with torch.device("meta"):  # shapes without numbers
+        model, _ = network(name)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            found = model.feature_maps(images.to("meta"))["coarse"]
+    parts = (model.trunk, model.streams["coarse"])
+    own, whole = (sum(p.numel() for part in some for p in part.parameters()) / 1e6 for some in (parts, (model,)))
+    gmac = counter.get_total_flops() / 2 / len(images) / 1e9
+    licence = timm_backbones.about(name).get("license") if name not in BACKBONES else LICENCES["ibn" in name]
+    size = own_input(name).get("height", "-")
+    speed = f" {per_second(network(name)[0], images, repeats):.1f} |" if repeats else ""
+    place = f"{found.shape[2]} x {found.shape[3]}"
+    return f"| `{name}` | {place} | {own:.1f} | {whole:.1f} | {gmac:.1f} |{speed} {size} | {licence} |"
+
+
+def per_second(model: BranchNetwork, images: torch.Tensor, repeats: int) -> float:
+    """Images that one processor second embeds."""
     with torch.no_grad():
         model(images)
         began = time.process_time()
         for _ in range(repeats):
             model(images)
-    speed = repeats * len(images) / (time.process_time() - began)
-    licence = timm_backbones.about(name).get("license") if name not in BACKBONES else LICENCES["ibn" in name]
-    gmac = counter.get_total_flops() / 2 / len(images) / 1e9
-    size = own_input(name).get("height", "-")
-    return f"| `{name}` | 1/{scale} | {own:.1f} | {whole:.1f} | {gmac:.1f} | {speed:.1f} | {size} | {licence} |"
+    return repeats * len(images) / (time.process_time() - began)
 
 
 LICENCES = {False: "BSD-3-Clause", True: "MIT"}
@@ -65,11 +78,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=NAMES, help="backbones (default: those of the page)")
     parser.add_argument("--size", nargs=2, type=int, default=(256, 256), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--repeats", type=int, default=3, help="forward passes of 2 images (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=0, help="passes of 2 images to measure the speed on (none)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print("| backbone | map | backbone, M | DFR-ST, M | GMAC | images/s | own size | licence of the weights |")
-    print("|---|---|---|---|---|---|---|---|")
+    speed = " images/s |" if args.repeats else ""
+    print(f"| backbone | map | backbone, M | DFR-ST, M | GMAC |{speed} own size | licence of the weights |")
+    print("|---|---|---|---|---|" + "---|" * (2 + bool(args.repeats)))
     for name in args.names:
         print(row(name, *args.size, args.repeats), flush=True)
 

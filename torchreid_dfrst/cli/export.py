@@ -1,4 +1,4 @@
-"""Export a trained network for another runtime, or as a folder to share.
+"""Export a trained network for another runtime, or to share it.
 
     dfrst export RUN/weights.safetensors --format onnx --verify IMAGES
     dfrst export RUN/weights.safetensors --format hub --card card.json --out FOLDER
