@@ -20,6 +20,7 @@ SAMPLES = 100_000
 MOST = 100.0  # omegas; the largest that "map" tries is 10
 SAME = 1e-3  # appearance distances: float32 knows no less of small ones
 QUERIES, GALLERY = 1000, 200
+PAIR = 60  # bytes that a pair of images takes while weights are compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +99,7 @@ def choose_weight(
     method: str = "map",
     folds: int = 3,
     seed: int = SEED,
+    memory_limit: int | None = None,
 ) -> Weight:
     """The omega that serves held-out training vehicles best.
 
@@ -116,6 +118,7 @@ def choose_weight(
             regression on pairs of held-out images of two cameras and takes the ratio of their slopes.
         folds: how many groups of vehicles are asked for, at least.
         seed: of the folds.
+        memory_limit: bytes; where the distances of a fold need more, fewer of its queries are asked, which is logged.
 
     Raises:
         KeyError: unknown method.
@@ -131,12 +134,21 @@ def choose_weight(
             "a weight is chosen on matches between cameras, but the training images with features are all of camera "
             f"{seen}: extract those of others too, or give a number"
         )
-    scores, used, pairs, vehicles = [], [], [], []
+    scores, used, pairs, vehicles, fewer = [], [], [], [], 1
     for fold in _folds(features.sightings, folds, seed):
         asked = np.unique(features.sightings.identity[fold.query])
         vehicles.append(len(asked))
         # every n-th query: enough to compare weights with each other
-        query, gallery = features[fold.query[:: -(-len(fold.query) // QUERIES)]], features[fold.gallery]
+        step = -(-len(fold.query) // QUERIES)
+        if memory_limit is not None:
+            held = PAIR * len(fold.gallery) * (folds if method == "calibrated" else 1)
+            if held > memory_limit:
+                raise ValueError(
+                    f"a memory limit of {memory_limit} bytes is too small to choose a weight: {held} are needed"
+                )
+            fewer = max(step, -(-len(fold.query) * held // memory_limit)) // step
+            step *= fewer
+        query, gallery = features[fold.query[::step]], features[fold.gallery]
         copy = type(model)(**model.options).fit(train[~np.isin(train.identity, asked)], network)
         appearance = retrieval.distance(*(retrieval.normalise(x.embedding) for x in (query, gallery)))
         q, g = query.sightings, gallery.sightings
