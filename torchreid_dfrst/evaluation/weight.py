@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from torchreid_dfrst.retrieval import Features, evaluate
 from torchreid_dfrst.sightings import CameraNetwork, Sightings, same_vehicle
 from torchreid_dfrst.spatiotemporal import GapModel, fuse
 
+logger = logging.getLogger(__name__)
+
 SEED = 776
 # around the paper's 0.2, each 2^(1/3) of the one before
 OMEGAS = (0.0, *(0.2 * 2 ** (np.arange(-9, 18) / 3)).round(4).tolist())
@@ -20,7 +23,7 @@ SAMPLES = 100_000
 MOST = 100.0  # omegas; the largest that "map" tries is 10
 SAME = 1e-3  # appearance distances: float32 knows no less of small ones
 QUERIES, GALLERY = 1000, 200
-PAIR = 60  # bytes that a pair of images takes while weights are compared
+PAIR = 40  # bytes that a pair of images takes while weights are compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,20 +137,20 @@ def choose_weight(
             "a weight is chosen on matches between cameras, but the training images with features are all of camera "
             f"{seen}: extract those of others too, or give a number"
         )
-    scores, used, pairs, vehicles, fewer = [], [], [], [], 1
+    scores, used, pairs, vehicles = [], [], [], []
     for fold in _folds(features.sightings, folds, seed):
         asked = np.unique(features.sightings.identity[fold.query])
         vehicles.append(len(asked))
         # every n-th query: enough to compare weights with each other
         step = -(-len(fold.query) // QUERIES)
-        if memory_limit is not None:
-            held = PAIR * len(fold.gallery) * (folds if method == "calibrated" else 1)
+        held = PAIR * len(fold.gallery) * (folds if method == "calibrated" else 1)
+        if memory_limit is not None and held * -(-len(fold.query) // step) > memory_limit:
             if held > memory_limit:
                 raise ValueError(
                     f"a memory limit of {memory_limit} bytes is too small to choose a weight: {held} are needed"
                 )
-            fewer = max(step, -(-len(fold.query) * held // memory_limit)) // step
-            step *= fewer
+            step = -(-len(fold.query) * held // memory_limit)
+            logger.warning("a weight is chosen on every %dth held-out query only, within the limit of memory", step)
         query, gallery = features[fold.query[::step]], features[fold.gallery]
         copy = type(model)(**model.options).fit(train[~np.isin(train.identity, asked)], network)
         appearance = retrieval.distance(*(retrieval.normalise(x.embedding) for x in (query, gallery)))
