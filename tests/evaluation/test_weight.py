@@ -69,7 +69,9 @@ def test_a_limit_of_memory_asks_fewer_queries_and_says_so(method, caplog):
     assert chosen(room) == whole and not caplog.text
     fewer = chosen(room // 30)
     assert fewer != whole and "a weight is chosen on every" in caplog.text
-    with pytest.raises(ValueError, match=r"a memory limit of 1000 bytes is too small to choose a weight: \d+ are needed"):
+    with pytest.raises(
+        ValueError, match=r"a memory limit of 1000 bytes is too small to choose a weight: \d+ are needed"
+    ):
         chosen(1000)
 
 

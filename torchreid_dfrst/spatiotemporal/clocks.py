@@ -193,13 +193,17 @@ def _trips(seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.ra
         if len(np.unique(seen.identity[here[rows]])) >= MIN_VEHICLES:
             rows = rng.permutation(rows)[:MOST]
             metres = network.distance_m[row[here[rows]], row[there[rows]]]
-            found[label] = Trips(seen.time_s[here[rows]], seen.time_s[there[rows]], 60 + 2 * metres / USUAL_SPEED, part[there[rows]])
+            found[label] = Trips(
+                seen.time_s[here[rows]], seen.time_s[there[rows]], 60 + 2 * metres / USUAL_SPEED, part[there[rows]]
+            )
     return found
 
 
 def _clock(camera: int, trips: Trips, rng: np.random.Generator) -> Clock | None:
     """The simplest clock that explains a camera's trips much better than its own, None if there is none."""
     before = float(np.mean(np.abs(trips.here - trips.there) <= trips.most))
+    if max(MORE * before, before + BEYOND) >= 1:  # no clock can explain so much more
+        return None
     offset, explained = peak(trips.here - trips.there, trips.most)
     best = Clock(camera, explained, before, offset)
     for other in (_geared(best, trips, rng), _unwound(best, trips)):
