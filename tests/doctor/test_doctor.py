@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from torchreid_dfrst.city.plan import Settings, plan_city
 from torchreid_dfrst.data.veri776 import read_veri
 from torchreid_dfrst.doctor import check_dataset
 from torchreid_dfrst.doctor.times import check_times
@@ -182,6 +183,57 @@ def named_clock(splits, network, camera, kind):
 @pytest.mark.parametrize("kind", ["600 s ahead", "an hour ahead", "slow", "milliseconds"])
 def test_an_odd_clock_is_not_a_wrong_camera_order(kind):
     assert named_clock(*town(), 3, kind) == "camera 3rd gate"
+
+
+def clocks_of(change, cameras=(3, 5, 7, 8, 9)):
+    """The errors and warnings once the times of some cameras are changed."""
+    splits, network = town()
+    odd = changed(splits, time_s=lambda part: np.where(np.isin(part.camera, cameras), change(part), part.time_s))
+    return [found for found in check_times(odd, network) if found.severity != "note"]
+
+
+HALF = {
+    "another time zone": (lambda part: part.time_s + 3600, r": [+-]3[56]\d\d s against the others"),
+    "minutes": (lambda part: part.time_s / 60, ": counts minutes"),
+}
+
+
+@pytest.mark.parametrize("cameras", [(3, 5), (3, 5, 7, 8, 9), (0, 1, 3, 5, 7, 8, 9)])
+@pytest.mark.parametrize("kind", HALF)
+def test_cameras_that_share_another_clock_are_all_named(kind, cameras):
+    change, words = HALF[kind]
+    (found,) = clocks_of(change, cameras)
+    assert found.check == "clock offsets" and found.severity == "error"
+    # of two time zones neither is wrong: that of fewer cameras is named
+    odd = [c for c in range(10) if c not in cameras] if "zone" in kind and len(cameras) > 5 else cameras
+    assert {re.split(words, example)[0] for example in found.examples} == {f"camera {NAMES[c]}" for c in odd}
+
+
+def test_counters_that_all_start_anew_together_are_told():
+    (found,) = clocks_of(lambda part: part.time_s % 1000, range(10))
+    assert found.check == "clock offsets" and re.search(r"all counters .* about every (1000|99\d) s", found.message)
+
+
+@pytest.mark.parametrize("kind", ["negated", "constant", "shuffled"])
+def test_one_camera_whose_times_say_nothing_is_named_and_the_map_is_not_blamed(kind):
+    rng = np.random.default_rng(0)
+    change = {
+        "negated": lambda part: -part.time_s,
+        "constant": lambda part: np.full(len(part), 500.0),
+        "shuffled": lambda part: rng.permutation(part.time_s),
+    }[kind]
+    (found,) = clocks_of(change, [3])
+    assert found.severity == "error" and "the times of camera 3rd gate, or its distances" in found.message
+    assert found.advice == "correct the times of camera 3rd gate, or its row of the distances"
+
+
+def test_traffic_that_comes_back_is_no_clock_minutes_off():
+    """A drawn city: one camera's trips back cluster 269 s from those there."""
+    plan = plan_city(Settings(identities=300, cameras=20, seed=3))
+    columns = zip(*((shot.camera, shot.frame / 25, shot.identity, shot.name) for shot in plan.shots), strict=True)
+    camera, time, identity, path = map(np.array, columns)
+    network = CameraNetwork(np.arange(1, 21), np.round(plan.roads.camera_distance_m, -1))
+    assert not severities(check_times({"train": Sightings(camera, time, identity, path=path)}, network))
 
 
 @pytest.mark.parametrize("kind", ["600 s ahead", "an hour ahead", "slow", "anew"])

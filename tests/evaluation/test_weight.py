@@ -60,6 +60,21 @@ def test_galleries_are_as_large_as_a_tests_where_there_are_vehicles(vehicles, ga
     assert max(len(fold.gallery) for fold in made) <= 400
 
 
+@pytest.mark.parametrize("method", ["map", "calibrated"])
+def test_a_limit_of_memory_asks_fewer_queries_and_says_so(method, caplog):
+    def chosen(limit=None):
+        return choose_weight(build("lognormal"), TRAIN, features(1.0), ROAD, method=method, memory_limit=limit)
+
+    whole, room = chosen(), 3 * 40 * len(TRAIN) ** 2
+    assert chosen(room) == whole and not caplog.text
+    fewer = chosen(room // 30)
+    assert fewer != whole and "a weight is chosen on every" in caplog.text
+    with pytest.raises(
+        ValueError, match=r"a memory limit of 1000 bytes is too small to choose a weight: \d+ are needed"
+    ):
+        chosen(1000)
+
+
 def test_the_chosen_omega_is_next_to_the_best_mean_score():
     chosen = choose_weight(build("lognormal"), TRAIN, features(1.0), ROAD)
     assert list(chosen.curve) == [str(omega) for omega in OMEGAS] and 0.2 in OMEGAS

@@ -70,7 +70,17 @@ def test_a_lock_that_does_not_reach_the_other_machine_is_not_needed(tmp_path, mo
     monkeypatch.setattr(module.files, "fcntl", None)
     with alone(tmp_path):
         monkeypatch.setattr(module, "_mine", set())  # as in another process
-        with pytest.raises(OSError, match=r"is being trained into by process .*, which gave a sign of life 0 s ago"):
+        with pytest.raises(OSError, match=r"is being trained into by process .*, which gave a sign of life \d s ago"):
             with alone(tmp_path):
                 pass
     assert not any(tmp_path.iterdir())
+
+
+def test_of_two_that_start_in_the_same_moment_without_locks_the_last_goes_on(tmp_path, monkeypatch):
+    other = "process 7 on elsewhere (0123)\n"
+    monkeypatch.setattr(module.files, "fcntl", None)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: (tmp_path / RUNNING).write_text(other))
+    with pytest.raises(OSError, match="by process 7 on elsewhere, which started in the same moment"):
+        with alone(tmp_path):
+            pass
+    assert (tmp_path / RUNNING).read_text() == other

@@ -8,13 +8,14 @@ from torchreid_dfrst.data.veri776 import known_orders
 from torchreid_dfrst.doctor.findings import ERROR, NOTE, WARNING, Finding, finding
 from torchreid_dfrst.doctor.traffic import SEARCH, Delays, camera_order, clock_offsets, delays, fast_delays
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.clocks import Clock, corrected, odd_clocks
+from torchreid_dfrst.spatiotemporal.clocks import Clock, corrected, odd_clocks, start_anew_s
 from torchreid_dfrst.spatiotemporal.passes import check_network, check_speed, one_per_pass
 
 OFFSET_S = 10.0  # VeRi-776's cameras seem up to 7 s apart, which may be their fields of view
 SIGMAS = 5.0
 SLACK_S = 15.0  # fields of view overlap and have a length
 FAST = 40.0  # m/s
+ONE = "one camera"  # finding: the rows of all others fit
 
 
 def check_times(parts: dict[str, Sightings], network: CameraNetwork | None) -> list[Finding]:
@@ -54,13 +55,19 @@ def check_times(parts: dict[str, Sightings], network: CameraNetwork | None) -> l
         advice = "convert times to seconds and distances to metres"
         return [*found, Finding(ERROR, "units", str(error), 1, [], advice)]
     right, _ = corrected(seen, clocks, seen.camera)
+    if span := start_anew_s(right, network):
+        text = f"all counters start anew together, about every {span:.0f} s: trips across a start take no usual time"
+        return [*found, Finding(ERROR, "clock offsets", text, 1, [], "add what was counted before each start")]
     trips = delays(right)
     order = _check_order(trips, network)
     if clocks and order.severity == ERROR:  # then times explain nothing as long as the rows are wrong
         order = _check_order(delays(seen), network)
     found.append(order)
     if order.severity != ERROR:
-        found += _check_speeds(trips, network) + _check_clocks(right, network, clocks)
+        found += _check_speeds(trips, network)
+    if order.severity != ERROR or order.check == ONE:
+        told = _check_clocks(right, network, clocks)
+        found += [one for one in told if order.severity != ERROR or one.severity != NOTE]
     unused = [f"camera {network.called(c)}" for c in np.setdiff1d(network.cameras, everyone.camera)]
     return found + finding(
         NOTE, "unused cameras", "{count} [camera|cameras] with distances [has|have] no image", unused, ""
@@ -72,6 +79,11 @@ def _check_order(trips: Delays, network: CameraNetwork) -> Finding:
     if order is None:
         return Finding(NOTE, check, "too few trips between cameras to compare distances with travel times", 0, [], "")
     measured = f"rank correlation of distance and travel time over {order.pairs} camera pairs: {order.correlation:.2f}"
+    if order.of_one:
+        odd = f"camera {network.called(order.without)}"
+        text = f"the times of {odd}, or its distances, contradict the others ({measured}; without it: "
+        advice = f"correct the times of {odd}, or its row of the distances"
+        return Finding(ERROR, ONE, f"{text}{order.without_correlation:.2f})", order.pairs, [], advice)
     if order.wrong:
         names = ", ".join(network.called(camera) for camera in order.best)
         hint = f"; {order.best_name} it reads {names}"
@@ -115,6 +127,8 @@ def _check_clocks(seen: Sightings, network: CameraNetwork, odd: list[Clock]) -> 
         if clock.rate == 1 and SIGMAS * error < 3 * OFFSET_S:
             clock = clock._replace(offset_s=clock.offset_s + rest)
         far.append(f"camera {network.called(clock.camera)}: {clock.describe()}")
+    middle = float(np.median([offset for offset, _ in offsets.values()])) if offsets else 0.0  # of the right clocks
+    offsets = {camera: (offset - middle, error) for camera, (offset, error) in offsets.items()}
     found = finding(
         ERROR,
         "clock offsets",

@@ -39,6 +39,13 @@ class Order(NamedTuple):
     best_name: str  # what the best other order of the rows is
     best: np.ndarray  # its cameras, row by row
     best_correlation: float
+    without: int  # the camera without which the rows as they are explain most
+    without_correlation: float
+
+    @property
+    def of_one(self) -> bool:
+        """The rows explain little, and all is well without a single camera: its times or distances are wrong."""
+        return self.correlation < GOOD_CORRELATION <= self.without_correlation > self.best_correlation
 
     @property
     def wrong(self) -> bool:
@@ -91,14 +98,17 @@ def camera_order(found: Delays, network: CameraNetwork, known: dict[str, np.ndar
     fast = {pair: delay for pair, delay in fast_delays(found, directed=False).items() if set(pair) <= have}
     if len(fast) < MIN_PAIRS:
         return None
-    delay = rankdata(list(fast.values()))
+    delay = np.array(list(fast.values()))
     a, b = (network.rows(np.array(end)) for end in zip(*fast, strict=True))
 
-    def correlation(row_of: np.ndarray) -> float:
-        metres = rankdata(network.distance_m[row_of[a], row_of[b]])
-        return float(np.corrcoef(delay, metres)[0, 1]) if np.ptp(metres) else 0.0
+    def correlation(row_of: np.ndarray, part: slice | np.ndarray = slice(None)) -> float:
+        metres = rankdata(network.distance_m[row_of[a], row_of[b]][part])
+        return float(np.corrcoef(rankdata(delay[part]), metres)[0, 1]) if np.ptp(metres) else 0.0
 
-    here = correlation(np.arange(count))
+    rows = np.arange(count)
+    here = correlation(rows)
+    rest = {c: kept for c in rows.tolist() if (kept := (a != c) & (b != c)).sum() >= MIN_PAIRS}
+    without, alone = max(((correlation(rows, kept), c) for c, kept in rest.items()), default=(here, 0))
     # the row that each camera, in the order of network.cameras, has if the rows are `cameras`
     rows_of = {
         name: np.argsort(cameras)[np.searchsorted(np.sort(cameras), network.cameras)]
@@ -112,11 +122,11 @@ def camera_order(found: Delays, network: CameraNetwork, known: dict[str, np.ndar
         top, rows_of[SEARCH] = max((_climb(correlation, start) for start in starts), key=lambda pair: pair[0])
         scored.append((top, SEARCH))
     if not scored:
-        return Order(len(fast), here, "none", network.cameras, here)
+        return Order(len(fast), here, "none", network.cameras, here, int(network.cameras[alone]), without)
     top, name = max(scored, key=lambda pair: pair[0])
     cameras = np.empty(count, dtype=np.int64)
     cameras[rows_of[name]] = network.cameras
-    return Order(len(fast), here, name, cameras, top)
+    return Order(len(fast), here, name, cameras, top, int(network.cameras[alone]), without)
 
 
 def clock_offsets(
@@ -186,7 +196,7 @@ def _offsets(seen: Sightings, network: CameraNetwork) -> dict[int, tuple[float, 
 
 
 def _coarse_offsets(seen: Sightings, at: np.ndarray, count: int) -> np.ndarray:
-    """Offsets of a minute or more: where a camera's passes cluster around those of the same vehicle elsewhere."""
+    """Offsets of minutes: where a camera's passes cluster around those of the same vehicle elsewhere."""
     order = np.argsort(seen.identity, kind="stable")
     first, second = (order[rows] for rows in pairs_within(seen.identity[order]))
     here, there = np.concatenate([first, second]), np.concatenate([second, first])
@@ -196,7 +206,9 @@ def _coarse_offsets(seen: Sightings, at: np.ndarray, count: int) -> np.ndarray:
         gap = (seen.time_s[here] - seen.time_s[there])[at[here] == camera]
         if len(gap):
             middle, share = peak(gap, np.full(len(gap), NEAR_S))
-            if share > 1.5 * np.mean(np.abs(gap) <= NEAR_S) and share * len(gap) >= 20:
+            # ``clocks.odd_clocks`` has told those that are farther off: traffic that comes back looks like one, too
+            far = abs(middle) > NEAR_S
+            if not far and share > 1.5 * np.mean(np.abs(gap) <= NEAR_S) and share * len(gap) >= 20:
                 offset[camera] = middle
     return offset
 

@@ -103,7 +103,7 @@ def fit_transit(
 
 
 def transit_weight(
-    extraction: Extraction, model: GapModel, weight: float | str | None = None
+    extraction: Extraction, model: GapModel, weight: float | str | None = None, memory_limit: int | None = None
 ) -> tuple[float, str | dict[str, Any]]:
     """Omega of Eq. 6, and where it comes from.
 
@@ -112,6 +112,7 @@ def transit_weight(
         model: the space-time model.
         weight: a number; ``"auto"``: the one with the best mAP on held-out training vehicles; ``"calibrated"``: the
             one that a logistic regression on pairs of held-out training vehicles gives; None: the paper's 0.2.
+        memory_limit: see ``choose_weight``.
 
     Returns:
         Omega, and ``"the paper"``, ``"given"``, or for a chosen one the fields of ``Weight`` and ``network``: whether
@@ -140,7 +141,7 @@ def transit_weight(
             "extract both with one network, or give a number"
         )
     check_leaks(extraction, refuse=True)
-    chosen = choose_weight(model, train, known, network, method=CHOSEN_BY[weight])
+    chosen = choose_weight(model, train, known, network, method=CHOSEN_BY[weight], memory_limit=memory_limit)
     seen = extraction.source.get("train_features")
     if seen != HELD_OUT:
         logger.warning(
@@ -186,7 +187,8 @@ def score(
     model = fit_transit(extraction, **spacetime)
     if model is None or spacetime.get("fitted"):
         check_leaks(extraction, refuse=False)
-    weight, reason = (0.0, None) if model is None else transit_weight(extraction, model, asked)
+    check("rerank.memory_limit", limit := parameters["memory_limit"], int | None)
+    weight, reason = (0.0, None) if model is None else transit_weight(extraction, model, asked, limit)
     draws: dict[str, list[Metrics]] = {}
     neighbours: dict[str, list[dict[str, Any]]] = {}
     best: dict[str, Best] = {}
@@ -246,7 +248,6 @@ def rankings(
     """
     rows, columns = retrieval.normalise(query.embedding), retrieval.normalise(gallery.embedding)
     limit, options = parameters["memory_limit"], dict(parameters)
-    check("rerank.memory_limit", limit, int | None)
 
     def fused(asked: Sightings, shown: Sightings) -> dict[str, Any]:
         """What the space-time model needs of the limit; a quarter of it is left to what it tabulates."""

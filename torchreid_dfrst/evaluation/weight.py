@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from torchreid_dfrst.retrieval.logistic import logistic
 from torchreid_dfrst.sightings import CameraNetwork, Sightings, same_vehicle
 from torchreid_dfrst.spatiotemporal import GapModel, fuse
 
+logger = logging.getLogger(__name__)
+
 SEED = 776
 # around the paper's 0.2, each 2^(1/3) of the one before
 OMEGAS = (0.0, *(0.2 * 2 ** (np.arange(-9, 18) / 3)).round(4).tolist())
@@ -21,6 +24,7 @@ SAMPLES = 100_000
 MOST = 100.0  # omegas; the largest that "map" tries is 10
 SAME = 1e-3  # appearance distances: float32 knows no less of small ones
 QUERIES, GALLERY = 1000, 200
+PAIR = 40  # bytes that a pair of images takes while weights are compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +103,7 @@ def choose_weight(
     method: str = "map",
     folds: int = 3,
     seed: int = SEED,
+    memory_limit: int | None = None,
 ) -> Weight:
     """The omega that serves held-out training vehicles best.
 
@@ -117,6 +122,7 @@ def choose_weight(
             regression on pairs of held-out images of two cameras and takes the ratio of their slopes.
         folds: how many groups of vehicles are asked for, at least.
         seed: of the folds.
+        memory_limit: bytes; where the distances of a fold need more, fewer of its queries are asked, which is logged.
 
     Raises:
         KeyError: unknown method.
@@ -137,7 +143,16 @@ def choose_weight(
         asked = np.unique(features.sightings.identity[fold.query])
         vehicles.append(len(asked))
         # every n-th query: enough to compare weights with each other
-        query, gallery = features[fold.query[:: -(-len(fold.query) // QUERIES)]], features[fold.gallery]
+        step = -(-len(fold.query) // QUERIES)
+        held = PAIR * len(fold.gallery) * (folds if method == "calibrated" else 1)
+        if memory_limit is not None and held * -(-len(fold.query) // step) > memory_limit:
+            if held > memory_limit:
+                raise ValueError(
+                    f"a memory limit of {memory_limit} bytes is too small to choose a weight: {held} are needed"
+                )
+            step = -(-len(fold.query) * held // memory_limit)
+            logger.warning("a weight is chosen on every %dth held-out query only, within the limit of memory", step)
+        query, gallery = features[fold.query[::step]], features[fold.gallery]
         copy = type(model)(**model.options).fit(train[~np.isin(train.identity, asked)], network)
         appearance = retrieval.distance(*(retrieval.normalise(x.embedding) for x in (query, gallery)))
         q, g = query.sightings, gallery.sightings

@@ -60,8 +60,10 @@ def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -
         classifier = _classifier(described["model"])
         about = {**described, "num_classes": _classes(weights, classifier)}
     _check(about, weights, where)
-    settings = {**about["model"], "pretrained": False, "weights": None}
-    model = build_model(about["num_classes"], **settings)
+    try:
+        model = build_model(about["num_classes"], **{**about["model"], "pretrained": False, "weights": None})
+    except (KeyError, ValueError) as error:
+        raise type(error)(f"{where}: {error.args[0]}") from error
     if described is not None:
         weights = {**{name: model.state_dict()[name] for name in classifier}, **weights}
     checkpoint.set_weights(model, weights, str(path))

@@ -6,13 +6,22 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.passes import UNITS, USUAL_SPEED
+from torchreid_dfrst.spatiotemporal.passes import (
+    MIN_LEGS,
+    PLAUSIBLE_SPEED,
+    UNITS,
+    USUAL_SPEED,
+    leg_speeds,
+    usual_speed,
+)
 
 MIN_VEHICLES = 10
 MORE = 1.5  # times as many trips must a clock explain as the times as they are, to be blamed
 RATHER = 1.15  # and as a simpler clock does
+CUT = 2.5  # times as many trips must a start cut in two as chance would have it
 LEAST, BEYOND = 1 / 3, 0.25  # share of the trips that it must explain, and beyond those
 PASSES, OF_ONE, MOST = 20_000, 32, 2000  # passes in all and of a vehicle, and pairs of a camera, that are looked at
 DRAWS = 60
@@ -52,6 +61,7 @@ class Trips(NamedTuple):
     here: np.ndarray
     there: np.ndarray
     most: np.ndarray  # how long a usual trip between the two takes at most
+    other: np.ndarray  # (P,) int64 the part that the other pass is of
 
 
 def odd_clocks(seen: Sightings, network: CameraNetwork, part: np.ndarray | None = None, seed: int = 0) -> list[Clock]:
@@ -66,13 +76,73 @@ def odd_clocks(seen: Sightings, network: CameraNetwork, part: np.ndarray | None 
         part: ``(N,)`` int64, what shares a clock instead of the images of a camera; ``Clock.camera`` is one of these.
         seed: of the pairs of passes that are looked at.
     """
-    found: list[Clock] = []
     part, rng = seen.camera if part is None else part, np.random.default_rng(seed)
+    group, keep = _groups(seen, network, part, rng)
+    found = [
+        clock._replace(camera=label)
+        for clock in _one_by_one(seen, group, network, rng, done=[keep])
+        for label in np.unique(part[group == clock.camera]).tolist()
+    ]
+    return found + _one_by_one(*corrected(seen, found, part), network, rng, done=[clock.camera for clock in found])
+
+
+def start_anew_s(seen: Sightings, network: CameraNetwork, seed: int = 0) -> float:
+    """Seconds after which all counters start anew together, at least; 0 where nothing shows that they do.
+
+    A trip that a start cuts in two lacks as much of the whole span of times as it took: far more of the trips that take
+    no usual time are within a usual one of the span than of trips between any two times.
+    """
+    trips = _trips(seen, network, seen.camera, np.random.default_rng(seed)).values()
+    if not trips:
+        return 0.0
+    here, there, most, _ = (np.concatenate(column) for column in zip(*trips, strict=True))
+    gap, span = np.abs(here - there), float(np.ptp(seen.time_s))
+    odd = (gap > most) & (4 * most < span)
+    cut, chance = (span - gap <= most)[odd], ((most / (span - most)) ** 2)[odd]
+    pause = np.diff(np.sort(seen.time_s)).max()  # who comes back after one is away as long as others who do
+    return span if cut.sum() > max(MIN_VEHICLES, CUT * chance.sum()) and pause < span / 10 else 0.0
+
+
+def _groups(
+    seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, int]:
+    """``(N,)`` what has one clock, and which is right: the largest in which vehicles drive as fast as vehicles do.
+
+    Two parts have one clock if a third of the trips between them take a usual time; each is called by the first.
+    """
+    names, place = np.unique(part, return_inverse=True)
+    agree = np.eye(len(names), dtype=bool)
+    for label, trips in _trips(seen, network, part, rng).items():
+        usual = np.abs(trips.here - trips.there) <= trips.most
+        for other in np.unique(trips.other):
+            agree[tuple(np.searchsorted(names, (label, other)))] = np.mean(usual[trips.other == other]) > LEAST
+    group = connected_components(agree, directed=False)[1]
+    group = names[np.unique(group, return_index=True)[1][group]]
+
+    def right(label: int) -> tuple[bool, int]:
+        speeds = leg_speeds(seen[group[place] == label], network)
+        usual = len(speeds) >= MIN_LEGS and PLAUSIBLE_SPEED[0] <= usual_speed(speeds) <= PLAUSIBLE_SPEED[1]
+        return usual, np.count_nonzero(group == label)
+
+    return group[place], max(np.unique(group).tolist(), key=right, default=0)
+
+
+def _one_by_one(
+    seen: Sightings,
+    part: np.ndarray,
+    network: CameraNetwork,
+    rng: np.random.Generator,
+    done: list[int],
+) -> list[Clock]:
+    """The clock that explains most is corrected first, then those that are left; those that are ``done`` are right."""
+    found: list[Clock] = []
     while len(found) < len(np.unique(part)) - 1:
         trips = _trips(seen, network, part, rng)
-        clocks = [clock for camera, part in trips.items() if (clock := _clock(camera, part, rng)) is not None]
-        done = {clock.camera for clock in found}
-        left = [clock for clock in clocks if clock.camera not in done]
+        left = [
+            clock
+            for label, of in trips.items()
+            if label not in (*done, *(clock.camera for clock in found)) and (clock := _clock(label, of, rng))
+        ]
         if not left:
             break
         worst = max(left, key=lambda clock: (clock.explained - clock.before) * len(trips[clock.camera].here))
@@ -123,13 +193,17 @@ def _trips(seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.ra
         if len(np.unique(seen.identity[here[rows]])) >= MIN_VEHICLES:
             rows = rng.permutation(rows)[:MOST]
             metres = network.distance_m[row[here[rows]], row[there[rows]]]
-            found[label] = Trips(seen.time_s[here[rows]], seen.time_s[there[rows]], 60 + 2 * metres / USUAL_SPEED)
+            found[label] = Trips(
+                seen.time_s[here[rows]], seen.time_s[there[rows]], 60 + 2 * metres / USUAL_SPEED, part[there[rows]]
+            )
     return found
 
 
 def _clock(camera: int, trips: Trips, rng: np.random.Generator) -> Clock | None:
     """The simplest clock that explains a camera's trips much better than its own, None if there is none."""
     before = float(np.mean(np.abs(trips.here - trips.there) <= trips.most))
+    if max(MORE * before, before + BEYOND) >= 1:  # no clock can explain so much more
+        return None
     offset, explained = peak(trips.here - trips.there, trips.most)
     best = Clock(camera, explained, before, offset)
     for other in (_geared(best, trips, rng), _unwound(best, trips)):
@@ -142,7 +216,8 @@ def _geared(best: Clock, trips: Trips, rng: np.random.Generator) -> Clock | None
     """Rates from two passes each, with their best offsets; the best of them is fitted to what it explains."""
     i, j = rng.integers(0, len(trips.here), (2, 20 * DRAWS))
     # those that are far apart tell a rate best, unless some of the others count in another unit
-    far = np.flatnonzero(np.abs(trips.there[i] - trips.there[j]) > np.ptp(trips.there) / 2)[:DRAWS]
+    low, high = np.quantile(trips.there, [0.25, 0.75])
+    far = np.flatnonzero(np.abs(trips.there[i] - trips.there[j]) > high - low)[:DRAWS]
     drawn = np.concatenate([far, np.arange(DRAWS)])
     with np.errstate(divide="ignore", invalid="ignore"):
         rates = (trips.here[i] - trips.here[j])[drawn] / (trips.there[i] - trips.there[j])[drawn]
@@ -179,7 +254,8 @@ def _unwound(best: Clock, trips: Trips) -> Clock | None:
     _, period, middle, explained = max(found)
     starts = np.rint((middle - gap) / period)
     near = np.abs(gap + starts * period - middle) <= trips.most
-    if np.ptp(starts[near]) == 0:
+    # one that never starts anew against any single clock is one that runs with some of the others and not with the rest
+    if not any(np.ptp(starts[near & (trips.other == other)]) for other in np.unique(trips.other[near])):
         return None
     period = max(least, -float(np.polyfit(starts[near], gap[near], 1)[0]))
     return best._replace(explained=explained, offset_s=0.0, period_s=period)

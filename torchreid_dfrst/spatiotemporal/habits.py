@@ -11,7 +11,7 @@ from torchreid_dfrst.spatiotemporal.clocks import odd_clocks
 from torchreid_dfrst.spatiotemporal.passes import MIN_LEGS, leg_speeds, one_per_pass, usual_speed
 
 FASTER = 3.0  # than in training, or slower: train and test of one city differ by some percent
-QUERY, GALLERY = 0, 1
+GALLERY, QUERY = 0, 1  # of two clocks that contradict each other the first is right
 
 
 class Habits(NamedTuple):

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,9 @@ logger = logging.getLogger(__name__)
 
 RUNNING = "running"
 """File that a run keeps in its folder while it goes on, and that says who runs."""
-BEAT_S, DEAD_S = 15.0, 180.0
-"""Seconds between two signs of life, and without one until a run on another machine is taken for dead."""
+BEAT_S, DEAD_S, SETTLE_S = 15.0, 180.0, 1.0
+"""Seconds between two signs of life; without one until a run on another machine is taken for dead; and until one
+without locks sees whether another one has started."""
 _mine: set[Path] = set()
 
 
@@ -64,6 +66,10 @@ def _alone(folder: str | Path) -> Iterator[None]:
                 f"dead, try again in {DEAD_S - age:.0f} s"
             )
         path.write_text(me, encoding="utf-8")
+        if handle is None:  # of several that start in the same moment the last to write goes on
+            time.sleep(SETTLE_S)
+            if path.read_text(encoding="utf-8", errors="replace") != me:
+                raise OSError(f"{_who(path)}, which started in the same moment: choose another train.save_dir")
         ended = threading.Event()
         threading.Thread(target=_beat, args=(path, ended), daemon=True).start()
         _mine.add(place)
