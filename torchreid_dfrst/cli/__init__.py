@@ -18,6 +18,7 @@ from typing import Any
 
 from torchreid_dfrst.checks import nearest, printable, short
 from torchreid_dfrst.cli.arguments import USER_ERROR, Parser, say
+from torchreid_dfrst.cli.threads import settle
 
 COMMANDS = (
     "demo", "city", "check", "split", "train", "extract", "import", "evaluate", "rank", "compare", "spacetime", "audit",
@@ -141,6 +142,7 @@ def invoke(words: Sequence[str]) -> int:
     if args.verbose:
         # what libraries log, such as FAISS of the processor, says nothing of the work
         logging.getLogger("torchreid_dfrst").setLevel(logging.INFO)
+    settle(words[0])
     return args.run(args) or 0
 
 
