@@ -1,4 +1,4 @@
-"""How many threads the command takes and how they wait: by what is free, before torch loads, and never over the user."""
+"""How many threads the command takes and how they wait: by what is free, before torch loads, never over the user."""
 
 import os
 import sys
