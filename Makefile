@@ -4,7 +4,7 @@ VENV ?= .venv
 DEMO ?= runs/demo
 BIN = $(VENV)/bin
 
-.PHONY: demo test quick lint clean
+.PHONY: demo test quick gpu lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: pyproject.toml setup.py
@@ -18,6 +18,10 @@ demo: $(VENV)/installed
 
 test: lint
 	$(BIN)/python -m pytest
+
+# what only a GPU can show; fails where there is none
+gpu: $(VENV)/installed
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 # arrays, models on tiny inputs, the command: a minute and a half of one core
 QUICK = $(wildcard tests/test_layers.py tests/test_co*.py tests/test_values.py tests/test_sightings.py \

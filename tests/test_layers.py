@@ -19,10 +19,10 @@ BASE = {"version", "checks", "files", "config", "sightings"}
 """The standard library, NumPy and YAML."""
 ORDER = ("retrieval", "spatiotemporal", "association", "evaluation", "gallery")
 """Arrays: each may import those before it."""
-BESIDE = {"models", "losses", "city"}
-"""They know nothing of features or times; of torch, the first two."""
+BESIDE = {"models", "losses", "processes", "city"}
+"""They know nothing of features or times; of torch, the first three."""
 ALLOWED = {name: BASE for name in (*BASE, *BESIDE)}
-ALLOWED |= {name: BASE | set(ORDER[:place]) for place, name in enumerate(ORDER)}
+ALLOWED |= {name: BASE | {"processes"} | set(ORDER[:place]) for place, name in enumerate(ORDER)}
 TOP = {"", "__main__", "acceleration", "cli", "data", "doctor", "inference", "registry", "report", "tables", "training"}
 """May import everything; '' is the package itself."""
 HOST = {"torchreid"}

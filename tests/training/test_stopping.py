@@ -387,7 +387,7 @@ SAID_BY_GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Conne
 def test_a_lost_connection_is_told_from_what_this_process_says_and_from_a_stop(error, kind, left, monkeypatch):
     words = []
     monkeypatch.setattr(interrupt, "several", lambda: True)
-    monkeypatch.setattr(interrupt, "_leave_message", words.append)
+    monkeypatch.setattr(interrupt, "leave_message", lambda error: words.append(f"process 0: {error}"))
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
     with pytest.raises(kind) as raised, interrupt.ended_together():
         raise error

@@ -18,6 +18,7 @@ from typing import Any
 
 from torchreid_dfrst.checks import nearest, printable, short
 from torchreid_dfrst.cli.arguments import USER_ERROR, Parser, say
+from torchreid_dfrst.cli.threads import settle
 
 COMMANDS = (
     "demo", "city", "check", "split", "train", "extract", "export", "import", "evaluate", "rank", "compare",
@@ -60,6 +61,8 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
                 what = f"{type(error).__name__} {' '.join(text.split())[:200]}".rstrip()
                 code = _end(BUG, f"this is a bug ({what}): please report it, with the lines below, at {_tracker()}")
                 print(printable(traceback.format_exc()), file=sys.stderr)
+        finally:
+            logging.getLogger().removeHandler(handler)
         if code:
             sys.exit(code)
 
@@ -142,6 +145,7 @@ def invoke(words: Sequence[str]) -> int:
     if args.verbose:
         # what libraries log, such as FAISS of the processor, says nothing of the work
         logging.getLogger("torchreid_dfrst").setLevel(logging.INFO)
+    settle(words[0])
     return args.run(args) or 0
 
 

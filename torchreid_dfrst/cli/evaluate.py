@@ -8,12 +8,16 @@ rerank and evaluate: `spacetime.model null` leaves space and time out, `evaluate
 """
 
 import argparse
+import functools
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from torchreid_dfrst.checks import printable
-from torchreid_dfrst.cli.arguments import CONFIG, ListKeys, features_among, say, wrote
+from torchreid_dfrst.cli.arguments import CONFIG, USER_ERROR, ListKeys, features_among, say, wrote
+from torchreid_dfrst.files import require_file
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +33,54 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list-keys", action=ListKeys, const="evaluation")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int | None:
+    from torchreid_dfrst import processes
+
+    # a process that has died is noticed at once; this is how long the others may wait for one that works
+    group = processes.start(timeout_minutes=7 * 24 * 60)
+    if group.world_size > 1:
+        return together(args, group)
+    score(args, None)
+    return None
+
+
+def together(args: argparse.Namespace, group: Any) -> int:
+    """Score on several processes; process 0 says what went wrong in whichever, or process 1 that process 0 is gone."""
+    from torchreid_dfrst import processes
+    from torchreid_dfrst.retrieval import shards
+
+    file, _ = features_among(args.words)
+    signal.signal(signal.SIGTERM, _ended)
+    try:
+        with processes.telling():
+            shards.agree("features", pieces(file))
+            if group.main:
+                score(args, group)
+                shards.dismiss(group)
+            while not group.main and shards.follow(group):
+                pass
+    except (ValueError, KeyError, OSError, MemoryError) as error:
+        if group.main or (group.rank == 1 and str(error).startswith("process 0 has ended")):
+            raise
+        return USER_ERROR
+    processes.stop()
+    return 0
+
+
+def _ended(number: int, frame: object) -> None:
+    raise OSError("ended by SIGTERM: another process of the run has failed or was killed, or the job was stopped")
+
+
+def pieces(file: str | None) -> Iterator[bytes]:
+    """The bytes of the features file, if one is named; what is wrong with the words is found out when they are read."""
+    if file is not None:
+        require_file(file, f"no features at {file}: every machine needs them")
+        with open(file, "rb") as opened:
+            yield from iter(functools.partial(opened.read, 1 << 20), b"")
+
+
+def score(args: argparse.Namespace, group: Any) -> None:
+    """Score, write and draw, with the help of the other processes of a group."""
     from torchreid_dfrst import evaluation
     from torchreid_dfrst.evaluation.card import require_weights
 
@@ -39,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or Path(file).parent
     if args.weights:
         require_weights(args.weights, extraction.source)
-    result = evaluation.score(extraction, **choices)
+    result = evaluation.score(extraction, **choices, group=group)
     calibration = evaluation.calibrate(extraction, result.transit)
     measured = None if calibration is None else evaluation.open_set(calibration, result)
     card = evaluation.card(result, extraction, args.command, measured)

@@ -17,6 +17,7 @@ from torchreid_dfrst.evaluation import protocols, trips
 from torchreid_dfrst.evaluation.card import Result
 from torchreid_dfrst.evaluation.leaks import check_leaks
 from torchreid_dfrst.evaluation.weight import choose_weight
+from torchreid_dfrst.processes import Group
 from torchreid_dfrst.retrieval import Extraction, Features, Metrics, Parameters, Reranking
 from torchreid_dfrst.retrieval.metrics import Best, require_known
 from torchreid_dfrst.sightings import Sightings
@@ -158,6 +159,8 @@ def score(
     spacetime: Mapping[str, Any] | None = None,
     rerank: Mapping[str, Any] | None = None,
     evaluate: Mapping[str, Any] | None = None,
+    *,
+    group: Group | None = None,
 ) -> Result:
     """Rank the gallery for every query in up to four ways and score each by a protocol.
 
@@ -171,6 +174,8 @@ def score(
         evaluate: keyword arguments of ``protocols.build``; without a ``protocol``, the data set's own. And ``rerank``,
             as torchreid's: False leaves the two re-ranked rows out. And ``trips``: True ranks by trips as well, see
             ``evaluation.trips``.
+        group: several processes, of which this is process 0, that share the searches of neighbours; the others are in
+            ``retrieval.shards.serve``. None: this process alone.
 
     Raises:
         ValueError: something the parts cannot work with; see theirs.
@@ -197,7 +202,7 @@ def score(
         if not pairs:
             ranked = replace(extraction, query=query, gallery=gallery)
         pairs.append((query.sightings, gallery.sightings))
-        rows = rankings(query, gallery, model, weight, parameters, wanted)
+        rows = rankings(query, gallery, model, weight, parameters, wanted, group=group)
         roads = protocol.one_image is None  # else cameras are put in the place of the true ones
         labels = model is not None and roads
         more = trips.rankings(query, gallery, extraction, labels, roads) if joined else ()
@@ -229,6 +234,7 @@ def rankings(
     parameters: Mapping[str, Any],
     rerank: bool = True,
     only: str | None = None,
+    group: Group | None = None,
 ) -> Iterator[tuple[str, Iterable[np.ndarray], dict[str, Any] | None]]:
     """Each row of a result, made when it is asked for: take all blocks of one before the next.
 
@@ -240,6 +246,7 @@ def rankings(
         parameters: all keyword arguments of ``retrieval.rerank`` but ``transit`` and ``weight``.
         rerank: give the re-ranked rows too.
         only: give this row alone, see ``last_row``.
+        group: processes that share the searches of neighbours, see ``score``.
 
     Yields:
         The row's name; its distances in blocks of consecutive queries ``(rows, G)`` float32; and, of a re-ranked row,
@@ -262,7 +269,7 @@ def rankings(
             yield APPEARANCE, retrieval.distance_blocks(rows, columns, memory_limit=limit), None
         if model is not None and only in (None, FUSED):
             yield FUSED, retrieval.distance_blocks(rows, columns, **fused(query.sightings, gallery.sightings)), None
-        whole = limit is None and 4 * len(rows) * len(columns) <= HELD
+        whole = group is None and limit is None and 4 * len(rows) * len(columns) <= HELD
         for row in () if not rerank else (RERANKED,) if model is None else (RERANKED, BOTH):
             if only not in (None, row):
                 continue
@@ -271,7 +278,7 @@ def rankings(
                 everyone = Sightings.concatenate([query.sightings, gallery.sightings])
                 both = fused(everyone, everyone)
             try:
-                job = Reranking(rows, columns, chosen, **{**options, **both}, keep=whole)
+                job = Reranking(rows, columns, chosen, **{**options, **both}, keep=whole, group=group)
             except ValueError as error:
                 if not str(error).startswith("k1 "):
                     raise

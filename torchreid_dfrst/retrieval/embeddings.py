@@ -191,6 +191,11 @@ class Stack:
         part, rows = self.within(block)
         return self.parts[part][rows]
 
+    def between(self, start: int, stop: int) -> Stack:
+        """Views of consecutive rows."""
+        ends = zip(self.parts, self.edges.tolist(), strict=False)
+        return Stack(*(part[max(0, start - edge) : max(0, stop - edge)] for part, edge in ends))
+
     def take(self, index: np.ndarray) -> np.ndarray:
         """Copy of single rows, in the order asked for."""
         if len(self.parts) == 1:
@@ -254,33 +259,60 @@ def random_error(width: int) -> float:
 class Products:
     """Tiles of ``rows @ columns.T`` in float32, of unit vectors; equal embeddings have a product of exactly 1.
 
+    ``copies`` are the numbers of equal embeddings where they are known (see ``alike``), and ``among`` those of all that
+    will be compared.
+
     Attributes:
         left: ``(N,)`` int64, equal for equal embeddings of rows and columns (see ``alike``).
         right: ``(M,)`` likewise.
     """
 
-    def __init__(self, rows: Stack, columns: Stack, device: torch.device):
+    def __init__(
+        self,
+        rows: Stack,
+        columns: Stack,
+        device: torch.device,
+        copies: np.ndarray | None = None,
+        among: np.ndarray | None = None,
+    ):
         self.rows, self.columns, self.same = rows, columns, columns is rows
-        copies = alike(rows if self.same else rows + columns)
+        if copies is None:
+            copies = alike(rows if self.same else rows + columns)
+        self.copies = copies
         self.left, self.right = copies[: len(rows)], copies if self.same else copies[len(rows) :]
-        self._often = np.bincount(copies) > 1
+        self._often = np.bincount(copies if among is None else among) > 1
         self._x = [tensor(part).to(device) for part in rows.parts]
         self._y = self._x if self.same else [tensor(part).to(device) for part in columns.parts]
 
     def tile(self, rows: slice, columns: slice) -> torch.Tensor:
         """Products of a block of rows and a block of columns (see ``Stack.blocks``): a new tensor."""
-        (i, left), (j, right) = self.rows.within(rows), self.columns.within(columns)
-        with full_precision():
-            tile = _multiply(self._x[i][left], self._y[j][right])
+        i, left = self.rows.within(rows)
+        tile = self.against(self._x[i][left], self.left[rows], columns)
         if self.same and columns.start <= rows.start < columns.stop:
             tile[:, rows.start - columns.start :].fill_diagonal_(1)
-        copies = self.left[rows], self.right[columns]
-        row, column = (np.flatnonzero(self._often[part]) for part in copies)
+        return tile
+
+    def against(self, x: torch.Tensor, copies: np.ndarray, columns: slice) -> torch.Tensor:
+        """Products ``(R, C)`` of any rows, whose numbers among equal ones are ``copies``, and a block of columns."""
+        j, right = self.columns.within(columns)
+        with full_precision():
+            tile = _multiply(x, self._y[j][right])
+        both = copies, self.right[columns]
+        row, column = (np.flatnonzero(self._often[part]) for part in both)
         # some rows at a time: the places of thousands of copies would take several times the memory of the tile
         for part in consecutive(0, len(row), max(1, tile.numel() // (8 * max(len(column), 1)))):
-            a, b = np.nonzero(copies[0][row[part], None] == copies[1][column])
+            a, b = np.nonzero(both[0][row[part], None] == both[1][column])
             tile[torch.from_numpy(row[part][a]), torch.from_numpy(column[b])] = 1
         return tile
+
+
+def placed(device: str) -> torch.device:
+    """Where products are made; a KeyError for an unknown device, a ValueError where there is no GPU to take."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise KeyError(f"no device {device!r}: 'auto', 'cpu' or 'cuda'")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but torch finds no GPU: take 'auto' or 'cpu'")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

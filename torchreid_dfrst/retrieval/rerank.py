@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.checks import check
+from torchreid_dfrst.processes import Group
 from torchreid_dfrst.retrieval.distances import FEW, squares
 from torchreid_dfrst.retrieval.embeddings import (
     Products,
@@ -19,12 +20,13 @@ from torchreid_dfrst.retrieval.embeddings import (
     check_finite,
     consecutive,
     give_back,
+    placed,
     same_width,
     unit,
 )
 from torchreid_dfrst.retrieval.jaccard import Jaccard, encodings, scaled_distances
 from torchreid_dfrst.retrieval.metrics import lowest
-from torchreid_dfrst.retrieval.search import CLOSE, Neighbors, placed, search
+from torchreid_dfrst.retrieval.search import CLOSE, Neighbors, search
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, mirrored
 
 logger = logging.getLogger(__name__)
@@ -150,7 +152,8 @@ class Reranking:
 
     Arguments are those of ``rerank``, k1 to ``on`` in one as ``parameters``. ``keep`` holds the ``(Q, G)`` original
     distances from the search on, which is faster than to make them again. ``progress`` is called with the number of
-    images each time the neighbours of some more are found.
+    images each time the neighbours of some more are found. With a ``group`` of processes this is process 0, the others
+    are in ``shards.follow``, and nothing can be kept.
 
     Attributes:
         near: the neighbours it rests on, with near-ties, fallbacks and method.
@@ -169,6 +172,7 @@ class Reranking:
         *,
         keep: bool = False,
         progress: Callable[[int], object] = lambda images: None,
+        group: Group | None = None,
     ):
         query, gallery = unit("query", query), unit("gallery", gallery)
         same_width(query, gallery)
@@ -180,6 +184,7 @@ class Reranking:
             self.inside = Fusion(mirrored(self.fusion.transit, self.queries), weight)
         self.stack, self.device = Stack(query, gallery), placed(device)
         self.original = np.empty((self.queries, len(gallery)), dtype=np.float32) if keep else None
+        assert not (keep and group), "what other processes multiply is not kept"
         start = time.perf_counter()
         self.near = search(
             self.stack,
@@ -190,6 +195,7 @@ class Reranking:
             device=device,
             sink=self._keep if keep else None,
             progress=progress,
+            group=group,
         )
         self.seconds = {"neighbours": time.perf_counter() - start}
         logger.info(

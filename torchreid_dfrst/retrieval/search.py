@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from torchreid_dfrst.processes import Group
+from torchreid_dfrst.retrieval.candidates import Candidates
 from torchreid_dfrst.retrieval.distances import exact, resolution, squares
 from torchreid_dfrst.retrieval.embeddings import (
     Products,
@@ -25,19 +27,19 @@ from torchreid_dfrst.retrieval.embeddings import (
     consecutive,
     float32_error,
     give_back,
+    placed,
     random_error,
     same_width,
     tile_sizes,
     unit,
 )
+from torchreid_dfrst.retrieval.shards import agree, follow, lead, shared
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, is_symmetric
 
 logger = logging.getLogger(__name__)
 
 CLOSE = 0.05
 """Appearance distance below which a float32 product does not give four digits of it."""
-GROUP = 8
-"""Most columns of a tile that are compared by their maximum first."""
 FAISS_MOST, FAISS_SPARE = 2048, 8
 """Neighbours that FAISS gives at most on a GPU, and how many more than asked for it is asked for."""
 
@@ -82,6 +84,7 @@ def neighbors(
     memory_limit: int | None = None,
     device: str = "auto",
     method: str = "auto",
+    group: Group | None = None,
 ) -> Neighbors:
     """The ``count`` nearest columns of each row by ``Da + weight * transit`` (Eq. 6), exact.
 
@@ -101,19 +104,32 @@ def neighbors(
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU if there is one.
         method: ``"product"``: blocks of the matrix product; ``"faiss"``: a flat index, sharded over all GPUs if there
             are any; ``"auto"``: FAISS on a GPU for appearance alone, else products, which are faster there.
+        group: the processes of ``processes.start()``, which all call this with the same arrays: each multiplies with
+            its share of the columns, process 0 merges, and all have the lists. None: this process alone.
 
     Raises:
         ValueError: bad embeddings, ``count`` out of range, a transit of another shape or with NaN, a negative weight, a
             memory limit too small to work in, ``"cuda"`` where there is no GPU, or more neighbours than FAISS gives on
-            a GPU.
+            a GPU; arrays or versions that differ between processes, or fewer columns than processes.
         KeyError: an unknown method or device.
+        OtherProcessError: another process failed or was killed; the message says which.
     """
     left = Stack(unit("rows", rows))
     right = left if rows is columns else Stack(unit("columns", columns))
     same_width(left.parts[0], right.parts[0])
     check_count(count, len(right))
     fusion = check_fusion(transit, weight, (len(left), len(right)))
-    return search(left, right, count, fusion=fusion, memory_limit=memory_limit, device=device, method=method)
+    if group is not None and group.world_size > 1:
+        agree("rows and columns", [*left.parts, *(right.parts if right is not left else ())])
+        if not group.main:
+            follow(group)
+            return shared(None)
+    else:
+        group = None
+    found = search(
+        left, right, count, fusion=fusion, memory_limit=memory_limit, device=device, method=method, group=group
+    )
+    return found if group is None else shared(found)
 
 
 def search(
@@ -127,11 +143,13 @@ def search(
     method: str = "auto",
     sink: Sink | None = None,
     progress: Progress = lambda rows: None,
+    group: Group | None = None,
 ) -> Neighbors:
     """``neighbors`` of embeddings that are checked already; ``columns is rows`` saves half of the work.
 
     ``sink`` receives every tile that is made: rows, columns, and their float32 inner products, or minus the fused
-    distances. ``progress`` is told how many more rows are done.
+    distances; it takes one process. ``progress`` is told how many more rows are done. With a ``group``, this is
+    process 0 of several and the others are in ``shards.follow``.
     """
     if method not in ("auto", "faiss", "product"):
         raise KeyError(f"no method {method!r}: 'auto', 'faiss' or 'product'")
@@ -142,13 +160,20 @@ def search(
             f"{count} neighbours: FAISS gives at most {FAISS_MOST - FAISS_SPARE} on a GPU, take method 'product' or "
             "device 'cpu'"
         )
-    flat = method == "faiss" or (method == "auto" and gpus > 0 and room and fusion is None and sink is None)
+    alone = group is None
+    if method == "faiss" and not alone:
+        raise ValueError("method 'faiss' searches in one process: take 'product' or 'auto' with a group")
+    flat = method == "faiss" or (alone and method == "auto" and gpus > 0 and room and fusion is None and sink is None)
     held = 4 * columns.shape[0] * columns.shape[1] if flat else 0
     sizes = tile_sizes(len(rows), len(columns), rows.shape[1], count, memory_limit, fusion is not None, held)
     give_back(memory_limit)
-    job = Search(rows, columns, count, fusion, *sizes, place, sink)
+    job = Search(rows, columns, count, fusion, *sizes, place if alone else torch.device("cpu"), sink)
     name = f"faiss on {f'{gpus} GPUs' if gpus else 'cpu'}" if flat else f"torch on {place}"
-    if flat:
+    if group is not None:
+        assert sink is None
+        logger.info("%d processes share the columns", group.world_size)
+        lead(job, group, device, progress)
+    elif flat:
         search_faiss(job, gpus, progress)
     else:
         job.run(progress)
@@ -159,15 +184,6 @@ def search(
         *(count, len(rows), name, len(ties), job.fallbacks),
     )
     return Neighbors(job.index, job.distance, job.farthest, ties, job.fallbacks, name)
-
-
-def placed(device: str) -> torch.device:
-    """Where products are made; a KeyError for an unknown device, a ValueError where there is no GPU to take."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise KeyError(f"no device {device!r}: 'auto', 'cpu' or 'cuda'")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda', but torch finds no GPU: take 'auto' or 'cpu'")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 @dataclass(eq=False)
@@ -198,10 +214,7 @@ class Search:
 
     def run(self, progress: Progress) -> None:
         """Make every tile once, and write the lists of each block of rows after its last tile."""
-        self.kept = candidates(self.count, len(self.columns))
-        self.best = np.full((len(self.rows), self.kept), packed(np.full(1, -np.inf, np.float32), np.zeros(1, int)))
-        self.worst = torch.full((len(self.rows),), -torch.inf, dtype=torch.float32, device=self.device)
-        self.lowest = -self.worst
+        self.gather()
         for block in self.rows.blocks(self.step):
             spans = self.columns.blocks(self.span)
             if self.symmetric:  # the products with earlier rows came with their blocks
@@ -212,63 +225,32 @@ class Search:
                     self.fusion.scores(tile, block, span)
                 if self.sink is not None:
                     self.sink(block, span, tile)
-                self._take(block, span.start, tile)
+                self.found.take(block, span.start, tile)
                 if self.symmetric and span != block:
                     for part in consecutive(span.start, span.stop, self.step):
-                        self._take(part, block.start, tile[:, part.start - span.start : part.stop - span.start].t())
+                        self.found.take(
+                            part, block.start, tile[:, part.start - span.start : part.stop - span.start].t()
+                        )
                 del tile
-            score, column = unpacked(np.sort(self.best[block], axis=1)[:, ::-1])
-            distance = self._distance(score)
-            self.farthest[block] = self._distance(self.lowest[block].cpu().numpy())
-            beyond = distance[:, -1] - self.error(distance[:, -1]) if self.kept < len(self.columns) else np.inf
-            self.write(block, column, distance, beyond)
+            self.settle(block)
             progress(block.stop - block.start)
+
+    def gather(self) -> None:
+        """Make room for the candidates of all rows."""
+        self.found = Candidates(len(self.rows), candidates(self.count, len(self.columns)), self.device)
+
+    def settle(self, block: slice) -> None:
+        """Write the lists of a block of rows, all of whose candidates are found."""
+        score, column = self.found.ordered(block)
+        distance = self._distance(score)
+        self.farthest[block] = self._distance(self.found.lowest[block].cpu().numpy())
+        beyond = distance[:, -1] - self.error(distance[:, -1]) if self.found.kept < len(self.columns) else np.inf
+        self.write(block, column, distance, beyond)
 
     def _distance(self, score: np.ndarray) -> np.ndarray:
         """Distances of scores (inner products, or minus the fused distance)."""
         score = score.astype(np.float64)
         return -score if self.fusion else np.sqrt(np.maximum(2 - 2 * score, 0))
-
-    def _take(self, rows: slice, first: int, tile: torch.Tensor) -> None:
-        """Find the scores ``(R, C)`` of some rows and the columns from ``first`` on that are among the best so far.
-
-        Only groups of columns are searched whose maximum beats the worst score that the row keeps. The tile may be
-        transposed.
-        """
-        width = max(1, min(GROUP, tile.shape[1] // (4 * self.kept)))
-        groups = tile.shape[1] // width
-        if groups * width < tile.shape[1]:
-            self._take(rows, first + groups * width, tile[:, groups * width :])
-        whole = tile[:, : groups * width]  # group g holds the columns g, g + groups, g + 2 groups ...
-        if whole.stride(1) == 1:
-            highest, lowest = whole.unflatten(1, (width, groups)).amax(1), whole.amin(1)
-        else:  # the same, read as it lies in memory
-            grouped = whole.t().unflatten(0, (width, groups))
-            highest, lowest = grouped.amax(0).t().contiguous(), grouped.amin(0).amin(0)
-        self.lowest[rows] = torch.minimum(self.lowest[rows], lowest)
-        worst = self.worst[rows]
-        better = highest > worst[:, None]
-        many = better.sum(1) > self.kept
-        if many.any():  # as many groups as scores are kept hold them all
-            top, which = highest[many].topk(self.kept, 1, sorted=False)
-            better[many] = torch.zeros_like(better[many]).scatter_(1, which, True)
-            worst[many] = torch.nextafter(top.amin(1), torch.full_like(worst[many], -torch.inf))
-        row, group = better.nonzero(as_tuple=True)
-        column = group[:, None] + groups * torch.arange(width, device=tile.device)
-        score = tile[row[:, None], column]
-        keep = score > worst[row, None]
-        found = row[:, None].expand_as(column)[keep], column[keep] + first, score[keep]
-        self._merge(rows, *(part.cpu().numpy() for part in found))
-
-    def _merge(self, rows: slice, row: np.ndarray, column: np.ndarray, score: np.ndarray) -> None:
-        """Merge scores, sorted by row (counted from the first of ``rows``), into the best of the rows."""
-        size = np.bincount(row, minlength=rows.stop - rows.start)
-        room = int(size.max())
-        wide = np.pad(self.best[rows], ((0, 0), (room, 0)), constant_values=np.iinfo(np.int64).min)
-        wide[row, np.arange(len(row)) - (np.cumsum(size) - size)[row]] = packed(score, column)
-        wide.partition(room, axis=1)
-        self.best[rows] = wide[:, room:]
-        self.worst[rows] = torch.from_numpy(unpacked(wide[:, room])[0]).to(self.device)
 
     def write(self, block: slice, column: np.ndarray, distance: np.ndarray, beyond: np.ndarray | float) -> None:
         """Write the lists of a block of rows from candidates ``(R, K)``, nearest first, equal distances by column.
@@ -357,19 +339,6 @@ class Search:
         true = self._measure(np.full(len(column), i), column)
         order = np.lexsort((column, true))[:most]
         self._write(np.array([i]), column[None, order], true[None, order], np.ones((1, most - 1), dtype=bool))
-
-
-def packed(score: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Float32 scores and their columns as int64 that order by score and, where scores are equal, by falling column."""
-    bits = score.view(np.int32)
-    rank = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
-    return (rank.astype(np.int64) << 32) | (0xFFFFFFFF - column)
-
-
-def unpacked(entry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What was ``packed``."""
-    rank = (entry >> 32).astype(np.int32)
-    return (rank ^ ((rank >> 31) & np.int32(0x7FFFFFFF))).view(np.float32), 0xFFFFFFFF - (entry & 0xFFFFFFFF)
 
 
 def search_faiss(job: Search, gpus: int, progress: Progress) -> None:

@@ -1,126 +1,41 @@
-"""Several processes as one: who am I, gather with gradients, normalise over the global batch, merge once."""
+"""Training as one process on several: gather with gradients, normalise over the global batch."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-T = TypeVar("T")
+from torchreid_dfrst.processes import (
+    Group,
+    OtherProcessError,
+    current,
+    from_main,
+    mean_over_group,
+    of_all,
+    raise_together,
+    several,
+    start,
+    stop,
+)
 
-
-@dataclass(frozen=True)
-class Group:
-    """The processes of one run.
-
-    Args:
-        rank: this process, from 0; only rank 0 writes.
-        world_size: how many there are.
-        local_rank: this process on its machine, the GPU it uses.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-
-    @property
-    def main(self) -> bool:
-        """Is this the process that writes?"""
-        return self.rank == 0
-
-
-def start(timeout_minutes: float = 30) -> Group:
-    """Join the processes that ``torchrun`` started; alone without it.
-
-    NCCL carries GPU tensors and gloo CPU tensors. Joining twice is joining once.
-    """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        cuda = torch.cuda.is_available()
-        if cuda:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
-    return current()
-
-
-def stop() -> None:
-    """Leave the group, if there is one."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def current() -> Group:
-    """The group this process is in."""
-    if not dist.is_initialized():
-        return Group()
-    return Group(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
-
-
-def several() -> bool:
-    """Whether there are other processes to exchange something with."""
-    return dist.is_initialized() and dist.get_world_size() > 1
-
-
-class OtherProcessError(OSError):
-    """Another process of the run cannot go on; the message is its error's."""
-
-
-def of_all(value: Any) -> list[Any]:
-    """What each process gave, by rank; ``[value]`` without a group."""
-    if not several():
-        return [value]
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
-
-
-def from_main(make: Callable[[], T]) -> T:
-    """What ``make`` returns in process 0, in all processes; the others do not call it.
-
-    Raises:
-        ValueError, KeyError, OSError: as ``make`` raised it in process 0, in all of them.
-    """
-    if not several():
-        return make()
-    outcome: list[Any] = [None, None]
-    if dist.get_rank() == 0:
-        try:
-            outcome[0] = make()
-        except (ValueError, KeyError, OSError) as error:
-            outcome[1] = error
-    dist.broadcast_object_list(outcome, src=0)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]
-
-
-def raise_together(error: Exception | None) -> None:
-    """Raise in all processes, or in none: called by each with what happened to it, waits for all of them.
-
-    Raises:
-        Exception: ``error`` itself.
-        OtherProcessError: there was none here, but in another process.
-    """
-    messages = of_all(None if error is None else str(error))
-    if error is not None:
-        raise error
-    for rank, message in enumerate(messages):
-        if message is not None:
-            raise OtherProcessError(f"process {rank}: {message}")
-
-
-def mean_over_group(values: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over all processes, the same in each."""
-    if not several():
-        return values
-    dist.all_reduce(values)
-    return values / dist.get_world_size()
+__all__ = [
+    "Group",
+    "GroupBatchNorm",
+    "OtherProcessError",
+    "current",
+    "from_main",
+    "gather_rows",
+    "mean_over_group",
+    "of_all",
+    "raise_together",
+    "several",
+    "start",
+    "stop",
+    "synchronize_batch_norm",
+]
 
 
 class _Gather(torch.autograd.Function):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
-from torchreid_dfrst.training.distributed import OtherProcessError, several
+from torchreid_dfrst.processes import OtherProcessError, leave_message, lost, message_left, several
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +24,6 @@ MARKER = "stopped"
 """File that a stopped run leaves in its folder until it is resumed: torchrun passes no exit code on."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-GLOO = re.compile(r"\[(enforce fail at )?[^\]\s]*gloo/[^\]\s]*\.(cc|h):\d+\] ")
-"""How gloo's errors begin: with the place in its source, [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534]."""
 
 
 class AskedToStop(Exception):
@@ -149,11 +146,10 @@ def ended_together() -> Iterator[None]:
     except Exception as error:
         if not several():
             raise
-        lost = isinstance(error, dist.DistBackendError) or (isinstance(error, RuntimeError) and GLOO.match(str(error)))
-        if not lost:
-            _leave_message(f"process {dist.get_rank()}: {' '.join(str(error).split()) or repr(error)}")
+        if not lost(error):
+            leave_message(error)
             raise
-        message = _message_left()
+        message = message_left()
         if message is None and isinstance(error, dist.DistBackendError):
             raise  # NCCL's own words, which may be about this process
         raise OtherProcessError(
@@ -161,19 +157,3 @@ def ended_together() -> Iterator[None]:
             or "another process of the run has ended or cannot be reached; its last message says why. Without one it "
             "was killed, often because memory ran out"
         ) from error
-
-
-def _leave_message(text: str) -> None:
-    try:
-        dist.distributed_c10d._get_default_store().set("failed", text)
-    except (RuntimeError, ValueError) as error:
-        logger.warning("the other processes could not be told: %s", error)
-
-
-def _message_left() -> str | None:
-    try:
-        store = dist.distributed_c10d._get_default_store()
-        return store.get("failed").decode() if store.check(["failed"]) else None
-    except (RuntimeError, ValueError) as error:
-        logger.warning("the message of the other process could not be read: %s", error)
-        return None

@@ -1,0 +1,302 @@
+"""One search on several processes, each with a part of the columns; process 0 leads and has the lists.
+
+Process 0 hands every other one its shard, sends rows in blocks, and merges the candidates that come back. Which of them
+belong is decided by process 0 as in a search of one process, so the lists are the same. Where rows are the columns and
+distances are the same there and back, each pair of shards is compared once, half of it by either process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from torchreid_dfrst.processes import Group, of_all, reaching, telling
+from torchreid_dfrst.retrieval.candidates import Candidates
+from torchreid_dfrst.retrieval.embeddings import Products, Stack, consecutive, placed, tensor
+from torchreid_dfrst.retrieval.transit import Fusion
+from torchreid_dfrst.version import __version__
+
+if TYPE_CHECKING:
+    from torchreid_dfrst.retrieval.search import Search
+
+HOST = torch.device("cpu")
+
+
+def agree(what: str, content: Iterable[Any]) -> None:
+    """See to it that all processes have one version and the same content, given as bytes or arrays.
+
+    Raises:
+        ValueError: they have not; in all processes, with the rank of the first that differs.
+        OtherProcessError: a process is gone.
+    """
+    digest = hashlib.sha256()
+    for part in content:
+        digest.update(part)
+    with reaching():
+        said = of_all((__version__, digest.hexdigest()[:16]))
+    for rank, (version, found) in enumerate(said):
+        if version != said[0][0]:
+            raise ValueError(
+                f"process {rank} runs version {version} of this package, process 0 {said[0][0]}: install one everywhere"
+            )
+        if found != said[0][1]:
+            raise ValueError(
+                f"process {rank} has other {what} than process 0 (hash {found}, {said[0][1]}): copy one file everywhere"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What all processes know of a search.
+
+    Args:
+        parts: where the parts of the rows begin, and their number.
+        columns: likewise of the columns.
+        width: dimensions of an embedding.
+        cuts: ``columns[cuts[r] : cuts[r + 1]]`` are the shard of process r.
+        copies: ``Products.copies`` of all rows and columns.
+        same: rows and columns are one list.
+        symmetric: and the distances there are those back.
+        kept: candidates of a row.
+        step: rows of a block.
+        span: columns of a tile.
+    """
+
+    parts: list[int]
+    columns: list[int]
+    width: int
+    cuts: list[int]
+    copies: np.ndarray
+    same: bool
+    symmetric: bool
+    kept: int
+    step: int
+    span: int
+    fusion: Fusion | None
+    device: str
+
+    @cached_property
+    def blocks(self) -> list[slice]:
+        """All blocks of rows; where rows are columns, none crosses from one shard into the next."""
+        edges = sorted({*self.parts, *(self.cuts if self.same else ())})
+        return [block for a, b in pairwise(edges) for block in consecutive(a, b, self.step)]
+
+    def owner(self, block: slice) -> int | None:
+        """The process whose shard holds a block of rows, if they are columns."""
+        return int(np.searchsorted(self.cuts, block.start, side="right")) - 1 if self.same else None
+
+    @cached_property
+    def middles(self) -> list[int]:
+        """The first block edge from the middle of each shard on."""
+        starts = np.array([block.start for block in self.blocks])
+        halves = [(a + b + 1) // 2 for a, b in pairwise(self.cuts)]
+        found = np.append(starts, self.cuts[-1])[np.searchsorted(starts, halves)].tolist()
+        return [min(edge, end) for edge, end in zip(found, self.cuts[1:], strict=True)]
+
+    def edges(self, begin: int, end: int) -> list[int]:
+        """Where a slice of the columns and the parts in it begin, and its end."""
+        return sorted({begin, end, *(edge for edge in self.columns if begin < edge < end)})
+
+    def spans(self, rank: int, block: slice) -> list[slice]:
+        """The tiles that a process makes of a block of rows, as slices of all columns."""
+        begin, end = self.cuts[rank], self.cuts[rank + 1]
+        owner, first = self.owner(block), begin
+        if self.symmetric and owner is not None:
+            if owner == rank:
+                first = block.start
+            elif owner < rank:
+                first = self.middles[rank]
+            elif block.start >= self.middles[owner]:
+                return []
+        edges = self.edges(first, end)
+        if self.symmetric and owner == rank:
+            edges = sorted({*edges, block.stop})
+        return [span for a, b in pairwise(edges) for span in consecutive(a, b, self.span)]
+
+
+class Share:
+    """The part of a search that one process does.
+
+    Args:
+        work: the search.
+        rank: the process.
+        columns: its shard.
+    """
+
+    def __init__(self, work: Work, rank: int, columns: Stack):
+        self.work, self.rank, self.place = work, rank, placed(work.device)
+        self.begin, self.end = work.cuts[rank], work.cuts[rank + 1]
+        numbers = work.copies if work.same else work.copies[work.parts[-1] :]
+        self.products = Products(columns, columns, self.place, numbers[self.begin : self.end], work.copies)
+        self.own = Candidates(self.end - self.begin, work.kept, self.place) if work.symmetric else None
+
+    def take(self, block: slice, rows: np.ndarray) -> list[np.ndarray]:
+        """Candidates of a block of rows and their lowest scores; nothing where they are kept for ``own``."""
+        work, mine = self.work, self.work.symmetric and self.work.owner(block) == self.rank
+        spans = work.spans(self.rank, block)
+        if not spans:
+            return []
+        found = Candidates(block.stop - block.start, work.kept, self.place)
+        x = tensor(rows).to(self.place)
+        for span in spans:
+            tile = self.products.against(x, work.copies[block], slice(span.start - self.begin, span.stop - self.begin))
+            if work.same and span.start <= block.start < span.stop:
+                tile[:, block.start - span.start :].fill_diagonal_(1)
+            if work.fusion is not None:
+                work.fusion.scores(tile, block, span)
+            found.take(slice(0, len(rows)), span.start, tile)
+            if self.own is not None and span != block:
+                for part in consecutive(span.start, span.stop, work.step):
+                    local = slice(part.start - self.begin, part.stop - self.begin)
+                    self.own.take(local, block.start, tile[:, part.start - span.start : part.stop - span.start].t())
+            del tile
+        result = [found.best, found.lowest.cpu().numpy()]
+        if not mine:
+            return result
+        assert self.own is not None
+        self.own.join(slice(block.start - self.begin, block.stop - self.begin), *result)
+        return []
+
+    def rest(self) -> list[np.ndarray]:
+        """What was kept for the rows that are this process's columns."""
+        return [] if self.own is None else [self.own.best, self.own.lowest.cpu().numpy()]
+
+
+def lead(job: Search, group: Group, device: str, progress: Callable[[int], object]) -> None:
+    """Run a search in process 0 while the others are in ``follow``.
+
+    Raises:
+        ValueError: fewer columns than processes.
+        OtherProcessError: another process failed or is gone.
+    """
+    columns, others = len(job.columns), range(1, group.world_size)
+    if columns < group.world_size:
+        raise ValueError(
+            f"{group.world_size} processes for {columns} rows: process {columns} would have none, start {columns} or "
+            "fewer"
+        )
+    cuts = [rank * columns // group.world_size for rank in range(group.world_size + 1)]
+    job.gather()
+    kept = job.found.kept
+    work = Work(
+        parts=job.rows.edges.tolist(),
+        columns=job.columns.edges.tolist(),
+        width=job.columns.shape[1],
+        cuts=cuts,
+        copies=job.products.copies,
+        same=job.columns is job.rows,
+        symmetric=job.symmetric,
+        kept=kept,
+        step=job.step,
+        span=job.span,
+        fusion=job.fusion,
+        device=device,
+    )
+    for rank in others:
+        say(work, rank)
+        for part in job.columns.between(cuts[rank], cuts[rank + 1]).parts:
+            send(part, rank)
+    share = Share(work, 0, job.columns.between(cuts[0], cuts[1]))
+    for block in work.blocks:
+        rows = job.rows.rows(block)
+        asked = [rank for rank in others if work.spans(rank, block)]
+        for rank in asked:
+            if rank != work.owner(block):
+                send(rows, rank)
+        if mine := share.take(block, rows):
+            job.found.join(block, *mine)
+        for rank in asked:
+            if not (work.symmetric and rank == work.owner(block)):
+                job.found.join(block, *received_candidates(len(rows), kept, rank))
+        if not work.symmetric:
+            job.settle(block)
+        progress(block.stop - block.start)
+    if work.symmetric:
+        for rank in range(group.world_size):
+            rows_of = slice(cuts[rank], cuts[rank + 1])
+            found = received_candidates(rows_of.stop - rows_of.start, kept, rank) if rank else share.rest()
+            job.found.join(rows_of, *found)
+        for block in work.blocks:
+            job.settle(block)
+
+
+def follow(group: Group) -> bool:
+    """Do this process's part of the next search that process 0 leads; False if it says that there is none.
+
+    Raises:
+        OtherProcessError: process 0 failed or is gone.
+    """
+    with telling():
+        work = heard(0)
+        if work is None:
+            return False
+        begin, end = work.cuts[group.rank], work.cuts[group.rank + 1]
+        width = work.width
+        shard = Stack(*(received((b - a, width), np.float32, 0) for a, b in pairwise(work.edges(begin, end))))
+        share = Share(work, group.rank, shard)
+        for block in work.blocks:
+            if not work.spans(group.rank, block):
+                continue
+            mine = work.owner(block) == group.rank
+            local = slice(block.start - begin, block.stop - begin)
+            rows = shard.rows(local) if mine else received((block.stop - block.start, width), np.float32, 0)
+            for array in share.take(block, rows):
+                send(array, 0)
+        for array in share.rest():
+            send(array, 0)
+    return True
+
+
+def dismiss(group: Group) -> None:
+    """Tell the others that there is nothing more to search."""
+    for rank in range(1, group.world_size):
+        say(None, rank)
+
+
+def shared(value: Any) -> Any:
+    """What process 0 has, in all of them."""
+    holder: list[Any] = [value]
+    with reaching(0 if value is None else None):
+        dist.broadcast_object_list(holder, src=0, device=HOST)
+    return holder[0]
+
+
+def say(value: Any, rank: int) -> None:
+    """Send one object."""
+    with reaching(rank):
+        dist.send_object_list([value], rank, device=HOST)
+
+
+def heard(rank: int) -> Any:
+    """Receive one object."""
+    holder = [None]
+    with reaching(rank):
+        dist.recv_object_list(holder, rank, device=HOST)
+    return holder[0]
+
+
+def send(array: np.ndarray, rank: int) -> None:
+    """Send the values of an array."""
+    with reaching(rank):
+        dist.send(tensor(np.ascontiguousarray(array)), rank)
+
+
+def received(shape: tuple[int, ...], dtype: Any, rank: int) -> np.ndarray:
+    """Receive an array."""
+    array = np.empty(shape, dtype=dtype)
+    with reaching(rank):
+        dist.recv(torch.from_numpy(array), rank)
+    return array
+
+
+def received_candidates(rows: int, kept: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates of some rows and their lowest scores, from another process."""
+    return received((rows, kept), np.int64, rank), received((rows,), np.float32, rank)
