@@ -1,4 +1,4 @@
-"""Keep a gallery of images over time: add, info, expire, delete, compact.
+"""Keep a gallery of images: add, info, expire, delete, compact.
 
     dfrst gallery add DIR crops.csv --weights RUN/weights.safetensors    (path,camera,time; or a folder of images)
     dfrst gallery add DIR features.npz                                   (its gallery images)

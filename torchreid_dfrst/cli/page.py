@@ -1,4 +1,4 @@
-"""Write one HTML file of an evaluation: ranked lists side by side, a map, a time line, and why.
+"""Write one HTML page of an evaluation: lists, map, times, and why.
 
     dfrst page features.npz --out page.html --weights RUN/weights.safetensors spacetime.model likelihood
 

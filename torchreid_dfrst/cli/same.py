@@ -1,4 +1,4 @@
-"""How probable it is that two photographs show one vehicle, and what that rests on.
+"""Say how probable it is that two photographs show one vehicle.
 
     dfrst same A.jpg B.jpg --weights RUN/weights.safetensors --calibration calibration.json
     dfrst same A.jpg B.jpg --gallery DIR --weights ... --camera-a north --time-a 16:30 --camera-b south --time-b 16:34
