@@ -238,7 +238,7 @@ def test_scripts_are_one_call_of_the_command():
         assert done.stdout.startswith(f"usage: dfrst {name} ")
 
 
-def test_the_demo_is_four_commands_that_stop_where_one_does(monkeypatch, capsys):
+def test_the_demo_is_five_commands_that_stop_where_one_does(monkeypatch, capsys):
     called = []
 
     def note(words):
@@ -246,7 +246,7 @@ def test_the_demo_is_four_commands_that_stop_where_one_does(monkeypatch, capsys)
         return 75 if words[0] == stop else 0
 
     monkeypatch.setattr("torchreid_dfrst.cli.demo.invoke", note)
-    for stop, names in (("", ["city", "train", "extract", "evaluate"]), ("train", ["city", "train"])):
+    for stop, names in (("", ["city", "train", "extract", "evaluate", "trips"]), ("train", ["city", "train"])):
         called.clear()
         assert invoke(["demo", "--out", "there", "--verbose"]) == (75 if stop else 0)
         printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("dfrst ")]
@@ -254,9 +254,9 @@ def test_the_demo_is_four_commands_that_stop_where_one_does(monkeypatch, capsys)
         assert all(args.verbose for args in called)
     stop = called.clear()
     invoke(["demo"])
-    drawn, train, extract, evaluate = called
+    drawn, train, extract, evaluate, trips = called
     assert [extract.weights, evaluate.weights] == [Path("runs/demo/weights.safetensors")] * 2
-    assert [str(extract.out)] == evaluate.words and train.root == extract.root == str(Path(drawn.out).parent)
+    assert [str(extract.out)] == evaluate.words == [str(trips.features)] and train.root == extract.root == str(Path(drawn.out).parent)
     assert train.overrides == ["train.save_dir", "runs/demo"] and train.resume == "auto"
 
 

@@ -1,4 +1,4 @@
-"""Join the images of a gallery to trips, and write them as tables, lines on a map and pictures.
+"""Join the images of a gallery to trips: tables, pictures, a map.
 
     dfrst trips runs/demo/features.npz --out runs/demo/trips
 

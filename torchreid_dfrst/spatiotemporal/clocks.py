@@ -122,7 +122,7 @@ def _groups(
     def right(label: int) -> tuple[bool, int]:
         speeds = leg_speeds(seen[group[place] == label], network)
         usual = len(speeds) >= MIN_LEGS and PLAUSIBLE_SPEED[0] <= usual_speed(speeds) <= PLAUSIBLE_SPEED[1]
-        return usual, np.count_nonzero(group == label)
+        return usual, int(np.count_nonzero(group == label))
 
     return group[place], max(np.unique(group).tolist(), key=right, default=0)
 
