@@ -91,10 +91,8 @@ def _bare(name: str) -> str:
 
 
 def _box(words: Sequence[str], corners: bool) -> Box | None:
-    edges = list(map(number, words))
-    if None in edges:
-        return None
-    left, top, right, bottom = map(float, edges)
+    found = map(number, words)
+    left, top, right, bottom = (math.nan if value is None else value for value in found)
     if not corners:
         right, bottom = left + right, top + bottom
     if not all(math.isfinite(edge) and abs(edge) < 1e6 for edge in (left, top, right, bottom)):
