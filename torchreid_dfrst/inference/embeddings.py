@@ -46,7 +46,8 @@ def read_embeddings(path: str | Path) -> list[Part]:
         path: one of
             ``.npy``: ``(N, D)``; a folder of them, subfolders too: one ``(D,)`` or ``(1, D)`` each, named as the image;
             ``.npz``, ``.pt``, ``.pth``, ``.h5``, ``.mat``, ``.json``, ``.jsonl``: such an array, or a dict of arrays
-            and lists: of one and what names its rows, of a part each (``query_f``, ``gallery_f``), or of paths and vectors;
+            and lists: of one and what names its rows, of a part each (``query_f``, ``gallery_f``), or of paths and
+            vectors;
             ``.csv``, ``.tsv``, ``.txt``, ``.parquet``: a column per number, or one of lists, and columns of names.
 
     Raises:
