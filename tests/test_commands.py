@@ -256,7 +256,9 @@ def test_the_demo_is_five_commands_that_stop_where_one_does(monkeypatch, capsys)
     invoke(["demo"])
     drawn, train, extract, evaluate, trips = called
     assert [extract.weights, evaluate.weights] == [Path("runs/demo/weights.safetensors")] * 2
-    assert [str(extract.out)] == evaluate.words == [str(trips.features)] and train.root == extract.root == str(Path(drawn.out).parent)
+    assert [str(extract.out)] == evaluate.words == [str(trips.features)] and train.root == extract.root == str(
+        Path(drawn.out).parent
+    )
     assert train.overrides == ["train.save_dir", "runs/demo"] and train.resume == "auto"
 
 

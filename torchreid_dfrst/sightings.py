@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 
 UNKNOWN = -1
-UNKNOWN_WORDS = frozenset(("", "-", "-1", "?", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "unknown"))
-"""How lists write that a vehicle or a camera is not known; compared as ``plain`` gives it, without regard to case."""
+UNKNOWN_WORDS = frozenset(
+    "-1|-99|-999|-9999|nan|nat|na|n/a|n.a.|none|null|nil|\\n|unknown|unk|not known|not available|undefined|"
+    "unidentified|unlabeled|unlabelled|no label|missing|distractor|distractors|junk|background".split("|")
+)
+"""How lists write that a vehicle, a camera, a track or a time is not known; see ``is_unknown``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,9 +234,21 @@ def same_vehicle(identity: np.ndarray, others: np.ndarray) -> np.ndarray:
     return (identity == others) & (identity != UNKNOWN)
 
 
+def tidy(word: str) -> str:
+    """A word in Unicode NFKC with single blanks, digits of 0 to 9, one kind of dash and nothing that cannot be seen."""
+    if not word.isascii():
+        word = "".join(map(_character, unicodedata.normalize("NFKC", word)))
+    return " ".join(word.split())
+
+
+def _character(one: str) -> str:
+    kind = unicodedata.category(one)
+    return "" if kind == "Cf" else "-" if kind == "Pd" or one == "\u2212" else str(unicodedata.decimal(one, one))
+
+
 def plain(word: str) -> str:
-    """A name as names are compared: Unicode NFKC, single blanks, numbers by value (``3`` for ``03`` and ``3.0``)."""
-    text = " ".join(unicodedata.normalize("NFKC", word).split())
+    """A name as names are compared: as ``tidy`` gives it, numbers by value (``3`` for ``03`` and ``3.0``)."""
+    text = tidy(word)
     if not re.fullmatch(r"[+-]?\d+(\.\d*)?", text, re.ASCII):
         return text
     whole, _, part = text.lstrip("+-").partition(".")
@@ -242,8 +257,9 @@ def plain(word: str) -> str:
 
 
 def is_unknown(word: str) -> bool:
-    """Does a list say by this word that it does not know?"""
-    return plain(word).casefold() in UNKNOWN_WORDS
+    """Does a list say by this word, in any case and in any marks, or by marks alone, that it does not know?"""
+    core = plain(word).casefold().strip("<>[](){}#'\" ")
+    return core in UNKNOWN_WORDS or not core.strip("-?._*/ ")
 
 
 def draw(identity: np.ndarray, number: int, seed: int = 0) -> np.ndarray:

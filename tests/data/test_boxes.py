@@ -22,6 +22,9 @@ from torchreid_dfrst.report.canvas import thumbnail
         "left,top,width,height",
         "bbox_x,bbox_y,bbox_w,bbox_h",
         "box_left,box_top,box_width,box_height",
+        "bb_left,bb_top,bb_width,bb_height",
+        "roi.x,roi.y,roi.w,roi.h",
+        "BoundingBox_X,BoundingBox_Y,BoundingBox_W,BoundingBox_H",
     ],
 )
 def test_sizes(header):
@@ -37,6 +40,9 @@ def test_sizes(header):
         "xmin,ymin,xmax,ymax",
         "bbox_x1,bbox_y1,bbox_x2,bbox_y2",
         "x_1,y_1,x_2,y_2",
+        "x0,y0,x1,y1",
+        "tl_x,tl_y,br_x,br_y",
+        "XMin,YMin,XMax,YMax",
     ],
 )
 def test_corners(header):
@@ -60,6 +66,12 @@ def test_columns_that_are_no_boxes():
         ),
         ("x,y,w,h,left", "1,2,3,4,5", "x,y,w,h, and left besides"),
         ("w,h", "3,4", "a part of a box, the columns w, h"),
+        ("bbox_width,bbox_height", "3,4", "a part of a box, the columns bbox_width, bbox_height"),
+        ("x_center,y_center,width,height", "3,4,5,6", "a part of a box, the columns x_center, y_center"),
+        ("cx,cy,w,h", "3,4,5,6", "a part of a box, the columns cx, cy, w, h"),
+        ("x,y,bbox_x,bbox_y,bbox_w,bbox_h", "1,2,3,4,5,6", "columns bbox_x,bbox_y,bbox_w,bbox_h, and x,y besides"),
+        ("x,y,w,h", "0.3,0.3,0.4,0.4", "row 2: 0.3,0.3,0.4,0.4"),
+        ("xmin,ymin,xmax,ymax", "0.3,0.3,0.7,0.7", "row 2: 0.3"),
         ("bbox", "1 2 3 4", "boxes in one column, 'bbox'"),
         ("x,y,w,h", "1,2,3,0", "1 row of .* no box of a pixel or more in x,y,w,h: row 2: 1,2,3,0"),
         ("x,y,w,h", "1,2,nan,4", "row 2: 1,2,nan,4"),

@@ -34,12 +34,14 @@ def test_what_veri_does_is_fine(tmp_path):
         ("2.png,c,1,6,gallery", "identity 'b' in row 3 and 'c' in row 4"),
         ("2.png,b,1,7,gallery", "time '6' in row 3 and '7' in row 4"),
         ("./2.png,b,2,6,gallery", "camera '1' in row 3 and '2' in row 4"),
+        ("{here}/2.png,b,2,6,gallery", "camera '1' in row 3 and '2' in row 4"),
+        (".\\2.png,b,2,6,gallery", "camera '1' in row 3 and '2' in row 4"),
     ],
 )
 def test_rows_that_contradict_each_other(tmp_path, row, said):
-    write(tmp_path, [*ROWS[:2], row, *ROWS[3:]])
+    write(tmp_path, [*ROWS[:2], row.format(here=tmp_path), *ROWS[3:]])
     with pytest.raises(ValueError, match=r"1 row of .*table\.csv contradicts an earlier one: .*" + said):
-        Table(str(tmp_path), verbose=False)
+        read_rows(tmp_path / "table.csv")
 
 
 @pytest.mark.parametrize("row", ["2.png,b,01,6.0,gallery", "2.png,b,1.0,,gallery", "2.png,nan,1,6,gallery"])
@@ -58,6 +60,8 @@ def test_cameras_and_vehicles_in_other_spellings_are_one(tmp_path):
     assert seen.camera[0] == seen.camera[2] != seen.camera[1] == seen.camera[3]
     assert len(set(seen.identity[1:].tolist())) == 1
     assert labels(["3", "3.0", "03", "12"])[0].tolist() == [3, 3, 3, 12]
+    assert labels(["3", "\u0663", "\uff13", "3\u200b", "\ufeff3"])[0].tolist() == [3] * 5
+    assert len(labels(["Gate-3", "Gate\u20133", "Gate\u22123"])[1]) == 1
 
 
 @pytest.mark.parametrize("row", ["5.png,b,2,6,gallery", "5.png,c,1,6,gallery"])
@@ -106,6 +110,11 @@ def test_names_that_may_be_one_camera_are_said(tmp_path, caplog):
     rows = ["1.png,a,c003,5,train", "2.png,b,3,6,query", "3.png,b,North,7,gallery", "4.png,b,north,8,gallery"]
     read_rows(write(tmp_path, rows) / "table.csv")
     assert "2 cameras of" in caplog.text and "3 and c003" in caplog.text and "North and north" in caplog.text
+    caplog.clear()
+    rows = ["1.png,Van 7,1,5,train", "2.png,van_7,1.5,6,query", "3.png,-1,15,7,gallery", "4.png,1,4,8,gallery"]
+    read_rows(write(tmp_path, rows) / "table.csv")
+    assert [record.getMessage().partition(" may ")[0][:12] for record in caplog.records] == ["1 vehicle of"]
+    assert "Van 7 and van_7" in caplog.text
 
 
 def test_a_camera_twice_among_the_distances(tmp_path):

@@ -50,6 +50,12 @@ def test_a_seed_and_another_folder(tmp_path, capsys):
     assert len(Table(str(again[0]), verbose=False).query) > 6
 
 
+def test_another_folder_for_a_table_without_distances(tmp_path):
+    table = write(tmp_path / "a")
+    (tmp_path / "a" / "distances.csv").unlink()
+    assert len(list(split_table(table, 2, out=tmp_path / "deep" / "er"))) == 2
+
+
 @pytest.mark.parametrize(
     ("header", "folds", "message"),
     [

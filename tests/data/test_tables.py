@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from torchreid_dfrst.data import Table
+from torchreid_dfrst.data.columns import open_parquet
 from torchreid_dfrst.data.paths import find, on_disk
 from torchreid_dfrst.data.table import read_distances, read_rows
 from torchreid_dfrst.data.text import numbers, read_text
@@ -46,6 +47,7 @@ SAVED = {
     "a frame's index": saved(
         change=lambda t: "\n".join(f"{k - 1 if k else ''}," + r for k, r in enumerate(t.split("\n")))
     ),
+    "bars": saved("|"),
     "Train": saved(change=lambda text: text.replace("train", "Train")),
 }
 
@@ -75,15 +77,12 @@ def test_a_file_that_is_no_text_is_called_what_it_is(tmp_path, content, message)
 
 def test_a_folder_for_a_file_and_a_file_for_a_folder(tmp_path):
     saved()(tmp_path / "table.csv")
-    with pytest.raises(FileNotFoundError, match=r"is a folder: give the table in it, such as .*table.csv"):
-        read_rows(tmp_path)
-    with pytest.raises(FileNotFoundError, match="is a folder"):
-        read_text(tmp_path, "labels")
-    with pytest.raises(ValueError, match="is a folder, where a file is expected"):
-        Extraction.load(tmp_path)
+    for read in (read_rows, lambda path: read_text(path, "labels"), open_parquet, Extraction.load):
+        with pytest.raises(ValueError, match=f"^{tmp_path} is a folder, where a file is expected"):
+            read(tmp_path)
     from torchreid_dfrst.data import VeRi776
 
-    with pytest.raises(FileNotFoundError, match=r"table\.csv is a file: the folder that holds"):
+    with pytest.raises(FileNotFoundError, match="is a file: the folder that holds"):
         VeRi776(str(tmp_path / "table.csv"))
 
 
@@ -159,12 +158,30 @@ def test_the_kind_of_other_distances(tmp_path):
         ("camera,lat,lon\nn,nan,13\ns,1,2\n", "row 2"),
         ("camera,lat,Lom\nn,1,13\ns,1,2\n", "no column 'lon'.*did you mean 'lom'"),
         ("camera,lat,lon\nnroth,1,13\ns,1,2\n", "not in .*cameras.csv: n"),
+        ("camera,lat,lon\nn,52.5,13.4\ns,0,0\nw,52.6,13.4\n", r"row 3 .*camera s\) lies at lat 0, lon 0"),
+        ("camera,x,y\nn,13.40,52.51\ns,13.41,52.52\n", r"all cameras within 0.014 m: .*degrees as camera,lat,lon"),
     ],
 )
 def test_places_that_are_none(tmp_path, text, message):
     (tmp_path / "cameras.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_distances(tmp_path, ["n", "s"])
+
+
+def test_rows_of_distances_may_have_names_in_another_spelling(tmp_path):
+    (tmp_path / "distances.csv").write_text(",1,2,3\n03,30,20,0\n01,0,10,30\n02,10,0,20\n")
+    distance = read_distances(tmp_path, ["1", "2", "3"]).distance_m
+    assert distance.tolist() == [[0, 10, 30], [10, 0, 20], [30, 20, 0]]
+
+
+def test_a_table_without_a_header_and_one_in_another_encoding(tmp_path, caplog):
+    (tmp_path / "table.csv").write_text("a/1.jpg,1,1,train\na/2.jpg,1,1,train\n")
+    with pytest.raises(ValueError, match=r"begins with a/1.jpg, 1, 1 .*: a header with path, camera, split is needed"):
+        read_rows(tmp_path / "table.csv")
+    assert not caplog.records
+    (tmp_path / "table.csv").write_bytes("path,identity,camera,split\nsüd/1.jpg,1,1,train\n".encode("latin-1"))
+    read_rows(tmp_path / "table.csv")
+    assert "table.csv is not UTF-8, but read as gb18030, such as 's" in caplog.text
 
 
 def test_a_misspelt_camera_over_distances_is_named(tmp_path):
@@ -181,6 +198,7 @@ SPELT = {
     "A/1.jpg": ("a/1.jpg", "with other capital letters"),
     "a/1": ("a/1.jpg", "without their ending"),
     "a/1.JPG": ("a/1.jpg", "capital letters"),
+    "a/1.jpeg": ("a/1.jpg", "with .jpg for .jpeg"),
     NFD: (unicodedata.normalize("NFC", NFD), "accents"),
     r"D:\data\a\1.jpg": ("a/1.jpg", "with / for \\ and with other"),
     "file:///data/a/1.jpg": ("a/1.jpg", "folders"),

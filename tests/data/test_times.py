@@ -22,6 +22,7 @@ FORMS = {
     "2026-05-13 16:34:45.920078000": 0.920078, "2026-05-13 16:34:45,920": 0.92, "2026-05-13 16:34": -45,
     "2026-05-13T16:34Z": -45, "13.05.2026 16:34:45": 0, "13/05/2026 16:34:45": 0, "13-05-2026 16:34": -45,
     "05/13/2026 04:34:45 PM": 0, "13/05/2026 4:34:45 p.m.": 0, "5/13/2026 4:34 PM": -45,
+    "05/13/2026,\u00a004:34:45\u202fPM": 0, "\u0661\u0667\u0667\u0668\u0666\u0669\u0660\u0660\u0668\u0665": 0,
     "1778690085": 0, "1778690085.5": 0.5, "1778690085000": 0, "1778690085920": 0.92, "1778690085000000": 0,
     "1778690085920078000": 0.920078,
 }  # fmt: skip
@@ -36,7 +37,7 @@ def test_a_form_that_is_read(word):
 @pytest.mark.parametrize("word", [
     "1_000", "2026-05-13", "16:34:45", "noon", "inf", "20261313163445", "20260230163445", "20260513167445",
     "2026-02-30 10:00:00", "30.02.2026 10:00", "0001-01-01 00:00:00", "2026-05-13 16:34:45 CEST", "13.05.26 16:34",
-    "2026-05-13 13:34 PM", "12345678901234", "99999999999", "16 o'clock", "\u0665", "2026-05-13T24:00:00", "9" * 5000,
+    "2026-05-13 13:34 PM", "12345678901234", "99999999999", "16 o'clock", "2026-05-13T24:00:00", "9" * 5000,
 ])  # fmt: skip
 def test_a_word_that_is_no_time_is_named(word):
     assert read_times(["", word], "table.csv")[1] == [1]
@@ -46,6 +47,15 @@ def test_seconds_and_missing_words():
     seconds, unread = read_times(["70.5", "", "NaN", "null", "N/A", "-3", "1e3", "None"], "table.csv")
     assert unread == [] and np.array_equal(seconds, [70.5, np.nan, np.nan, np.nan, np.nan, -3, 1000, np.nan], True)
     assert read_times(["12,5", "3"], "t")[0].tolist() == [12.5, 3]
+
+
+def test_minus_one_is_no_time_unless_others_are_below_0(caplog):
+    words = ["70.5", "-1", "unknown", "-1.0", "?", "-999"]
+    seconds, unread = read_times(words, "t.csv")
+    assert unread == [] and np.isnan(seconds).tolist() == [False, True, True, True, True, True]
+    assert "3 times of t.csv are -1 or the like: not known: row 1, row 3, row 5" in caplog.text
+    assert read_times(["70.5", "-1", "-3"], "t.csv")[0].tolist() == [70.5, -1, -3]
+    assert read_times(["46143.5", "46200.25", "47000.125"], "t.csv")[1] == []
 
 
 @pytest.mark.parametrize(("words", "message"), [
@@ -61,6 +71,9 @@ def test_seconds_and_missing_words():
     (["20260513", "20260514"], "may be a date without a time of day"),
     (["2026051316", "2026051317"], "may be a date with its hour"),
     (["1,250", "2,500"], "decimal comma or a thousands mark"),
+    (["1970-01-01 00:00:00", "2026-05-13 16:34:45"], r"row 0 .* is a date before 1990 and row 1 .* is a date "),
+    (["46143.676585", "46143.6771"], r"row 0 \('46143.676585'\) may be days, as spreadsheets count them"),
+    (["740103.67658", "740104.12345"], "may be days"),
     (["1.77869E+12", "1.77870E+12"], "rounded to 6 digits"),
 ])  # fmt: skip
 def test_a_column_of_two_meanings_is_refused(words, message):
@@ -87,7 +100,7 @@ def test_a_format_keeps_the_zone_and_is_checked():
     assert seconds.tolist() == [MOMENT, MOMENT]
     assert read_times(["01/02/2026 10:00", "x"], "t", "%d/%m/%Y %H:%M")[1] == [1]
     assert read_times(["10:00:00.5"], "t", "%H:%M:%S.%f")[1] == []
-    for wrong in ("%Q", "%", "%Y%Y"):
+    for wrong in ("%Q", "%", "%Y%Y", "%Y-%m-%d %I:%M"):
         with pytest.raises(ValueError, match="time_format is"):
             read_times(["2026"], "t", wrong)
 

@@ -1,6 +1,7 @@
 """Unknown is nobody: -1 never matches, never trains, never fits, and is counted and said, whoever reads identities."""
 
 import importlib
+import itertools
 import json
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from torchreid_dfrst.acceleration import accelerated
 from torchreid_dfrst.cli import main
 from torchreid_dfrst.data import CityFlow, Table, VehicleID, VeRiFormat, VeRiWild
 from torchreid_dfrst.data.manager import DataManager
+from torchreid_dfrst.data.table import read_rows
 from torchreid_dfrst.doctor import check_dataset
 from torchreid_dfrst.evaluation import audit
 from torchreid_dfrst.evaluation.protocols import PROTOCOLS
@@ -38,6 +40,21 @@ WORDS = [
     "?",
     "\uff1f",
     " nan ",
+    "NaT",
+    "nil",
+    "\\N",
+    "<unknown>",
+    "unk",
+    "Unlabelled",
+    "not known",
+    "N.A.",
+    "??",
+    "--",
+    "\u2014",
+    "\u22121",
+    "-9999",
+    "#N/A",
+    "distractor",
 ]
 
 
@@ -210,6 +227,17 @@ def test_a_table(tmp_path, caplog, word):
     assert len(combined.train) == len(combined.sightings["train"]) == 10
     messages = check_dataset("table", tmp_path).text()
     assert "2 training images have no identity" in messages and "1 query image" in messages
+
+
+def test_a_track_that_is_not_known_is_no_track(tmp_path):
+    write_table(tmp_path, lambda k, split: "?")
+    lines = (tmp_path / "table.csv").read_text().splitlines()
+    rows = [
+        f"{line},{word}" for line, word in zip(lines[1:], itertools.cycle(["-1", "nan", "unknown", "7"]), strict=False)
+    ]
+    (tmp_path / "table.csv").write_text("\n".join([f"{lines[0]},track", *rows]))
+    track = read_rows(tmp_path / "table.csv")[0].track
+    assert (track == UNKNOWN).tolist() == [k % 4 < 3 for k in range(len(track))]
 
 
 @pytest.mark.parametrize("column", [True, False])

@@ -157,6 +157,12 @@ BY_NAME = {
             [[VEHICLE[k], CAMERA[k], PATHS[k], *VALUES[k], row] for row, k in enumerate(ORDER)],
         ),
     ),
+    "csv with names as index": text("e.csv", lines(f",{HEAD}", [[p, *r] for p, r in VECTORS.items()])),
+    "parquet with names as index": parquet(__index_level_0__=NAMES, **{f"f{k}": MIXED[:, k] for k in range(6)}),
+    "json split of pandas": text(
+        "e.json", json.dumps({"columns": [*range(6)], "index": NAMES, "data": MIXED.tolist()})
+    ),
+    "jsonl": text("e.jsonl", "\n".join(json.dumps({"file": p, "vector": r.tolist()}) for p, r in VECTORS.items())),
     "tsv": text("e.tsv", lines("path\t" + HEAD.replace(",", "\t"), [[p, *r] for p, r in VECTORS.items()], "\t")),
     "parquet": parquet(path=NAMES, **{f"f{k}": MIXED[:, k] for k in range(6)}, __index_level_0__=ORDER),
     "parquet of lists": parquet(filename=NAMES, embedding=[*MIXED.tolist()]),
@@ -211,6 +217,8 @@ REFUSED = {
     ),
     "labels of a part": (npz(**PARTS, gallery_label=VEHICLE[~QUERY][::-1]), "contradicts"),
     "labels beside names": (pt({"f": TENSOR, "path": NAMES, "pids": torch.tensor(VEHICLE)}), "contradicts"),
+    "a label before the numbers": (text("e.csv", lines("", np.c_[VEHICLE, VALUES])), "number 1 of each embedding"),
+    "a label after them": (npz(f=np.c_[VALUES, VEHICLE].astype(np.float32)), "number 7 of each .* label or a count"),
     "index in another order": (
         parquet(**{f"f{k}": MIXED[:, k] for k in range(6)}, index=ORDER),
         "not in the order of their numbers, the column 'index'",
@@ -258,6 +266,11 @@ def test_what_contradicts_or_is_no_embedding_is_refused(table, tmp_path, name):
     with pytest.raises(ValueError, match=message) as error:
         import_features(write(tmp_path), table)
     assert len(str(error.value)) < 800
+
+
+def test_query_rows_that_do_not_come_first_are_told_of(table, tmp_path, caplog):
+    import_features(npz(f=VALUES)(tmp_path), table)
+    assert "table.csv has not its query rows first: embeddings are taken in its order" in caplog.text
 
 
 def test_a_column_that_is_not_used_is_named(table, tmp_path, caplog):

@@ -17,7 +17,6 @@ from typing import Any
 
 from torchreid_dfrst.checks import printable
 from torchreid_dfrst.cli.arguments import CONFIG, USER_ERROR, ListKeys, features_among, say, wrote
-from torchreid_dfrst.files import require_file
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

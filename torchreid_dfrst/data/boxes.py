@@ -9,31 +9,21 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from torchreid_dfrst.data.text import Problems
+from torchreid_dfrst.data.text import Problems, number
 
 Box = tuple[int, int, int, int]
 """Left, top, width and height in pixels; the first two may be below 0."""
 
-SIZES = tuple(
-    (f"{mark}{x}", f"{mark}{y}", f"{mark}{w}", f"{mark}{h}")
-    for mark in ("", "bbox_", "box_")
-    for x, y in (("x", "y"), ("left", "top"))
-    for w, h in (("w", "h"), ("width", "height"))
-)
+SIZES = tuple((x, y, w, h) for x, y in (("x", "y"), ("left", "top")) for w, h in (("w", "h"), ("width", "height")))
 CORNERS = tuple(
-    tuple(f"{mark}{name}" for name in names)
-    for mark in ("", "bbox_", "box_")
-    for names in (
-        ("left", "top", "right", "bottom"),
-        ("x1", "y1", "x2", "y2"),
-        ("x_1", "y_1", "x_2", "y_2"),
-        ("xmin", "ymin", "xmax", "ymax"),
-        ("x_min", "y_min", "x_max", "y_max"),
-    )
+    tuple(names.split(","))
+    for names in ("left,top,right,bottom", "x1,y1,x2,y2", "x0,y0,x1,y1", "xmin,ymin,xmax,ymax", "tlx,tly,brx,bry")
 )
-NAMES = {name for group in (*SIZES, *CORNERS) for name in group}
+CENTRES = {f"{axis}{word}" for axis in "xy" for word in ("c", "center", "centre")} | {"cx", "cy", "centerx", "centery"}
+NAMES = CENTRES.union(*SIZES, *CORNERS)
+"""Columns of boxes without marks and without a word for box in front, see ``_bare``."""
 IMAGE_SIZE = {"width", "height"}
-WHOLE = ("bbox", "box", "bounding_box")
+WHOLE = ("bbox", "box", "boundingbox", "roi", "rect")
 FORMS = "x,y,w,h or left,top,right,bottom in pixels"
 _MARK = re.compile(r"#xywh=(-?\d{1,6}),(-?\d{1,6}),(\d{1,6}),(\d{1,6})", re.ASCII)
 
@@ -59,13 +49,15 @@ def boxed_names(columns: Mapping[str, Sequence[str]], names: Sequence[str], wher
     Raises:
         ValueError: two kinds of boxes, a part of one, a word that is no number, or a box without an area.
     """
-    given = {name.lower(): name for name in columns}
+    given = {_bare(name): name for name in columns}
     whole = [given[name] for name in WHOLE if name in given]
     if whole:
         raise ValueError(f"{where} has boxes in one column, {whole[0]!r}, which can mean several things: write {FORMS}")
+    twice = [name for name in columns if _bare(name) in NAMES and given[_bare(name)] != name]
     groups = [group for group in (*SIZES, *CORNERS) if all(name in given for name in group)]
     there = NAMES.intersection(given)
-    if not groups and there <= IMAGE_SIZE:  # the size of the image, if anything
+    sizes = {name for name in IMAGE_SIZE if given.get(name, "").lower() == name}
+    if not groups and there <= sizes:  # of the image, if anything
         return list(names)
     if not groups:
         raise ValueError(
@@ -74,8 +66,9 @@ def boxed_names(columns: Mapping[str, Sequence[str]], names: Sequence[str], wher
         )
     group = groups[0]
     others = there - IMAGE_SIZE - set(group)
-    if others:
+    if others or twice:
         mine, more = (",".join(given[name] for name in given if name in part) for part in (set(group), others))
+        more = more or ",".join(twice)
         raise ValueError(f"{where} has boxes in the columns {mine}, and {more} besides: keep one kind, {FORMS}")
     words = [[columns[given[name]][row] for name in group] for row in range(len(names))]
     boxes, problems = [_box(row, group in CORNERS) for row in words], Problems()
@@ -90,18 +83,24 @@ def boxed_names(columns: Mapping[str, Sequence[str]], names: Sequence[str], wher
     return [f"{name}#xywh={','.join(map(str, box or ()))}" for name, box in zip(names, boxes, strict=True)]
 
 
+def _bare(name: str) -> str:
+    """A column's name in lower case, without marks and without a word for box in front."""
+    whole = re.sub(r"[\W_]+", "", name.lower())
+    part = re.sub(r"^(boundingbox|bbox|box|bb|roi|rect)", "", whole)
+    return part if part in NAMES else whole
+
+
 def _box(words: Sequence[str], corners: bool) -> Box | None:
-    try:
-        left, top, right, bottom = map(float, words)
-    except ValueError:
-        return None
+    found = map(number, words)
+    left, top, right, bottom = (math.nan if value is None else value for value in found)
     if not corners:
         right, bottom = left + right, top + bottom
     if not all(math.isfinite(edge) and abs(edge) < 1e6 for edge in (left, top, right, bottom)):
         return None
-    edges = [math.floor(edge + 0.5) for edge in (left, top, right, bottom)]
-    width, height = edges[2] - edges[0], edges[3] - edges[1]
-    return (edges[0], edges[1], width, height) if width > 0 and height > 0 else None
+    if right - left < 1 or bottom - top < 1:  # fractions of the image too
+        return None
+    left, top, right, bottom = (math.floor(edge + 0.5) for edge in (left, top, right, bottom))
+    return left, top, right - left, bottom - top
 
 
 def inside(box: Box, width: int, height: int) -> tuple[int, int, int, int] | None:

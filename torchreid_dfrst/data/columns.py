@@ -15,10 +15,11 @@ import numpy as np
 
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.data.text import read_text, sample
+from torchreid_dfrst.files import require_file
 
 logger = logging.getLogger(__name__)
 
-SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas"}
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 FRAME = {"label", "path", "split", "is_query", "is_gallery"}
 """Columns of Open Metric Learning's data frame."""
 TRUE = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "": False}
@@ -44,6 +45,8 @@ def read_columns(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] 
         rows = read_cells(path, "table")
         if not rows and needed:
             raise ValueError(f"{path} is empty: a header with {', '.join(needed)} and a row per image are expected")
+        if needed and not set(needed).intersection(map(str.lower, rows[0])) and len(set(rows[0])) < len(rows[0]):
+            raise ValueError(f"{path} begins with {sample(rows[0])}: a header with {', '.join(needed)} is needed")
         columns = named_columns(rows[:1], rows[1:], path)
     columns = {_known(name, (*needed, *optional), columns): column for name, column in columns.items()}
     if FRAME <= set(columns) and not {"identity"} & set(columns):
@@ -79,9 +82,9 @@ def read_cells(path: Path, what: str) -> list[list[str]]:
 
 
 def separator(line: str) -> str:
-    """What is between the values of a line: a tab or semicolon where all commas can be decimal, blanks, or a comma."""
+    """What is between the values of a line: a tab, ";" or "|" where all commas can be decimal, blanks, or a comma."""
     bare = re.sub(r'"[^"]*"', "", line)
-    for mark in ("\t", ";"):
+    for mark in ("\t", ";", "|"):
         if mark in bare.strip(" ") and "," not in re.sub(r"(?<=\d),(?=\d)", ".", bare):
             return mark
     words = line.split()
@@ -116,8 +119,7 @@ def open_parquet(path: Path) -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise ValueError(f"{path} needs pyarrow to be read: pip install pyarrow, or save the table as CSV") from error
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is a folder: a file is expected" if path.is_dir() else f"no file {path}")
+    require_file(path, f"no file {path}")
     try:
         return pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:

@@ -28,7 +28,7 @@ def contradictions(seen: Sightings, names: Sequence[str], words: Mapping[str, Se
         names: of their images as the table writes them, with boxes.
         words: ``camera``, ``time`` and ``identity`` to what the table says in each row.
     """
-    crops = [unicodedata.normalize("NFC", os.path.normpath(path)) for path in seen.path.tolist()]
+    crops = [unicodedata.normalize("NFC", os.path.abspath(path.replace("\\", "/"))) for path in seen.path.tolist()]
     frames = [split_name(crop)[0] for crop in crops]
     found = []
     for what, keys, values, known in (

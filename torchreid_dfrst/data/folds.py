@@ -57,7 +57,8 @@ def split_table(table: Path, folds: int = 5, seed: int = 0, out: Path | None = N
     if not out.exists() or not os.path.samefile(out, table.parent):
         columns["path"] = [os.path.relpath(table.parent / path, out) for path in columns["path"]]
         there = [name for name in BESIDE if (table.parent / name).is_file()]
-        files.write({out / name: (table.parent / name).read_bytes() for name in there})
+        if there:
+            files.write({out / name: (table.parent / name).read_bytes() for name in there})
     for number, fold in enumerate(held_out(seen[first], folds, most=len(first), seed=seed), start=1):
         query = first[fold.query]
         query = query[~np.isin(seen.identity[query], alone)]

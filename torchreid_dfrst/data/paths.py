@@ -24,6 +24,8 @@ ENDINGS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
 )
 """Of image files; a name may lack them."""
+JPEG = {".jpeg": ".jpg", ".jpe": ".jpg"}
+"""Endings of one kind of file."""
 VECTORS = frozenset((".npy", ".npz", ".pt"))
 """Of files of one embedding each, which stand for no ending."""
 
@@ -183,7 +185,8 @@ def _split(words: Sequence[str]) -> list[Name]:
 
 def _distance(a: Name, b: Name) -> tuple[int, ...] | None:
     """How far two spellings with one stem lie apart, smaller is nearer; None if they are no spellings of one path."""
-    if (a.ending and b.ending and a.ending.lower() != b.ending.lower()) or (a.box and b.box and a.box != b.box):
+    kinds = {JPEG.get(name.ending.lower(), name.ending.lower()) for name in (a, b) if name.ending}
+    if len(kinds) > 1 or (a.box and b.box and a.box != b.box):
         return None
     size = min(len(a.folders), len(b.folders))
     ends = [name.folders[len(name.folders) - size :] for name in (a, b)]
@@ -203,12 +206,12 @@ def _difference(a: str, b: str) -> str:
         ways.append("with accents composed otherwise")
     one, other = _split(forms)
     if one.ending.lower() != other.ending.lower():
-        ways.append("without their ending")
+        ways.append("with .jpg for .jpeg" if one.ending and other.ending else "without their ending")
     if one.box != other.box:
         ways.append("without their box")
     size = min(len(one.folders), len(other.folders))
     inner = [name.folders[len(name.folders) - size :] for name in (one, other)]
-    endings = one.ending and other.ending and one.ending != other.ending
+    endings = one.ending != other.ending and one.ending.lower() == other.ending.lower()
     if one.stem != other.stem or endings or inner[0] != inner[1]:
         ways.append("with other capital letters")
     if forms[0].count("/") != forms[1].count("/") or not ways:

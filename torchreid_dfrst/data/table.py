@@ -18,8 +18,9 @@ from torchreid_dfrst.data.columns import read_columns
 from torchreid_dfrst.data.copies import contradictions
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset
 from torchreid_dfrst.data.paths import on_disk
-from torchreid_dfrst.data.text import Problems, numbers, sample, warn
+from torchreid_dfrst.data.text import Problems, number, numbers, sample, warn
 from torchreid_dfrst.data.times import ACCEPTED, read_times
+from torchreid_dfrst.files import require_file
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, is_unknown, plain
 
 COLUMNS = ("path", "camera", "split")
@@ -116,10 +117,7 @@ def read_rows(
     Raises:
         FileNotFoundError, ValueError: as ``Table`` has them.
     """
-    if path.is_dir():
-        raise FileNotFoundError(f"{path} is a folder: give the table in it, such as {path / 'table.csv'}")
-    if not path.is_file():
-        raise FileNotFoundError(f"no table at {path}: {Table.advice}")
+    require_file(path, f"no table at {path}: {Table.advice}")
     if cameras not in (None, NONE):
         raise ValueError(f"cameras is {cameras!r}: none, or leave it out where the table has a column camera")
     columns = _columns(path, [name for name in needed if cameras is None or name != "camera"])
@@ -145,7 +143,7 @@ def read_rows(
     identity, camera = known_labels(columns["identity"]), labels(columns["camera"])
     # a track belongs to one vehicle and camera, so the same number elsewhere is another track
     keys = [f"{i} {c} {t}" for i, c, t in zip(identity, camera[0], columns["track"], strict=True)]
-    track = np.where([bool(word) for word in columns["track"]], labels(keys)[0], UNKNOWN)
+    track = np.where([not is_unknown(word) for word in columns["track"]], labels(keys)[0], UNKNOWN)
     paths = np.array(on_disk(path.parent, names, path) if images else [str(path.parent / name) for name in names])
     called = np.array(columns["camera"]), np.array(columns["identity"])
     everyone = Sightings(camera[0], seconds, identity, track, paths, *called)
@@ -157,7 +155,8 @@ def read_rows(
             f"without cameras {{count}} [query finds itself|queries find themselves] in the gallery of {path}", both
         )
         problems.raise_all()
-    _warn_of_spellings(camera[1], path)
+    for what, words in (("camera", camera[1]), ("vehicle", columns["identity"])):
+        _warn_of_spellings(what, words, path)
     found = contradictions(everyone, names, columns)
     problems.note(f"{{count}} [row|rows] of {path} [contradicts|contradict] an earlier one", found)
     problems.raise_all()
@@ -228,6 +227,10 @@ def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
         if any(len(column) != len(names) for column in columns.values()) or not columns:
             raise ValueError(f"{source} has {len(names)} cameras in its header: as many rows are needed below")
         distance = numbers(columns.values(), source, "metres", first=2)
+    if len(names) > 1 and distance.max() < 1:
+        raise ValueError(
+            f"{source} puts all cameras within {distance.max():.2g} m: metres are needed, or degrees as camera,lat,lon"
+        )
     numeric, names = all(map(_is_label, cameras)), list(map(plain, names))
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
@@ -243,9 +246,10 @@ def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
 def _in_order(columns: dict[str, list[str]]) -> dict[str, list[str]]:
     """A matrix whose first column names the cameras of its rows, with the rows in the order of the header."""
     first, *names = columns or [""]
-    if not names or sorted(columns[first]) != sorted(names):
+    rows_of = list(map(plain, columns[first])) if names else []
+    if not names or sorted(rows_of) != sorted(map(plain, names)):
         return columns
-    rows = [columns[first].index(name) for name in names]
+    rows = [rows_of.index(plain(name)) for name in names]
     return {name: [columns[name][row] for row in rows] for name in names}
 
 
@@ -263,12 +267,13 @@ def _between_places(source: Path, ours: dict[str, list[str]]) -> tuple[list[str]
     if not sphere:
         distance = np.linalg.norm(place[:, None] - place, axis=2)
         return ours["camera"], (distance + distance.T) / 2, "straight line"
-    wrong = np.flatnonzero((~np.isfinite(place)).any(axis=1) | (np.abs(place) > (90, 180)).any(axis=1))
+    nowhere = (place == 0).all(axis=1) & (np.abs(np.median(place, axis=0)) > 1).any()
+    wrong = np.flatnonzero((~np.isfinite(place) | (np.abs(place) > (90, 180))).any(axis=1) | nowhere)
     if len(wrong):
         k = int(wrong[0])
         raise ValueError(
             f"row {k + 2} of {source} (camera {ours['camera'][k]}) lies at lat {place[k, 0]:g}, lon {place[k, 1]:g}: "
-            "degrees from -90 to 90 and from -180 to 180; are the columns swapped?"
+            "degrees from -90 to 90 and from -180 to 180; 0, 0 is no place; are the columns swapped?"
         )
     lat, lon = np.radians(place).T
     north, east = (np.sin((angle[:, None] - angle) / 2) ** 2 for angle in (lat, lon))
@@ -289,13 +294,14 @@ def _warn_of_misspelt(columns: Iterable[str], path: Path) -> None:
             )
 
 
-def _warn_of_spellings(cameras: Sequence[str], path: Path) -> None:
-    """Say which names of cameras look like one: ``c003``, ``Cam 3`` and ``3``; ``North`` and ``north``."""
+def _warn_of_spellings(what: str, words: Iterable[str], path: Path) -> None:
+    """Say which names look like one: ``c003``, ``Cam 3`` and ``3``; ``North``, ``north`` and ``'north'``."""
     alike: dict[str, list[str]] = {}
-    for name in cameras:
-        alike.setdefault(re.sub(r"^(c|cam|camera)[ _-]*0*(?=\d+$)", "", name.casefold()), []).append(name)
+    for name in sorted(name for name in set(map(plain, words)) if not is_unknown(name)):
+        key = name if number(name) is not None else re.sub(r"[\W_]+", " ", name.casefold()).strip()
+        alike.setdefault(re.sub(r"^(c|cam|camera) ?0*(?=\d+$)", "", key), []).append(name)
     pairs = [" and ".join(group) for group in alike.values() if len(group) > 1]
-    warn(f"{{count}} [camera|cameras] of {path} may have several names, which count as several cameras", pairs)
+    warn(f"{{count}} [{what}|{what}s] of {path} may have several names, which count as several {what}s", pairs)
 
 
 def _is_label(word: str) -> bool:

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.checks import numbered, short
+from torchreid_dfrst.files import require_file
 from torchreid_dfrst.sightings import UNKNOWN, is_unknown
 
 T = TypeVar("T")
@@ -39,21 +40,19 @@ def read_text(path: str | Path, what: str) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no text.
+        ValueError: it is no text, or no file.
     """
     path = Path(path)
-    if path.is_dir():
-        raise FileNotFoundError(f"{path} is a folder: {what} are read from a file, name the one in it")
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no {what} at {path}: check that {path.parent} is the folder of the data set itself, the spelling of the "
-            "file, and that the archive is complete"
-        )
+    require_file(
+        path,
+        f"no {what} at {path}: check that {path.parent} is the folder of the data set itself, the spelling of the "
+        "file, and that the archive is complete",
+    )
     raw = path.read_bytes()
     kind = kind_of(raw[:4096])
     if kind != "text":
         raise ValueError(f"{path} is no text but {kind}, where {what} should be: save it as text (CSV in UTF-8)")
-    return _decoded(raw).replace("\r\n", "\n").replace("\r", "\n")
+    return _decoded(raw, path).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def kind_of(head: bytes) -> str:
@@ -73,19 +72,23 @@ def _wide(raw: bytes) -> str | None:
     return None
 
 
-def _decoded(raw: bytes) -> str:
+def _decoded(raw: bytes, path: Path) -> str:
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", errors="replace")
     wide = _wide(raw[:4096])
     if wide:
         return raw.decode(wide, errors="replace")
-    for encoding in ("utf-8-sig", "gb18030"):
+    for encoding in ("utf-8-sig", "gb18030", "latin-1"):  # the last refuses nothing
         try:
-            return raw.decode(encoding)
+            text = raw.decode(encoding)
         except UnicodeDecodeError:
             continue
-    # every byte string has a text, since Latin-1 refuses nothing
-    return raw.decode("latin-1")
+        if encoding != "utf-8-sig":
+            line = next(line for line in text.splitlines() if not line.isascii())
+            logger.warning("%s is not UTF-8, but read as %s, such as %r: if wrong, save it as UTF-8", path, encoding,
+                           short(line, LONGEST))  # fmt: skip
+        return text
+    raise AssertionError("Latin-1 refuses nothing")
 
 
 def read_lines(path: str | Path, what: str) -> list[str]:

@@ -11,17 +11,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.data.text import GROUPED, sample
+from torchreid_dfrst.data.text import GROUPED, sample, warn
+from torchreid_dfrst.sightings import is_unknown, tidy
 
 ACCEPTED = (
     "seconds since any start (70.5), seconds, ms, us or ns since 1970, or dates with a time of day: 2026-05-01 16:34, "
     "2026-05-01T16:34:45.92Z, ...+03:00, 20260501_163445, 20260501163445920, 01.05.2026 16:34:45, 13/05/2026 4:34 PM"
 )
-MISSING = frozenset({"", "nan", "nat", "na", "n/a", "<na>", "null", "none"})
-"""What programs write where there is no value, in lower case."""
 UNITS = {"seconds since 1970": 1, "milliseconds since 1970": 10**3, "microseconds since 1970": 10**6,
          "nanoseconds since 1970": 10**9}  # fmt: skip
 OLDEST = 630_720_000  # 1990: fewer seconds count from another start
+OLDEST_YEAR = 1990  # programs write 1970 or 1900 where they know nothing
+DAYS = ((36_526, 73_050), (730_486, 767_010), (2_451_545, 2_488_070))
+"""Of 2000 to 2100 as spreadsheets, MATLAB and astronomers count them."""
 EARLIEST, LATEST = 946_684_800, 4_200_000_000  # 2000 to 2103
 YEARS = range(1900, 2200)
 STAMPS = (12, 14, 15, 17, 18, 20)  # digits of YYYYMMDDHHMM[SS[fraction]] that are no plausible count since 1970
@@ -76,8 +78,14 @@ def read_times(
         ValueError: the words have different meanings (seconds and dates, two units, zones and none), or two (day and
             month), or ``time_format`` is none.
     """
+    words = list(map(tidy, words))
     seconds = np.full(len(words), np.nan)
-    there = [k for k, word in enumerate(words) if word.casefold() not in MISSING]
+    negative = {k for k, word in enumerate(words) if word.startswith("-") and NUMBER.fullmatch(word)}
+    lost = sorted(filter(lambda k: is_unknown(words[k]), negative))
+    if len(lost) < len(negative):  # a clock that starts later writes times below 0, and -1 is one of them
+        lost = []
+    warn(f"{{count}} [time of {where} is|times of {where} are] -1 or the like: not known", list(map(row, lost)))
+    there = [k for k, word in enumerate(words) if k in negative.difference(lost) or not is_unknown(word)]
     column = _Column(words, there, where, row, cameras)
     if time_format is not None:
         read = {k: moment for k in there if (moment := _by_format(words[k], time_format)) is not None}
@@ -109,12 +117,13 @@ class _Column(NamedTuple):
         units = {k: unit for k, word in numbers.items() if (unit := _unit(float(word.replace(",", ".")))) is not None}
         for k in self.there:
             if k in dates:
-                kinds[k] = "a date"
+                kinds[k] = "a date" if dates[k].year >= OLDEST_YEAR else f"a date before {OLDEST_YEAR}"
             elif k in units:
                 kinds[k] = units[k]
         self.require_one(kinds)
         if not dates:
             self._refuse_thousands(numbers)
+            self._refuse_days(numbers)
             self._refuse_rounded({k: numbers[k] for k, unit in units.items() if unit in UNITS})
             return {k: _scaled(numbers[k].replace(",", "."), UNITS.get(unit, 1)) for k, unit in units.items()}
         self.require_one({k: _zoned(bool(date.zone)) for k, date in dates.items()})
@@ -192,6 +201,18 @@ class _Column(NamedTuple):
                 f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) may have a decimal comma or a "
                 "thousands mark: write them with a point, or without marks"
             )
+
+    def _refuse_days(self, numbers: dict[int, str]) -> None:
+        """Days of this century whose fractions are fine enough to be times of day, over less than a year."""
+        values = [float(word.replace(",", ".")) for word in numbers.values()]
+        fine = sum(len(re.split("[.,]", word)[-1]) > 3 for word in numbers.values() if re.search("[.,]", word))
+        if 2 * fine > len(values) and max(values) - min(values) < 366:
+            if any(first <= min(values) and max(values) <= last for first, last in DAYS):
+                k = next(iter(numbers))
+                raise ValueError(
+                    f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) may be days, as spreadsheets "
+                    "count them: write dates with a time of day, or seconds that begin at 0"
+                )
 
     def _day_first(self, mark: str, dates: dict[int, Written]) -> bool:
         """Whether 01/02/2026 is the first of February, which a day beyond the 12th tells."""
@@ -278,6 +299,8 @@ def _zoned(zone: bool) -> str:
 
 
 def _by_format(word: str, form: str) -> datetime.datetime | None:
+    if "%I" in form and "%p" not in form:
+        raise ValueError(f"time_format is {form!r}: %I needs %p beside it; the hour of a day is %H")
     for whole in (form,) if "%f" in form else (form, form + ".%f"):
         try:
             moment = datetime.datetime.strptime(word, whole)

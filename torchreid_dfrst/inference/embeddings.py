@@ -45,8 +45,9 @@ def read_embeddings(path: str | Path) -> list[Part]:
     Args:
         path: one of
             ``.npy``: ``(N, D)``; a folder of them, subfolders too: one ``(D,)`` or ``(1, D)`` each, named as the image;
-            ``.npz``, ``.pt``, ``.pth``, ``.h5``, ``.mat``, ``.json``: such an array, or a dict of arrays and lists: of
-            one and what names its rows, of a part each (``query_f``, ``gallery_f``), or of paths and vectors;
+            ``.npz``, ``.pt``, ``.pth``, ``.h5``, ``.mat``, ``.json``, ``.jsonl``: such an array, or a dict of arrays
+            and lists: of one and what names its rows, of a part each (``query_f``, ``gallery_f``), or of paths and
+            vectors;
             ``.csv``, ``.tsv``, ``.txt``, ``.parquet``: a column per number, or one of lists, and columns of names.
 
     Raises:
@@ -162,6 +163,7 @@ def _json(path: Path) -> Any:
 READERS: dict[str, Callable[[Path], Any]] = {
     ".npy": _numpy, ".npz": _numpy, ".pt": read_safely, ".pth": read_safely, ".csv": read_frame, ".tsv": read_frame,
     ".txt": read_frame, ".parquet": read_frame, ".h5": _hdf5, ".hdf5": _hdf5, ".mat": _matlab, ".json": _json,
+    ".jsonl": _json,
 }  # fmt: skip
 """Ending to what reads it: an array, a list, or a dict of them."""
 
@@ -191,6 +193,7 @@ def _parts(held: Any, path: Path) -> list[Part]:
                 f"{path} holds an array of shape {values.shape} and type {values.dtype}: (N, D) floating point is "
                 "expected"
             )
+        _refuse_labels(values, path)
         made, names = _described(part, values, {n: a for n, a in arrays.items() if n != name}, path)
         found.append(made)
         used |= {name, *names}
@@ -270,7 +273,7 @@ def _described(part: str, values: np.ndarray, arrays: Mapping[str, np.ndarray], 
     roles: dict[str, list[str]] = {}
     for name, array in mine.items():
         role = meaning(name)[1]
-        if array.dtype.kind == "U" and role in ("", "embedding"):
+        if array.dtype.kind == "U" and role in ("", "embedding", "index") and None in map(number, array.tolist()):
             role = "words"
         roles.setdefault(role, []).append(name)
     texts = [name for name in roles.get("path", []) if mine[name].dtype.kind in "Uiu"] or roles.get("words", [])
@@ -290,6 +293,16 @@ def _described(part: str, values: np.ndarray, arrays: Mapping[str, np.ndarray], 
             plural = "paths" if what == "names" else f"values of {what}"
             raise ValueError(f"{path} holds {len(values)} embeddings but {len(words)} {plural}: one of each per image")
     return Part(part, values, **said), [*itertools.chain(*columns.values(), roles.get("index", []))]
+
+
+def _refuse_labels(values: np.ndarray, path: Path) -> None:
+    """A column of whole numbers among columns of fractions is a label or a count, not a part of the embedding."""
+    whole = (values == np.round(values)).all(axis=0) & (np.ptp(values, axis=0) > 1)
+    if whole.sum() == 1 and values.shape[1] > 2 and len(values) > 2:
+        raise ValueError(
+            f"number {int(np.argmax(whole)) + 1} of each embedding of {path} is whole, and no other is: remove it if "
+            "it is a label or a count"
+        )
 
 
 def _refuse_other_order(mine: Mapping[str, np.ndarray], index: Sequence[str], path: Path) -> None:

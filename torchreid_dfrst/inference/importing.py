@@ -153,10 +153,13 @@ def _of_dataset(name: str, root: str, options: Mapping[str, Any]) -> Lists:
 def _in_order(part: Part, rows: np.ndarray, lists: Lists, embeddings: Path) -> np.ndarray:
     """For each row, its embedding, where nothing but their order says which."""
     count, test = len(part.values), lists.split[rows] != "train"
+    if not part.part and count == test.sum():
+        splits = lists.split[rows][test].tolist()
+        if splits != sorted(splits, reverse=True):
+            logger.warning("%s has not its query rows first: embeddings are taken in its order", lists.called)
+        return np.where(test, np.cumsum(test) - 1, -1)
     if count == len(rows):
         return np.arange(count)
-    if not part.part and count == test.sum():
-        return np.where(test, np.cumsum(test) - 1, -1)
     kind = f" of {part.part}" if part.part else ""
     tests = "" if part.part else f", {test.sum()} of them of query and gallery"
     raise ValueError(
