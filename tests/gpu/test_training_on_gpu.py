@@ -124,7 +124,7 @@ def engine(root, model=TinyNet, **options):
     data = manager(root, use_gpu=True, **options)
     made = model(data.num_train_pids)
     optimizer = build_optimizer(made, lr=1e-3)
-    scheduler = build_scheduler(optimizer, len(data.train_loader), lr_scheduler="single_step", stepsize=[9])
+    scheduler = build_scheduler(optimizer, len(data.train_loader), lr_scheduler="single_step", stepsize=9)
     return DFRSTEngine(data, made, optimizer, scheduler, use_gpu=True)
 
 

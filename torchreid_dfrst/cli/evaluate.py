@@ -73,6 +73,8 @@ def _ended(number: int, frame: object) -> None:
 def pieces(file: str | None) -> Iterator[bytes]:
     """The bytes of the features file, if one is named; what is wrong with the words is found out when they are read."""
     if file is not None:
+        from torchreid_dfrst.files import require_file
+
         require_file(file, f"no features at {file}: every machine needs them")
         with open(file, "rb") as opened:
             yield from iter(functools.partial(opened.read, 1 << 20), b"")
