@@ -24,7 +24,7 @@ from tools.studies.reproduction.preset import merge
 from torchreid_dfrst import files, retrieval
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.cli import command
-from torchreid_dfrst.evaluation.intervals import sign_flip
+from torchreid_dfrst.evaluation.intervals import bootstrap, p_value
 from torchreid_dfrst.inference import extract
 from torchreid_dfrst.models import build
 from torchreid_dfrst.training import checkpoint
@@ -95,7 +95,8 @@ def summary(found: Mapping[str, Sequence[Mapping[str, Any]]], against: str) -> d
         if against in mean and name != against:
             difference = mean[name] - mean[against]
             entry[f"minus {against}"] = round(100 * float(difference.mean()), 2)
-            entry["p over vehicles"] = sign_flip(difference, np.arange(len(difference)), np.random.default_rng(0))
+            means = bootstrap(difference, np.arange(len(difference)), 10_000, ends=None)
+            entry["p over vehicles"] = p_value(means)
         table[name] = entry
     return table
 
