@@ -35,8 +35,9 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Gate ``(N, C, 1, 1)`` in (0, 1) of a map ``(N, C, H, W)``."""
-        # side by side along the batch they would fix its size in an exported file
-        return torch.sigmoid(self.mlp(x.mean((2, 3), keepdim=True)) + self.mlp(x.amax((2, 3), keepdim=True)))
+        # side by side along the height: along the batch they would fix its size in an exported file
+        squeezed = torch.cat([x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)], dim=2)
+        return torch.sigmoid(self.mlp(squeezed).sum(2, keepdim=True))
 
 
 class SpatialAttention(nn.Module):
