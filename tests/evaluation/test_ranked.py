@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,16 @@ def test_the_ranking_is_that_of_evaluate(blind, rerank, row):
     )
     assert found["gallery"] == [f"g{k}" for k in index.ravel()]
     np.testing.assert_array_equal(np.float32(found["distance"]), distance.ravel())
+
+
+def test_a_query_does_not_find_its_copy_in_another_folder(blind):
+    seen = blind.gallery.sightings
+    paths = {name: np.array([f"{name}/{path}" for path in seen.path]) for name in ("image_query", "image_test")}
+    timed = {name: replace(seen, path=path, time_s=np.arange(40.0)) for name, path in paths.items()}
+    query, gallery = (Features(blind.gallery.embedding, timed[name]) for name in ("image_query", "image_test"))
+    _, found = rank(Extraction(query[:5], gallery), 3, {"model": None}, evaluate={"rerank": False})
+    pairs = list(zip(found["query"], found["gallery"], strict=True))
+    assert len(pairs) == 15 and all(q.split("/")[1] != g.split("/")[1] for q, g in pairs)
 
 
 def test_a_query_does_not_find_itself(blind):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def rank(
 
     Args:
         extraction: query and gallery features.
-        top: how many for each query; a gallery image of the query's own name is not listed.
+        top: how many for each query; the query's own image in the gallery is not listed.
         spacetime: as ``score``.
         rerank: as ``score``.
         evaluate: as ``score``; of it, only ``rerank`` has a say.
@@ -91,15 +92,24 @@ def _names(part: Sightings) -> list[str]:
     return [path or f"row {row}" for row, path in enumerate(part.path.tolist())]
 
 
+def _own(part: Sightings) -> list[tuple[str, ...]]:
+    """What tells an image from others: its name, camera and time (data sets lay a copy into another folder), or path."""
+    columns = part.path.tolist(), part.camera.tolist(), part.time_s.tolist()
+    return [
+        (path,) if time != time else (re.split(r"[/\\]", path)[-1], str(camera), str(time)) if path else ()
+        for path, camera, time in zip(*columns, strict=True)
+    ]
+
+
 def _without_own(blocks: Iterable[np.ndarray], query: Sightings, gallery: Sightings) -> Iterator[np.ndarray]:
-    """Blocks of distances, infinite between a query and the gallery image of its own name."""
-    place: dict[str, list[int]] = {}
-    for column, path in enumerate(gallery.path.tolist()):
+    """Blocks of distances, infinite between a query and its own image in the gallery."""
+    place: dict[tuple[str, ...], list[int]] = {}
+    for column, (path, key) in enumerate(zip(gallery.path.tolist(), _own(gallery), strict=True)):
         if path:
-            place.setdefault(path, []).append(column)
-    done = 0
+            place.setdefault(key, []).append(column)
+    asked, done = _own(query), 0
     for block in blocks:
-        own = [place.get(path, []) for path in query.path[done : done + len(block)].tolist()]
+        own = [place.get(key, []) for key in asked[done : done + len(block)]]
         done += len(block)
         if any(own):
             block = block.copy()
