@@ -93,7 +93,7 @@ def _names(part: Sightings) -> list[str]:
 
 
 def _own(part: Sightings) -> list[tuple[str, ...]]:
-    """What tells an image from others: its name, camera and time (data sets lay a copy into another folder), or path."""
+    """What tells an image from others: name, camera and time (a copy may lie in another folder), or its path."""
     columns = part.path.tolist(), part.camera.tolist(), part.time_s.tolist()
     return [
         (path,) if time != time else (re.split(r"[/\\]", path)[-1], str(camera), str(time)) if path else ()

@@ -60,8 +60,8 @@ def network_times(legs: Legs, sightings: Sightings, network: CameraNetwork | Non
             axes.text(spot[0], spot[1], f"{np.median(seconds):.0f} s", fontsize=6, ha="center")
     axes.scatter(xy[:, 0], xy[:, 1], s=40, color="white", edgecolor="black", zorder=3)
     for camera, spot in zip(labels.tolist(), xy, strict=True):
-        name, above = sightings.camera_called(camera), dict(xytext=(0, 6), textcoords="offset points")
-        axes.annotate(name, spot, **above, ha="center", fontsize=7, weight="bold", zorder=4)
+        name = sightings.camera_called(camera)
+        axes.annotate(name, spot, (0, 6), textcoords="offset points", ha="center", fontsize=7, weight="bold", zorder=4)
     axes.set(title="trips between cameras, median travel time", xticks=[], yticks=[])
     axes.margins(0.1)
     return write(made, path)
