@@ -157,7 +157,7 @@ def test_ranked_lists_and_attention_maps_by_command(folder, tmp_path, monkeypatc
     assert (folder / "pictures" / "ranked.png").is_file() and (folder / "tables" / "X.png").is_file()
 
 
-def test_what_is_trained_is_not_trained_again(folder, monkeypatch):
+def test_what_is_trained_is_not_trained_again(folder, monkeypatch, capsys):
     def refuse(*_):
         raise AssertionError("trained again")
 
@@ -165,8 +165,9 @@ def test_what_is_trained_is_not_trained_again(folder, monkeypatch):
     before = (folder / "tables" / "VIII.md").read_text()
     run(monkeypatch, "VIII", "--config", CONFIGS / "city.yaml", "--out", folder)
     assert (folder / "tables" / "VIII.md").read_text() == before
-    with pytest.raises(AssertionError, match="trained again"):
+    with pytest.raises(SystemExit) as left:
         run(monkeypatch, "III", "--config", CONFIGS / "city.yaml", "--out", folder, "--seeds", "2")
+    assert left.value.code == 70 and "trained again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("pattern", ["features-city-*.npz", "card-*.json", "card-*.queries.npz"])
@@ -314,7 +315,9 @@ def test_options_of_the_data_reach_the_features_and_the_key(small, tmp_path, mon
     made, _ = small
     seen = []
     part = Sightings(np.array([0, 1]), identity=np.array([5, 5]), path=np.array(["a.jpg", "b.jpg"]))
-    monkeypatch.setattr(harness, "open_dataset", lambda *words: seen.append(words) or (None, {"train": part}))
+    monkeypatch.setattr(
+        harness, "open_dataset", lambda *words: seen.append(words) or (None, {"train": part, "gallery": part})
+    )
     monkeypatch.setattr(harness, "open_network", lambda _: None)
     monkeypatch.setattr(harness, "extract", lambda *words, **named: seen.append(named["options"]) or (Nothing(), []))
     data = {"sources": ["vehicleid"], "targets": "city", "options": {"reverse": True}}
@@ -369,7 +372,11 @@ def test_deviation_over_seeds_and_a_place_on_a_page(folder, tmp_path):
     result["seeds"] = [0, 1]
     for row in result["rows"]:
         row["ours"] = {key: {"mean": 50.0, "deviation": 1.5, "values": [49, 51]} for key in row["ours"]}
-    assert "| lambda 0.4 | 50.00 ± 1.50 | 50.00 ± 1.50 | 50.00 ± 1.50 | 84.47 / 93.02 / 97.13 |" in markdown(result)
+        assert row["tracks"]["R1"] and row["tracks"]["mAP"]["mean"] > 0
+        row["tracks"] = {key: {**row["ours"][key], "mean": 60.0} for key in row["ours"]}
+    ours, tracks = (f"{mean} ± 1.50" for mean in ("50.00", "60.00"))
+    cells = [ours, ours, ours, f"{tracks} / {tracks} / {tracks}", "84.47 / 93.02 / 97.13"]
+    assert f"| lambda 0.4 | {' | '.join(cells)} |" in markdown(result)
     page = tmp_path / "results.md"
     page.write_text("before\n<!-- table X -->\nold\n<!-- end -->\nafter\n")
     put_into(page, result)
