@@ -8,9 +8,9 @@ from worlds import road, traffic
 
 from torchreid_dfrst import evaluation
 from torchreid_dfrst.evaluation import calibration, openset
-from torchreid_dfrst.evaluation.calibration import Calibration, sigmoid
+from torchreid_dfrst.evaluation.calibration import Calibration
 from torchreid_dfrst.retrieval import Extraction, Features, normalise
-from torchreid_dfrst.retrieval.logistic import logistic
+from torchreid_dfrst.retrieval.logistic import logistic, sigmoid
 from torchreid_dfrst.spatiotemporal import build
 
 SOURCE = {"network": "drawn", "weights_sha256": "12" * 32, "input": [64, 64], "train_features": "held out"}

@@ -14,6 +14,7 @@ from torchreid_dfrst.association.pooling import Centre, Passes, find, pool
 from torchreid_dfrst.association.windows import join
 from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.retrieval import Features, normalise
+from torchreid_dfrst.retrieval.logistic import sigmoid
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 
@@ -75,7 +76,7 @@ class Association:
         count = np.bincount(row, minlength=size) + np.bincount(column, minlength=size)
         total = np.bincount(row, value, size) + np.bincount(column, value, size)
         mean = np.where(count > 0, total / np.maximum(count, 1), -self.height - 2 * self.odds)
-        return 1 / (1 + np.exp(-(mean + self.odds).clip(-50, 50)))
+        return sigmoid(mean + self.odds)
 
     def link_probability(self) -> np.ndarray:
         """``(L,)`` probability that what lies before a link and what lies after it are one vehicle, as ``links``.
@@ -96,7 +97,7 @@ class Association:
         change = np.bincount(low, value, len(order) + 1) - np.bincount(high, value, len(order) + 1)
         across = np.cumsum(change)[rank[earlier]]
         pairs = (before[earlier] + 1) * (size[self.trajectory[earlier]] - before[earlier] - 1)
-        return 1 / (1 + np.exp(-(across / pairs + self.odds).clip(-50, 50)))
+        return sigmoid(across / pairs + self.odds)
 
     def calibrated(self) -> Evidence:
         """The evidence.

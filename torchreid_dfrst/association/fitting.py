@@ -12,7 +12,7 @@ from torchreid_dfrst.association.learning import logistic, overlapping
 from torchreid_dfrst.association.measures import pairwise
 from torchreid_dfrst.association.pooling import Passes, pool
 from torchreid_dfrst.retrieval import Features, normalise
-from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.passes import passes
 
@@ -40,8 +40,8 @@ def fit(
     Raises:
         ValueError: no vehicle was seen by two cameras, or times or distances are impossible, see ``GapModel.fit``.
     """
-    train = train[train.sightings.identity != UNKNOWN]
-    lists = train.sightings if sightings is None else sightings[sightings.identity != UNKNOWN]
+    train = train[train.sightings.known]
+    lists = train.sightings if sightings is None else sightings[sightings.known]
     vehicles = np.unique(train.sightings.identity)
     if len(vehicles) < 2:
         raise ValueError(f"{len(vehicles)} training vehicles: evidence is fitted on two or more with an identity")

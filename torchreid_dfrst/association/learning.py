@@ -16,6 +16,7 @@ import numpy as np
 from torchreid_dfrst.association.clustering import grow
 from torchreid_dfrst.association.evidence import NEVER, Evidence, at_once, equal_network
 from torchreid_dfrst.association.pooling import Passes
+from torchreid_dfrst.retrieval.logistic import sigmoid
 from torchreid_dfrst.sightings import CameraNetwork
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.passes import Pairs
@@ -92,7 +93,7 @@ class _Learner:
             odds, evidence = found.odds(len(self.passes)), found.appearance(self.cosine) + trips
             evidence[self.met[~self._overlap(found.overlapping)]] = NEVER
             tree = grow(evidence, len(self.passes))
-            weight = np.where(self.across, _probability(tree.together() + np.float32(odds)), 0)
+            weight = np.where(self.across, sigmoid(tree.together() + np.float32(odds)), 0)
             if self.learns:
                 half = generator.integers(2, size=len(self.passes))[tree.cut(-odds)]
                 trips = self._crosswise(weight, half)
@@ -152,7 +153,7 @@ class _Learner:
         share = (5 if self.given is None else self.given.returns) / len(self.passes)
         for _ in range(10):
             z = evidence - ((cosine - own_mean) / own_spread) ** 2 / 2 + ((cosine - mean) / spread) ** 2 / 2
-            p = _probability(z + np.float32(np.log(share * spread / own_spread)))
+            p = sigmoid(z + np.float32(np.log(share * spread / own_spread)))
             total = float(p.sum())
             own_mean = float(p @ cosine) / total
             own_spread = max(float(np.sqrt(p @ (cosine - own_mean) ** 2 / total)), spread / 4)
@@ -168,7 +169,7 @@ class _Learner:
         returns = 2 * float(weight.sum()) / len(self.passes)
         met = self.met[self.across[self.met]]
         # among passes that meet half are one vehicle, before anyone looks
-        same = _probability(bias + slope * self.cosine[met])
+        same = sigmoid(bias + slope * self.cosine[met])
         camera = self.passes.camera
         overlap = overlapping(camera[self.row[met]], camera[self.column[met]], same)
         return Evidence(bias, slope, gaps, returns, CUT, overlap)
@@ -208,11 +209,6 @@ def _read(gaps: Likelihood, place: np.ndarray, part: np.ndarray) -> np.ndarray:
     table = gaps.evidence.astype(np.float32).reshape(-1)
     below = table.take(place)
     return below + (table.take(place + 1) - below) * part
-
-
-def _probability(odds: np.ndarray) -> np.ndarray:
-    """Of log odds, elementwise."""
-    return 1 / (1 + np.exp(-odds.clip(-50, 50)))
 
 
 def logistic(cosine: np.ndarray, weight: np.ndarray) -> tuple[float, float]:

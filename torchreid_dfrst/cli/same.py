@@ -30,11 +30,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import numpy as np
 
-    from torchreid_dfrst.evaluation.calibration import Calibration, sigmoid
+    from torchreid_dfrst.evaluation.calibration import Calibration
     from torchreid_dfrst.gallery import Gallery
     from torchreid_dfrst.gallery.spacetime import Trips
     from torchreid_dfrst.inference.unlabelled import read_crops
     from torchreid_dfrst.retrieval import normalise
+    from torchreid_dfrst.retrieval.logistic import sigmoid
     from torchreid_dfrst.sightings import Sightings
 
     content = Gallery.open(args.gallery).content if args.gallery else None

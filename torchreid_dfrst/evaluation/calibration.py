@@ -16,7 +16,7 @@ from torchreid_dfrst.checks import within
 from torchreid_dfrst.evaluation.weight import SEED, held_out
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.retrieval.features import network_of
-from torchreid_dfrst.retrieval.logistic import logistic
+from torchreid_dfrst.retrieval.logistic import logistic, sigmoid
 from torchreid_dfrst.sightings import CameraNetwork, Sightings, same_vehicle
 from torchreid_dfrst.spatiotemporal import GapModel
 
@@ -198,11 +198,6 @@ def of_extraction(extraction: Extraction, model: GapModel | None) -> Calibration
     held = None if seen is None else seen == "held out"
     timed = model if model is not None and not np.isnan(known.sightings.time_s).all() else None
     return fit(known, extraction.source, timed, extraction.train, extraction.network, held)
-
-
-def sigmoid(odds: np.ndarray) -> np.ndarray:
-    """Probability of log odds, elementwise."""
-    return 1 / (1 + np.exp(-np.clip(odds, -50, 50)))
 
 
 def comparable(query: Sightings, gallery: Sightings) -> np.ndarray:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst import retrieval
-from torchreid_dfrst.evaluation.calibration import Calibration, comparable, sigmoid
+from torchreid_dfrst.evaluation.calibration import Calibration, comparable
 from torchreid_dfrst.evaluation.card import Result
 from torchreid_dfrst.evaluation.intervals import FEWEST, LEVEL, bootstrap, interval
 from torchreid_dfrst.retrieval import Features
+from torchreid_dfrst.retrieval.logistic import sigmoid
 from torchreid_dfrst.sightings import same_vehicle
 from torchreid_dfrst.spatiotemporal import GapModel
 

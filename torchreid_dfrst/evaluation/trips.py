@@ -65,7 +65,7 @@ def about(trips: Association, sightings: Sightings) -> dict[str, Any]:
     found: dict[str, Any] = {"passes": len(trips.passes), "trajectories": len(size), "alone": int((size == 1).sum())}
     for name, (score, low, high) in measures(trips, sightings).items():
         found[name] = {"F1": score.f1, "precision": score.precision, "recall": score.recall, "interval": [low, high]}
-    if trips.alike is not None and (sightings.identity != UNKNOWN).any():
+    if trips.alike is not None and sightings.known.any():
         found["passes of several vehicles"] = wrong_passes(trips, sightings)
     return found
 
@@ -82,6 +82,6 @@ def measures(trips: Association, sightings: Sightings) -> dict[str, tuple[associ
 
 def wrong_passes(trips: Association, sightings: Sightings) -> int:
     """Passes whose images are of more than one known vehicle."""
-    known = sightings.identity != UNKNOWN
+    known = sightings.known
     pairs = np.unique(np.stack([trips.label[known], sightings.identity[known]]), axis=1)
     return int((np.bincount(pairs[0]) > 1).sum())

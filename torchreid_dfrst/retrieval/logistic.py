@@ -5,6 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 
+def sigmoid(odds: np.ndarray) -> np.ndarray:
+    """Probability of log odds, elementwise."""
+    return 1 / (1 + np.exp(-np.clip(odds, -50, 50)))
+
+
 def logistic(values: np.ndarray, same: np.ndarray, share: float = 0.5, ridge: float = 1e-9) -> np.ndarray:
     """Log-likelihood ratio of one vehicle to two as ``bias + values @ slopes``, by Newton's method.
 
