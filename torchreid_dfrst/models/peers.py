@@ -1,4 +1,4 @@
-"""Networks that DFR-ST is measured against, in the same harness: PRN, the strong baseline and the plain one."""
+"""Networks that DFR-ST is measured against, in the same harness: PRN, PCB, the strong baseline and the plain one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from torchreid_dfrst.models.division import BNNeckHeads
 from torchreid_dfrst.models.network import BranchNetwork
 
 
-class PRN(BranchNetwork):
-    """The "single height-channel branch" of PRN [20], which the paper re-implemented (Fig. 8, Table VII).
+class PartNetwork(BranchNetwork):
+    """One stream whose map is divided; per part pooling, 1x1 convolution, batch norm and classifier.
 
-    One stream whose map is divided along height and along channels; per part global *max* pooling, 1x1 convolution,
-    batch norm and classifier. Branches: ``height_0`` to ``height_3``, ``channel_0`` to ``channel_3``, 256 wide each.
-    Four parts and where the triplet loss reads (before the batch norm, as in our other networks) are our reading.
+    ``prn`` is the "single height-channel branch" of PRN [20], which the paper re-implemented (Fig. 8, Table VII): global
+    *max* pooling, branches ``height_0`` to ``height_3`` and ``channel_0`` to ``channel_3``, 256 wide each. ``pcb`` is
+    PCB (Sun et al., ECCV 2018) with average pooling of ``height_0`` to ``height_3`` alone. Four parts and where the
+    triplet loss reads (before the batch norm, as in our other networks) are our reading of both.
 
     Args:
         num_classes: identities in training.
@@ -23,10 +24,11 @@ class PRN(BranchNetwork):
         divisions: names of ``division.DIVISIONS``, in the order of the embedding.
         parts: parts of each division.
         part_features: width of each part's feature.
+        pool: of every head, see ``division.POOLS``.
         last_stride: stride of the last stage.
 
     Raises:
-        KeyError: an unknown loss, backbone or division.
+        KeyError: an unknown loss, backbone, division or pooling.
         ValueError: a number out of range, or no division.
     """
 
@@ -38,13 +40,14 @@ class PRN(BranchNetwork):
         divisions: Sequence[str] = ("height", "channel"),
         parts: int = 4,
         part_features: int = 256,
+        pool: str = "max",
         last_stride: int = 1,
     ) -> None:
         if not divisions:
-            raise ValueError("divisions is empty: PRN is made of parts, give at least one of height, width, channel")
+            raise ValueError("divisions is empty: the network is made of parts, give at least one of height, width, channel")
         split = split_backbone(backbone, 2, streams=1, last_stride=last_stride)
         heads = {
-            division: BNNeckHeads(split.channels, part_features, num_classes, division, parts, pool="max")
+            division: BNNeckHeads(split.channels, part_features, num_classes, division, parts, pool)
             for division in divisions
         }
         super().__init__(split, ("parts",), heads, dict.fromkeys(heads, "parts"), loss)

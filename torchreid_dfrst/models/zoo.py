@@ -11,12 +11,13 @@ from torchreid_dfrst.checks import nearest, within
 from torchreid_dfrst.models import pretrained
 from torchreid_dfrst.models.dfrst import DFRST
 from torchreid_dfrst.models.network import BranchNetwork
-from torchreid_dfrst.models.peers import PRN, GlobalNetwork
+from torchreid_dfrst.models.peers import GlobalNetwork, PartNetwork
 from torchreid_dfrst.models.weights import load_backbone
 
 PLUS: dict[str, Any] = {"normalise_branches": True}
 """What made DFR-ST better on held-out training vehicles: docs/results.md, table `changes` (reproduction/changes.py)."""
 RESNET18 = {"backbone": "resnet18"}
+STRIPES = {"divisions": ("height",), "pool": "average"}
 PLAIN = {"neck": False, "last_stride": 2}
 
 NETWORKS: dict[str, tuple[Callable[..., BranchNetwork], dict[str, Any]]] = {
@@ -29,8 +30,9 @@ NETWORKS: dict[str, tuple[Callable[..., BranchNetwork], dict[str, Any]]] = {
     "dfrst_ibn": (DFRST, {"backbone": "resnet50_ibn_a"}),  # the field's usual backbone
     "dfrst_convnext": (DFRST, {"backbone": "convnext_tiny.in12k_ft_in1k"}),  # timm's, about as large as ResNet-50
     "dfrst_vit": (DFRST, {"backbone": "vit_small_patch16_224.augreg_in21k"}),
-    "prn": (PRN, {}),
-    "prn_resnet18": (PRN, RESNET18),
+    "prn": (PartNetwork, {}),
+    "prn_resnet18": (PartNetwork, RESNET18),
+    "pcb": (PartNetwork, STRIPES),
     "bot": (GlobalNetwork, {}),  # the strong baseline
     "bot_resnet18": (GlobalNetwork, RESNET18),
     "baseline": (GlobalNetwork, PLAIN),  # Table III's, for cross entropy alone
