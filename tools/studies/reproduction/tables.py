@@ -18,7 +18,7 @@ WITHOUT = {"spacetime": {"model": None}}
 COARSE = {"model": {"fine": False, "divisions": [], "attention": "none"}}
 OURS = ("dfrst", "dfrst_plus")
 ALIKE = "trained as dfrst_plus"
-TRAINED_ALIKE = ("pcb_p4", "bot")
+TRAINED_ALIKE = ("pcb_p4", "pcb", "bot")
 BEST_PEER, WITHOUT_ST = "the best peer", "the same network without space and time"
 SPACETIME = {
     "STR [16]": "provid",
@@ -262,7 +262,7 @@ def _with_body(network: str, preset: Preset) -> str:
 
 def _entry(network: str, preset: Preset) -> str:
     """How a network is called in a table: with ResNet-50 where that is its body and not the preset's."""
-    with_resnet50 = network.startswith("pcb") or (network in FACTORIES and not network.endswith("_resnet18"))
+    with_resnet50 = network == "pcb_p4" or (network in FACTORIES and not network.endswith("_resnet18"))
     return f"{network} (ResNet-50)" if with_resnet50 and preset.backbone != "resnet50" else network
 
 
