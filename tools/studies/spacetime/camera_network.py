@@ -41,11 +41,11 @@ def camera_network(model: Transition, network: CameraNetwork, path: str | Path) 
         axes.annotate(label, middle, beside, textcoords="offset points", fontsize=8, ha="center", va="center")
     axes.scatter(at[:, 0], at[:, 1], s=230, color="white", edgecolor="#2c5d8a", zorder=2)
     for name, place in zip(network.cameras, at, strict=True):
-        axes.annotate(str(name), place, ha="center", va="center", fontsize=8, zorder=3)
+        axes.annotate(network.called(name), place, ha="center", va="center", fontsize=8, zorder=3)
     axes.set_aspect("equal")
     axes.margins(0.08)
     axes.set_axis_off()
-    figure.suptitle("median transit time along the shortest roads; near cameras drawn apart", fontsize=10)
+    figure.suptitle("cameras, and the median trip time between neighbours; near cameras drawn apart", fontsize=10)
     kinds = {
         "-": f"{model.min_trips} trips or more in training: their own law",
         ":": f"fewer than {model.min_trips}: the law of all trips, carried over by distance",
