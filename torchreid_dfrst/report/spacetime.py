@@ -36,8 +36,8 @@ def controls(results: dict[str, dict[str, Any]], path: str | Path) -> None:
     for axes in all_axes:
         axes.set_ylabel("mAP, %")
         axes.set_ylim(bottom=0)
-    for axes in all_axes:
-        axes.legend(frameon=False, fontsize=8)
+    handles, names = skew.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False)
     write(figure, path)
 
 
