@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from torchreid_dfrst.processes import Group
+from torchreid_dfrst.processes import Group, shared
 from torchreid_dfrst.retrieval.candidates import Candidates, candidates
 from torchreid_dfrst.retrieval.distances import exact, resolution, squares
-from torchreid_dfrst.retrieval.embeddings import (
-    Stack,
-    check_count,
-    consecutive,
+from torchreid_dfrst.retrieval.embeddings import Stack, check_count, consecutive, same_width, unit
+from torchreid_dfrst.retrieval.shards import agree, follow, lead
+from torchreid_dfrst.retrieval.tiles import (
+    Products,
+    at_once,
     float32_error,
+    give_back,
+    placed,
     random_error,
-    same_width,
-    unit,
+    tile_sizes,
 )
-from torchreid_dfrst.retrieval.shards import agree, follow, lead, shared
-from torchreid_dfrst.retrieval.tiles import Products, at_once, give_back, placed, tile_sizes
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_finite, check_fusion, is_symmetric
 
 logger = logging.getLogger(__name__)

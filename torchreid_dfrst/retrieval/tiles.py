@@ -17,6 +17,8 @@ from torchreid_dfrst.checks import check
 from torchreid_dfrst.retrieval.candidates import candidates
 from torchreid_dfrst.retrieval.embeddings import Stack, alike, consecutive
 
+UNIT = 2.0**-24
+
 LARGE = 1 << 28
 """Multiplications from which on oneDNN is the faster one."""
 STEP = 1024
@@ -172,3 +174,22 @@ def give_back(memory_limit: int | None) -> None:
     """Hand freed memory back to the system if there is a limit and the C library can (glibc): else it stays in use."""
     if memory_limit is not None and sys.platform == "linux":
         getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+
+
+def float32_error(width: int) -> float:
+    """Bound on the error of one float32 product of unit vectors, whatever the order it is summed in.
+
+    No partial sum is above 1, so each of the D additions rounds by at most ``u / 2``, u = 2**-24; ``8 u`` are for
+    lengths off by up to ``EXACT = 4 u``. Non-negative features and a routine that adds term after term (oneDNN's) reach
+    a quarter of it: their roundings do not cancel. Below 64 dimensions it is ``random_error``, so that the bound covers
+    whatever counts as a near-tie.
+    """
+    return max((width / 2 + 8) * UNIT, random_error(width))
+
+
+def random_error(width: int) -> float:
+    """Error of one float32 product that roundings at random hardly ever exceed: seven standard deviations.
+
+    Near-ties are defined by it: which images other float32 code may put in another order.
+    """
+    return float((4 * np.sqrt(width) + 8) * UNIT)
