@@ -64,7 +64,7 @@ def _names_of_images(part: Sightings) -> list[str]:
     return [path or f"row {row}" for row, path in enumerate(part.path.tolist())]
 
 
-def _keys_of_images(part: Sightings) -> list[tuple[str, ...]]:
+def _own_image_keys(part: Sightings) -> list[tuple[str, ...]]:
     """What tells an image from others: name, camera and time (a copy may lie in another folder), or its path."""
     columns = part.path.tolist(), part.camera.tolist(), part.time_s.tolist()
     return [
@@ -76,10 +76,10 @@ def _keys_of_images(part: Sightings) -> list[tuple[str, ...]]:
 def _without_own_image(blocks: Iterable[np.ndarray], query: Sightings, gallery: Sightings) -> Iterator[np.ndarray]:
     """Blocks of distances, infinite between a query and its own image in the gallery."""
     place: dict[tuple[str, ...], list[int]] = {}
-    for column, (path, key) in enumerate(zip(gallery.path.tolist(), _keys_of_images(gallery), strict=True)):
+    for column, (path, key) in enumerate(zip(gallery.path.tolist(), _own_image_keys(gallery), strict=True)):
         if path:
             place.setdefault(key, []).append(column)
-    asked, done = _keys_of_images(query), 0
+    asked, done = _own_image_keys(query), 0
     for block in blocks:
         own = [place.get(key, []) for key in asked[done : done + len(block)]]
         done += len(block)
