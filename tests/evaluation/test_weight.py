@@ -9,8 +9,8 @@ from tools.studies.spacetime.table import beside, markdown
 from torchreid_dfrst.evaluation.weight import (
     OMEGAS,
     _folds_of_training,
-    _weight_by_logistic,
     _peak_of_scores,
+    _weight_by_logistic,
     choose_weight,
     held_out,
 )
