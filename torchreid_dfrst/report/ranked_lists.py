@@ -47,7 +47,7 @@ def ranked_lists(
     grid = drawn.subplots(count, columns + 1, squeeze=False)
     kinds = {QUERY}
     for row in range(count):
-        _cell(grid[row, 0], query.path[row], QUERY, "vehicle {}\ncam {}".format(*called(query, row)))
+        _draw_cell(grid[row, 0], query.path[row], QUERY, "vehicle {}\ncam {}".format(*called(query, row)))
         if rows:
             grid[row, 0].set_ylabel(rows[row].replace(" + ", "\n+ "), fontsize=FONT)
         for rank, place in enumerate(index[row].tolist(), start=1):
@@ -60,7 +60,7 @@ def ranked_lists(
             right = same_vehicle(gallery.identity[place], query.identity[row])
             kind = (RIGHT if right else WRONG) if known else NOBODY
             gap = time_gap(gallery.time_s[place] - query.time_s[row])
-            _cell(grid[row, rank], gallery.path[place], kind, f"cam {called(gallery, place)[1]}\n{gap}".rstrip())
+            _draw_cell(grid[row, rank], gallery.path[place], kind, f"cam {called(gallery, place)[1]}\n{gap}".rstrip())
             kinds.add(kind)
     grid[0, 0].set_title("query", fontsize=FONT, pad=3)
     frames = [
@@ -84,7 +84,7 @@ def time_gap(seconds: float) -> str:
     return f"{seconds:+.0f} s" if abs(seconds) < 100 else f"{seconds / 60:+.1f} min"
 
 
-def _cell(axes: Any, path: str, kind: str, label: str) -> None:
+def _draw_cell(axes: Any, path: str, kind: str, label: str) -> None:
     axes.imshow(thumbnail(path))
     axes.set_xlabel(label, fontsize=FONT, labelpad=2)
     axes.set(xticks=[], yticks=[])
