@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torchreid_dfrst.models.backbones import split_backbone
-from torchreid_dfrst.models.division import BNNeckHeads
+from torchreid_dfrst.models.heads import BNNeckHeads
 from torchreid_dfrst.models.network import BranchNetwork
 
 
@@ -44,7 +44,9 @@ class PartNetwork(BranchNetwork):
         last_stride: int = 1,
     ) -> None:
         if not divisions:
-            raise ValueError("divisions is empty: the network is made of parts, give one of height, width, channel")
+            raise ValueError(
+                "divisions is empty: the network is made of parts, give at least one of height, width, channel"
+            )
         split = split_backbone(backbone, 2, streams=1, last_stride=last_stride)
         heads = {
             division: BNNeckHeads(split.channels, part_features, num_classes, division, parts, pool)
