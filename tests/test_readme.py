@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms import ToTensor
 
 from torchreid_dfrst.cli import parse
-from torchreid_dfrst.inference.importing import import_features
+from torchreid_dfrst.inference.import_features import import_features
 from torchreid_dfrst.retrieval import Extraction
 
 SPLITS = ("train", "query", "gallery")

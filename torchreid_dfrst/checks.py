@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import logging
 import math
 import os
 import re
@@ -13,6 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+logger = logging.getLogger(__name__)
+
+LONGEST = 160  # characters of a name in a message
 
 KINDS: dict[Any, tuple[Any, str]] = {
     bool: (bool, "true or false"),
@@ -135,3 +140,21 @@ def _kind(expected: Any) -> tuple[Callable[[Any], bool], str]:
         words = f"a list, each {words}" if item in KINDS else "a list"
         return lambda value: isinstance(value, Sequence) and not isinstance(value, str) and all(map(fits, value)), words
     return lambda value: True, str(expected)
+
+
+def sample(items: Iterable[object], most: int = 3) -> str:
+    """The first few of ``items`` for a message: ``a, b, c and 9 more``."""
+    shown = [word if len(word) <= LONGEST else f"{word[:20]}...{word[-LONGEST:]}" for word in map(str, items)]
+    rest = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + rest
+
+
+def warn(text: str, found: Sequence[object]) -> None:
+    """Log a warning about ``found``, if there are any; see ``checks.numbered`` for the text."""
+    if len(found):
+        logger.warning("%s: %s", numbered(text, len(found)), sample(found))
+
+
+def error_text(error: Exception) -> str:
+    """The text of an error; Python quotes that of a ``KeyError``."""
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)

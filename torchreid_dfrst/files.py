@@ -1,9 +1,12 @@
-"""Files that are whole or absent, also after a power cut, and reading that ends in time whatever a file holds."""
+"""Files that are whole or absent, also after a power cut; reading that ends in time; CSV, JSON and Parquet."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import hashlib
+import io
 import json
 import os
 import re
@@ -16,7 +19,7 @@ import tokenize
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -322,3 +325,38 @@ def without_folders(value: Any) -> Any:
 
 
 _ABSOLUTE = re.compile(r"(file://)?(/|\\\\|~[^/\\\s]*[/\\]|[A-Za-z]:[/\\])")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def as_csv(rows: Iterable[Sequence[Any]]) -> bytes:
+    """The bytes of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def written_as(path: Path, columns: Mapping[str, Sequence[Any]]) -> bytes:
+    """Columns as the file's ending says: CSV, JSON (a list of objects) or Parquet.
+
+    Raises:
+        ValueError: another ending; pyarrow is not there.
+    """
+    if path.suffix == ".csv":
+        return as_csv([list(columns), *zip(*columns.values(), strict=True)])
+    if path.suffix == ".json":
+        lines = [dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)]
+        return (json.dumps(lines, indent=1, ensure_ascii=False) + "\n").encode()
+    if path.suffix != ".parquet":
+        raise ValueError(f"{path} ends in {path.suffix!r}: .csv, .json or .parquet can be written")
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(f"{path} needs pyarrow: pip install 'torchreid_dfrst[parquet]', or write .csv") from error
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), sink)
+    return sink.getvalue()

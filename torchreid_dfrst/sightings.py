@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -314,3 +315,28 @@ def _seconds(values: Any) -> np.ndarray:
             f"Sightings.time_s has dtype {array.dtype}{first}: give seconds as numbers, or dates and times as "
             "np.array(times, dtype='datetime64[us]')"
         ) from error
+
+
+def fingerprint(parts: Sequence[Sightings], network: CameraNetwork | None = None) -> str:
+    """Sixteen hexadecimal digits of who was seen where and when: file names, vehicles, cameras, times, distances.
+
+    The folder a data set lies in and the order of its rows do not count; pixels are not read.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        columns = (without_common_folder(part.path), part.identity, part.camera, part.time_s)
+        for row in sorted(map(repr, zip(*(column.tolist() for column in columns), strict=True))):
+            digest.update(row.encode() + b"\n")
+        digest.update(b"--\n")
+    if network is not None:
+        digest.update(network.fingerprint.encode())
+    return digest.hexdigest()[:16]
+
+
+def without_common_folder(paths: np.ndarray) -> np.ndarray:
+    """Paths without the folder they have in common, which differs from machine to machine."""
+    split = [path.replace("\\", "/").split("/") for path in paths.tolist()]
+    # what the first and the last in order share, all share
+    ends = zip(min(split)[:-1], max(split)[:-1], strict=False) if split else ()
+    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
+    return np.array(["/".join(parts[common:]) for parts in split], dtype=np.str_)

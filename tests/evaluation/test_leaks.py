@@ -8,7 +8,7 @@ from worlds import road, traffic
 
 from torchreid_dfrst import evaluation
 from torchreid_dfrst.evaluation import weight as choice
-from torchreid_dfrst.inference.importing import import_features
+from torchreid_dfrst.inference.import_features import import_features
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 

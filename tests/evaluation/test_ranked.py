@@ -10,7 +10,8 @@ import pytest
 
 from torchreid_dfrst import evaluation
 from torchreid_dfrst.cli import main
-from torchreid_dfrst.evaluation.ranked import rank, written_as
+from torchreid_dfrst.evaluation.nearest import rank
+from torchreid_dfrst.files import written_as
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 

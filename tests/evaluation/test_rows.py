@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from torchreid_dfrst import evaluation, retrieval, spatiotemporal
-from torchreid_dfrst.evaluation import rows
+from torchreid_dfrst.evaluation import scoring
 from torchreid_dfrst.evaluation.weight import choose_weight
 from torchreid_dfrst.retrieval import Extraction, Features, Parameters, Reranking
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
@@ -178,7 +178,6 @@ def test_the_table_names_the_network(extraction, network):
 MEASURE = """
 import ctypes, gc, sys
 import numpy as np
-from tests.evaluation.test_rows import NETWORK, drive
 from torchreid_dfrst import evaluation
 from tools.studies.benchmarks.parts import status
 from torchreid_dfrst.retrieval import Extraction, Features
@@ -218,7 +217,7 @@ def test_the_limit_of_memory_bounds_every_row():
 
 def test_a_limit_of_memory_changes_no_score(extraction, monkeypatch):
     whole = evaluation.score(extraction, {"weight": 0.3}, {"k1": 6, "k2": 3})
-    monkeypatch.setattr(rows, "HELD", 0)
+    monkeypatch.setattr(scoring, "HELD", 0)
     for limit in (None, 1_000_000):
         blocks = evaluation.score(extraction, {"weight": 0.3}, {"k1": 6, "k2": 3, "memory_limit": limit})
         for row, metrics in whole.metrics.items():

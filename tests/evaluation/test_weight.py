@@ -7,7 +7,7 @@ from worlds import road, traffic
 from tools.studies.spacetime.simulated import appearance_map, embed, extraction
 from tools.studies.spacetime.table import beside, markdown
 from torchreid_dfrst.evaluation.weight import OMEGAS, _folds, _logistic, _peak, choose_weight, held_out
-from torchreid_dfrst.retrieval.features import Features
+from torchreid_dfrst.features import Features
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal import build
 

@@ -9,7 +9,7 @@ import torch
 from test_command_line import run
 
 from torchreid_dfrst import evaluation
-from torchreid_dfrst.inference.importing import import_features, read_embeddings
+from torchreid_dfrst.inference.import_features import import_features, read_embeddings
 from torchreid_dfrst.retrieval import Extraction
 
 SPLITS = ["train"] * 6 + ["query"] * 4 + ["gallery"] * 8

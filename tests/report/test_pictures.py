@@ -6,10 +6,11 @@ from PIL import Image
 
 from tools.studies.contamination.pictures import contact_sheet
 from torchreid_dfrst.models.zoo import build
-from torchreid_dfrst.report import canvas, ranking, spacetime
+from torchreid_dfrst.report import canvas, spacetime
+from torchreid_dfrst.report import ranked_lists as lists
 from torchreid_dfrst.report.attention import attention_maps, reasons
 from torchreid_dfrst.report.canvas import spread, thumbnail
-from torchreid_dfrst.report.ranking import ranked_lists, time_gap
+from torchreid_dfrst.report.ranked_lists import ranked_lists, time_gap
 from torchreid_dfrst.sightings import Sightings
 
 
@@ -54,7 +55,7 @@ def figures(monkeypatch):
         found[path.name] = made
         return canvas.write(made, path)
 
-    for module in (ranking, spacetime):
+    for module in (lists, spacetime):
         monkeypatch.setattr(module, "write", write)
     return found
 

@@ -9,7 +9,8 @@ from tests.retrieval.scenes import TableTransit, slow_distance, unit
 from tests.retrieval.test_exactness import check
 from tests.retrieval.test_routines import ROUTINES, take
 from torchreid_dfrst.retrieval import embeddings, neighbors, search
-from torchreid_dfrst.retrieval.embeddings import LADDER, UNIT, Products, Stack, float32_error, tile_bytes, tile_sizes
+from torchreid_dfrst.retrieval.embeddings import UNIT, Stack, float32_error
+from torchreid_dfrst.retrieval.tiles import LADDER, Products, tile_bytes, tile_sizes
 
 
 def cdist(x, y):

@@ -4,7 +4,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from torchreid_dfrst.retrieval.features import Extraction, Features
+from torchreid_dfrst.features import Extraction, Features
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 

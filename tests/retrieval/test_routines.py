@@ -10,8 +10,8 @@ import torch
 from tests.retrieval.scenes import clusters, slow_distance, symmetric_transit
 from tests.retrieval.test_exactness import check
 from torchreid_dfrst.retrieval import Parameters, Reranking, distance, embeddings, jaccard_distance, neighbors, rerank
-from torchreid_dfrst.retrieval.embeddings import full_precision
 from torchreid_dfrst.retrieval.search import faiss_gpus
+from torchreid_dfrst.retrieval.tiles import full_precision
 
 ROUTINES = ("onednn", "torch")
 

@@ -21,7 +21,7 @@ from torchreid_dfrst.models import zoo
 from torchreid_dfrst.models.weights import load_backbone
 from torchreid_dfrst.models.zoo import PLUS
 from torchreid_dfrst.sightings import Sightings
-from torchreid_dfrst.tables import build_model
+from torchreid_dfrst.torchreid_tables import build_model
 from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "reproduce"

@@ -8,8 +8,8 @@ import pytest
 from processes import quick
 from runs import engine
 
-from torchreid_dfrst.training import alone as module
-from torchreid_dfrst.training.alone import RUNNING, alone
+from torchreid_dfrst.training import folder_lock as module
+from torchreid_dfrst.training.folder_lock import RUNNING, alone
 
 
 def hold(folder, ready):

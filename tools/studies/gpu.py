@@ -25,7 +25,7 @@ import torch
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import build
 from torchreid_dfrst.retrieval import Parameters, Reranking, normalise
-from torchreid_dfrst.training.embedding import embed
+from torchreid_dfrst.training.embed_images import embed
 from torchreid_dfrst.training.step import PRECISIONS, TrainStep
 from torchreid_dfrst.version import __version__
 

@@ -20,6 +20,7 @@ from torchreid_dfrst.cli.arguments import CONFIG, USER_ERROR, ListKeys, features
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst evaluate``."""
     words = "file of dfrst extract or dfrst import, and settings such as rerank.k1 30; --list-keys names all"
     parser.add_argument("words", nargs="+", metavar="FEATURES | section.key value", help=words)
     parser.add_argument("--config-file", help=f"{CONFIG}; sections that only training needs are passed over")
@@ -33,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
+    """Run ``dfrst evaluate``."""
     from torchreid_dfrst import processes
 
     # a process that has died is noticed at once; this is how long the others may wait for one that works
@@ -103,7 +105,7 @@ def score(args: argparse.Namespace, group: Any) -> None:
         calibration.save(out / "calibration.json")
         wrote(out / "calibration.json")
     if args.lists:
-        from torchreid_dfrst.inference.showcase import missing_images, show_attention, show_rankings
+        from torchreid_dfrst.inference.pictures import missing_images, show_attention, show_rankings
 
         if missing := missing_images(result):
             print(printable(f"no pictures: {missing}"), file=sys.stderr)

@@ -14,12 +14,14 @@ from torchreid_dfrst.cli.arguments import NAME, ROOT, features_among, say, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst spacetime``."""
     source(parser)
     parser.add_argument("--save", metavar="FILE", help="write the fitted model, for spacetime.fitted of dfrst evaluate")
     parser.add_argument("--json", action="store_true", help="print one JSON object: model to scores and parameters")
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run ``dfrst spacetime``."""
     from torchreid_dfrst.evaluation import audit
 
     data, settings = read(args)

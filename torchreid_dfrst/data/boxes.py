@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from torchreid_dfrst.data.text import Problems, number
+from torchreid_dfrst.checks import warn
+from torchreid_dfrst.data.numbers import number
+from torchreid_dfrst.data.problems import Problems
 
 Box = tuple[int, int, int, int]
 """Left, top, width and height in pixels; the first two may be below 0."""
@@ -110,3 +112,8 @@ def inside(box: Box, width: int, height: int) -> tuple[int, int, int, int] | Non
     if right <= left or bottom <= top or 2 * (right - left) * (bottom - top) < box[2] * box[3]:
         return None
     return left, top, right, bottom
+
+
+def warn_of_clipped(paths: Iterable[str]) -> None:
+    """Log how many boxes stuck out of their images."""
+    warn("{count} [box sticks|boxes stick] out of [its image and was|their images and were] clipped", sorted(paths))

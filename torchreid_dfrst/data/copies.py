@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.checks import numbered, sample
 from torchreid_dfrst.data.boxes import split_name
-from torchreid_dfrst.data.text import sample
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 MIDDLE = 256  # bytes that are compared before whole files are

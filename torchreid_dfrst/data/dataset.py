@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torchreid
 
+from torchreid_dfrst.checks import sample, warn
 from torchreid_dfrst.data.copies import refuse_copies
 from torchreid_dfrst.data.images import read_image
-from torchreid_dfrst.data.text import read_lines, sample, unrepeated, warn
+from torchreid_dfrst.data.text import read_lines, unrepeated
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 
 logger = logging.getLogger(__name__)

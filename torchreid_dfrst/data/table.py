@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest, numbered
+from torchreid_dfrst.checks import nearest, numbered, sample, warn
 from torchreid_dfrst.data.boxes import boxed_names
-from torchreid_dfrst.data.columns import read_columns
 from torchreid_dfrst.data.copies import contradictions
+from torchreid_dfrst.data.csv_parquet import read_columns
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset
-from torchreid_dfrst.data.paths import on_disk
-from torchreid_dfrst.data.text import Problems, number, numbers, sample, warn
+from torchreid_dfrst.data.image_names import on_disk
+from torchreid_dfrst.data.numbers import number, numbers
+from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.times import ACCEPTED, read_times
 from torchreid_dfrst.files import require_file
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, is_unknown, plain
@@ -108,7 +109,7 @@ def read_rows(
             about cameras takes a match away.
         needed: columns that must be there.
         time_format: as ``Table`` takes it.
-        images: look for images that are not where the table says, see ``paths.on_disk``.
+        images: look for images that are not where the table says, see ``image_names.on_disk``.
 
     Returns:
         all sightings, ``(N,)`` names of their splits, their paths as written with their boxes, and the name of each

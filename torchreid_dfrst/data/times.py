@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.data.text import GROUPED, sample, warn
+from torchreid_dfrst.checks import sample, warn
+from torchreid_dfrst.data.numbers import GROUPED
 from torchreid_dfrst.sightings import is_unknown, tidy
 
 ACCEPTED = (

@@ -14,19 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.checks import numbered, sample, warn
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, tracks_of
-from torchreid_dfrst.data.text import (
-    Problems,
-    metres,
-    read_items,
-    read_lines,
-    read_text,
-    sample,
-    unrepeated,
-    warn,
-    whole_number,
-)
+from torchreid_dfrst.data.numbers import metres, whole_number
+from torchreid_dfrst.data.problems import Problems
+from torchreid_dfrst.data.text import read_items, read_lines, read_text, unrepeated
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, same_vehicle
 
 logger = logging.getLogger(__name__)

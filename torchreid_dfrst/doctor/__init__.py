@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.checks import error_text, nearest
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.dataset import (
     UNKNOWN_ARE,
@@ -22,7 +22,7 @@ from torchreid_dfrst.data.dataset import (
     vehicles_called,
 )
 from torchreid_dfrst.data.manager import share_options
-from torchreid_dfrst.data.text import MISTAKES, error_text, single_errors
+from torchreid_dfrst.data.problems import MISTAKES, single_errors
 from torchreid_dfrst.data.veri776 import FOLDERS, LISTS, VeRiFormat, image_files, read_index, read_labels
 from torchreid_dfrst.doctor.findings import ERROR, NOTE, WARNING, Finding, Report, finding
 from torchreid_dfrst.doctor.images import Bar, check_images, read_all

@@ -14,8 +14,8 @@ from scipy.optimize import isotonic_regression
 from torchreid_dfrst import files, retrieval
 from torchreid_dfrst.checks import within
 from torchreid_dfrst.evaluation.weight import SEED, held_out
+from torchreid_dfrst.features import network_of
 from torchreid_dfrst.retrieval import Extraction, Features
-from torchreid_dfrst.retrieval.features import network_of
 from torchreid_dfrst.retrieval.logistic import logistic, sigmoid
 from torchreid_dfrst.sightings import CameraNetwork, Sightings, same_vehicle
 from torchreid_dfrst.spatiotemporal import GapModel

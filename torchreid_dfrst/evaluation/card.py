@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import importlib.metadata
 import io
-import itertools
 import json
-import platform
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -22,11 +19,12 @@ from torchreid_dfrst import files
 from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.evaluation.intervals import FEWEST, MEASURES, bootstrap, interval, shares
 from torchreid_dfrst.evaluation.protocols import Protocol
+from torchreid_dfrst.files import file_digest
 from torchreid_dfrst.retrieval import Extraction, Metrics
 from torchreid_dfrst.retrieval.metrics import Best
-from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.sightings import Sightings, fingerprint, without_common_folder
 from torchreid_dfrst.spatiotemporal import GapModel
-from torchreid_dfrst.version import __version__
+from torchreid_dfrst.version import versions
 
 FORMAT = "torchreid_dfrst card 1"
 SAMPLES = 1000
@@ -34,7 +32,6 @@ NEEDED = ("rows", "intervals", "protocol", "queries", "gallery", "data", "choice
 AGAIN = "make it again with `dfrst evaluate`"
 UNNAMED = "data without a name"
 HEADING = "".join(f"{name:>8}" for name in MEASURES)
-PACKAGES = ("torch", "torchvision", "torchreid", "numpy", "scipy", "faiss-gpu", "faiss-cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +43,9 @@ class Result:
         draws: row name (such as ``"+ ST"``) to its metrics, one per draw of the protocol (most draw once).
         pairs: query and gallery sightings of each draw, as ranked.
         choices: every option that had a say, JSON types only.
-        neighbours: re-ranked row to what its search of neighbours reports, see ``rows.rankings``, one per draw.
+        neighbours: re-ranked row to what its search of neighbours reports, see ``scoring.rankings``, one per draw.
         ranked: the features of the first draw, as ranked.
-        best: row name to the first ``rows.TOP`` images of each query, and its first right one, of the first draw.
+        best: row name to the first ``scoring.TOP`` images of each query, and its first right one, of the first draw.
         transit: the fitted space-time model, None where the result is by appearance alone.
     """
 
@@ -206,48 +203,12 @@ def _without_folders(command: str) -> str:
     return shlex.join("".join(map(files.without_folders, parts)) for parts in words)
 
 
-def fingerprint(parts: Sequence[Sightings], network: CameraNetwork | None = None) -> str:
-    """Sixteen hexadecimal digits of who was seen where and when: file names, vehicles, cameras, times, distances.
-
-    The folder a data set lies in and the order of its rows do not count; pixels are not read.
-    """
-    digest = hashlib.sha256()
-    for part in parts:
-        columns = (names(part.path), part.identity, part.camera, part.time_s)
-        for row in sorted(map(repr, zip(*(column.tolist() for column in columns), strict=True))):
-            digest.update(row.encode() + b"\n")
-        digest.update(b"--\n")
-    if network is not None:
-        digest.update(network.fingerprint.encode())
-    return digest.hexdigest()[:16]
-
-
-def names(paths: np.ndarray) -> np.ndarray:
-    """Paths without the folder they have in common, which differs from machine to machine."""
-    split = [path.replace("\\", "/").split("/") for path in paths.tolist()]
-    # what the first and the last in order share, all share
-    ends = zip(min(split)[:-1], max(split)[:-1], strict=False) if split else ()
-    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
-    return np.array(["/".join(parts[common:]) for parts in split], dtype=np.str_)
-
-
 def _query_names(query: Sightings) -> np.ndarray:
     """One name per query, under which another card finds it again: features of one's own may have no paths."""
-    found = names(query.path)
+    found = without_common_folder(query.path)
     if len(np.unique(found)) == len(found):
         return found
     return np.array([f"row {row} of vehicle {identity}" for row, identity in enumerate(query.identity.tolist())])
-
-
-def versions() -> dict[str, str]:
-    """Versions of this package, of Python and of what computes, as installed."""
-    found = {"torchreid_dfrst": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def require_weights(path: str | Path, source: Mapping[str, Any]) -> None:
@@ -259,11 +220,6 @@ def require_weights(path: str | Path, source: Mapping[str, Any]) -> None:
     files.require_file(path, f"no weights at {path}")
     if file_digest(Path(path)) != source.get("weights_sha256"):
         raise ValueError(f"{path} is not the network that made these features: pass the one that did")
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def numbers(values: Mapping[str, float]) -> str:

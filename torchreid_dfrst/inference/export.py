@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from torchreid_dfrst import files
 from torchreid_dfrst.data.images import PHOTOGRAPHS, read_image
-from torchreid_dfrst.inference import input_normalisation, input_transform, open_network
+from torchreid_dfrst.inference.extraction import input_normalisation, input_transform
+from torchreid_dfrst.inference.opening import open_network
 from torchreid_dfrst.retrieval import normalise
 from torchreid_dfrst.version import __version__
 

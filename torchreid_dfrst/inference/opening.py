@@ -14,7 +14,7 @@ from torch import nn
 from torchreid_dfrst import config, files
 from torchreid_dfrst.checks import check, within
 from torchreid_dfrst.models.weights import digest, read_safely, read_weights
-from torchreid_dfrst.tables import build_model
+from torchreid_dfrst.torchreid_tables import build_model
 from torchreid_dfrst.training import checkpoint, sections
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -
     Args:
         path: exported weights (``weights.safetensors``, its ``.json`` beside it) or a checkpoint of training; with
             ``described`` also what torchreid's engine wrote, or a bare state dict.
-        described: of a file that does not say it itself: ``model`` (``name`` and options, see ``tables.build_model``),
+        described: of a file that does not say it itself: ``model`` (``name`` and options, see ``torchreid_tables.build_model``),
             ``height`` and ``width``. A file without a classifier, which features do without, will do.
 
     Returns:

@@ -14,7 +14,8 @@ from torchreid_dfrst.evaluation import TOP, Result, best_matches
 from torchreid_dfrst.evaluation.card import UNNAMED
 from torchreid_dfrst.gallery import Gallery, Hits
 from torchreid_dfrst.gallery.spacetime import Trips
-from torchreid_dfrst.inference import input_transform, open_network
+from torchreid_dfrst.inference.extraction import input_transform
+from torchreid_dfrst.inference.opening import open_network
 from torchreid_dfrst.models.explain import explain
 from torchreid_dfrst.report.canvas import small, spread
 from torchreid_dfrst.report.page import LIMIT, Page

@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from torchreid_dfrst.data.loader import Images, Loader
-from torchreid_dfrst.data.paths import ENDINGS
+from torchreid_dfrst.checks import warn
+from torchreid_dfrst.data.boxes import warn_of_clipped
+from torchreid_dfrst.data.image_names import ENDINGS
+from torchreid_dfrst.data.images import Images
+from torchreid_dfrst.data.loader import Loader
 from torchreid_dfrst.data.table import read_rows
-from torchreid_dfrst.data.text import warn, warn_of_clipped
-from torchreid_dfrst.inference import describe_source, input_transform, open_network
+from torchreid_dfrst.inference.extraction import describe_source, input_transform
+from torchreid_dfrst.inference.opening import open_network
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
-from torchreid_dfrst.training.embedding import embed
+from torchreid_dfrst.training.embed_images import embed
 
 NOWHERE = "unknown"
 """The camera of images whose camera nobody says."""

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.models.attention import SpatialAttention
 from torchreid_dfrst.models.backbones import Backbone
-from torchreid_dfrst.models.division import BNNeckHeads
+from torchreid_dfrst.models.heads import BNNeckHeads
 
 LOSSES = ("softmax", "triplet")
 

@@ -9,8 +9,9 @@ import torch
 from scipy import sparse
 
 from torchreid_dfrst.retrieval.distances import exact
-from torchreid_dfrst.retrieval.embeddings import Stack, consecutive, give_back
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive
 from torchreid_dfrst.retrieval.search import Neighbors
+from torchreid_dfrst.retrieval.tiles import give_back
 from torchreid_dfrst.retrieval.transit import Fusion
 
 STEP, SPAN = 1024, 4096

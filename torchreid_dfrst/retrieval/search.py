@@ -15,26 +15,20 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.processes import Group
-from torchreid_dfrst.retrieval.candidates import Candidates
+from torchreid_dfrst.retrieval.candidates import Candidates, candidates
 from torchreid_dfrst.retrieval.distances import exact, resolution, squares
 from torchreid_dfrst.retrieval.embeddings import (
-    Products,
     Stack,
-    at_once,
-    candidates,
     check_count,
-    check_finite,
     consecutive,
     float32_error,
-    give_back,
-    placed,
     random_error,
     same_width,
-    tile_sizes,
     unit,
 )
 from torchreid_dfrst.retrieval.shards import agree, follow, lead, shared
-from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, is_symmetric
+from torchreid_dfrst.retrieval.tiles import Products, at_once, give_back, placed, tile_sizes
+from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_finite, check_fusion, is_symmetric
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ import torch.distributed as dist
 
 from torchreid_dfrst.processes import Group, of_all, reaching, telling
 from torchreid_dfrst.retrieval.candidates import Candidates
-from torchreid_dfrst.retrieval.embeddings import Products, Stack, consecutive, placed, tensor
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive
+from torchreid_dfrst.retrieval.tiles import Products, placed, tensor
 from torchreid_dfrst.retrieval.transit import Fusion
 from torchreid_dfrst.version import __version__
 

@@ -9,14 +9,7 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.passes import (
-    MIN_LEGS,
-    PLAUSIBLE_SPEED,
-    UNITS,
-    USUAL_SPEED,
-    leg_speeds,
-    usual_speed,
-)
+from torchreid_dfrst.spatiotemporal.speeds import MIN_LEGS, PLAUSIBLE_SPEED, UNITS, USUAL_SPEED, leg_speeds, usual_speed
 
 MIN_VEHICLES = 10
 MORE = 1.5  # times as many trips must a clock explain as the times as they are, to be blamed

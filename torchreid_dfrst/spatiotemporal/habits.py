@@ -8,7 +8,8 @@ import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.clocks import odd_clocks
-from torchreid_dfrst.spatiotemporal.passes import MIN_LEGS, leg_speeds, one_per_pass, usual_speed
+from torchreid_dfrst.spatiotemporal.passes import one_per_pass
+from torchreid_dfrst.spatiotemporal.speeds import MIN_LEGS, leg_speeds, usual_speed
 
 FASTER = 3.0  # than in training, or slower: train and test of one city differ by some percent
 GALLERY, QUERY = 0, 1  # of two clocks that contradict each other the first is right
@@ -17,7 +18,7 @@ GALLERY, QUERY = 0, 1  # of two clocks that contradict each other the first is r
 class Habits(NamedTuple):
     """What is kept of the training times. 0 where too little was seen."""
 
-    speed: float  # m/s, see ``passes.usual_speed``
+    speed: float  # m/s, see ``speeds.usual_speed``
     longest_s: float  # between two sightings of one vehicle
 
 

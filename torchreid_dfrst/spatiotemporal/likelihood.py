@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter1d
 from torchreid_dfrst.retrieval.embeddings import consecutive
 from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.axis import NATS, LogAxis
-from torchreid_dfrst.spatiotemporal.gaps import TABLE_SHARE, GapTransit, Law
+from torchreid_dfrst.spatiotemporal.axis import LogAxis
+from torchreid_dfrst.spatiotemporal.gaps import NATS, TABLE_SHARE, GapTransit, Law
 from torchreid_dfrst.spatiotemporal.model import GapModel, learned
 from torchreid_dfrst.spatiotemporal.passes import Pairs, middle_of_pass, one_per_pass, pairs_of_a_vehicle, passes
 

@@ -17,7 +17,8 @@ from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.gaps import GapTransit, Law
 from torchreid_dfrst.spatiotemporal.habits import NOTHING_KNOWN, Habits, contradictions, habits
-from torchreid_dfrst.spatiotemporal.passes import check_network, check_speed
+from torchreid_dfrst.spatiotemporal.passes import check_network
+from torchreid_dfrst.spatiotemporal.speeds import check_speed
 
 ROWS = 1024
 FORMAT = "torchreid_dfrst space-time model"

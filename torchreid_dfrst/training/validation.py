@@ -17,13 +17,13 @@ from torch import nn
 from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.report.attention import attention_maps, reasons
 from torchreid_dfrst.report.canvas import spread
-from torchreid_dfrst.report.ranking import ranked_lists
+from torchreid_dfrst.report.ranked_lists import ranked_lists
 from torchreid_dfrst.retrieval import Parameters, Reranking, distance_blocks, normalise
 from torchreid_dfrst.retrieval import evaluate as metrics_of
 from torchreid_dfrst.retrieval.metrics import Best, NothingToScoreError
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.training import distributed
-from torchreid_dfrst.training.embedding import Embedded, embed
+from torchreid_dfrst.training.embed_images import Embedded, embed
 from torchreid_dfrst.training.interrupt import StopRequest
 from torchreid_dfrst.training.memory import explained
 from torchreid_dfrst.training.options import TEST_OPTIONS, VALIDATION, RunOptions
@@ -109,7 +109,7 @@ class EvaluatingEngine(torchreid.engine.Engine):
         return metrics
 
     def embed(self, loader: Any) -> Embedded:
-        """Embeddings of a test loader's images, with this run's precision; see ``embedding.embed``."""
+        """Embeddings of a test loader's images, with this run's precision; see ``embed_images.embed``."""
         options, bar = self.options, self.bar if self.group.main else None
         return embed(
             self.model, loader, self.device, options.precision, options.channels_last, bar, self.stop.check, self.agree

@@ -15,9 +15,9 @@ from tools.studies.reproduction.preset import merge
 from tools.studies.reproduction.tables import LOGNORMAL
 from torchreid_dfrst import evaluation
 from torchreid_dfrst.data.images import read_image
-from torchreid_dfrst.inference.showcase import show_attention, some_queries
+from torchreid_dfrst.inference.pictures import show_attention, some_queries
 from torchreid_dfrst.report.canvas import BLUE, RED, figure, write
-from torchreid_dfrst.report.ranking import ranked_lists
+from torchreid_dfrst.report.ranked_lists import ranked_lists
 
 MEASURES = ("mAP", "R1", "R5")
 ON_A_PAGE = {"VI": "robustness", "X": "lambda", "XI": "omega"}

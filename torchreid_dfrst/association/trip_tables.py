@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -122,18 +119,6 @@ def geojson(trips: Association, sightings: Sightings, positions: Mapping[str, tu
             line = {"type": "LineString", "coordinates": [list(positions[name]) for name in cameras]}
             features.append({"type": "Feature", "properties": about, "geometry": line})
     return {"type": "FeatureCollection", "features": features}
-
-
-def as_csv(rows: Iterable[Sequence[Any]]) -> bytes:
-    """The bytes of a CSV file."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
-
-
-def as_json(content: Mapping[str, Any]) -> bytes:
-    """The bytes of a JSON file."""
-    return json.dumps(content, ensure_ascii=False).encode()
 
 
 def _number(value: float, digits: int) -> float | str:

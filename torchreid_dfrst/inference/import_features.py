@@ -12,21 +12,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.checks import numbered, sample, warn
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.data.copies import refuse_copies
 from torchreid_dfrst.data.dataset import report_unknown
+from torchreid_dfrst.data.image_names import find, tell
 from torchreid_dfrst.data.manager import share_options
-from torchreid_dfrst.data.paths import find, tell
 from torchreid_dfrst.data.table import Table, read_distances, read_rows
-from torchreid_dfrst.data.text import sample, warn
 from torchreid_dfrst.evaluation.leaks import check_leaks
-from torchreid_dfrst.inference import open_dataset
-from torchreid_dfrst.inference.embeddings import Part, read_embeddings
+from torchreid_dfrst.inference.extraction import open_dataset
+from torchreid_dfrst.inference.import_arrays import Part, read_embeddings
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, is_unknown, plain
-from torchreid_dfrst.tables import require_datasets
+from torchreid_dfrst.torchreid_tables import require_datasets
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ def import_features(
 ) -> Extraction:
     """Put embeddings and the sightings they belong to together.
 
-    Rows are found by their paths, see ``paths.find``. Only where nothing names them, row k belongs to row k of the
+    Rows are found by their paths, see ``image_names.find``. Only where nothing names them, row k belongs to row k of the
     table, or of its query and gallery rows if training images were left out; of a data set, to train, query and gallery
     one after another. ``source["rows"]`` says which.
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest
-from torchreid_dfrst.data.text import read_text, sample
+from torchreid_dfrst.checks import nearest, sample
+from torchreid_dfrst.data.text import read_text
 from torchreid_dfrst.files import require_file
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torchreid_dfrst.config import Keywords, keywords
 from torchreid_dfrst.evaluation import protocols, trips
 from torchreid_dfrst.evaluation.card import Result
 from torchreid_dfrst.evaluation.leaks import check_leaks
-from torchreid_dfrst.evaluation.weight import choose_weight
+from torchreid_dfrst.evaluation.weight import transit_weight
 from torchreid_dfrst.processes import Group
 from torchreid_dfrst.retrieval import Extraction, Features, Metrics, Parameters, Reranking
 from torchreid_dfrst.retrieval.metrics import Best, require_known
@@ -25,10 +25,7 @@ from torchreid_dfrst.spatiotemporal import GapModel
 
 APPEARANCE, FUSED, RERANKED, BOTH = "appearance", "+ ST", "+ re-ranking", "+ ST + re-ranking"
 ROWS = (APPEARANCE, FUSED, RERANKED, BOTH)
-PAPER_WEIGHT = 0.2
 USUAL_MODEL = "lognormal"
-HELD_OUT, TRAINED_ON = "held out", "trained on"  # the vehicles of ``Extraction.train_features``
-CHOSEN_BY = {"auto": "map", "calibrated": "calibrated"}
 TOP = 10  # images of each query that pictures show
 HELD = 128 << 20  # bytes of re-ranked distances that are made at once, which is faster than in blocks
 logger = logging.getLogger(__name__)
@@ -101,57 +98,6 @@ def fit_transit(
         raise ValueError(f"spacetime.model is {model!r}, but {fitted} holds a fitted {loaded.name}: leave one out")
     loaded.check_use(extraction.query.sightings, extraction.gallery.sightings)
     return loaded
-
-
-def transit_weight(
-    extraction: Extraction, model: GapModel, weight: float | str | None = None, memory_limit: int | None = None
-) -> tuple[float, str | dict[str, Any]]:
-    """Omega of Eq. 6, and where it comes from.
-
-    Args:
-        extraction: features, of training images too if the weight is to be chosen.
-        model: the space-time model.
-        weight: a number; ``"auto"``: the one with the best mAP on held-out training vehicles; ``"calibrated"``: the
-            one that a logistic regression on pairs of held-out training vehicles gives; None: the paper's 0.2.
-        memory_limit: see ``choose_weight``.
-
-    Returns:
-        Omega, and ``"the paper"``, ``"given"``, or for a chosen one the fields of ``Weight`` and ``network``: whether
-        the vehicles it was chosen on were ``"held out"`` of its training or ``"trained on"``; None if not known.
-
-    Raises:
-        ValueError: not one of these, out of range, or training features are missing.
-    """
-    if weight is None:
-        return PAPER_WEIGHT, "the paper"
-    if not isinstance(weight, str):
-        within("spacetime.weight", weight, below=np.inf)
-        return float(weight), "given"
-    if weight not in CHOSEN_BY:
-        raise ValueError(f"spacetime.weight is {weight!r}: a number, or {' or '.join(CHOSEN_BY)}")
-    train, known, network = extraction.train, extraction.train_features, extraction.network
-    if train is None or network is None or known is None:
-        raise ValueError(
-            f"spacetime.weight {weight} is chosen on training vehicles, but there are no features of training images: "
-            "extract with --train, or give a number"
-        )
-    wide, other = extraction.query.embedding.shape[1], known.embedding.shape[1]
-    if wide != other:
-        raise ValueError(
-            f"spacetime.weight {weight}: query embeddings have {wide} dimensions, those of training images {other}: "
-            "extract both with one network, or give a number"
-        )
-    check_leaks(extraction, refuse=True)
-    chosen = choose_weight(model, train, known, network, method=CHOSEN_BY[weight], memory_limit=memory_limit)
-    seen = extraction.source.get("train_features")
-    if seen != HELD_OUT:
-        logger.warning(
-            "spacetime.weight %s is chosen on vehicles that the network %s trained on%s: it knows such vehicles too "
-            "well, and the weight comes out too small; train with data.validation_identities and extract again",
-            weight,
-            *(("was", "") if seen == TRAINED_ON else ("may have been", ", nothing says that they were held out")),
-        )
-    return chosen.value, {**asdict(chosen), "network": seen}
 
 
 def score(

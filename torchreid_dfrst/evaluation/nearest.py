@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from torchreid_dfrst.checks import within
-from torchreid_dfrst.evaluation.rows import fit_transit, last_row, rankings, sections, transit_weight
+from torchreid_dfrst.evaluation.scoring import fit_transit, last_row, rankings, sections
+from torchreid_dfrst.evaluation.weight import transit_weight
 from torchreid_dfrst.retrieval import Extraction
 from torchreid_dfrst.retrieval.metrics import Best
 from torchreid_dfrst.sightings import Sightings
@@ -61,31 +58,6 @@ def rank(
         "gallery": [others[best.index[q, r]] for q, r in found],
         "distance": [float(best.distance[q, r]) for q, r in found],
     }
-
-
-def written_as(path: Path, columns: Mapping[str, Sequence[Any]]) -> bytes:
-    """Columns as the file's ending says: CSV, JSON (a list of objects) or Parquet.
-
-    Raises:
-        ValueError: another ending; pyarrow is not there.
-    """
-    if path.suffix == ".csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([list(columns), *zip(*columns.values(), strict=True)])
-        return text.getvalue().encode()
-    if path.suffix == ".json":
-        lines = [dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)]
-        return (json.dumps(lines, indent=1, ensure_ascii=False) + "\n").encode()
-    if path.suffix != ".parquet":
-        raise ValueError(f"{path} ends in {path.suffix!r}: .csv, .json or .parquet can be written")
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ValueError(f"{path} needs pyarrow: pip install 'torchreid_dfrst[parquet]', or write .csv") from error
-    sink = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), sink)
-    return sink.getvalue()
 
 
 def _names(part: Sightings) -> list[str]:

@@ -10,10 +10,11 @@ import numpy as np
 from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.evaluation import TOP, Result, best_matches
 from torchreid_dfrst.evaluation.card import UNNAMED, require_weights
-from torchreid_dfrst.inference import input_transform, open_network
+from torchreid_dfrst.inference.extraction import input_transform
+from torchreid_dfrst.inference.opening import open_network
 from torchreid_dfrst.report.attention import attention_maps, reasons
 from torchreid_dfrst.report.canvas import spread
-from torchreid_dfrst.report.ranking import ranked_lists
+from torchreid_dfrst.report.ranked_lists import ranked_lists
 
 logger = logging.getLogger(__name__)
 
