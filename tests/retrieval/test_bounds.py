@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist as float_cdist
 from tests.retrieval.scenes import TableTransit, slow_distance, unit
 from tests.retrieval.test_exactness import check
 from tests.retrieval.test_routines import ROUTINES, take
-from torchreid_dfrst.retrieval import embeddings, neighbors, search
+from torchreid_dfrst.retrieval import neighbors, search, tiles
 from torchreid_dfrst.retrieval.embeddings import UNIT, Stack, float32_error
 from torchreid_dfrst.retrieval.tiles import LADDER, Products, tile_bytes, tile_sizes
 
@@ -121,7 +121,7 @@ def binary(width=2048, ones=1945, columns=400):
 @pytest.mark.parametrize("routine", [*ROUTINES, "term by term"])
 def test_features_whose_roundings_add_up_are_within_the_bound_and_in_the_right_order(routine, monkeypatch):
     if routine == "term by term":
-        monkeypatch.setattr(embeddings, "_multiply", term_by_term)
+        monkeypatch.setattr(tiles, "_multiply", term_by_term)
     else:
         take(routine, monkeypatch)
     x, y = binary()
@@ -143,17 +143,17 @@ SIZES = [(900, 900, 64, 21), (13_257, 13_257, 2048, 21), (100_000, 100_000, 512,
 @pytest.mark.parametrize("size", SIZES)
 def test_a_tighter_limit_of_memory_gives_smaller_tiles_until_none_fits(size):
     rows, columns, width, count = size
-    step, span = tile_sizes(*size, None)
+    step, span, _ = tile_sizes(*size, None)
     assert step == LADDER[0][0] and span >= LADDER[0][1] and min(step, rows) * span <= np.prod(LADDER[0])
     cells = []
     for limit in np.geomspace(1 << 40, 1 << 10, 60).astype(int):
         try:
-            step, span = tile_sizes(*size, int(limit))
+            step, span, threads = tile_sizes(*size, int(limit))
         except ValueError as error:
             assert f"of {limit} bytes is too small for {count} neighbours of {rows} rows" in str(error)
             cells.append(0)
             continue
-        assert 12 * rows * count + tile_bytes(min(step, rows), min(span, columns), width) <= limit
+        assert 12 * rows * count + threads * tile_bytes(min(step, rows), min(span, columns), width) <= limit
         cells.append(step * span)
     assert cells == sorted(cells, reverse=True) and cells[0] == np.prod(LADDER[0]) and cells[-1] == 0
 

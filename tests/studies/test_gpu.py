@@ -6,7 +6,13 @@ import sys
 import pytest
 import torch
 
+from tests.training.networks import TinyNet
 from tools.studies import gpu
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(gpu, "build", lambda name, classes, **_: TinyNet(classes))
 
 
 def run(words, monkeypatch):
