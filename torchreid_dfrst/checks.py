@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
-import logging
 import math
 import os
 import re
@@ -14,8 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
-
-logger = logging.getLogger(__name__)
 
 LONGEST = 160  # characters of a name in a message
 
@@ -147,12 +144,6 @@ def sample(items: Iterable[object], most: int = 3) -> str:
     shown = [word if len(word) <= LONGEST else f"{word[:20]}...{word[-LONGEST:]}" for word in map(str, items)]
     rest = f" and {len(shown) - most} more" if len(shown) > most else ""
     return ", ".join(shown[:most]) + rest
-
-
-def warn(text: str, found: Sequence[object]) -> None:
-    """Log a warning about ``found``, if there are any; see ``checks.numbered`` for the text."""
-    if len(found):
-        logger.warning("%s: %s", numbered(text, len(found)), sample(found))
 
 
 def error_text(error: Exception) -> str:

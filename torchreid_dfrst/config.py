@@ -56,12 +56,12 @@ def override(config: Config, words: Sequence[str], sections: Mapping[str, Iterab
     """
     for dotted, given in pairs(words).items():
         name, _, key = dotted.partition(".")
-        value = _value(given, dotted)
+        value = _parse_value(given, dotted)
         key, dot, entry = key.partition(".")
         if dot:
             before = config.get(name, {}).get(key)
             value = {**(before if isinstance(before, Mapping) else {}), entry: value}
-        _set(config, sections, name, key, value, where="the command line")
+        _set_key(config, sections, name, key, value, where="the command line")
     return config
 
 
@@ -99,7 +99,7 @@ def checked(content: Mapping[Any, Any], sections: Mapping[str, Iterable[str]], w
         if not isinstance(section, Mapping):
             raise ValueError(f"{where}: section {name!r} is {section!r}, expected keys and values below it")
         for key, value in section.items():
-            _set(config, sections, str(name), str(key), value, where=where)
+            _set_key(config, sections, str(name), str(key), value, where=where)
     return config
 
 
@@ -171,7 +171,7 @@ def read_yaml(path: str | Path) -> dict[Any, Any]:
             f"no configuration file at {path}, and none is shipped by that name{nearest(str(path), names)}",
         )
         path = names[str(path)]
-    content = _parse(Path(path).read_bytes(), str(path))
+    content = _parse_yaml(Path(path).read_bytes(), str(path))
     if content is not None and not isinstance(content, dict):
         raise ValueError(f"{path} holds {type(content).__name__}, expected sections with keys and values")
     return content or {}
@@ -222,7 +222,7 @@ for _tag, _form in _NUMBERS.items():
     _Loader.add_implicit_resolver(_tag, _form, list("-+0123456789."))
 
 
-def _parse(text: str | bytes, what: str) -> Any:
+def _parse_yaml(text: str | bytes, what: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -234,13 +234,15 @@ def _parse(text: str | bytes, what: str) -> Any:
         raise ValueError(f"{what} is not YAML{short(why)}") from error
 
 
-def _value(text: str, dotted: str) -> Any:
+def _parse_value(text: str, dotted: str) -> Any:
     if text.startswith("%"):
         return text  # a format of times, which YAML refuses
-    return _parse(text, f"the value {short(repr(text))} of {dotted}")
+    return _parse_yaml(text, f"the value {short(repr(text))} of {dotted}")
 
 
-def _set(config: Config, sections: Mapping[str, Iterable[str]], name: str, key: str, value: Any, where: str) -> None:
+def _set_key(
+    config: Config, sections: Mapping[str, Iterable[str]], name: str, key: str, value: Any, where: str
+) -> None:
     if name not in sections:
         raise KeyError(f"{where}: unknown section {name!r}{nearest(name, sections)}")
     if key not in sections[name]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from torchreid_dfrst import files
 from torchreid_dfrst.checks import numbered, short
-from torchreid_dfrst.files import DAMAGED
+from torchreid_dfrst.files import DAMAGED, file_digest
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 FORMAT = "torchreid_dfrst features 1"
@@ -119,10 +119,10 @@ class Extraction:
         for name in ("query", "gallery", "train_features"):
             part = getattr(self, name)
             if part is not None:
-                columns |= {f"{name}/embedding": part.embedding, **_columns(name, part.sightings)}
+                columns |= {f"{name}/embedding": part.embedding, **_table_to_columns(name, part.sightings)}
         for name in ("train", "network"):
             if getattr(self, name) is not None:
-                columns |= _columns(name, getattr(self, name))
+                columns |= _table_to_columns(name, getattr(self, name))
         size = sum(column.nbytes for column in columns.values())
         files.write({Path(path): lambda file: np.savez(file, **columns)}, size=size)  # type: ignore[arg-type]
 
@@ -160,10 +160,10 @@ class Extraction:
         kinds = {name.partition("/")[0] for name in columns}
         try:
             parts: dict[str, Any] = {
-                name: Features.of(name, columns[f"{name}/embedding"], _table(Sightings, name, columns))
+                name: Features.of(name, columns[f"{name}/embedding"], _columns_to_table(Sightings, name, columns))
                 for name in ("query", "gallery", *({"train_features"} & kinds))
             }
-            parts |= {name: _table(kind, name, columns) for name, kind in TABLES.items() if name in kinds}
+            parts |= {name: _columns_to_table(kind, name, columns) for name, kind in TABLES.items() if name in kinds}
             return cls(**parts, source=source)
         except KeyError as error:
             raise ValueError(f"{path} lacks the array {error}: make it again with `dfrst extract`") from error
@@ -183,10 +183,21 @@ def network_of(source: Mapping[str, Any]) -> dict[str, Any]:
     return {name: source.get(name) for name in ("network", "weights_sha256", "input")}
 
 
-def _columns(name: str, table: Sightings | CameraNetwork) -> dict[str, np.ndarray]:
+def _table_to_columns(name: str, table: Sightings | CameraNetwork) -> dict[str, np.ndarray]:
     return {f"{name}/{column.name}": np.asarray(getattr(table, column.name)) for column in fields(table)}
 
 
-def _table(kind: type[Any], name: str, columns: dict[str, np.ndarray]) -> Any:
+def _columns_to_table(kind: type[Any], name: str, columns: dict[str, np.ndarray]) -> Any:
     keys = {column.name: f"{name}/{column.name}" for column in fields(kind)}
     return kind(**{column: columns[key] for column, key in keys.items() if column not in NEW or key in columns})
+
+
+def require_weights(path: str | Path, source: Mapping[str, Any]) -> None:
+    """Refuse a file of weights that is not the one that features were made with.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it is another one.
+    """
+    files.require_file(path, f"no weights at {path}")
+    if file_digest(Path(path)) != source.get("weights_sha256"):
+        raise ValueError(f"{path} is not the network that made these features: pass the one that did")

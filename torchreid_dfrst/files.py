@@ -81,7 +81,7 @@ def write(files: Mapping[Path, Content], check: Callable[[Path], object] | None 
                 part.unlink()
         if isinstance(error, OSError):
             size += sum(len(content) for content in files.values() if isinstance(content, bytes))
-            raise OSError(f"cannot save {path}: {_words(error, path.parent, size)}") from error
+            raise OSError(f"cannot save {path}: {_disk_error_in_words(error, path.parent, size)}") from error
         raise
 
 
@@ -124,7 +124,7 @@ def locked(path: Path, wait: bool = True, keep: bool = False) -> Iterator[int | 
         BlockingIOError: another process, or another thread of this one, holds it and ``wait`` is False.
         OSError: the file cannot be made.
     """
-    handle = _lock(path, wait)
+    handle = _lock_file(path, wait)
     try:
         yield handle
     finally:
@@ -136,7 +136,7 @@ def locked(path: Path, wait: bool = True, keep: bool = False) -> Iterator[int | 
             os.close(handle)
 
 
-def _lock(path: Path, wait: bool) -> int | None:
+def _lock_file(path: Path, wait: bool) -> int | None:
     while fcntl is not None:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -156,7 +156,7 @@ def _lock(path: Path, wait: bool) -> int | None:
     return None
 
 
-def _let_go() -> None:
+def _release_locks_in_child() -> None:
     """A child that was forked, such as a loading process, keeps no lock of its parent's."""
     for handle in _held:
         os.close(handle)
@@ -164,10 +164,10 @@ def _let_go() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_release_locks_in_child)
 
 
-def _words(error: OSError, folder: Path, size: int) -> str:
+def _disk_error_in_words(error: OSError, folder: Path, size: int) -> str:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return str(error)
     room = [f"{size / 1e6:,.1f} MB are needed"] if size else []

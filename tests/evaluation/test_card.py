@@ -10,8 +10,9 @@ import pytest
 from torchreid_dfrst.evaluation.card import Card, Result, make_card
 from torchreid_dfrst.evaluation.compare import compare, differences, paired, text
 from torchreid_dfrst.evaluation.protocols import build
+from torchreid_dfrst.names import without_common_folder
 from torchreid_dfrst.retrieval import Extraction, Features, distance, normalise
-from torchreid_dfrst.sightings import CameraNetwork, Sightings, fingerprint, without_common_folder
+from torchreid_dfrst.sightings import CameraNetwork, Sightings, fingerprint
 
 
 def extraction(folder="/data", noise=1.0, seed=0):

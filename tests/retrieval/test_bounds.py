@@ -9,8 +9,8 @@ from tests.retrieval.scenes import TableTransit, slow_distance, unit
 from tests.retrieval.test_exactness import check
 from tests.retrieval.test_routines import ROUTINES, take
 from torchreid_dfrst.retrieval import neighbors, search, tiles
-from torchreid_dfrst.retrieval.embeddings import UNIT, Stack, float32_error
-from torchreid_dfrst.retrieval.tiles import LADDER, Products, tile_bytes, tile_sizes
+from torchreid_dfrst.retrieval.embeddings import Stack
+from torchreid_dfrst.retrieval.tiles import LADDER, UNIT, Products, float32_error, tile_bytes, tile_sizes
 
 
 def cdist(x, y):
@@ -143,17 +143,17 @@ SIZES = [(900, 900, 64, 21), (13_257, 13_257, 2048, 21), (100_000, 100_000, 512,
 @pytest.mark.parametrize("size", SIZES)
 def test_a_tighter_limit_of_memory_gives_smaller_tiles_until_none_fits(size):
     rows, columns, width, count = size
-    step, span, _ = tile_sizes(*size, None)
+    step, span = tile_sizes(*size, None)
     assert step == LADDER[0][0] and span >= LADDER[0][1] and min(step, rows) * span <= np.prod(LADDER[0])
     cells = []
     for limit in np.geomspace(1 << 40, 1 << 10, 60).astype(int):
         try:
-            step, span, threads = tile_sizes(*size, int(limit))
+            step, span = tile_sizes(*size, int(limit))
         except ValueError as error:
             assert f"of {limit} bytes is too small for {count} neighbours of {rows} rows" in str(error)
             cells.append(0)
             continue
-        assert 12 * rows * count + threads * tile_bytes(min(step, rows), min(span, columns), width) <= limit
+        assert 12 * rows * count + tile_bytes(min(step, rows), min(span, columns), width) <= limit
         cells.append(step * span)
     assert cells == sorted(cells, reverse=True) and cells[0] == np.prod(LADDER[0]) and cells[-1] == 0
 

@@ -8,8 +8,8 @@ from scipy.spatial.distance import cdist
 
 from tests.retrieval.scenes import TableTransit, clusters, slow_distance, symmetric_transit, unit
 from torchreid_dfrst.retrieval import neighbors, tiles
-from torchreid_dfrst.retrieval.tiles import packed, unpacked
 from torchreid_dfrst.retrieval.embeddings import Stack, alike
+from torchreid_dfrst.retrieval.tiles import packed, unpacked
 from torchreid_dfrst.retrieval.transit import is_symmetric
 
 SMALL = 1_000_000

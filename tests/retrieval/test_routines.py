@@ -186,7 +186,7 @@ def test_an_error_in_one_thread_ends_all_and_is_raised(threads):
         done.append(number)
 
     with pytest.raises(ValueError, match="a bad tile"):
-        tiles.each(itertools.count(), do)
+        tiles.each(itertools.count(), do, 3)
     assert torch.get_num_threads() == 3 and set(done) >= set(range(5))
 
 

@@ -36,9 +36,9 @@ def trips_table(trips: Association, sightings: Sightings) -> list[Sequence[Any]]
                 int(trips.trajectory[one]),
                 "" if identity == UNKNOWN else sightings.vehicle_called(identity),
                 sightings.camera_called(int(passes.camera[one])),
-                *(_number(value, 3) for value in (passes.first_s[one], passes.last_s[one])),
+                *(_rounded_cell(value, 3) for value in (passes.first_s[one], passes.last_s[one])),
                 int(passes.images[one]),
-                *(_number(value, 4) for value in (member[one], link[one])),
+                *(_rounded_cell(value, 4) for value in (member[one], link[one])),
             )
         )
     return rows
@@ -76,7 +76,7 @@ def travel_table(
         median, low, high = np.quantile(seconds, [0.5, 0.15, 0.85])
         speed = SPEED * metres / median if metres > 0 and median > 0 else np.nan
         names = [sightings.camera_called(camera) for camera in (a, b)]
-        shares = [_number(value, 1) for value in (median, low, high, metres, speed)]
+        shares = [_rounded_cell(value, 1) for value in (median, low, high, metres, speed)]
         rows.append((*names, len(seconds), *shares, "yes" if (a, b) in linked else "no"))
     return rows
 
@@ -114,12 +114,12 @@ def geojson(trips: Association, sightings: Sightings, positions: Mapping[str, tu
     for rows in np.split(order, np.flatnonzero(np.diff(trips.trajectory[order])) + 1):
         if len(rows) > 1:
             cameras = [names[camera] for camera in trips.passes.camera[rows].tolist()]
-            times = [_number(value, 3) for value in trips.passes.first_s[rows]]
+            times = [_rounded_cell(value, 3) for value in trips.passes.first_s[rows]]
             about = {"trajectory": int(trips.trajectory[rows[0]]), "cameras": cameras, "first_s": times}
             line = {"type": "LineString", "coordinates": [list(positions[name]) for name in cameras]}
             features.append({"type": "Feature", "properties": about, "geometry": line})
     return {"type": "FeatureCollection", "features": features}
 
 
-def _number(value: float, digits: int) -> float | str:
+def _rounded_cell(value: float, digits: int) -> float | str:
     return "" if np.isnan(value) else round(float(value), digits)

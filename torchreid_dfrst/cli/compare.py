@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
 
     from torchreid_dfrst.evaluation.card import Card
     from torchreid_dfrst.evaluation.compare import compare, text
-    from torchreid_dfrst.sightings import without_common_folder
+    from torchreid_dfrst.names import without_common_folder
 
     # long paths would hide the numbers; what all have in common says nothing
     labels = without_common_folder(np.array(args.cards)).tolist()

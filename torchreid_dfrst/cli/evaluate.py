@@ -51,7 +51,7 @@ def together(args: argparse.Namespace, group: Any) -> int:
     from torchreid_dfrst.retrieval import shards
 
     file, _ = features_among(args.words)
-    signal.signal(signal.SIGTERM, _ended)
+    signal.signal(signal.SIGTERM, _end_on_signal)
     try:
         with processes.telling():
             shards.agree("features", pieces(file))
@@ -68,7 +68,7 @@ def together(args: argparse.Namespace, group: Any) -> int:
     return 0
 
 
-def _ended(number: int, frame: object) -> None:
+def _end_on_signal(number: int, frame: object) -> None:
     raise OSError("ended by SIGTERM: another process of the run has failed or was killed, or the job was stopped")
 
 
@@ -85,7 +85,7 @@ def pieces(file: str | None) -> Iterator[bytes]:
 def score(args: argparse.Namespace, group: Any) -> None:
     """Score, write and draw, with the help of the other processes of a group."""
     from torchreid_dfrst import evaluation
-    from torchreid_dfrst.evaluation.card import require_weights
+    from torchreid_dfrst.features import require_weights
 
     if args.lists < 0:
         raise ValueError(f"--lists is {args.lists}: how many queries to draw, 0 for none")

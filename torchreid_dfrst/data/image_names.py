@@ -73,11 +73,11 @@ def find(
     if not lost or not held:
         return Match(row, spelt, example)
     by_stem: dict[str, list[tuple[Name, int]]] = {}
-    for other, place in zip(_split(list(first)), first.values(), strict=True):
+    for other, place in zip(_names_in_parts(list(first)), first.values(), strict=True):
         by_stem.setdefault(other.stem.casefold(), []).append((other, place))
     taken = {place: k for k, place in enumerate(row.tolist()) if place >= 0}
-    for k, asked in zip(lost, _split([wanted[k] for k in lost]), strict=True):
-        near = [(_distance(asked, other), place) for other, place in by_stem.get(asked.stem.casefold(), ())]
+    for k, asked in zip(lost, _names_in_parts([wanted[k] for k in lost]), strict=True):
+        near = [(_distance_of_names(asked, other), place) for other, place in by_stem.get(asked.stem.casefold(), ())]
         ranked = sorted((d, place) for d, place in near if d is not None)
         nearest = [place for d, place in ranked if d == ranked[0][0]]
         if len(nearest) > 1:
@@ -91,7 +91,7 @@ def find(
                     "than folders, endings or capital letters, or be written alike on both sides"
                 )
             row[k] = place
-            spelt[_difference(wanted[k], held[place])] += 1
+            spelt[_difference_of_names(wanted[k], held[place])] += 1
             example = example or f"{wanted[k]} is {held[place]}"
     return Match(row, spelt, example)
 
@@ -110,14 +110,14 @@ def on_disk(folder: Path, words: Sequence[str], of: object) -> list[str]:
     Raises:
         ValueError: several files can be meant by one name, or one by several.
     """
-    paths, boxes = [str(folder / split_name(word)[0]) for word in words], [_box(word) for word in words]
+    paths, boxes = [str(folder / split_name(word)[0]) for word in words], [_box_in_name(word) for word in words]
     inside: dict[str, set[str]] = {}
     for place in {os.path.dirname(path) for path in paths}:
         # one listing costs less than thousands of questions, above all over a network
         with contextlib.suppress(OSError):
             inside[place] = set(os.listdir(place))
     lost = [k for k, path in enumerate(paths) if os.path.basename(path) not in inside.get(os.path.dirname(path), ())]
-    held = _files(folder) if lost else []
+    held = _image_files_below(folder) if lost else []
     match = find([split_name(words[k])[0] for k in lost], held, str(folder))
     used = {os.path.normpath(path) for path in set(paths).difference(paths[k] for k in lost)}
     for k, place in zip(lost, match.row.tolist(), strict=True):
@@ -132,11 +132,11 @@ def on_disk(folder: Path, words: Sequence[str], of: object) -> list[str]:
     return [path + box for path, box in zip(paths, boxes, strict=True)]
 
 
-def _box(word: str) -> str:
+def _box_in_name(word: str) -> str:
     return word[len(split_name(word)[0]) :]
 
 
-def _files(folder: Path) -> list[str]:
+def _image_files_below(folder: Path) -> list[str]:
     """Images below a folder, relative to it."""
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -147,15 +147,15 @@ def _files(folder: Path) -> list[str]:
         seen.add(real)
         folders.sort()
         inside = os.path.relpath(place, folder)
-        found += [os.path.normpath(os.path.join(inside, n)) for n in names if _ending(n).lower() in ENDINGS]
+        found += [os.path.normpath(os.path.join(inside, n)) for n in names if _file_ending(n).lower() in ENDINGS]
     return sorted(found)
 
 
-def _ending(name: str) -> str:
+def _file_ending(name: str) -> str:
     return os.path.splitext(name)[1]
 
 
-def _split(words: Sequence[str]) -> list[Name]:
+def _names_in_parts(words: Sequence[str]) -> list[Name]:
     """Names in parts; of absolute ones, the folder that all of them lie in is left out: it is of some machine."""
     parts = []
     for word, box in map(split_name, words):
@@ -173,16 +173,16 @@ def _split(words: Sequence[str]) -> list[Name]:
     common = next((k for k, (a, b) in enumerate(zip(*ends, strict=False)) if a != b), min(map(len, ends)))
     names = []
     for steps, absolute, box in parts:
-        ending = _ending(steps[-1])
+        ending = _file_ending(steps[-1])
         steps[-1] = steps[-1].removesuffix(ending) if ending.lower() in VECTORS else steps[-1]
-        ending = _ending(steps[-1])
+        ending = _file_ending(steps[-1])
         ending = ending if ending.lower() in ENDINGS else ""
         stem = steps[-1].removesuffix(ending) if ending else steps[-1]
         names.append(Name(tuple(steps[common if absolute else 0 : -1]), stem, ending, box))
     return names
 
 
-def _distance(a: Name, b: Name) -> tuple[int, ...] | None:
+def _distance_of_names(a: Name, b: Name) -> tuple[int, ...] | None:
     """How far two spellings with one stem lie apart, smaller is nearer; None if they are no spellings of one path."""
     kinds = {JPEG.get(name.ending.lower(), name.ending.lower()) for name in (a, b) if name.ending}
     if len(kinds) > 1 or (a.box and b.box and a.box != b.box):
@@ -197,13 +197,13 @@ def _distance(a: Name, b: Name) -> tuple[int, ...] | None:
     return (int(more), int(missing), int(letters), -size)
 
 
-def _difference(a: str, b: str) -> str:
+def _difference_of_names(a: str, b: str) -> str:
     """What was read as what."""
     ways = ["with / for \\"] * (("\\" in a) != ("\\" in b))
     forms = [unicodedata.normalize("NFC", word).replace("\\", "/") for word in (a, b)]
     if forms != [word.replace("\\", "/") for word in (a, b)]:
         ways.append("with accents composed otherwise")
-    one, other = _split(forms)
+    one, other = _names_in_parts(forms)
     if one.ending.lower() != other.ending.lower():
         ways.append("with .jpg for .jpeg" if one.ending and other.ending else "without their ending")
     if one.box != other.box:

@@ -22,6 +22,7 @@ Item = tuple[str, int, int, int]
 Key = int | tuple[int, int] | tuple[int, int, tuple[int, ...]]
 Change = Callable[[Image.Image, str], Image.Image]
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 MAX_PIXELS = 64_000_000
 PHOTOGRAPHS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
 """Formats that are opened. Others are programs (PostScript, which Pillow has Ghostscript run) or no photographs."""
@@ -95,27 +96,27 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
                 upright = image.copy() if turn is None else image.transpose(turn)
             if upright.mode == "F":
                 raise BadImageError(path, "has floating-point pixels, whose range nobody knows: save it with 8 bits")
-        return _rgb(upright) if box is None else _crop(upright, box, name)
+        return _as_rgb(upright) if box is None else _cropped_to_box(upright, box, name)
     except BadImageError:
         raise
     except Image.DecompressionBombError as error:
         raise BadImageError(path, f"has more than {max_pixels:,} pixels: crop it") from error
     except BROKEN as error:
-        raise BadImageError(path, f"cannot be read as an image ({_reason(path, error)})") from error
+        raise BadImageError(path, f"cannot be read as an image ({_why_unreadable(path, error)})") from error
 
 
-def _crop(image: Image.Image, box: Box, name: str | Path) -> Image.Image:
+def _cropped_to_box(image: Image.Image, box: Box, name: str | Path) -> Image.Image:
     edges = inside(box, image.width, image.height)
     if edges is None:
         raise BadImageError(
             name, f"has most of its box outside of the image of {image.width} x {image.height} pixels: correct the box"
         )
-    cropped = _rgb(image.crop(edges))
+    cropped = _as_rgb(image.crop(edges))
     cropped.info["clipped"] = (edges[2] - edges[0], edges[3] - edges[1]) != box[2:]
     return cropped
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         # convert("RGB") clips 16-bit grey at 255; the high byte is the picture
         values = np.asarray(image, dtype=np.float64)
@@ -128,7 +129,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(path: str | Path, error: Exception) -> str:
+def _why_unreadable(path: str | Path, error: Exception) -> str:
     if not (what_is(path) or Path(path).stat().st_size):
         return "the file is empty"
     if "cannot identify" in str(error):
@@ -255,3 +256,9 @@ def _seeded(seed: int | None) -> Iterator[None]:
     finally:
         random.setstate(python)
         torch.set_rng_state(torched)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Images in a folder by their endings, in the order of their names; none where there is no folder."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in found if path.name.lower().endswith(ENDINGS) and not path.name.startswith(".")]

@@ -31,7 +31,11 @@ class Loader(DataLoader):
     def __init__(self, images: Images, skip: bool = False, **options: Any) -> None:
         # with a generator of its own, a pass over the data leaves the global one as it was
         super().__init__(
-            images, collate_fn=_collate, generator=torch.Generator(), worker_init_fn=_ignore_interrupts, **options
+            images,
+            collate_fn=_collate_readable,
+            generator=torch.Generator(),
+            worker_init_fn=_ignore_interrupts,
+            **options,
         )
         self.images, self.skip = images, skip
         self.skipped: set[str] = set()
@@ -52,7 +56,7 @@ class Loader(DataLoader):
             except StopIteration:
                 return
             except (RuntimeError, ConnectionError, EOFError) as error:
-                if not (self.num_workers and _of_a_dead_process(error)):
+                if not (self.num_workers and _is_of_a_dead_worker(error)):
                     raise
                 raise ChildProcessError(
                     f"a data loading process died ({error}): often memory ran out; lower data.workers "
@@ -79,7 +83,7 @@ def _is_pytorchs(handler: Any) -> bool:
     return handler is None or getattr(handler, "__module__", None) == signal_handling.__name__
 
 
-def _of_a_dead_process(error: Exception) -> bool:
+def _is_of_a_dead_worker(error: Exception) -> bool:
     """Does the error say that a loading process is gone, unlike one raised inside of it or beside it?"""
     if isinstance(error, RuntimeError):
         # the words of PyTorch, and of its pinning thread, which ends with its source
@@ -88,7 +92,7 @@ def _of_a_dead_process(error: Exception) -> bool:
     return not str(error).startswith("Caught ")
 
 
-def _collate(items: list[dict[str, Any] | BadImageError]) -> tuple[dict[str, Any] | None, list[BadImageError]]:
+def _collate_readable(items: list[dict[str, Any] | BadImageError]) -> tuple[dict[str, Any] | None, list[BadImageError]]:
     good = [item for item in items if isinstance(item, dict)]
     return default_collate(good) if good else None, [item for item in items if isinstance(item, BadImageError)]
 

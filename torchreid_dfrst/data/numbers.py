@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from torchreid_dfrst.checks import sample
-from torchreid_dfrst.sightings import UNKNOWN, is_unknown
+from torchreid_dfrst.names import is_unknown
+from torchreid_dfrst.sightings import UNKNOWN
 
 logger = logging.getLogger(__name__)
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)

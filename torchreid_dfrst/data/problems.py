@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torchreid_dfrst.checks import error_text, numbered, sample
+
+logger = logging.getLogger(__name__)
 
 MISTAKES = (ValueError, KeyError, OSError)
 
@@ -57,3 +60,9 @@ class Problems:
 def single_errors(error: Exception) -> list[Exception]:
     """The errors that ``error`` stands for: itself, or those of ``Problems.raise_all``."""
     return getattr(error, "errors", [error])
+
+
+def warn(text: str, found: Sequence[object]) -> None:
+    """Log a warning about ``found``, if there are any; see ``checks.numbered`` for the text."""
+    if len(found):
+        logger.warning("%s: %s", numbered(text, len(found)), sample(found))

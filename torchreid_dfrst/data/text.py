@@ -5,14 +5,11 @@ from __future__ import annotations
 import logging
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
-from torchreid_dfrst.checks import LONGEST, numbered, sample, short, warn
+from torchreid_dfrst.checks import LONGEST, short
 from torchreid_dfrst.files import require_file
 
-T = TypeVar("T")
 KINDS = {
     b"PK\x03\x04": "a zip archive, as .xlsx, .npz and .pt files are", b"PAR1": "Parquet", b"\x93NUMPY": "NumPy's .npy",
     b"\x89HDF": "HDF5", b"MATLAB 5.0": "MATLAB's .mat", b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image",
@@ -46,7 +43,7 @@ def read_text(path: str | Path, what: str) -> str:
     kind = kind_of(raw[:4096])
     if kind != "text":
         raise ValueError(f"{path} is no text but {kind}, where {what} should be: save it as text (CSV in UTF-8)")
-    return _decoded(raw, path).replace("\r\n", "\n").replace("\r", "\n")
+    return _decoded_text(raw, path).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def kind_of(head: bytes) -> str:
@@ -55,10 +52,10 @@ def kind_of(head: bytes) -> str:
     if known:
         return known
     marked = head.startswith((b"\xff\xfe", b"\xfe\xff"))
-    return "text" if marked or b"\0" not in head or _wide(head) else "binary data (it holds NUL bytes)"
+    return "text" if marked or b"\0" not in head or _utf16_without_mark(head) else "binary data (it holds NUL bytes)"
 
 
-def _wide(raw: bytes) -> str | None:
+def _utf16_without_mark(raw: bytes) -> str | None:
     """The kind of UTF-16 without a mark: nearly all of every second byte is NUL in what is mostly Latin letters."""
     for encoding, empty, full in (("utf-16-le", raw[1::2], raw[::2]), ("utf-16-be", raw[::2], raw[1::2])):
         if empty and empty.count(0) > 0.5 * len(empty) and 0 not in full:
@@ -66,10 +63,10 @@ def _wide(raw: bytes) -> str | None:
     return None
 
 
-def _decoded(raw: bytes, path: Path) -> str:
+def _decoded_text(raw: bytes, path: Path) -> str:
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", errors="replace")
-    wide = _wide(raw[:4096])
+    wide = _utf16_without_mark(raw[:4096])
     if wide:
         return raw.decode(wide, errors="replace")
     for encoding in ("utf-8-sig", "gb18030", "latin-1"):  # the last refuses nothing
@@ -105,31 +102,3 @@ def read_items(path: Path) -> list[dict[str, str]]:
         return [dict(item.attrib) for item in ET.fromstring(text).iter("Item")]
     except ET.ParseError as error:
         raise ValueError(f"{path} is not well-formed XML ({error}): download it again, or remove it") from error
-
-
-def unrepeated(rows: Iterable[tuple[str, T]], where: object) -> dict[str, T]:
-    """What a file says of each image, in its order; rows that repeat an earlier one are left out and counted.
-
-    Args:
-        rows: image and what is said of it.
-        where: the file, for messages.
-
-    Raises:
-        ValueError: rows say different things of the same image.
-    """
-    found: dict[str, T] = {}
-    same, other = [], []
-    for name, said in rows:
-        if name not in found:
-            found[name] = said
-        elif found[name] == said:
-            same.append(name)
-        else:
-            other.append(f"{name} ({found[name]} and {said})")
-    if other:
-        raise ValueError(
-            numbered(f"{{count}} [row|rows] of {where} [contradicts|contradict] an earlier one: ", len(other))
-            + f"{sample(other)}; keep the right one of each"
-        )
-    warn(f"{{count}} [row of {where} repeats|rows of {where} repeat] an earlier one and [is|are] left out", same)
-    return found

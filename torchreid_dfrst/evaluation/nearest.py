@@ -48,9 +48,9 @@ def rank(
     row = last_row(model, (evaluate or {}).get("rerank", True))
     best = Best(query.sightings, gallery.sightings, min(top, len(gallery)), junk=False)
     for _, blocks, _ in rankings(query, gallery, model, weight, parameters, only=row):
-        for block in _without_own(blocks, query.sightings, gallery.sightings):
+        for block in _without_own_image(blocks, query.sightings, gallery.sightings):
             best.note(block)
-    names, others = _names(query.sightings), _names(gallery.sightings)
+    names, others = _names_of_images(query.sightings), _names_of_images(gallery.sightings)
     found = [(q, r) for q, line in enumerate(best.index) for r in range(int((line >= 0).sum()))]
     return row, {
         "query": [names[q] for q, _ in found],
@@ -60,11 +60,11 @@ def rank(
     }
 
 
-def _names(part: Sightings) -> list[str]:
+def _names_of_images(part: Sightings) -> list[str]:
     return [path or f"row {row}" for row, path in enumerate(part.path.tolist())]
 
 
-def _own(part: Sightings) -> list[tuple[str, ...]]:
+def _own_image_keys(part: Sightings) -> list[tuple[str, ...]]:
     """What tells an image from others: name, camera and time (a copy may lie in another folder), or its path."""
     columns = part.path.tolist(), part.camera.tolist(), part.time_s.tolist()
     return [
@@ -73,13 +73,13 @@ def _own(part: Sightings) -> list[tuple[str, ...]]:
     ]
 
 
-def _without_own(blocks: Iterable[np.ndarray], query: Sightings, gallery: Sightings) -> Iterator[np.ndarray]:
+def _without_own_image(blocks: Iterable[np.ndarray], query: Sightings, gallery: Sightings) -> Iterator[np.ndarray]:
     """Blocks of distances, infinite between a query and its own image in the gallery."""
     place: dict[tuple[str, ...], list[int]] = {}
-    for column, (path, key) in enumerate(zip(gallery.path.tolist(), _own(gallery), strict=True)):
+    for column, (path, key) in enumerate(zip(gallery.path.tolist(), _own_image_keys(gallery), strict=True)):
         if path:
             place.setdefault(key, []).append(column)
-    asked, done = _own(query), 0
+    asked, done = _own_image_keys(query), 0
     for block in blocks:
         own = [place.get(key, []) for key in asked[done : done + len(block)]]
         done += len(block)

@@ -146,7 +146,7 @@ def choose_weight(
             f"{seen}: extract those of others too, or give a number"
         )
     scores, used, pairs, vehicles = [], [], [], []
-    for fold in _folds(features.sightings, folds, seed):
+    for fold in _folds_of_training(features.sightings, folds, seed):
         asked = np.unique(features.sightings.identity[fold.query])
         vehicles.append(len(asked))
         # every n-th query: enough to compare weights with each other
@@ -180,7 +180,7 @@ def choose_weight(
     asked_for = method, len(vehicles), sum(vehicles), seed
     if method == "calibrated":
         appearance, transit, same = (np.concatenate(column) for column in zip(*pairs, strict=True))
-        bias, a, t = _logistic(appearance, transit, same, seed)
+        bias, a, t = _weight_by_logistic(appearance, transit, same, seed)
         if t > MOST * max(a, 0.0):
             raise ValueError(
                 f"appearance says next to nothing of which training images show one vehicle ({a:.3g} nats a unit of "
@@ -189,17 +189,17 @@ def choose_weight(
         return Weight(max(t, 0.0) / max(a, 1e-6), *asked_for, {}, {"bias": bias, "appearance": a, "transit": t})
     mean = 100 * np.average(scores, axis=0, weights=used)
     curve = {str(omega): round(float(value), 3) for omega, value in zip(OMEGAS, mean, strict=True)}
-    return Weight(_peak(OMEGAS, mean), *asked_for, curve, {})
+    return Weight(_peak_of_scores(OMEGAS, mean), *asked_for, curve, {})
 
 
-def _folds(sightings: Sightings, folds: int, seed: int) -> Iterator[Fold]:
+def _folds_of_training(sightings: Sightings, folds: int, seed: int) -> Iterator[Fold]:
     """Galleries as large as a test's, as far as there are vehicles; in small lists each is asked in several parts."""
     vehicles = len(sightings.vehicles)
     galleries = min(folds, -(-vehicles // GALLERY)) or 1
     return held_out(sightings, galleries, most=GALLERY, parts=-(-folds // galleries), seed=seed)
 
 
-def _peak(omegas: Sequence[float], score: np.ndarray) -> float:
+def _peak_of_scores(omegas: Sequence[float], score: np.ndarray) -> float:
     """Where the parabola through the best score and its two neighbours, over ln omega, has its top."""
     best = int(score.argmax())
     if best < 2 or best == len(score) - 1:  # omega 0 has no logarithm
@@ -211,7 +211,9 @@ def _peak(omegas: Sequence[float], score: np.ndarray) -> float:
     return round(float(omegas[best] * step**shift), 4)
 
 
-def _logistic(appearance: np.ndarray, transit: np.ndarray, same: np.ndarray, seed: int) -> tuple[float, float, float]:
+def _weight_by_logistic(
+    appearance: np.ndarray, transit: np.ndarray, same: np.ndarray, seed: int
+) -> tuple[float, float, float]:
     """Logistic regression by Newton's method on a seeded draw with as many same as different pairs."""
     generator = np.random.default_rng(seed)
     drawn = [

@@ -27,8 +27,8 @@ from torchreid_dfrst.gallery.store import (
     table_of,
     without,
 )
+from torchreid_dfrst.names import plain
 from torchreid_dfrst.retrieval import Features, normalise
-from torchreid_dfrst.sightings import plain
 from torchreid_dfrst.spatiotemporal import GapModel
 
 COMPACTED = 1 << 30

@@ -19,8 +19,9 @@ from filelock import FileLock, Timeout
 
 from torchreid_dfrst import files
 from torchreid_dfrst.files import DAMAGED
+from torchreid_dfrst.names import plain
 from torchreid_dfrst.retrieval import Features, normalise
-from torchreid_dfrst.sightings import UNKNOWN, Sightings, plain
+from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 FORMAT, VERSION = "torchreid_dfrst gallery", 1
 LIST, LOCK = "gallery.json", "writer.lock"

@@ -65,13 +65,13 @@ def read_embeddings(path: str | Path) -> list[Part]:
             f"{path} is a pickle, which can run anything and is refused: in the program that made it, save "
             "np.savez('e.npz', embedding=values, path=paths), or frame.to_parquet('e.parquet')"
         )
-    read = _folder if path.is_dir() else READERS.get(ending)
+    read = _read_folder if path.is_dir() else READERS.get(ending)
     if read is None:
         raise ValueError(f"{path} ends in {path.suffix!r}: {', '.join(READERS)} or a folder of .npy can be read")
-    return _parts(read(path), path)
+    return _parts_of_arrays(read(path), path)
 
 
-def _numpy(path: Path) -> Any:
+def _read_numpy(path: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(4096)
     if head and kind_of(head) == "text":
@@ -85,11 +85,11 @@ def _numpy(path: Path) -> Any:
         ) from error
 
 
-def _folder(path: Path) -> dict[str, Any]:
+def _read_folder(path: Path) -> dict[str, Any]:
     files = sorted(path.rglob("*.npy"))
     if not files:
         raise ValueError(f"{path} is a folder without .npy files: one per image is expected, named as the image")
-    arrays = [np.asarray(_numpy(file)) for file in files]
+    arrays = [np.asarray(_read_numpy(file)) for file in files]
     whole = [
         f"{file} {array.shape}"
         for file, array in zip(files, arrays, strict=True)
@@ -106,14 +106,14 @@ def _folder(path: Path) -> dict[str, Any]:
     return {"embedding": np.stack(rows), "path": [f.relative_to(path).as_posix().removesuffix(".npy") for f in files]}
 
 
-def _matlab(path: Path) -> dict[str, Any]:
+def _read_matlab(path: Path) -> dict[str, Any]:
     import scipy.io
 
     try:
         held = scipy.io.loadmat(path)
     except NotImplementedError:
         # MATLAB's 7.3 is HDF5 with the axes in the reverse order
-        return {name: value.T if isinstance(value, np.ndarray) else value for name, value in _hdf5(path).items()}
+        return {name: value.T if isinstance(value, np.ndarray) else value for name, value in _read_hdf5(path).items()}
     except (*DAMAGED, scipy.io.matlab.MatReadError) as error:
         raise ValueError(f"{path} is not a whole .mat file ({error})") from error
     found = {}
@@ -129,7 +129,7 @@ def _matlab(path: Path) -> dict[str, Any]:
     return found
 
 
-def _hdf5(path: Path) -> dict[str, Any]:
+def _read_hdf5(path: Path) -> dict[str, Any]:
     try:
         import h5py
     except ImportError as error:
@@ -150,7 +150,7 @@ def _hdf5(path: Path) -> dict[str, Any]:
     return found
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     text = read_text(path, "embeddings")
     lines = [line for line in text.split("\n") if line.strip()]
     try:
@@ -163,16 +163,16 @@ def _json(path: Path) -> Any:
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
-    ".npy": _numpy, ".npz": _numpy, ".pt": read_safely, ".pth": read_safely, ".csv": read_frame, ".tsv": read_frame,
-    ".txt": read_frame, ".parquet": read_frame, ".h5": _hdf5, ".hdf5": _hdf5, ".mat": _matlab, ".json": _json,
-    ".jsonl": _json,
+    ".npy": _read_numpy, ".npz": _read_numpy, ".pt": read_safely, ".pth": read_safely, ".csv": read_frame,
+    ".tsv": read_frame, ".txt": read_frame, ".parquet": read_frame, ".h5": _read_hdf5, ".hdf5": _read_hdf5,
+    ".mat": _read_matlab, ".json": _read_json, ".jsonl": _read_json,
 }  # fmt: skip
 """Ending to what reads it: an array, a list, or a dict of them."""
 
 
-def _parts(held: Any, path: Path) -> list[Part]:
+def _parts_of_arrays(held: Any, path: Path) -> list[Part]:
     """What a file holds, in parts."""
-    arrays = {name: array for name, value in _flat(held) if (array := _array(value, name, path)) is not None}
+    arrays = {name: array for name, value in _flat_arrays(held) if (array := _as_array(value, name, path)) is not None}
     arrays = _vectors_by_path(arrays)
     matrices: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
@@ -196,7 +196,7 @@ def _parts(held: Any, path: Path) -> list[Part]:
                 "expected"
             )
         _refuse_labels(values, path)
-        made, names = _described(part, values, {n: a for n, a in arrays.items() if n != name}, path)
+        made, names = _described_part(part, values, {n: a for n, a in arrays.items() if n != name}, path)
         found.append(made)
         used |= {name, *names}
     if not matrices or len(found) != len(matrices):
@@ -208,11 +208,11 @@ def _parts(held: Any, path: Path) -> list[Part]:
     return found
 
 
-def _flat(held: Any, inside: str | None = None, depth: int = 0) -> list[tuple[str, Any]]:
+def _flat_arrays(held: Any, inside: str | None = None, depth: int = 0) -> list[tuple[str, Any]]:
     """Names and values of what a file holds; what lies in a dict in a dict is called ``outer/inner``."""
     if isinstance(held, Mapping) and depth < 4:
         names = ((str(key) if inside is None else f"{inside}/{key}", value) for key, value in held.items())
-        return [pair for name, value in names for pair in _flat(value, name, depth + 1)]
+        return [pair for name, value in names for pair in _flat_arrays(value, name, depth + 1)]
     if not depth and isinstance(held, list | tuple) and held:
         if all(isinstance(row, Mapping) and row.keys() == held[0].keys() for row in held):
             return [(str(key), [row[key] for row in held]) for key in held[0]]
@@ -223,7 +223,7 @@ def _flat(held: Any, inside: str | None = None, depth: int = 0) -> list[tuple[st
     return [("embedding" if inside is None else inside, held)]
 
 
-def _array(value: Any, name: str, path: Path) -> np.ndarray | None:
+def _as_array(value: Any, name: str, path: Path) -> np.ndarray | None:
     """A tensor, an array or a list as an array; None for what is none."""
     if isinstance(value, torch.Tensor):
         if value.layout != torch.strided or value.is_quantized:
@@ -234,7 +234,7 @@ def _array(value: Any, name: str, path: Path) -> np.ndarray | None:
     if isinstance(value, list | tuple) and value:
         if all(isinstance(word, str) for word in value):
             return np.array(value, dtype=np.str_)
-        rows = [_array(row, name, path) if not isinstance(row, int | float) else np.array(row) for row in value]
+        rows = [_as_array(row, name, path) if not isinstance(row, int | float) else np.array(row) for row in value]
         shapes = {row.shape for row in rows if row is not None}
         if None in [None if row is None else 0 for row in rows]:
             return None
@@ -265,7 +265,9 @@ def _vectors_by_path(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"embedding": np.stack([*vectors.values()]), "path": np.array([*vectors])}
 
 
-def _described(part: str, values: np.ndarray, arrays: Mapping[str, np.ndarray], path: Path) -> tuple[Part, list[str]]:
+def _described_part(
+    part: str, values: np.ndarray, arrays: Mapping[str, np.ndarray], path: Path
+) -> tuple[Part, list[str]]:
     """Embeddings with what the other arrays say of their rows, and the names of those."""
     mine = {
         name: np.ravel(array)
@@ -289,7 +291,7 @@ def _described(part: str, values: np.ndarray, arrays: Mapping[str, np.ndarray], 
     if not texts:
         _refuse_other_order(mine, [*roles.get("index", []), *(n for n in own if n not in roles["identity"])], path)
     columns = {"names": texts, "identity": roles.get("identity", [])[:1], "camera": roles.get("camera", [])[:1]}
-    said = {what: [_word(value) for value in mine[name].tolist()] for what, ones in columns.items() for name in ones}
+    said = {what: [_as_text(value) for value in mine[name].tolist()] for what, ones in columns.items() for name in ones}
     for what, words in said.items():
         if len(words) != len(values):
             plural = "paths" if what == "names" else f"values of {what}"
@@ -315,5 +317,5 @@ def _refuse_other_order(mine: Mapping[str, np.ndarray], index: Sequence[str], pa
             raise ValueError(OTHER_ORDER.format(path, repr(name)))
 
 
-def _word(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()

@@ -12,19 +12,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered, sample, warn
+from torchreid_dfrst.checks import numbered, sample
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.data.copies import refuse_copies
 from torchreid_dfrst.data.dataset import report_unknown
 from torchreid_dfrst.data.image_names import find, tell
 from torchreid_dfrst.data.manager import share_options
+from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.data.table import Table, read_distances, read_rows
 from torchreid_dfrst.evaluation.leaks import check_leaks
 from torchreid_dfrst.inference.extraction import open_dataset
 from torchreid_dfrst.inference.import_arrays import Part, read_embeddings
+from torchreid_dfrst.names import is_unknown, plain
 from torchreid_dfrst.retrieval import Extraction, Features
-from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, is_unknown, plain
+from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 from torchreid_dfrst.torchreid_tables import require_datasets
 
 logger = logging.getLogger(__name__)
@@ -56,9 +58,9 @@ def import_features(
 ) -> Extraction:
     """Put embeddings and the sightings they belong to together.
 
-    Rows are found by their paths, see ``image_names.find``. Only where nothing names them, row k belongs to row k of the
-    table, or of its query and gallery rows if training images were left out; of a data set, to train, query and gallery
-    one after another. ``source["rows"]`` says which.
+    Rows are found by their paths, see ``image_names.find``. Only where nothing names them, row k belongs to row k of
+    the table, or of its query and gallery rows if training images were left out; of a data set, to train, query and
+    gallery one after another. ``source["rows"]`` says which.
 
     Args:
         embeddings: see ``read_embeddings``.
@@ -82,7 +84,7 @@ def import_features(
         table, root = Table.find(root), None
     embeddings = Path(embeddings)
     options = {**(options or {}), **({"cameras": cameras} if cameras else {})}
-    lists = _of_table(Path(table), options) if table is not None else _of_dataset(data, str(root), options)
+    lists = _lists_of_table(Path(table), options) if table is not None else _lists_of_dataset(data, str(root), options)
     for name in ("query", "gallery"):
         if not (lists.split == name).any():
             raise ValueError(f"{lists.called} has no row of the split {name}: query and gallery are needed for scoring")
@@ -93,7 +95,7 @@ def import_features(
     where = np.full(len(lists.split), -1)
     for part, before in zip(parts, np.cumsum([0, *(len(part.values) for part in parts)]).tolist(), strict=False):
         rows = np.flatnonzero(lists.split == part.part) if part.part else np.arange(len(where))
-        place = _by_name(part, rows, lists, embeddings) if part.names else _in_order(part, rows, lists, embeddings)
+        place = (_rows_by_name if part.names else _rows_in_order)(part, rows, lists, embeddings)
         _refuse_contradictions(part, rows, place, lists, embeddings)
         where[rows] = np.where(place >= 0, place + before, -1)
     _require_test(parts, where, lists, embeddings)
@@ -127,14 +129,14 @@ def import_features(
     return extraction
 
 
-def _of_table(table: Path, options: Mapping[str, Any]) -> Lists:
+def _lists_of_table(table: Path, options: Mapping[str, Any]) -> Lists:
     share_options(options, ["table"])
     sightings, split, words, called = read_rows(table, **options)
     network = None if options.get("cameras") else read_distances(table.parent, called)
     return Lists(sightings, split, words, network, str(table), True)
 
 
-def _of_dataset(name: str, root: str, options: Mapping[str, Any]) -> Lists:
+def _lists_of_dataset(name: str, root: str, options: Mapping[str, Any]) -> Lists:
     share_options(options, [name])
     if name in DATASETS:
         splits = DATASETS[name].splits_at(root, **options)
@@ -149,7 +151,7 @@ def _of_dataset(name: str, root: str, options: Mapping[str, Any]) -> Lists:
     return Lists(sightings, split, words, network, f"the lists of {name} (train, query, gallery)", False)
 
 
-def _in_order(part: Part, rows: np.ndarray, lists: Lists, embeddings: Path) -> np.ndarray:
+def _rows_in_order(part: Part, rows: np.ndarray, lists: Lists, embeddings: Path) -> np.ndarray:
     """For each row, its embedding, where nothing but their order says which."""
     count, test = len(part.values), lists.split[rows] != "train"
     if not part.part and count == test.sum():
@@ -167,7 +169,7 @@ def _in_order(part: Part, rows: np.ndarray, lists: Lists, embeddings: Path) -> n
     )
 
 
-def _by_name(part: Part, rows: np.ndarray, lists: Lists, embeddings: Path) -> np.ndarray:
+def _rows_by_name(part: Part, rows: np.ndarray, lists: Lists, embeddings: Path) -> np.ndarray:
     """For each row, its embedding by the name of its image, -1 where there is none."""
     names, values = part.names or [], part.values
     first = {name: len(names) - 1 - k for k, name in enumerate(reversed(names))}
@@ -262,15 +264,15 @@ def _refuse_contradictions(part: Part, rows: np.ndarray, place: np.ndarray, list
             if wrong is None:
                 continue
             row = rows[k]
-            also = f", and row {place[wrong] + 1} {said[place[wrong]]!r} for {_told(lists, rows[wrong], name, label)}"
+            also = f", and row {place[wrong] + 1} {said[place[wrong]]!r} for {_said(lists, rows[wrong], name, label)}"
             raise ValueError(
                 f"{embeddings} contradicts {lists.called}: its row {place[k] + 1} has {what} {said[place[k]]!r} for "
-                f"{_told(lists, row, name, label)}{'' if strict else also}; save the paths with the embeddings, or "
+                f"{_said(lists, row, name, label)}{'' if strict else also}; save the paths with the embeddings, or "
                 f"take out the wrong {what}"
             )
 
 
-def _told(lists: Lists, row: int, name: np.ndarray, label: np.ndarray) -> str:
+def _said(lists: Lists, row: int, name: np.ndarray, label: np.ndarray) -> str:
     of = f"row {row + 2}, " if lists.table else ""
     return f"{of}{lists.words[row]}, which has {str(name[row]) or str(label[row])!r}"
 
@@ -293,10 +295,10 @@ def _warn_of_equal(query: Features, gallery: Features) -> None:
     """
     rows: dict[bytes, list[int]] = {}
     for row, values in enumerate(gallery.embedding):
-        rows.setdefault(_digest(values), []).append(row)
+        rows.setdefault(_digest_of_embedding(values), []).append(row)
     asked, shown, found = query.sightings, gallery.sightings, []
     for row, values in enumerate(query.embedding):
-        near = np.array(rows.get(_digest(values), []), dtype=np.int64)
+        near = np.array(rows.get(_digest_of_embedding(values), []), dtype=np.int64)
         other = asked.known[row] & shown.known[near] & (shown.identity[near] != asked.identity[row])
         for place in near[(shown.camera[near] != asked.camera[row]) | other][:1].tolist():
             found.append(f"{asked.path[row]} = {shown.path[place]}")
@@ -304,5 +306,5 @@ def _warn_of_equal(query: Features, gallery: Features) -> None:
     warn(f"{text}; if they are one photograph, it finds itself", found)
 
 
-def _digest(values: np.ndarray) -> bytes:
+def _digest_of_embedding(values: np.ndarray) -> bytes:
     return hashlib.blake2b(values.tobytes(), digest_size=16).digest()

@@ -46,14 +46,14 @@ def meaning(name: str) -> tuple[str, str]:
             part = PARTS[words.pop(place)]
     role = "".join(words)
     glued = re.fullmatch(r"(query|gallery|train|q|g)(\w+)", role)
-    if glued and not part and _role(glued[2]):
+    if glued and not part and _role_of_column(glued[2]):
         part, role = PARTS[glued[1]], glued[2]
     if part and not role:
         return part, "embedding"
-    return part, "" if role == "f" and not part else _role(role)
+    return part, "" if role == "f" and not part else _role_of_column(role)
 
 
-def _role(word: str) -> str:
+def _role_of_column(word: str) -> str:
     plain = word.removesuffix("s")
     return MEANING.get(plain, MEANING.get(word, word if word in OTHERS or plain in OTHERS else ""))
 
@@ -68,7 +68,7 @@ def read_frame(path: Path) -> dict[str, Any]:
             plain = re.search(r"^(u?int|float|double|half|bool)", str(column.type))
             lists = re.search(r"list", str(column.type))
             columns[name] = column.to_numpy() if plain else column.to_pylist() if lists else words_of(column)
-        return _framed(columns, path, 1)
+        return _embedding_of_frame(columns, path, 1)
     rows = read_cells(path, "embeddings")
     if not rows:
         raise ValueError(f"{path} is empty")
@@ -76,7 +76,7 @@ def read_frame(path: Path) -> dict[str, Any]:
     rows = rows[len(header) :]
     if not rows:
         raise ValueError(f"{path} has a header but no row of numbers")
-    return _framed(named_columns(header, rows, path), path, 1, bool(header))
+    return _embedding_of_frame(named_columns(header, rows, path), path, 1, bool(header))
 
 
 def _is_header(words: Sequence[str]) -> bool:
@@ -87,7 +87,7 @@ def _is_header(words: Sequence[str]) -> bool:
     return None in given if not counted else in_order and len(words) > 1
 
 
-def _framed(columns: Mapping[str, Any], path: Path, first: int, header: bool = True) -> dict[str, Any]:
+def _embedding_of_frame(columns: Mapping[str, Any], path: Path, first: int, header: bool = True) -> dict[str, Any]:
     """The columns of a table that are numbers of the embedding as one array, the others beside it."""
     beside: dict[str, Any] = {}
     parts: dict[str, Any] = {}
@@ -99,7 +99,7 @@ def _framed(columns: Mapping[str, Any], path: Path, first: int, header: bool = T
             parts[name] = column
         elif not isinstance(column[0], str) or column[0].startswith("["):
             others = {other: words for other, words in columns.items() if other != name}
-            return {**others, "embedding": _lists(column, path)}
+            return {**others, "embedding": _embedding_of_lists(column, path)}
         elif any(number(word) is not None for word in column):
             parts[name] = column
         else:
@@ -144,7 +144,7 @@ def _refuse_odd_columns(names: Sequence[str], path: Path) -> None:
         )
 
 
-def _lists(column: Sequence[Any], path: Path) -> np.ndarray:
+def _embedding_of_lists(column: Sequence[Any], path: Path) -> np.ndarray:
     """A column whose cells are lists of numbers, also as text."""
     rows = [re.split(r"[\s,;]+", c.strip("[]() \n")) if isinstance(c, str) else c for c in column]
     values = [[number(v) if isinstance(v, str) else v for v in row or ()] for row in rows]

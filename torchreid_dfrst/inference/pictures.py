@@ -9,7 +9,8 @@ import numpy as np
 
 from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.evaluation import TOP, Result, best_matches
-from torchreid_dfrst.evaluation.card import UNNAMED, require_weights
+from torchreid_dfrst.evaluation.card import UNNAMED
+from torchreid_dfrst.features import require_weights
 from torchreid_dfrst.inference.extraction import input_transform
 from torchreid_dfrst.inference.opening import open_network
 from torchreid_dfrst.report.attention import attention_maps, reasons

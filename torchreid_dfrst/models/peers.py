@@ -14,8 +14,8 @@ class PartNetwork(BranchNetwork):
 
     ``prn`` is the "single height-channel branch" of PRN [20], which the paper re-implemented (Fig. 8, Table VII):
     global *max* pooling, branches ``height_0`` to ``height_3`` and ``channel_0`` to ``channel_3``, 256 wide each.
-    ``pcb`` is PCB (Sun et al., ECCV 2018) with average pooling of ``height_0`` to ``height_3`` alone. Four parts and where the
-    triplet loss reads (before the batch norm, as in our other networks) are our reading of both.
+    ``pcb`` is PCB (Sun et al., ECCV 2018) with average pooling of ``height_0`` to ``height_3`` alone. Four parts and
+    where the triplet loss reads (before the batch norm, as in our other networks) are our reading of both.
 
     Args:
         num_classes: identities in training.

@@ -43,7 +43,7 @@ def ranked_lists(
     drawn = figure(1.15 * (columns + 1), 1.5 * count + 0.4)
     grid = drawn.subplots(count, columns + 1, squeeze=False)
     for row in range(count):
-        _cell(grid[row, 0], query.path[row], BLUE, "query: vehicle {}\ncam {}".format(*called(query, row)))
+        _draw_cell(grid[row, 0], query.path[row], BLUE, "query: vehicle {}\ncam {}".format(*called(query, row)))
         if rows:
             grid[row, 0].set_ylabel(rows[row], fontsize=8)
         for rank, place in enumerate(index[row].tolist(), start=1):
@@ -54,7 +54,7 @@ def ranked_lists(
             colour = colour if query.known[row] and gallery.known[place] else GREY
             gap = time_gap(gallery.time_s[place] - query.time_s[row])
             label = f"{rank}: cam {called(gallery, place)[1]}{gap}\n{distance[row, rank - 1]:.3f}"
-            _cell(grid[row, rank], gallery.path[place], colour, label)
+            _draw_cell(grid[row, rank], gallery.path[place], colour, label)
     drawn.suptitle(title, fontsize=9)
     return write(drawn, path)
 
@@ -72,7 +72,7 @@ def time_gap(seconds: float) -> str:
     return f", {seconds:+.0f} s" if abs(seconds) < 100 else f", {seconds / 60:+.1f} min"
 
 
-def _cell(axes: Any, path: str, colour: str, label: str) -> None:
+def _draw_cell(axes: Any, path: str, colour: str, label: str) -> None:
     axes.imshow(thumbnail(path))
     axes.set_xlabel(label, fontsize=6, labelpad=2)
     axes.set(xticks=[], yticks=[])

@@ -18,7 +18,6 @@ EXACT = 2.0**-22
 """How far it may be before it is mended; the bounds on errors of products (``float32_error``) allow for it."""
 ROWS = 64
 """Rows measured at once, so that they stay in the processor's cache."""
-UNIT = 2.0**-24
 
 
 def checked(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -212,22 +211,3 @@ def pattern_sums(part: np.ndarray) -> np.ndarray:
     view = part.view(np.uint64 if part.shape[1] % 2 == 0 else np.uint32)
     factor = np.random.default_rng(0).integers(1 << 64, size=view.shape[1], dtype=np.uint64)
     return np.einsum("nd,d->n", view, factor)
-
-
-def float32_error(width: int) -> float:
-    """Bound on the error of one float32 product of unit vectors, whatever the order it is summed in.
-
-    No partial sum is above 1, so each of the D additions rounds by at most ``u / 2``, u = 2**-24; ``8 u`` are for
-    lengths off by up to ``EXACT = 4 u``. Non-negative features and a routine that adds term after term (oneDNN's) reach
-    a quarter of it: their roundings do not cancel. Below 64 dimensions it is ``random_error``, so that the bound covers
-    whatever counts as a near-tie.
-    """
-    return max((width / 2 + 8) * UNIT, random_error(width))
-
-
-def random_error(width: int) -> float:
-    """Error of one float32 product that roundings at random hardly ever exceed: seven standard deviations.
-
-    Near-ties are defined by it: which images other float32 code may put in another order.
-    """
-    return float((4 * np.sqrt(width) + 8) * UNIT)

@@ -18,7 +18,7 @@ from torchreid_dfrst.retrieval.embeddings import Stack, check_count, consecutive
 from torchreid_dfrst.retrieval.jaccard import Jaccard, encodings, scaled_distances
 from torchreid_dfrst.retrieval.metrics import lowest
 from torchreid_dfrst.retrieval.search import CLOSE, Neighbors, search
-from torchreid_dfrst.retrieval.tiles import Products, each, give_back, placed
+from torchreid_dfrst.retrieval.tiles import Products, each, give_back, placed, workers
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_finite, check_fusion, mirrored
 
 RESOLUTION = 2.0**-20
@@ -238,7 +238,7 @@ class Reranking:
         each(
             consecutive(0, self.queries, min(64, self.sizes[0])),
             lambda part: self._finish(part, result[part]),
-            None if self.memory_limit is None else 1,
+            workers(self.memory_limit),
         )
         self.seconds["distances"] = time.perf_counter() - start
         return result
@@ -349,38 +349,38 @@ def rerank_distances(
             "at least one query and one gallery image"
         )
     parameters.fit(queries + images)
-    index, top = _lists(matrices, parameters)
+    index, top = _neighbours_in_matrices(matrices, parameters)
 
     def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
         row, column = np.repeat(np.arange(rows.stop - rows.start), np.diff(support.indptr)), support.indices
-        upper, lower = _halves(matrices, rows)
+        upper, lower = _halves_of_matrices(matrices, rows)
         value = np.empty(len(row), dtype=np.result_type(upper, lower))
         query = column < queries
         value[query] = upper[column[query], row[query]]
         value[~query] = lower[column[~query] - queries, row[~query]]
-        return np.asarray(_square(value) / top[rows][row])
+        return np.asarray(_square_float32(value) / top[rows][row])
 
     parts = [slice(0, queries), slice(queries, queries + images)]
     shared = Jaccard(*encodings(index, parameters.half, k2, exponent, parts))
     result = np.empty((queries, images), dtype=np.float32)
 
     def finish(part: slice) -> None:
-        result[part] = _square(query_gallery[part])
+        result[part] = _square_float32(query_gallery[part])
         result[part] *= (np.float32(lambda_value) / top[part])[:, None]
         result[part] += shared.distance(part, 1 - lambda_value)
 
-    each(consecutive(0, queries, 64), finish)
+    each(consecutive(0, queries, 64), finish, workers(None))
     return result
 
 
-def _lists(matrices: tuple[np.ndarray, ...], parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
+def _neighbours_in_matrices(matrices: tuple[np.ndarray, ...], parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
     """Neighbours of all images, and their largest squared distances (1 for 0); warns of ends that rounding decides."""
     queries, images = matrices[0].shape
     count, full = queries + images, parameters.k1 + 1
     index, top = np.empty((count, full), dtype=np.int64), np.empty(count, dtype=np.float32)
     unsure, ends = np.zeros(count, dtype=bool), [k for k in (parameters.k2, parameters.half, full) if k < count]
     for rows in [*consecutive(0, queries, ROWS), *consecutive(queries, count, ROWS)]:
-        original = _square(np.concatenate([half.T for half in _halves(matrices, rows)], axis=1))
+        original = _square_float32(np.concatenate([half.T for half in _halves_of_matrices(matrices, rows)], axis=1))
         bad = np.flatnonzero(~np.isfinite(original).all(axis=1))
         if len(bad):
             raise ValueError(
@@ -405,7 +405,7 @@ def _lists(matrices: tuple[np.ndarray, ...], parameters: Parameters) -> tuple[np
     return index, top
 
 
-def _halves(matrices: tuple[np.ndarray, ...], rows: slice) -> tuple[np.ndarray, np.ndarray]:
+def _halves_of_matrices(matrices: tuple[np.ndarray, ...], rows: slice) -> tuple[np.ndarray, np.ndarray]:
     """Distances of all queries and of all gallery images to some queries or some gallery images: two views.
 
     They are *columns* of the whole matrix, as the reference takes them.
@@ -417,7 +417,7 @@ def _halves(matrices: tuple[np.ndarray, ...], rows: slice) -> tuple[np.ndarray, 
     return query_gallery[:, part], gallery_gallery[:, part]
 
 
-def _square(values: np.ndarray) -> np.ndarray:
+def _square_float32(values: np.ndarray) -> np.ndarray:
     """Squares as float32; an infinite one is for others to refuse."""
     with np.errstate(over="ignore"):
         return np.power(values, 2).astype(np.float32, copy=False)

@@ -14,27 +14,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from torchreid_dfrst.processes import Group
+from torchreid_dfrst.processes import Group, shared
 from torchreid_dfrst.retrieval.distances import exact, resolution, squares
-from torchreid_dfrst.retrieval.embeddings import (
-    Stack,
-    check_count,
-    consecutive,
-    float32_error,
-    random_error,
-    same_width,
-    unit,
-)
-from torchreid_dfrst.retrieval.shards import agree, follow, lead, shared
+from torchreid_dfrst.retrieval.embeddings import Stack, check_count, consecutive, same_width, unit
+from torchreid_dfrst.retrieval.shards import agree, follow, lead
 from torchreid_dfrst.retrieval.tiles import (
     Candidates,
     Products,
     at_once,
     candidates,
     each,
+    float32_error,
     give_back,
     placed,
+    random_error,
     tile_sizes,
+    workers,
 )
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_finite, check_fusion, is_symmetric
 
@@ -102,7 +97,7 @@ def neighbors(
         transit: ``(N, M)`` transit distances; None for appearance alone.
         weight: trade-off omega, ``>= 0``.
         memory_limit: bytes of working memory beside inputs and result (code that is loaded when first used is not
-            counted); None for 40 to 80 MB a thread, on eight at most, and what the lists take.
+            counted); None for 40 to 80 MB a thread, of which there are eight at most, and what the lists take.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU if there is one.
         method: ``"product"``: blocks of the matrix product; ``"faiss"``: a flat index, sharded over all GPUs if there
             are any; ``"auto"``: FAISS on a GPU for appearance alone, else products, which are faster there.
@@ -169,7 +164,9 @@ def search(
     held = 4 * columns.shape[0] * columns.shape[1] if flat else 0
     sizes = tile_sizes(len(rows), len(columns), rows.shape[1], count, memory_limit, fusion is not None, held)
     give_back(memory_limit)
-    job = Search(rows, columns, count, fusion, *sizes, place if alone else torch.device("cpu"), sink)
+    # a GPU works by itself while one thread goes on
+    threads = workers(memory_limit) if place.type == "cpu" else 1
+    job = Search(rows, columns, count, fusion, *sizes, threads, place if alone else torch.device("cpu"), sink)
     name = f"faiss on {f'{gpus} GPUs' if gpus else 'cpu'}" if flat else f"torch on {place}"
     if group is not None:
         assert sink is None
@@ -214,8 +211,6 @@ class Search:
         self.farthest = np.empty(len(self.rows), dtype=np.float32)
         self.near_ties: list[np.ndarray] = []
         self.compared: list[int] = []
-        if self.device.type != "cpu":  # it works by itself while one thread goes on
-            self.threads = 1
         # or two threads would take candidates of rows of which they have only some in common
         assert self.span % self.step == 0
 

@@ -23,6 +23,8 @@ from torchreid_dfrst.checks import check
 from torchreid_dfrst.retrieval.embeddings import Stack, alike, consecutive
 
 T = TypeVar("T")
+UNIT = 2.0**-24
+
 LARGE = 1 << 28
 """Multiplications from which on oneDNN is the faster one."""
 STEP = 1024
@@ -179,17 +181,17 @@ def candidates(count: int, columns: int) -> int:
     return min(2 * count + 16, columns)
 
 
-def workers() -> int:
-    """How many threads share tiles of a processor."""
-    return min(torch.get_num_threads(), WORKERS)
+def workers(memory_limit: int | None) -> int:
+    """How many threads make tiles at once on a processor; one where memory is limited, for each takes its own."""
+    return 1 if memory_limit is not None else min(torch.get_num_threads(), WORKERS)
 
 
-def each(items: Iterable[T], do: Callable[[T], object], threads: int | None = None) -> None:
+def each(items: Iterable[T], do: Callable[[T], object], threads: int) -> None:
     """Do all items, each by the next thread that is free; in it torch computes on that thread's share of processors.
 
     The first error ends all. A single thread is the calling one.
     """
-    threads, cores = threads or workers(), torch.get_num_threads()
+    cores = torch.get_num_threads()
     if threads == 1:
         for item in items:
             do(item)
@@ -276,10 +278,8 @@ def tile_bytes(rows: int, columns: int, width: int, fused: bool = False) -> int:
 
 def tile_sizes(
     rows: int, columns: int, width: int, count: int, memory_limit: int | None, fused: bool = False, held: int = 0
-) -> tuple[int, int, int]:
-    """Rows and columns of a tile, and how many threads make tiles at once, within a limit of memory.
-
-    ``held`` bytes go to an index. Tiles, and so the last bits of distances, do not depend on the number of threads.
+) -> tuple[int, int]:
+    """Rows and columns of the tiles of a search that keeps within a limit of memory; ``held`` bytes go to an index.
 
     Raises:
         ValueError: the limit is no whole number, or not even the smallest tiles keep within it.
@@ -291,13 +291,12 @@ def tile_sizes(
         making = tile_bytes(block, wide, width, fused) + 100 * kept * block
         some, part = at_once(step, columns)
         comparing = 80 * columns + 16 * width * part + some * (32 * columns + 28 * width)
-        # the C library leaves gaps between arrays that come and go
-        one = max(making, 120 * kept * block + comparing) * 5 // 4
-        need = one + (held + rows * (8 * kept + 12 * count + 96)) * 5 // 4
+        need = held + rows * (8 * kept + 12 * count + 96) + max(making, 120 * kept * block + comparing)
+        need = need * 5 // 4  # the C library leaves gaps between arrays that come and go
         if memory_limit is None:  # of few rows as many columns as make a tile of the same size
-            return step, span * max(1, step // max(rows, FEW)), workers()
+            return step, span * max(1, step // max(rows, FEW))
         if need <= memory_limit:
-            return step, span, min(workers(), 1 + (memory_limit - need) // one)
+            return step, span
     index = f", {held} of them for FAISS's copy of the columns" if held else ""
     raise ValueError(
         f"a memory limit of {memory_limit} bytes is too small for {count} neighbours of {rows} rows among {columns} "
@@ -314,3 +313,22 @@ def give_back(memory_limit: int | None) -> None:
     """Hand freed memory back to the system if there is a limit and the C library can (glibc): else it stays in use."""
     if memory_limit is not None and sys.platform == "linux":
         getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+
+
+def float32_error(width: int) -> float:
+    """Bound on the error of one float32 product of unit vectors, whatever the order it is summed in.
+
+    No partial sum is above 1, so each of the D additions rounds by at most ``u / 2``, u = 2**-24; ``8 u`` are for
+    lengths off by up to ``EXACT = 4 u``. Non-negative features and a routine that adds term after term (oneDNN's) reach
+    a quarter of it: their roundings do not cancel. Below 64 dimensions it is ``random_error``, so that the bound covers
+    whatever counts as a near-tie.
+    """
+    return max((width / 2 + 8) * UNIT, random_error(width))
+
+
+def random_error(width: int) -> float:
+    """Error of one float32 product that roundings at random hardly ever exceed: seven standard deviations.
+
+    Near-ties are defined by it: which images other float32 code may put in another order.
+    """
+    return float((4 * np.sqrt(width) + 8) * UNIT)

@@ -57,7 +57,7 @@ def contradictions(fitted: Habits, query: Sightings, gallery: Sightings, network
     gallery image of another camera is.
     """
     found = []
-    nearest = _nearest(query, gallery)
+    nearest = _nearest_gap_s(query, gallery)
     if fitted.longest_s and len(nearest) and (share := float(np.mean(nearest > fitted.longest_s))) > 0.5:
         found.append(
             f"{100 * share:.0f} % of the queries are more than {fitted.longest_s:.0f} s (the longest gap that was "
@@ -84,7 +84,7 @@ def contradictions(fitted: Habits, query: Sightings, gallery: Sightings, network
     return found + [f"camera {called(clock.camera)}: {clock.describe()}" for clock in odd_clocks(both, network)]
 
 
-def _nearest(query: Sightings, gallery: Sightings) -> np.ndarray:
+def _nearest_gap_s(query: Sightings, gallery: Sightings) -> np.ndarray:
     """Seconds from each query with a time to the nearest gallery image of another camera."""
     found = []
     for camera in np.unique(query.camera):

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
+from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 PASS_GAP_S = 10.0
-EARTH_M = 4.0e7
 
 
 class Pairs(NamedTuple):
@@ -114,23 +113,3 @@ def one_per_pass(sightings: Sightings) -> Sightings:
     label = passes(sightings, by_identity=True)
     _, rows = np.unique(label, return_index=True)
     return replace(sightings[rows], time_s=middle_of_pass(sightings.time_s, label))
-
-
-def check_network(network: CameraNetwork) -> None:
-    """Refuse distances that no road has.
-
-    Raises:
-        ValueError: fewer than two cameras, no distance above 0, or one longer than the Earth is round.
-    """
-    if len(network) < 2:
-        raise ValueError(f"a network of {len(network)} cameras has no trips: space and time need at least two")
-    if not network.distance_m.any():
-        raise ValueError(
-            f"all distances between the {len(network)} cameras are 0: give the metres by road from each to each other"
-        )
-    if network.distance_m.max() > EARTH_M:
-        i, j = np.unravel_index(int(network.distance_m.argmax()), network.distance_m.shape)
-        raise ValueError(
-            f"distance from camera {network.called(network.cameras[i])} to {network.called(network.cameras[j])} is "
-            f"{network.distance_m[i, j]:.6g} m, more than once round the Earth: give metres"
-        )

@@ -7,6 +7,8 @@ import numpy as np
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.passes import one_per_pass
 
+EARTH_M = 4.0e7
+
 PLAUSIBLE_SPEED = (1.0, 70.0)  # m/s: 4 to 250 km/h
 USUAL_SPEED = 10.0
 LEG_M = 100.0
@@ -77,3 +79,23 @@ def check_speed(sightings: Sightings, network: CameraNetwork) -> None:
         f"{PLAUSIBLE_SPEED[0]:g} to {PLAUSIBLE_SPEED[1]:g}: {', or '.join(hints)}; times must be seconds and distances "
         f"metres. {ANYWAY}"
     )
+
+
+def check_network(network: CameraNetwork) -> None:
+    """Refuse distances that no road has.
+
+    Raises:
+        ValueError: fewer than two cameras, no distance above 0, or one longer than the Earth is round.
+    """
+    if len(network) < 2:
+        raise ValueError(f"a network of {len(network)} cameras has no trips: space and time need at least two")
+    if not network.distance_m.any():
+        raise ValueError(
+            f"all distances between the {len(network)} cameras are 0: give the metres by road from each to each other"
+        )
+    if network.distance_m.max() > EARTH_M:
+        i, j = np.unravel_index(int(network.distance_m.argmax()), network.distance_m.shape)
+        raise ValueError(
+            f"distance from camera {network.called(network.cameras[i])} to {network.called(network.cameras[j])} is "
+            f"{network.distance_m[i, j]:.6g} m, more than once round the Earth: give metres"
+        )

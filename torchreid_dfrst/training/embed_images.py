@@ -75,7 +75,7 @@ def embed(
             seen += len(rows)
             place = number * group.world_size + group.rank
             batches.append((rows, batch["pid"], batch["camid"], place, batch["impath"]))
-        mine = _joined(batches)
+        mine = _join_batches(batches)
     except Exception as error:
         failure = error
     finally:
@@ -84,22 +84,22 @@ def embed(
     agree(failure)
     parts = of_all(mine)
     try:
-        merged = _merged(parts)
+        merged = _merge_processes(parts)
     except Exception as error:
         failure = error
     agree(failure)
     return merged
 
 
-def _joined(parts: list[tuple[Any, ...]]) -> tuple[Any, ...] | None:
+def _join_batches(parts: list[tuple[Any, ...]]) -> tuple[Any, ...] | None:
     if not parts:
         return None
     *columns, paths = zip(*parts, strict=True)
     return *(torch.cat(column).cpu() for column in columns), [path for part in paths for path in part]
 
 
-def _merged(parts: list[tuple[Any, ...]]) -> Embedded:
-    whole = _joined([part for part in parts if part is not None])
+def _merge_processes(parts: list[tuple[Any, ...]]) -> Embedded:
+    whole = _join_batches([part for part in parts if part is not None])
     if whole is None:
         raise ValueError("there is no image to embed: the loader is empty or no file could be read")
     *columns, places, paths = whole

@@ -36,12 +36,12 @@ def alone(folder: str | Path) -> Iterator[None]:
         OSError: another run trains there, or the folder cannot be written.
     """
     with contextlib.ExitStack() as stack:
-        distributed.from_main(lambda: stack.enter_context(_alone(folder)))
+        distributed.from_main(lambda: stack.enter_context(_locked_folder(folder)))
         yield
 
 
 @contextlib.contextmanager
-def _alone(folder: str | Path) -> Iterator[None]:
+def _locked_folder(folder: str | Path) -> Iterator[None]:
     place = Path(folder).resolve()
     if place in _mine:
         yield
@@ -56,10 +56,10 @@ def _alone(folder: str | Path) -> Iterator[None]:
             raise OSError(f"{_who(path)}: wait for it, or choose another train.save_dir") from None
         except OSError as error:
             raise OSError(f"train.save_dir {folder} cannot be written ({error}): choose another one") from error
-        me = f"process {os.getpid()} on {_machine()}\n"
+        me = f"process {os.getpid()} on {_name_of_machine()}\n"
         there = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         # under a lock, what a process of this machine left is a dead one's
-        lives = there and (handle is None or not there.endswith(f" on {_machine()}\n"))
+        lives = there and (handle is None or not there.endswith(f" on {_name_of_machine()}\n"))
         if lives and age < DEAD_S:
             raise OSError(
                 f"{_who(path)}, which gave a sign of life {age:.0f} s ago: choose another train.save_dir, or, if it is "
@@ -71,7 +71,7 @@ def _alone(folder: str | Path) -> Iterator[None]:
             if path.read_text(encoding="utf-8", errors="replace") != me:
                 raise OSError(f"{_who(path)}, which started in the same moment: choose another train.save_dir")
         ended = threading.Event()
-        threading.Thread(target=_beat, args=(path, ended), daemon=True).start()
+        threading.Thread(target=_touch_regularly, args=(path, ended), daemon=True).start()
         _mine.add(place)
         try:
             yield
@@ -82,7 +82,7 @@ def _alone(folder: str | Path) -> Iterator[None]:
                 path.unlink()
 
 
-def _beat(path: Path, ended: threading.Event) -> None:
+def _touch_regularly(path: Path, ended: threading.Event) -> None:
     while not ended.wait(BEAT_S):
         try:
             os.utime(path)
@@ -107,7 +107,7 @@ def _who(path: Path) -> str:
     return f"{path.parent} is being trained into by another process"
 
 
-def _machine() -> str:
+def _name_of_machine() -> str:
     """Name of this machine, and what tells it from another one of that name."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
