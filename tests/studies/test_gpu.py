@@ -2,10 +2,12 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tests.gpu.conftest import pytest_collection_modifyitems as collected
 from tests.training.networks import TinyNet
 from tools.studies import gpu
 
@@ -63,3 +65,11 @@ def test_the_recipe_is_made_of_commands_that_exist(part, tmp_path, monkeypatch):
 def test_without_a_gpu_nothing_is_measured(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="no GPU: torch finds none, and nothing was measured"):
         run(["--out", tmp_path / "gpu.json"], monkeypatch)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_make_gpu_without_one_says_so_and_fails():
+    config = SimpleNamespace(option=SimpleNamespace(markexpr="gpu"))
+    with pytest.raises(pytest.exit.Exception, match="torch finds none, so nothing of `make gpu` was tested") as ended:
+        collected(config, [])
+    assert ended.value.returncode == 1

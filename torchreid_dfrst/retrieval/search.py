@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from torchreid_dfrst.processes import Group, shared
+from torchreid_dfrst.processes import Group, shared, telling
 from torchreid_dfrst.retrieval.distances import exact, resolution, squares
 from torchreid_dfrst.retrieval.embeddings import Stack, check_count, consecutive, same_width, unit
 from torchreid_dfrst.retrieval.shards import agree, follow, lead
@@ -111,11 +112,12 @@ def neighbors(
         KeyError: an unknown method or device.
         OtherProcessError: another process failed or was killed; the message says which.
     """
-    left = Stack(unit("rows", rows))
-    right = left if rows is columns else Stack(unit("columns", columns))
-    same_width(left.parts[0], right.parts[0])
-    check_count(count, len(right))
-    fusion = check_fusion(transit, weight, (len(left), len(right)))
+    with telling() if group is not None else nullcontext():
+        left = Stack(unit("rows", rows))
+        right = left if rows is columns else Stack(unit("columns", columns))
+        same_width(left.parts[0], right.parts[0])
+        check_count(count, len(right))
+        fusion = check_fusion(transit, weight, (len(left), len(right)))
     if group is not None and group.world_size > 1:
         agree("rows and columns", [*left.parts, *(right.parts if right is not left else ())])
         if not group.main:
