@@ -293,7 +293,8 @@ def shards_memory(queries: int, gallery: int, width: int, seed: int, most: int =
 
     Embeddings are random, for the search does the same work on any. Lists of all numbers of processes are compared.
     """
-    context, found, size = multiprocessing.get_context("spawn"), {}, (queries, gallery, width)
+    context, found, size = multiprocessing.get_context("forkserver"), {}, (queries, gallery, width)
+    context.set_forkserver_preload([__name__])
     for count in range(1, most + 1):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
