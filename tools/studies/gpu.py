@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from torchreid_dfrst import version
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import build
 from torchreid_dfrst.retrieval import Parameters, Reranking, normalise
 from torchreid_dfrst.training.embed_images import embed
 from torchreid_dfrst.training.step import PRECISIONS, TrainStep
-from torchreid_dfrst.version import __version__
 
 PEAK_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12, "V100": 125e12}
 """Dense operations a second that the makers state (V100: fp16)."""
@@ -98,7 +98,7 @@ def main() -> None:
 
 def machine(dry: bool) -> Row:
     """The card, its driver and the versions."""
-    versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "torchreid_dfrst": __version__}
+    versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "torchreid_dfrst": version.__version__}
     if dry:
         return {"card": "none: a dry run, which measures nothing", **versions}
     card = torch.cuda.get_device_properties(0)
