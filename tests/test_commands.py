@@ -272,3 +272,15 @@ def test_the_demo_is_five_commands_that_stop_where_one_does(monkeypatch, capsys)
 ])  # fmt: skip
 def test_the_features_file_stands_anywhere(words, file, others):
     assert features_among(words.split()) == (file, others)
+
+
+@pytest.mark.parametrize("name", ["rank", "spacetime", "compare", "extract"])
+def test_what_works_in_one_process_refuses_torchrun(name, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = {"compare": ["a.json", "b.json"], "spacetime": [], "rank": ["f.npz"]}
+    words["extract"] = ["--weights", "w", "--root", "d", "-t", "veri776", "--out", "f.npz"]
+    with pytest.raises(SystemExit) as ended:
+        main([name, *words[name]])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1
+    assert f"WORLD_SIZE is 2, as torchrun sets it, but dfrst {name} works in one process" in said

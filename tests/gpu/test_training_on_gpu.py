@@ -135,6 +135,15 @@ def test_batches_are_pinned_and_a_run_evaluates(tiny_veri, tmp_path):
     assert next(made.model.parameters()).is_cuda
 
 
+def test_losses_are_looked_at_every_print_freq_only(tiny_veri, tmp_path, monkeypatch):
+    looked, check = [], DFRSTEngine._check
+    monkeypatch.setattr(DFRSTEngine, "_check", lambda self, steps: looked.append(len(steps)) or check(self, steps))
+    made = engine(tiny_veri)
+    made.run(save_dir=str(tmp_path), **RUN)
+    most, steps = RUN["print_freq"], made.steps_per_epoch
+    assert sum(looked) == RUN["max_epoch"] * steps and max(looked) == min(most, steps)
+
+
 def test_a_run_that_is_stopped_goes_on_where_it_was(tiny_veri, tmp_path):
     class Stopped(TinyNet):
         steps = 0

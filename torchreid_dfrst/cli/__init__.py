@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import logging
+import os
 import shlex
 import sys
 import traceback
@@ -24,6 +25,8 @@ COMMANDS = (
     "demo", "city", "check", "split", "train", "extract", "export", "import", "evaluate", "rank", "compare",
     "spacetime", "audit", "trips", "gallery", "search", "same", "page",
 )  # fmt: skip
+SHARED = ("train", "evaluate")
+"""Those that several processes do together, see docs/scaling.md."""
 OPTIONS = ("--help", "--version")
 FILES = {"import": "importing"}
 """Files that are not named as their subcommand."""
@@ -153,6 +156,11 @@ def invoke(words: Sequence[str]) -> int:
     if args.verbose:
         # what libraries log, such as FAISS of the processor, says nothing of the work
         logging.getLogger("torchreid_dfrst").setLevel(logging.INFO)
+    if (count := os.environ.get("WORLD_SIZE", "1")) != "1" and words[0] not in SHARED:
+        raise ValueError(
+            f"WORLD_SIZE is {count}, as torchrun sets it, but dfrst {words[0]} works in one process: start it without "
+            f"torchrun; {' and '.join(SHARED)} share their work"
+        )
     settle(words[0])
     return args.run(args) or 0
 
