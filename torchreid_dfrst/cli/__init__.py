@@ -13,6 +13,7 @@ import logging
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_Formatter("%(message)s"))
         logging.basicConfig(handlers=[handler])
+        plain, warnings.formatwarning = warnings.formatwarning, lambda *told: printable(plain(*told))
         try:
             code = main(*args, **kwargs)
         except KeyboardInterrupt:
@@ -62,6 +64,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
                 code = _end(BUG, f"this is a bug ({what}): please report it, with the lines below, at {_tracker()}")
                 print(printable(traceback.format_exc()), file=sys.stderr)
         finally:
+            warnings.formatwarning = plain
             logging.getLogger().removeHandler(handler)
         if code:
             sys.exit(code)
