@@ -111,7 +111,7 @@ def read_positions(path: Path) -> dict[str, tuple[float, float]]:
     """
     from torchreid_dfrst.data.columns import read_cells
 
-    found = {}
+    found: dict[str, tuple[float, float]] = {}
     for number, row in enumerate(read_cells(path, "positions"), 1):
         try:
             camera, longitude, latitude = row[0].strip(), float(row[1]), float(row[2])

@@ -113,8 +113,8 @@ def open_parquet(path: Path) -> Any:
     """The table in a Parquet file, as pyarrow has it.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, it is none, holds too much (see ``files.require_room``), or pyarrow
-            is not installed.
+        FileNotFoundError, ValueError: there is none, it is none or holds too much (``files.require_room``), or there is
+            no pyarrow.
     """
     try:
         import pyarrow.parquet

@@ -31,7 +31,7 @@ torch.serialization.add_safe_globals(
     + [np.dtype, *{type(np.dtype(code)) for code in "?US" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]}]
 )
 ARRAY: Any = np.zeros(0).__reduce__()[0]
-ARRAYS = [np.ndarray, *((ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core"))]
+ARRAYS: list[Any] = [np.ndarray, *((ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core"))]
 
 
 class Loaded(NamedTuple):
