@@ -11,7 +11,7 @@ from torchreid_dfrst.data.manager import DataManager, known_options, share_optio
 from torchreid_dfrst.doctor import check_dataset
 from torchreid_dfrst.evaluation import protocols
 from torchreid_dfrst.retrieval import Extraction, Features
-from torchreid_dfrst.tables import make_dataset
+from torchreid_dfrst.torchreid_tables import make_dataset
 
 SMALL = {"height": 32, "width": 32, "workers": 0, "batch_size_train": 2, "num_instances": 2, "use_gpu": False}
 

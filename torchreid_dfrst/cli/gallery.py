@@ -31,6 +31,7 @@ USES = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst gallery``."""
     parser.add_argument("action", choices=list(USES))
     parser.add_argument("gallery", metavar="DIR")
     parser.add_argument("what", nargs="?", help="add: table, folder, image or features file; fit: features file")
@@ -53,6 +54,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run ``dfrst gallery``."""
     from torchreid_dfrst.gallery import Gallery
 
     words = vars(args)
@@ -85,6 +87,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def add(args: argparse.Namespace) -> None:
+    """Run ``dfrst gallery add``."""
     from torchreid_dfrst.files import require_writable
     from torchreid_dfrst.gallery import Gallery
     from torchreid_dfrst.gallery.store import LIST, Store
@@ -109,6 +112,7 @@ def add(args: argparse.Namespace) -> None:
 
 
 def fit(args: argparse.Namespace, gallery: Any) -> None:
+    """Run ``dfrst gallery fit``."""
     from torchreid_dfrst import config, evaluation
     from torchreid_dfrst.evaluation import calibration
     from torchreid_dfrst.gallery.spacetime import alone
@@ -132,6 +136,7 @@ def fit(args: argparse.Namespace, gallery: Any) -> None:
 
 
 def expire(args: argparse.Namespace, gallery: Any) -> None:
+    """Run ``dfrst gallery expire``."""
     if (args.before is None) == (args.keep is None):
         raise ValueError("say either --before TIME or --keep DURATION, such as 30d")
     last = gallery.info()["last_s"]
@@ -141,6 +146,7 @@ def expire(args: argparse.Namespace, gallery: Any) -> None:
 
 
 def show(info: dict[str, Any], as_json: bool) -> None:
+    """Print what ``dfrst gallery info`` says."""
     if as_json:
         say(info)
         return
