@@ -309,21 +309,20 @@ def read_arrays(path: str | Path, wanted: Callable[[str], bool] = lambda name: T
         if twice:
             raise ValueError(f"the array {twice[0]!r} stands there twice")
         sizes = {info.filename.removesuffix(".npy"): info.file_size for info in file.zip.infolist()}
-        require_room(sum(sizes[name] for name in names), path)
+        require_room(sum(sizes[name] for name in names), os.path.getsize(path))
         return {name: file[name] for name in names}
 
 
-def require_room(size: int, path: str | Path) -> None:
+def require_room(size: int, own: int) -> None:
     """Refuse arrays that a file says it holds, before they are unpacked.
 
     Args:
         size: bytes that they would fill.
-        path: the file.
+        own: bytes of the file.
 
     Raises:
         ValueError: more than ``ROOM`` and more than ``FOLD`` times the file; the message names no file.
     """
-    own = os.path.getsize(path)
     if size > max(ROOM, FOLD * own):
         raise ValueError(
             f"its arrays would fill {size / 1e6:,.0f} MB, more than {FOLD} times the file's {own / 1e6:,.1f} MB: save "

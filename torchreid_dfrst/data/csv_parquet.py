@@ -125,7 +125,7 @@ def open_parquet(path: Path) -> Any:
         about = pyarrow.parquet.read_metadata(path)
         groups = (about.row_group(k) for k in range(about.num_row_groups))
         values = sum(group.column(k).num_values for group in groups for k in range(group.num_columns))
-        require_room(8 * values, path)
+        require_room(8 * values, path.stat().st_size)
         return pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:200]})") from error

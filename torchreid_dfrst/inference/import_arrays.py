@@ -109,7 +109,7 @@ def _read_matlab(path: Path) -> dict[str, Any]:
 
     try:
         # of a compressed array the header alone is unpacked here
-        require_room(8 * sum(math.prod(shape) for _, shape, _ in scipy.io.whosmat(path)), path)
+        require_room(8 * sum(math.prod(shape) for _, shape, _ in scipy.io.whosmat(path)), path.stat().st_size)
         held = scipy.io.loadmat(path)
     except NotImplementedError:
         # MATLAB's 7.3 is HDF5 with the axes in the reverse order
@@ -139,7 +139,7 @@ def _read_hdf5(path: Path) -> dict[str, Any]:
         with h5py.File(path, "r") as file:
             sets: dict[str, Any] = {}
             file.visititems(lambda name, item: sets.update({name: item} if isinstance(item, h5py.Dataset) else {}))
-            require_room(sum(item.nbytes for item in sets.values()), path)
+            require_room(sum(item.nbytes for item in sets.values()), path.stat().st_size)
             for name, item in sets.items():
                 text = h5py.check_string_dtype(item.dtype)
                 found[name] = np.asarray(item.asstr()[()] if text else item[()])

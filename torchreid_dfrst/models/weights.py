@@ -150,7 +150,7 @@ def read_safely(path: str | Path, content: bytes | None = None) -> Any:
         file = io.BytesIO(Path(path).read_bytes() if content is None else content)
         if zipfile.is_zipfile(file):
             parts = zipfile.ZipFile(file)
-            require_room(sum(part.file_size for part in parts.infolist()), path)
+            require_room(sum(part.file_size for part in parts.infolist()), file.getbuffer().nbytes)
             if torn := parts.testzip():
                 raise ValueError(f"the part {torn} does not match its checksum")
         file.seek(0)
