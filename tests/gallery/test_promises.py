@@ -16,6 +16,8 @@ pytest.importorskip("pyarrow", reason="galleries need pyarrow, an optional extra
 
 from tests.gallery.crops import SOURCE, WIDTH, crops
 from torchreid_dfrst.gallery import Gallery, gallery, store
+from torchreid_dfrst.gallery.spacetime import Trips
+from torchreid_dfrst.gallery.store import FORMAT, VERSION, Content
 from torchreid_dfrst.sightings import Sightings
 
 ROOT = Path(__file__).parents[2]
@@ -240,3 +242,25 @@ def test_other_engines_read_the_exported_files(made):
     names = [name.removeprefix("file://") for name in made.export()]
     table = pyarrow.dataset.dataset(names, format="parquet").to_table()
     assert len(table) == 300 and sorted(table["path"].to_pylist()) == sorted(crops(300).sightings.path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"files": None}, "is damaged: it lacks something"),
+        ({"more": 1}, "is damaged: it lacks something"),
+        ({"network": "abc"}, "network is 'abc', expected names and values"),
+        ({"spacetime": [1]}, r"spacetime is \[1\], expected names and values or null"),
+    ],
+)
+def test_a_list_of_another_form_is_named(change, said):
+    content = {"format": FORMAT, "version": VERSION, "number": 1, "network": {}, "width": 4, "dtype": "float32",
+               "files": [], "deletions": []}  # fmt: skip
+    assert Content.decode(json.dumps(content).encode(), "gallery.json").width == 4
+    with pytest.raises(ValueError, match=rf"gallery\.json:? {said}"):
+        Content.decode(json.dumps({**content, **change}).encode(), "gallery.json")
+
+
+def test_space_and_time_that_are_damaged_are_said():
+    with pytest.raises(ValueError, match=r"space and time of the gallery are damaged .*'names'.*: fit them anew"):
+        Trips.load({})

@@ -14,6 +14,7 @@ import os
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,6 +50,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_Formatter("%(message)s"))
         logging.basicConfig(handlers=[handler])
+        plain, warnings.formatwarning = warnings.formatwarning, lambda *told: printable(plain(*told))
         try:
             code = main(*args, **kwargs)
         except KeyboardInterrupt:
@@ -67,6 +69,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
                 )
                 print(printable(traceback.format_exc()), file=sys.stderr)
         finally:
+            warnings.formatwarning = plain
             logging.getLogger().removeHandler(handler)
         if code:
             sys.exit(code)

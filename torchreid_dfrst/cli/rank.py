@@ -25,13 +25,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run ``dfrst rank``."""
+    from torchreid_dfrst import files
     from torchreid_dfrst.evaluation.nearest import rank
     from torchreid_dfrst.files import written_as
 
-    written_as(args.out, {})  # an ending that nothing writes is found before hours of work
+    # what cannot be written is found before hours of work
+    written_as(args.out, {})
+    files.require_writable(args.out)
     _, extraction, choices = read(args)
     row, columns = rank(extraction, args.top, **choices)
-    from torchreid_dfrst import files
-
     files.write({args.out: written_as(args.out, columns)})
     wrote(f"{args.out}: {extraction.summary}, ranked by {row}")

@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torchreid_dfrst.cli.arguments import moment, progress, span, wrote
+from torchreid_dfrst.checks import printable
+from torchreid_dfrst.cli.arguments import moment, progress, say, span, tell, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,16 +45,16 @@ def run(args: argparse.Namespace) -> None:
 
     gallery = Gallery.open(args.gallery)
     queries, hits = find(args, gallery)
-    for note in hits.notes:
-        print(note, file=sys.stderr)
+    tell(*hits.notes)
     names = [path or f"row {row}" for row, path in enumerate(queries.path.tolist())]
     columns = {**hits.columns, "query": [names[row] for row in hits.columns["query"]]}
     if args.json or args.csv:
         from torchreid_dfrst.files import written_as
 
-        sys.stdout.write(written_as(Path("hits.json" if args.json else "hits.csv"), columns).decode())
+        written = written_as(Path("hits.json" if args.json else "hits.csv"), columns).decode()
+        sys.stdout.write(printable(written) if sys.stdout.isatty() else written)
     else:
-        print(listing(columns, names, hits.candidates.tolist(), args.least))
+        say(listing(columns, names, hits.candidates.tolist(), args.least))
     if args.page:
         from torchreid_dfrst.inference.pages import page_of_hits
 
@@ -75,7 +76,7 @@ def find(args: argparse.Namespace, gallery: Any) -> tuple[Any, Any]:
             raise ValueError(f"{args.what} has times itself: leave --time out")
         seen = replace(seen, time_s=np.full(len(seen), moment(args.time)))
         if ":" in args.time and not re.search(r"(Z|UTC|GMT|[+-]\d\d(:?\d\d)?)$", args.time.strip().upper()):
-            print("--time has no zone: taken as UTC, as the gallery's", file=sys.stderr)
+            tell("--time has no zone: taken as UTC, as the gallery's")
     cameras = cameras_of(seen) if NOWHERE not in seen.camera_name else None
     windows = {"before_s": args.before, "after_s": args.after}
     spans = {name: span(word) for name, word in windows.items() if word is not None}

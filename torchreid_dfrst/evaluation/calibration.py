@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from torchreid_dfrst import files, retrieval
-from torchreid_dfrst.checks import within
+from torchreid_dfrst.checks import check, expected_types, within
 from torchreid_dfrst.evaluation.weight import SEED, held_out
 from torchreid_dfrst.features import network_of
 from torchreid_dfrst.retrieval import Extraction, Features
@@ -127,9 +127,12 @@ class Calibration:
         if held.pop("format", None) != FORMAT or held.pop("version", None) != VERSION:
             raise ValueError(f"{where} is no calibration of this version: make it anew with `dfrst evaluate`")
         try:
-            return cls(**held)
+            found = cls(**held)
         except TypeError as error:
             raise ValueError(f"{where} lacks something ({error}): make it anew with `dfrst evaluate`") from error
+        for name, kind in expected_types(cls).items():
+            check(f"{where}: {name}", held[name], kind)
+        return found
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
@@ -139,14 +142,9 @@ class Calibration:
             FileNotFoundError: there is no such file.
             ValueError: not a calibration of this version.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(
-                f"no calibration at {path}: `dfrst evaluate` writes one from features with training images (--train)"
-            )
-        try:
-            return cls.of(json.loads(Path(path).read_bytes()), str(path))
-        except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
-            raise ValueError(f"{path} is no calibration ({error}): make it anew with `dfrst evaluate`") from error
+        missing = f"no calibration at {path}: `dfrst evaluate` writes one from features with training images (--train)"
+        files.require_file(path, missing)
+        return cls.of(files.read_json(path, "calibration", "make it anew with `dfrst evaluate`"), str(path))
 
 
 def fit(

@@ -140,6 +140,11 @@ def score(
     source = extraction.source
     usual = source.get("protocol") or protocols.of_dataset(source.get("data"), source.get("options"))
     protocol = protocols.build(**{"protocol": usual, **evaluate})
+    if protocol.own_camera and (source.get("options") or {}).get("cameras") == "none":
+        raise ValueError(
+            f"evaluate.protocol {protocol.name} takes out images of the query's own camera, and the features were made "
+            "with cameras none: no-junk ranks all images"
+        )
     require_known(extraction.query.sightings.identity)
     asked = spacetime.pop("weight", None)
     model = fit_transit(extraction, **spacetime)

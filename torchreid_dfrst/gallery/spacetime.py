@@ -70,11 +70,18 @@ class Trips:
 
     @classmethod
     def load(cls, content: dict[str, Any]) -> Trips:
-        """The model that a gallery keeps."""
-        names = np.array(content["names"], dtype=np.str_)
-        network = CameraNetwork(np.array(content["cameras"]), np.array(content["distance_m"]), names, content["kind"])
-        model = spatiotemporal.build(content["model"], **content["options"]).restore(content["fitted"], network)
-        return cls(model, content["weight"], tuple(content["names"]), content)
+        """The model that a gallery keeps.
+
+        Raises:
+            ValueError: something of it is missing or of another form.
+        """
+        try:
+            names, cameras = np.array(content["names"], dtype=np.str_), np.array(content["cameras"])
+            network = CameraNetwork(cameras, np.array(content["distance_m"]), names, content["kind"])
+            model = spatiotemporal.build(content["model"], **content["options"]).restore(content["fitted"], network)
+            return cls(model, content["weight"], tuple(content["names"]), content)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"space and time of the gallery are damaged ({error!r}): fit them anew") from error
 
     def require(self, cameras: Sequence[str]) -> None:
         """Refuse cameras without distances.
