@@ -110,7 +110,9 @@ def report(name: str, engine: Engine, queries: np.ndarray, low: np.ndarray, high
                 cost.append((time.process_time() - start[0], time.perf_counter() - start[1]))
                 hits.append(found)
     (cpu, cpu_99), (clock, clock_99) = (np.quantile(column, [0.5, 0.99]) * 1e3 for column in np.array(cost).T)
-    print(f"{name:36} processor {cpu:7.1f} ms, 99 % {cpu_99:7.1f}; clock {clock:7.1f}, 99 % {clock_99:7.1f}", flush=True)
+    print(
+        f"{name:36} processor {cpu:7.1f} ms, 99 % {cpu_99:7.1f}; clock {clock:7.1f}, 99 % {clock_99:7.1f}", flush=True
+    )
     return hits
 
 
