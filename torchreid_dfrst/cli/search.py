@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torchreid_dfrst.cli.arguments import moment, progress, span, wrote
+from torchreid_dfrst.cli.arguments import moment, progress, say, span, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
 
         sys.stdout.write(written_as(Path("hits.json" if args.json else "hits.csv"), columns).decode())
     else:
-        print(listing(hits.columns, names, hits.candidates.tolist(), args.least, args.false_match_rate))
+        say(listing(hits.columns, names, hits.candidates.tolist(), args.least, args.false_match_rate))
     if args.page:
         from torchreid_dfrst.inference.pages import page_of_hits
 
