@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.association.clustering import grow, upper
+from torchreid_dfrst.association.average_linkage import grow, upper
 from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.evaluation.calibration import Calibration
 from torchreid_dfrst.gallery.spacetime import Trips

@@ -15,7 +15,8 @@ from torchreid_dfrst.gallery.hits import JOINED, TEXT, Found, Hits, Query, merge
 from torchreid_dfrst.gallery.spacetime import Trips
 from torchreid_dfrst.gallery.store import Content, Deletion, File, Store
 from torchreid_dfrst.retrieval.distances import exact
-from torchreid_dfrst.retrieval.embeddings import Stack, float32_error, unit
+from torchreid_dfrst.retrieval.embeddings import Stack, unit
+from torchreid_dfrst.retrieval.tiles import float32_error
 
 CELLS = 1 << 22
 """Distances that are made at once."""

@@ -1,0 +1,121 @@
+"""What is nearest to each query, as a table: no identity is asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from torchreid_dfrst.checks import within
+from torchreid_dfrst.evaluation.calibration import FEWEST, Calibration, of_extraction
+from torchreid_dfrst.evaluation.scoring import fit_transit, last_row, rankings, sections
+from torchreid_dfrst.evaluation.weight import transit_weight
+from torchreid_dfrst.retrieval import Extraction, normalise
+from torchreid_dfrst.retrieval.distances import exact
+from torchreid_dfrst.retrieval.embeddings import Stack
+from torchreid_dfrst.retrieval.metrics import Best
+from torchreid_dfrst.retrieval.transit import transits
+from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.spatiotemporal import GapModel
+
+
+def rank(
+    extraction: Extraction,
+    top: int = 10,
+    spacetime: Mapping[str, Any] | None = None,
+    rerank: Mapping[str, Any] | None = None,
+    evaluate: Mapping[str, Any] | None = None,
+    strangers: float | None = None,
+) -> tuple[str, dict[str, list[Any]]]:
+    """The nearest gallery images of each query, by the last row that ``score`` would give.
+
+    Args:
+        extraction: query and gallery features.
+        top: how many for each query; the query's own image in the gallery is not listed.
+        spacetime: as ``score``.
+        rerank: as ``score``.
+        evaluate: as ``score``; of it, only ``rerank`` has a say.
+        strangers: gives each line the ``probability`` that it is the query's vehicle, where this share of queries has
+            none in the gallery; None for no probabilities.
+
+    Returns:
+        The row's name, and ``query``, ``rank`` (from 1), ``gallery`` and ``distance``, one value a line. An image
+        without a name is called ``row N``, from 0.
+
+    Raises:
+        ValueError, KeyError: as ``score``; ``top`` is below 1; probabilities of re-ranked distances, or without
+            training images to calibrate on.
+    """
+    within("top", top, lowest=1)
+    options, query, gallery = dict(spacetime or {}), extraction.query, extraction.gallery
+    asked = options.pop("weight", None)
+    model = fit_transit(extraction, **options)
+    weight = 0.0 if model is None else transit_weight(extraction, model, asked)[0]
+    parameters = {**sections()["rerank"].defaults, **(rerank or {})}
+    row = last_row(model, (evaluate or {}).get("rerank", True))
+    calibration = None if strangers is None else _calibrated(extraction, model, row)
+    best = Best(query.sightings, gallery.sightings, min(top, len(gallery)), junk=False)
+    for _, blocks, _ in rankings(query, gallery, model, weight, parameters, only=row):
+        for block in _without_own_image(blocks, query.sightings, gallery.sightings):
+            best.note(block)
+    names, others = _names_of_images(query.sightings), _names_of_images(gallery.sightings)
+    found = [(q, r) for q, line in enumerate(best.index) for r in range(int((line >= 0).sum()))]
+    columns: dict[str, list[Any]] = {
+        "query": [names[q] for q, _ in found],
+        "rank": [r + 1 for _, r in found],
+        "gallery": [others[best.index[q, r]] for q, r in found],
+        "distance": [float(best.distance[q, r]) for q, r in found],
+    }
+    if calibration is not None and strangers is not None and found:
+        asked, shown = (np.array(column) for column in zip(*((q, best.index[q, r]) for q, r in found), strict=True))
+        one, two = (Stack(normalise(part.embedding)) for part in (query, gallery))
+        trip = None if model is None else transits(model.transit(query.sightings, gallery.sightings), asked, shown)
+        if trip is not None:
+            trip[np.isnan(query.sightings.time_s[asked]) | np.isnan(gallery.sightings.time_s[shown])] = np.nan
+        sure = calibration.probability(exact(one, two, asked, shown), trip, len(gallery), strangers)
+        columns["probability"] = sure.tolist()
+    return row, columns
+
+
+def _calibrated(extraction: Extraction, model: GapModel | None, row: str) -> Calibration:
+    if row not in ("appearance", "+ ST"):
+        raise ValueError(
+            f"no probability of re-ranked distances (row {row!r}): they depend on everything else that is asked at the "
+            "time, so a threshold means nothing; add `evaluate.rerank false`"
+        )
+    found = of_extraction(extraction, model)
+    if found is None:
+        raise ValueError(f"no probability without {FEWEST} training vehicles to calibrate on: extract with --train")
+    return found
+
+
+def _names_of_images(part: Sightings) -> list[str]:
+    return [path or f"row {row}" for row, path in enumerate(part.path.tolist())]
+
+
+def _own_image_keys(part: Sightings) -> list[tuple[str, ...]]:
+    """What tells an image from others: name, camera and time (a copy may lie in another folder), or its path."""
+    columns = part.path.tolist(), part.camera.tolist(), part.time_s.tolist()
+    return [
+        (path,) if time != time else (re.split(r"[/\\]", path)[-1], str(camera), str(time)) if path else ()
+        for path, camera, time in zip(*columns, strict=True)
+    ]
+
+
+def _without_own_image(blocks: Iterable[np.ndarray], query: Sightings, gallery: Sightings) -> Iterator[np.ndarray]:
+    """Blocks of distances, infinite between a query and its own image in the gallery."""
+    place: dict[tuple[str, ...], list[int]] = {}
+    for column, (path, key) in enumerate(zip(gallery.path.tolist(), _own_image_keys(gallery), strict=True)):
+        if path:
+            place.setdefault(key, []).append(column)
+    asked, done = _own_image_keys(query), 0
+    for block in blocks:
+        own = [place.get(key, []) for key in asked[done : done + len(block)]]
+        done += len(block)
+        if any(own):
+            block = block.copy()
+            for line, columns in zip(block, own, strict=True):
+                line[columns] = np.inf
+        yield block
