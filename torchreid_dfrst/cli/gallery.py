@@ -106,9 +106,27 @@ def add(args: argparse.Namespace) -> None:
     except FileNotFoundError:
         dtype = "float16" if args.half else "float32"
         gallery = Gallery.create(args.gallery, crops.source, crops.features.embedding.shape[1], dtype)
+        take_calibration(args, gallery, crops.source)
     seen = crops.features.sightings.path.tolist()
     count = gallery.add(crops.features, crops.source, [small(path) for path in seen] if args.thumbnails else None)
     wrote(f"{args.gallery}: {count:,} images more, {len(gallery):,} in all")
+
+
+def take_calibration(args: argparse.Namespace, gallery: Any, source: dict[str, Any]) -> None:
+    """Give a new gallery the calibration beside its network, if there is one of that network."""
+    from torchreid_dfrst.evaluation.calibration import Calibration
+
+    beside = args.weights and args.weights.with_name("calibration.json")
+    if beside is None or not beside.is_file():
+        return
+    try:
+        held = Calibration.load(beside)
+        held.require(source)
+    except ValueError as error:
+        tell(f"no probabilities: {error}")
+        return
+    gallery.learn(calibration=held.content)
+    wrote(f"{args.gallery}: probabilities by {beside}")
 
 
 def fit(args: argparse.Namespace, gallery: Any) -> None:

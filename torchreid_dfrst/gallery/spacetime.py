@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,15 @@ class Trips:
 
     def labels(self, cameras: Sequence[str]) -> np.ndarray:
         """Labels that the model knows cameras by, of their names."""
-        return np.array([self.content["cameras"][self.names.index(name)] for name in cameras], dtype=np.int64)
+        return np.array([self.content["cameras"][place] for place in self.rows(cameras)], dtype=np.int64)
+
+    def rows(self, cameras: Sequence[str]) -> np.ndarray:
+        """Rows of cameras in the model's network, of their names."""
+        return np.array([self._row[name] for name in cameras], dtype=np.int64)
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.names)}
 
     def describe(self) -> str:
         """Name, weight and network in words."""
