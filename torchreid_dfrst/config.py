@@ -19,11 +19,22 @@ Config = dict[str, Section]
 
 
 class Keywords(list[str]):
-    """Valid keys of a section; ``expected`` has their annotations, ``defaults`` their defaults as far as known."""
+    """Valid keys of a section.
 
-    def __init__(self, expected: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+    Args:
+        expected: key to its annotation.
+        defaults: key to its default, as far as known.
+        readers: the callables whose docstrings say what the keys mean.
+    """
+
+    def __init__(
+        self,
+        expected: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+        readers: Iterable[Callable[..., Any]] = (),
+    ) -> None:
         super().__init__(expected)
-        self.expected, self.defaults = dict(expected), dict(defaults or {})
+        self.expected, self.defaults, self.readers = dict(expected), dict(defaults or {}), tuple(readers)
 
 
 def load(path: str | Path | None, overrides: Sequence[str], sections: Mapping[str, Iterable[str]]) -> Config:
@@ -119,7 +130,7 @@ def keywords(*callables: Callable[..., Any], leave_out: Iterable[str] = (), **ty
             if parameter.default is not parameter.empty and name not in (*expected, *leave_out):
                 expected[name] = types.get(name, annotations[name])
                 defaults[name] = parameter.default
-    return Keywords(expected, defaults)
+    return Keywords(expected, defaults, callables)
 
 
 def listing(sections: Mapping[str, Iterable[str]]) -> str:
@@ -130,12 +141,12 @@ def listing(sections: Mapping[str, Iterable[str]]) -> str:
         for key in known:
             words = [f"{name}.{key}", in_words(known.expected[key])]
             if key in known.defaults:
-                words.append(f"[{_shown(known.defaults[key])}]")
+                words.append(f"[{shown(known.defaults[key])}]")
             lines.append("  " + "  ".join([f"{words[0]:34}", *filter(None, words[1:])]).rstrip())
     return "\n".join(lines)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as it is written in YAML, in one line."""
     plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
     return yaml.safe_dump(plain, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()

@@ -121,12 +121,18 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if words[0] not in COMMANDS:
         what, known = ("option", OPTIONS) if words[0].startswith("-") else ("command", COMMANDS)
         raise KeyError(f"dfrst has no {what} {words[0]!r}{nearest(words[0], known)}")
-    module = _subcommand(words[0])
-    parser = Parser(prog=f"dfrst {words[0]}", description=module.__doc__)
+    parser = parser_of(words[0])
+    parser.set_defaults(run=_subcommand(words[0]).run, command=shlex.join(["dfrst", *words]))
+    return parser.parse_intermixed_args(words[1:])
+
+
+def parser_of(name: str) -> Parser:
+    """What reads the arguments of one subcommand."""
+    module = _subcommand(name)
+    parser = Parser(prog=f"dfrst {name}", description=module.__doc__)
     module.arguments(parser)
     parser.add_argument("--verbose", action="store_true", help="log what is done, not only results and warnings")
-    parser.set_defaults(run=module.run, command=shlex.join(["dfrst", *words]))
-    return parser.parse_intermixed_args(words[1:])
+    return parser
 
 
 def invoke(words: Sequence[str]) -> int:

@@ -27,7 +27,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     weights = "the network behind the features, for attention maps; settings come from --config-file"
     parser.add_argument("--weights", type=Path, help=weights)
     parser.add_argument("--out", type=Path, help="folder for card.json and pictures (default: beside the features)")
-    parser.add_argument("--lists", type=int, default=8, help="queries in each ranked-list picture (0: no pictures)")
+    parser.add_argument(
+        "--lists", type=int, default=4, help="queries on the sheet of ranked lists (%(default)s; 0: no pictures)"
+    )
     parser.add_argument("--page", type=Path, help="write a page that opens in any browser, as dfrst page does")
     parser.add_argument("--json", action="store_true", help="print the card instead of the table")
     parser.add_argument("--list-keys", action=ListKeys, const="evaluation")

@@ -41,7 +41,7 @@ class Calibration:
     else in the gallery and have no such law: they are never taken.
 
     Args:
-        network: what made the embeddings, see ``retrieval.features.network_of``.
+        network: what made the embeddings, see ``features.network_of``.
         cosine: ``(K,)`` rising cosines at which the evidence of appearance is known, linear in between.
         nats: ``(K,)`` that evidence.
         transit: bias and slope of the evidence of minus a transit distance; None without space and time.

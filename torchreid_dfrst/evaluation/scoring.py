@@ -33,16 +33,23 @@ logger = logging.getLogger(__name__)
 
 def sections() -> dict[str, Keywords]:
     """The configuration of scoring: section to valid keys."""
-    chosen = keywords(protocols.build)
-    # the protocol is the data set's own where nothing is said
-    defaults = {name: value for name, value in chosen.defaults.items() if name != "protocol"}
+    chosen = keywords(protocols.build, extra_rows)
+    del chosen.defaults["protocol"]  # the data set's own where nothing is said
     return {
         "spacetime": keywords(fit_transit, transit_weight),
         "rerank": keywords(retrieval.rerank, leave_out=("transit", "weight")),
-        "evaluate": Keywords(
-            {**chosen.expected, "rerank": bool, "trips": bool}, {**defaults, "rerank": True, "trips": False}
-        ),
+        "evaluate": chosen,
     }
+
+
+def extra_rows(rerank: bool = True, trips: bool = False) -> tuple[bool, bool]:
+    """Which rows stand below appearance and space and time.
+
+    Args:
+        rerank: the re-ranked ones; torchreid's name, which is False there by default.
+        trips: those by trips, see ``evaluation.trips``.
+    """
+    return rerank, trips
 
 
 def fit_transit(
@@ -129,7 +136,7 @@ def score(
     """
     spacetime, evaluate = dict(spacetime or {}), dict(evaluate or {})
     parameters = {**sections()["rerank"].defaults, **(rerank or {})}
-    wanted, joined = evaluate.pop("rerank", True), evaluate.pop("trips", False)
+    wanted, joined = extra_rows(**{name: evaluate.pop(name) for name in ("rerank", "trips") if name in evaluate})
     source = extraction.source
     usual = source.get("protocol") or protocols.of_dataset(source.get("data"), source.get("options"))
     protocol = protocols.build(**{"protocol": usual, **evaluate})

@@ -111,7 +111,7 @@ class Content:
 
     Args:
         number: rises by one with each change.
-        network: what made the embeddings, see ``retrieval.features.network_of``.
+        network: what made the embeddings, see ``features.network_of``.
         width: of an embedding.
         dtype: of embeddings on disk, one of ``DTYPES``.
         files: those that count; any other in the folder is left from a writer that was stopped.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from torchreid_dfrst.data.boxes import split_name
-from torchreid_dfrst.evaluation import TOP, Result, best_matches
+from torchreid_dfrst.evaluation import Result, best_matches
 from torchreid_dfrst.evaluation.card import UNNAMED
 from torchreid_dfrst.features import require_weights
 from torchreid_dfrst.inference.extraction import input_transform
@@ -18,37 +19,35 @@ from torchreid_dfrst.report.canvas import spread
 from torchreid_dfrst.report.ranked_lists import ranked_lists
 
 logger = logging.getLogger(__name__)
+SHOWN = 8
+"""Matches beside each query."""
 
 
-def show_rankings(result: Result, folder: Path, count: int) -> list[Path]:
-    """Draw the ten best matches of the same queries once for every row of the result (paper, Fig. 6).
+def show_rankings(
+    result: Result, folder: Path, count: int, rows: Sequence[str] = (), queries: np.ndarray | None = None
+) -> list[Path]:
+    """Draw the best matches of some queries, every ranking of one query below the other (paper, Fig. 6).
 
     Args:
         result: what ``evaluation.score`` gave.
-        folder: where the pictures go.
+        folder: where the picture goes.
         count: number of queries, taken at equal steps through the list of those that count.
+        rows: of the result; those there are by default.
+        queries: their rows, where they were chosen in another way.
 
     Returns:
-        The pictures written.
+        The picture written, in a list.
     """
-    extraction, chosen = result.ranked, some_queries(result, count)
+    extraction, rows = result.ranked, tuple(rows) or tuple(result.metrics)
+    chosen = some_queries(result, count) if queries is None else queries
+    top = min(SHOWN, len(extraction.gallery))
+    index = np.stack([best_matches(result, row, top)[0][chosen] for row in rows], axis=1).reshape(-1, top)
+    asked = extraction.query.sightings[np.repeat(chosen, len(rows))]
     data = extraction.source.get("data") or UNNAMED
-    unknown = "" if extraction.gallery.sightings.known.all() else ", grey not known"
-    written = []
-    for row in result.metrics:
-        index, distance = best_matches(result, row, min(TOP, len(extraction.gallery)))
-        name = row.replace("+", "and").replace(" ", "-").strip("-").removeprefix("and-")
-        written.append(
-            ranked_lists(
-                folder / f"ranked-{name}.png",
-                extraction.query.sightings[chosen],
-                extraction.gallery.sightings,
-                index[chosen],
-                distance[chosen],
-                title=f"{data}: {row}; blue is the query, green right, red wrong{unknown}; junk removed",
-            )
-        )
-    return written
+    title = f"{data}: {len(chosen)} of {len(extraction.query)} queries; junk removed"
+    return [
+        ranked_lists(folder / "ranked.png", asked, extraction.gallery.sightings, index, title, [*rows] * len(chosen))
+    ]
 
 
 def show_attention(

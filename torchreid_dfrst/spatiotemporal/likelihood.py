@@ -37,7 +37,7 @@ class Likelihood(GapModel):
     One camera and itself is no trip: the smallest evidence of all. An image without a time has evidence 0, as likely
     for one vehicle as for two. Distances are tenths of nats below the largest possible evidence.
 
-    All defaults were chosen on training vehicles held out from each other, see docs/spacetime.md.
+    All defaults were chosen on training vehicles held out from each other, see docs/spacetime_experiments.md.
 
     Args:
         bins: points of the axis.

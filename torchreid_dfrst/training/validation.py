@@ -175,11 +175,11 @@ def draw(
     label = str(save_dir / "pictures" / f"{name}-epoch-{epoch:03d}")
     queries, everyone = (Sightings(camera=p.camera, identity=p.identity, path=p.path) for p in (query, gallery))
     shown = spread(len(query.path), 5)
-    best = Best(queries[shown], everyone, 10)
+    best = Best(queries[shown], everyone, 8)
     for block in distances(query.embedding[shown], gallery.embedding, options):
         best.note(block)
     title = f"{name} after epoch {epoch}, by appearance"
-    drawn = {"ranking": ranked_lists(f"{label}-ranking.png", best.query, everyone, best.index, best.distance, title)}
+    drawn = {"ranking": ranked_lists(f"{label}-ranking.png", best.query, everyone, best.index, title)}
     pairs = [(query, row, gallery, match) for row, match in zip(shown, best.match, strict=True) if match >= 0][:2]
     ends = [end for asked, row, held, match in pairs for end in ((asked, row), (held, match))]
     paths = [part.path[row] for part, row in ends]
