@@ -358,7 +358,7 @@ class Nothing:
         """Stands for features."""
 
 
-def test_rows_start_from_the_pre_trained_body(small, tmp_path):
+def test_rows_start_from_the_pretrained_backbone(small, tmp_path):
     made, asked = small
     body = {"draw": {"identities": 8, "cameras": 4, "seed": 5}, "training": made.preset.training}
     made.preset = Preset(**{**vars(made.preset), "body": body})
@@ -371,7 +371,7 @@ def test_rows_start_from_the_pre_trained_body(small, tmp_path):
     assert osnet_body["model"]["name"] == "osnet_x1_0"
 
 
-def test_a_wrong_folder_is_said_before_a_body_is_pre_trained(small, tmp_path):
+def test_a_wrong_folder_is_said_before_a_backbone_is_pre_trained(small, tmp_path):
     made, asked = small
     body = {"draw": {"identities": 8, "cameras": 4, "seed": 5}, "training": made.preset.training}
     other = Harness(replace(made.preset, draw=None, body=body), tmp_path / "nowhere", tmp_path / "out")
