@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 def sections() -> dict[str, Keywords]:
     """The configuration of scoring: section to valid keys."""
     chosen = keywords(protocols.build, extra_rows)
-    del chosen.defaults["protocol"]  # the data set's own where nothing is said
+    del chosen.defaults["protocol"]  # by default it is the data set's own
     return {
         "spacetime": keywords(fit_transit, transit_weight),
         "rerank": keywords(retrieval.rerank, leave_out=("transit", "weight")),
