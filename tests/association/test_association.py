@@ -73,18 +73,18 @@ def test_a_law_is_doubted_as_far_as_the_gallery_does_not_follow_it():
     evidence, features = association.fit(world(1, 80), road()), world(0)
     seen, rng = features.sightings, np.random.default_rng(0)
     fresh = rng.uniform(seen.time_s.min(), seen.time_s.max(), seen.track.max() + 1)
-    gained = {}
+    doubts, f1 = [], []
     for share in (0.0, 0.25, 1.0):
         wrong = rng.random(len(fresh)) < share
         time_s = np.where(wrong[seen.track], fresh[seen.track], seen.time_s)
         trips = association.associate(Features(features.embedding, replace(seen, time_s=time_s)), road(), evidence)
-        # a trip is as foreseen if the times of both passes are right
-        assert trips.evidence.doubt == pytest.approx(1 - (1 - share) ** 2, abs=0.15)
-        gained[share] = association.MEASURES["pairwise"](trips.trajectory, vehicles_of(trips, features)).f1
-    still = Features(features.embedding, replace(seen, time_s=None))
-    appearance = association.associate(still, road(), evidence)
-    alone = association.MEASURES["pairwise"](appearance.trajectory, vehicles_of(appearance, features)).f1
-    assert gained[0.0] > gained[0.25] > alone - 0.05 and gained[1.0] == pytest.approx(alone, abs=0.05)
+        doubts.append(trips.evidence.doubt)
+        f1.append(association.MEASURES["pairwise"](trips.trajectory, vehicles_of(trips, features)).f1)
+    assert doubts[0] < 0.05 < doubts[1] < 0.5 and doubts[2] > 0.95
+    still = association.associate(Features(features.embedding, replace(seen, time_s=None)), road(), evidence)
+    alone = association.MEASURES["pairwise"](still.trajectory, vehicles_of(still, features)).f1
+    # times that say nothing do no harm
+    assert f1[0] > f1[1] and f1[2] > alone - 0.05
 
 
 def test_no_identity_is_read(joined):
@@ -319,7 +319,7 @@ def test_an_unknown_camera_is_named():
 
 
 def test_links_of_a_road_are_found_and_shuffled_times_have_none():
-    features = world(0, 150)
+    features = world(0, 300)
     seen = one_per_pass(features.sightings)
     trips = association.associate(features, road())
     links = topology(trips.passes, vehicles_of(trips, features))
