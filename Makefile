@@ -4,7 +4,7 @@ VENV ?= .venv
 DEMO ?= runs/demo
 BIN = $(VENV)/bin
 
-.PHONY: demo test quick gpu lint clean
+.PHONY: demo test quick docs gpu lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: pyproject.toml setup.py
@@ -18,6 +18,10 @@ demo: $(VENV)/installed
 
 test: lint
 	$(BIN)/python -m pytest
+
+# the site, into build/site; a warning is an error
+docs: $(VENV)/installed
+	$(BIN)/mkdocs build --quiet
 
 # what only a GPU can show; fails where there is none
 gpu: $(VENV)/installed

@@ -57,10 +57,7 @@ def test_from_images_to_a_card_with_pictures(tiny_run, tmp_path):
     pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert pictures == [
         "attention.png",
-        "ranked-ST-and-re-ranking.png",
-        "ranked-ST.png",
-        "ranked-appearance.png",
-        "ranked-re-ranking.png",
+        "ranked.png",
     ]
     for name in pictures:
         with Image.open(tmp_path / "pictures" / name) as picture:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from torchreid_dfrst import evaluation
 from torchreid_dfrst.evaluation.card import Card
-from torchreid_dfrst.inference.importing import read_embeddings
+from torchreid_dfrst.inference.import_features import read_embeddings
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 

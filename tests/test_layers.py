@@ -15,7 +15,7 @@ PACKAGE = ROOT / "torchreid_dfrst"
 FILES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
 STUDIES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "tools").rglob("*.py"))}
 
-BASE = {"version", "checks", "files", "config", "sightings"}
+BASE = {"version", "checks", "files", "config", "sightings", "names", "features"}
 """The standard library, NumPy and YAML."""
 ORDER = ("retrieval", "spatiotemporal", "association", "evaluation", "gallery")
 """Arrays: each may import those before it."""
@@ -23,7 +23,19 @@ BESIDE = {"models", "losses", "processes", "city"}
 """They know nothing of features or times; of torch, the first three."""
 ALLOWED = {name: BASE for name in (*BASE, *BESIDE)}
 ALLOWED |= {name: BASE | {"processes"} | set(ORDER[:place]) for place, name in enumerate(ORDER)}
-TOP = {"", "__main__", "acceleration", "cli", "data", "doctor", "inference", "registry", "report", "tables", "training"}
+TOP = {
+    "",
+    "__main__",
+    "acceleration",
+    "cli",
+    "data",
+    "doctor",
+    "inference",
+    "registry",
+    "report",
+    "torchreid_tables",
+    "training",
+}
 """May import everything; '' is the package itself."""
 HOST = {"torchreid"}
 LONGEST_FILE, LONGEST_FUNCTION = 430, 60

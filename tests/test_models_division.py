@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchreid_dfrst.models.division import BNNeckHeads, PartConvolution
+from torchreid_dfrst.models.heads import BNNeckHeads, PartConvolution
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ ORDERS = {
     "torchreid first": "import torchreid, torchreid_dfrst",
     "torchreid last": "import torchreid_dfrst, torchreid",
     "a data set first": "import torchreid_dfrst.data.table, torchreid",
-    "the tables first": "import torchreid_dfrst.tables, torchreid",
+    "the tables first": "import torchreid_dfrst.torchreid_tables, torchreid",
     "the registry first": "from torchreid_dfrst import registry; registry.register()",
     "by hand": "import torchreid_dfrst; torchreid_dfrst.register()",
 }

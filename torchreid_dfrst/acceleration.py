@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torchreid
 
+from torchreid_dfrst.names import is_unknown
 from torchreid_dfrst.retrieval import evaluate, rerank_distances
-from torchreid_dfrst.sightings import UNKNOWN, is_unknown
+from torchreid_dfrst.sightings import UNKNOWN
 
 
 def accelerate() -> Callable[[], None]:
@@ -31,7 +32,7 @@ def accelerate() -> Callable[[], None]:
     places: list[tuple[ModuleType, str, Any]] = []
     for original, ours in (
         (torchreid.utils.re_ranking, re_ranking),
-        (torchreid.metrics.evaluate_rank, _evaluation(torchreid.metrics.evaluate_rank)),
+        (torchreid.metrics.evaluate_rank, _evaluate_rank(torchreid.metrics.evaluate_rank)),
     ):
         if original is re_ranking or hasattr(original, "accelerated"):
             continue
@@ -69,7 +70,7 @@ def re_ranking(
     return rerank_distances(q_g_dist, q_q_dist, g_g_dist, k1, k2, lambda_value)
 
 
-def _evaluation(original: Callable[..., Any]) -> Callable[..., Any]:
+def _evaluate_rank(original: Callable[..., Any]) -> Callable[..., Any]:
     """``evaluate_rank`` with ``original`` for the one protocol that is not ours."""
 
     @functools.wraps(original)
@@ -85,7 +86,7 @@ def _evaluation(original: Callable[..., Any]) -> Callable[..., Any]:
     ) -> tuple[np.ndarray, np.floating[Any]]:
         if use_metric_cuhk03:
             return original(distmat, q_pids, g_pids, q_camids, g_camids, max_rank, use_metric_cuhk03, use_cython)
-        columns = *_whole_numbers(q_pids, g_pids, UNKNOWN), *_whole_numbers(q_camids, g_camids)
+        columns = *_labels_as_integers(q_pids, g_pids, UNKNOWN), *_labels_as_integers(q_camids, g_camids)
         found = evaluate(np.asarray(distmat), *columns, max_rank=max_rank)
         return found.cmc.astype(np.float32), np.float64(found.mAP)
 
@@ -93,7 +94,9 @@ def _evaluation(original: Callable[..., Any]) -> Callable[..., Any]:
     return evaluate_rank
 
 
-def _whole_numbers(query: np.ndarray, gallery: np.ndarray, unknown: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def _labels_as_integers(
+    query: np.ndarray, gallery: np.ndarray, unknown: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels of queries and gallery as integers; others than integers (text, say) become their place in order.
 
     Words for "not known" become ``unknown``, if one is given.

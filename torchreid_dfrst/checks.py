@@ -14,6 +14,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+LONGEST = 160  # characters of a name in a message
+
 KINDS: dict[Any, tuple[Any, str]] = {
     bool: (bool, "true or false"),
     int: (Integral, "a whole number"),
@@ -26,10 +28,13 @@ KINDS: dict[Any, tuple[Any, str]] = {
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)``, or the list of known names where none is near."""
+    """`` (did you mean 'x'?)``, or the known names, the first 20 of them, where none is near."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"
+    if close:
+        return f" (did you mean {close[0]!r}?)"
+    more = f" and {len(known) - 20:,} more" if len(known) > 20 else ""
+    return f" (known: {', '.join(known[:20])}{more})"
 
 
 def printable(text: object) -> str:
@@ -135,3 +140,15 @@ def _kind(expected: Any) -> tuple[Callable[[Any], bool], str]:
         words = f"a list, each {words}" if item in KINDS else "a list"
         return lambda value: isinstance(value, Sequence) and not isinstance(value, str) and all(map(fits, value)), words
     return lambda value: True, str(expected)
+
+
+def sample(items: Iterable[object], most: int = 3) -> str:
+    """The first few of ``items`` for a message: ``a, b, c and 9 more``."""
+    shown = [word if len(word) <= LONGEST else f"{word[:20]}...{word[-LONGEST:]}" for word in map(str, items)]
+    rest = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + rest
+
+
+def error_text(error: Exception) -> str:
+    """The text of an error; Python quotes that of a ``KeyError``."""
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)

@@ -19,11 +19,22 @@ Config = dict[str, Section]
 
 
 class Keywords(list[str]):
-    """Valid keys of a section; ``expected`` has their annotations, ``defaults`` their defaults as far as known."""
+    """Valid keys of a section.
 
-    def __init__(self, expected: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+    Args:
+        expected: key to its annotation.
+        defaults: key to its default, as far as known.
+        readers: the callables whose docstrings say what the keys mean.
+    """
+
+    def __init__(
+        self,
+        expected: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+        readers: Iterable[Callable[..., Any]] = (),
+    ) -> None:
         super().__init__(expected)
-        self.expected, self.defaults = dict(expected), dict(defaults or {})
+        self.expected, self.defaults, self.readers = dict(expected), dict(defaults or {}), tuple(readers)
 
 
 def load(path: str | Path | None, overrides: Sequence[str], sections: Mapping[str, Iterable[str]]) -> Config:
@@ -56,12 +67,12 @@ def override(config: Config, words: Sequence[str], sections: Mapping[str, Iterab
     """
     for dotted, given in pairs(words).items():
         name, _, key = dotted.partition(".")
-        value = _value(given, dotted)
+        value = _parse_value(given, dotted)
         key, dot, entry = key.partition(".")
         if dot:
             before = config.get(name, {}).get(key)
             value = {**(before if isinstance(before, Mapping) else {}), entry: value}
-        _set(config, sections, name, key, value, where="the command line")
+        _set_key(config, sections, name, key, value, where="the command line")
     return config
 
 
@@ -99,7 +110,7 @@ def checked(content: Mapping[Any, Any], sections: Mapping[str, Iterable[str]], w
         if not isinstance(section, Mapping):
             raise ValueError(f"{where}: section {name!r} is {section!r}, expected keys and values below it")
         for key, value in section.items():
-            _set(config, sections, str(name), str(key), value, where=where)
+            _set_key(config, sections, str(name), str(key), value, where=where)
     return config
 
 
@@ -119,7 +130,7 @@ def keywords(*callables: Callable[..., Any], leave_out: Iterable[str] = (), **ty
             if parameter.default is not parameter.empty and name not in (*expected, *leave_out):
                 expected[name] = types.get(name, annotations[name])
                 defaults[name] = parameter.default
-    return Keywords(expected, defaults)
+    return Keywords(expected, defaults, callables)
 
 
 def listing(sections: Mapping[str, Iterable[str]]) -> str:
@@ -130,12 +141,12 @@ def listing(sections: Mapping[str, Iterable[str]]) -> str:
         for key in known:
             words = [f"{name}.{key}", in_words(known.expected[key])]
             if key in known.defaults:
-                words.append(f"[{_shown(known.defaults[key])}]")
+                words.append(f"[{shown(known.defaults[key])}]")
             lines.append("  " + "  ".join([f"{words[0]:34}", *filter(None, words[1:])]).rstrip())
     return "\n".join(lines)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as it is written in YAML, in one line."""
     plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
     return yaml.safe_dump(plain, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
@@ -171,7 +182,7 @@ def read_yaml(path: str | Path) -> dict[Any, Any]:
             f"no configuration file at {path}, and none is shipped by that name{nearest(str(path), names)}",
         )
         path = names[str(path)]
-    content = _parse(Path(path).read_bytes(), str(path))
+    content = _parse_yaml(Path(path).read_bytes(), str(path))
     if content is not None and not isinstance(content, dict):
         raise ValueError(f"{path} holds {type(content).__name__}, expected sections with keys and values")
     return content or {}
@@ -222,7 +233,7 @@ for _tag, _form in _NUMBERS.items():
     _Loader.add_implicit_resolver(_tag, _form, list("-+0123456789."))
 
 
-def _parse(text: str | bytes, what: str) -> Any:
+def _parse_yaml(text: str | bytes, what: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -234,13 +245,15 @@ def _parse(text: str | bytes, what: str) -> Any:
         raise ValueError(f"{what} is not YAML{short(why)}") from error
 
 
-def _value(text: str, dotted: str) -> Any:
+def _parse_value(text: str, dotted: str) -> Any:
     if text.startswith("%"):
         return text  # a format of times, which YAML refuses
-    return _parse(text, f"the value {short(repr(text))} of {dotted}")
+    return _parse_yaml(text, f"the value {short(repr(text))} of {dotted}")
 
 
-def _set(config: Config, sections: Mapping[str, Iterable[str]], name: str, key: str, value: Any, where: str) -> None:
+def _set_key(
+    config: Config, sections: Mapping[str, Iterable[str]], name: str, key: str, value: Any, where: str
+) -> None:
     if name not in sections:
         raise KeyError(f"{where}: unknown section {name!r}{nearest(name, sections)}")
     if key not in sections[name]:

@@ -1,9 +1,12 @@
-"""Files that are whole or absent, also after a power cut, and reading that ends in time whatever a file holds."""
+"""Files that are whole or absent, also after a power cut; reading that ends in time; CSV, JSON and Parquet."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import hashlib
+import io
 import json
 import os
 import re
@@ -16,7 +19,7 @@ import tokenize
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -78,7 +81,7 @@ def write(files: Mapping[Path, Content], check: Callable[[Path], object] | None 
                 part.unlink()
         if isinstance(error, OSError):
             size += sum(len(content) for content in files.values() if isinstance(content, bytes))
-            raise OSError(f"cannot save {path}: {_words(error, path.parent, size)}") from error
+            raise OSError(f"cannot save {path}: {_disk_error_in_words(error, path.parent, size)}") from error
         raise
 
 
@@ -121,7 +124,7 @@ def locked(path: Path, wait: bool = True, keep: bool = False) -> Iterator[int | 
         BlockingIOError: another process, or another thread of this one, holds it and ``wait`` is False.
         OSError: the file cannot be made.
     """
-    handle = _lock(path, wait)
+    handle = _lock_file(path, wait)
     try:
         yield handle
     finally:
@@ -133,7 +136,7 @@ def locked(path: Path, wait: bool = True, keep: bool = False) -> Iterator[int | 
             os.close(handle)
 
 
-def _lock(path: Path, wait: bool) -> int | None:
+def _lock_file(path: Path, wait: bool) -> int | None:
     while fcntl is not None:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -153,7 +156,7 @@ def _lock(path: Path, wait: bool) -> int | None:
     return None
 
 
-def _let_go() -> None:
+def _release_locks_in_child() -> None:
     """A child that was forked, such as a loading process, keeps no lock of its parent's."""
     for handle in _held:
         os.close(handle)
@@ -161,10 +164,10 @@ def _let_go() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_release_locks_in_child)
 
 
-def _words(error: OSError, folder: Path, size: int) -> str:
+def _disk_error_in_words(error: OSError, folder: Path, size: int) -> str:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return str(error)
     room = [f"{size / 1e6:,.1f} MB are needed"] if size else []
@@ -322,3 +325,38 @@ def without_folders(value: Any) -> Any:
 
 
 _ABSOLUTE = re.compile(r"(file://)?(/|\\\\|~[^/\\\s]*[/\\]|[A-Za-z]:[/\\])")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def as_csv(rows: Iterable[Sequence[Any]]) -> bytes:
+    """The bytes of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def written_as(path: Path, columns: Mapping[str, Sequence[Any]]) -> bytes:
+    """Columns as the file's ending says: CSV, JSON (a list of objects) or Parquet.
+
+    Raises:
+        ValueError: another ending; pyarrow is not there.
+    """
+    if path.suffix == ".csv":
+        return as_csv([list(columns), *zip(*columns.values(), strict=True)])
+    if path.suffix == ".json":
+        lines = [dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)]
+        return (json.dumps(lines, indent=1, ensure_ascii=False) + "\n").encode()
+    if path.suffix != ".parquet":
+        raise ValueError(f"{path} ends in {path.suffix!r}: .csv, .json or .parquet can be written")
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(f"{path} needs pyarrow: pip install 'torchreid_dfrst[parquet]', or write .csv") from error
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), sink)
+    return sink.getvalue()

@@ -137,8 +137,8 @@ class DFRSTLoss(nn.Module):
             raise KeyError(f"unknown loss.metric {metric!r}{nearest(metric, LOSSES)}")
         self.triplet_weight, self.epsilon = triplet_weight, epsilon
         self.metric = functools.partial(LOSSES[metric], margin=margin, reduction=reduction)
-        self.cross_entropy_branches = _checked("cross_entropy_branches", cross_entropy_branches)
-        self.triplet_branches = _checked("triplet_branches", triplet_branches)
+        self.cross_entropy_branches = _checked_weights("cross_entropy_branches", cross_entropy_branches)
+        self.triplet_branches = _checked_weights("triplet_branches", triplet_branches)
 
     def forward(
         self,
@@ -169,8 +169,10 @@ class DFRSTLoss(nn.Module):
             )
         mined = labels if feature_labels is None else feature_labels
         entropies = [smoothed_cross_entropy(x, labels, self.epsilon) for x in logits]
-        cross_entropy = _mean(entropies, self.cross_entropy_branches, "cross_entropy_branches")
-        triplet = _mean([self.metric(x, mined) for x in features], self.triplet_branches, "triplet_branches")
+        cross_entropy = _mean_over_branches(entropies, self.cross_entropy_branches, "cross_entropy_branches")
+        triplet = _mean_over_branches(
+            [self.metric(x, mined) for x in features], self.triplet_branches, "triplet_branches"
+        )
         return LossParts(cross_entropy + self.triplet_weight * triplet, cross_entropy, triplet)
 
 
@@ -179,7 +181,7 @@ def _check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction is {reduction!r}: one of {', '.join(REDUCTIONS)}")
 
 
-def _checked(what: str, weights: Sequence[float] | None) -> tuple[float, ...] | None:
+def _checked_weights(what: str, weights: Sequence[float] | None) -> tuple[float, ...] | None:
     if weights is None:
         return None
     for weight in weights:
@@ -189,7 +191,7 @@ def _checked(what: str, weights: Sequence[float] | None) -> tuple[float, ...] | 
     return tuple(weights)
 
 
-def _mean(losses: Sequence[torch.Tensor], weights: tuple[float, ...] | None, what: str) -> torch.Tensor:
+def _mean_over_branches(losses: Sequence[torch.Tensor], weights: tuple[float, ...] | None, what: str) -> torch.Tensor:
     stacked = torch.stack(list(losses))
     if weights is None:
         return stacked.mean()

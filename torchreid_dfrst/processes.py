@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+HOST = torch.device("cpu")
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -185,3 +186,25 @@ def message_left() -> str | None:
     except (RuntimeError, ValueError) as error:
         logger.warning("the message of the other process could not be read: %s", error)
         return None
+
+
+def shared(value: Any) -> Any:
+    """What process 0 has, in all of them."""
+    holder: list[Any] = [value]
+    with reaching(0 if value is None else None):
+        dist.broadcast_object_list(holder, src=0, device=HOST)
+    return holder[0]
+
+
+def say(value: Any, rank: int) -> None:
+    """Send one object."""
+    with reaching(rank):
+        dist.send_object_list([value], rank, device=HOST)
+
+
+def heard(rank: int) -> Any:
+    """Receive one object."""
+    holder = [None]
+    with reaching(rank):
+        dist.recv_object_list(holder, rank, device=HOST)
+    return holder[0]

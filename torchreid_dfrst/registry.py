@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchreid_dfrst.tables import table
+from torchreid_dfrst.torchreid_tables import table
 
 
 def register() -> None:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
+from torchreid_dfrst.names import without_common_folder
+
 UNKNOWN = -1
-UNKNOWN_WORDS = frozenset(
-    "-1|-99|-999|-9999|nan|nat|na|n/a|n.a.|none|null|nil|\\n|unknown|unk|not known|not available|undefined|"
-    "unidentified|unlabeled|unlabelled|no label|missing|distractor|distractors|junk|background".split("|")
-)
-"""How lists write that a vehicle, a camera, a track or a time is not known; see ``is_unknown``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +48,10 @@ class Sightings:
         """Fill the columns left out, convert and check all of them."""
         count = np.shape(self.camera)[0] if np.ndim(self.camera) == 1 else 0
         filled = {
-            "camera": _integers("camera", self.camera),
-            "time_s": np.full(count, np.nan) if self.time_s is None else _seconds(self.time_s),
-            "identity": np.full(count, UNKNOWN) if self.identity is None else _integers("identity", self.identity),
-            "track": np.full(count, UNKNOWN) if self.track is None else _integers("track", self.track),
+            "camera": _as_integers("camera", self.camera),
+            "time_s": np.full(count, np.nan) if self.time_s is None else _as_seconds(self.time_s),
+            "identity": np.full(count, UNKNOWN) if self.identity is None else _as_integers("identity", self.identity),
+            "track": np.full(count, UNKNOWN) if self.track is None else _as_integers("track", self.track),
         }
         for name in ("path", "camera_name", "vehicle_name"):
             words = getattr(self, name)
@@ -92,11 +87,11 @@ class Sightings:
 
     def camera_called(self, label: int) -> str:
         """What the user's file calls a camera: its name, or the label where it has none."""
-        return _called(label, self.camera, self.camera_name, str(label))
+        return _name_of_label(label, self.camera, self.camera_name, str(label))
 
     def vehicle_called(self, label: int) -> str:
         """What the user's file calls a vehicle: its name, or the label where it has none."""
-        return "not known" if label == UNKNOWN else _called(label, self.identity, self.vehicle_name, str(label))
+        return "not known" if label == UNKNOWN else _name_of_label(label, self.identity, self.vehicle_name, str(label))
 
     @property
     def known(self) -> np.ndarray:
@@ -150,7 +145,7 @@ class CameraNetwork:
     def __post_init__(self) -> None:
         """Convert and check."""
         object.__setattr__(self, "kind", str(self.kind))
-        cameras, distance = _integers("cameras", self.cameras), np.asarray(self.distance_m, dtype=np.float64)
+        cameras, distance = _as_integers("cameras", self.cameras), np.asarray(self.distance_m, dtype=np.float64)
         names = np.full(cameras.shape, "") if self.names is None else np.asarray(self.names, dtype=np.str_)
         if cameras.ndim != 1 or distance.shape != (len(cameras), len(cameras)) or names.shape != cameras.shape:
             raise ValueError(
@@ -180,12 +175,12 @@ class CameraNetwork:
         names = self.names.tolist()
         for part in parts:
             known = zip(self.cameras, names, strict=True)
-            names = [name or _called(label, part.camera, part.camera_name, "") for label, name in known]
+            names = [name or _name_of_label(label, part.camera, part.camera_name, "") for label, name in known]
         return replace(self, names=np.array(names, dtype=np.str_))
 
     def called(self, label: int) -> str:
         """What the user's file calls a camera: its name, or the label where it has none."""
-        return _called(label, self.cameras, self.names, str(label))
+        return _name_of_label(label, self.cameras, self.names, str(label))
 
     def __len__(self) -> int:
         """Number of cameras."""
@@ -234,34 +229,6 @@ def same_vehicle(identity: np.ndarray, others: np.ndarray) -> np.ndarray:
     return (identity == others) & (identity != UNKNOWN)
 
 
-def tidy(word: str) -> str:
-    """A word in Unicode NFKC with single blanks, digits of 0 to 9, one kind of dash and nothing that cannot be seen."""
-    if not word.isascii():
-        word = "".join(map(_character, unicodedata.normalize("NFKC", word)))
-    return " ".join(word.split())
-
-
-def _character(one: str) -> str:
-    kind = unicodedata.category(one)
-    return "" if kind == "Cf" else "-" if kind == "Pd" or one == "\u2212" else str(unicodedata.decimal(one, one))
-
-
-def plain(word: str) -> str:
-    """A name as names are compared: as ``tidy`` gives it, numbers by value (``3`` for ``03`` and ``3.0``)."""
-    text = tidy(word)
-    if not re.fullmatch(r"[+-]?\d+(\.\d*)?", text, re.ASCII):
-        return text
-    whole, _, part = text.lstrip("+-").partition(".")
-    number = (whole.lstrip("0") or "0") + ("." + part).rstrip("0").rstrip(".")
-    return f"-{number}" if text.startswith("-") and number != "0" else number
-
-
-def is_unknown(word: str) -> bool:
-    """Does a list say by this word, in any case and in any marks, or by marks alone, that it does not know?"""
-    core = plain(word).casefold().strip("<>[](){}#'\" ")
-    return core in UNKNOWN_WORDS or not core.strip("-?._*/ ")
-
-
 def draw(identity: np.ndarray, number: int, seed: int = 0) -> np.ndarray:
     """One random image of each vehicle.
 
@@ -281,12 +248,12 @@ def draw(identity: np.ndarray, number: int, seed: int = 0) -> np.ndarray:
     return chosen & (identity != UNKNOWN)
 
 
-def _called(label: int, labels: np.ndarray, names: np.ndarray, otherwise: str) -> str:
+def _name_of_label(label: int, labels: np.ndarray, names: np.ndarray, otherwise: str) -> str:
     found = names[labels == label]
     return next(iter(found[found != ""][:1].tolist()), otherwise)
 
 
-def _integers(name: str, values: Any) -> np.ndarray:
+def _as_integers(name: str, values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.size and not np.issubdtype(array.dtype, np.integer):
         raise ValueError(
@@ -296,7 +263,7 @@ def _integers(name: str, values: Any) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _seconds(values: Any) -> np.ndarray:
+def _as_seconds(values: Any) -> np.ndarray:
     """Times as float64 seconds: numbers as they are, NumPy's dates and durations converted."""
     array = np.asarray(values)
     if array.dtype.kind in "mM":
@@ -314,3 +281,19 @@ def _seconds(values: Any) -> np.ndarray:
             f"Sightings.time_s has dtype {array.dtype}{first}: give seconds as numbers, or dates and times as "
             "np.array(times, dtype='datetime64[us]')"
         ) from error
+
+
+def fingerprint(parts: Sequence[Sightings], network: CameraNetwork | None = None) -> str:
+    """Sixteen hexadecimal digits of who was seen where and when: file names, vehicles, cameras, times, distances.
+
+    The folder a data set lies in and the order of its rows do not count; pixels are not read.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        columns = (without_common_folder(part.path), part.identity, part.camera, part.time_s)
+        for row in sorted(map(repr, zip(*(column.tolist() for column in columns), strict=True))):
+            digest.update(row.encode() + b"\n")
+        digest.update(b"--\n")
+    if network is not None:
+        digest.update(network.fingerprint.encode())
+    return digest.hexdigest()[:16]

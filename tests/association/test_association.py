@@ -11,7 +11,7 @@ import pytest
 from worlds import road, traffic
 
 from torchreid_dfrst import association
-from torchreid_dfrst.association import clustering, learning, windows
+from torchreid_dfrst.association import average_linkage, learning, windows
 from torchreid_dfrst.association.evidence import at_once
 from torchreid_dfrst.association.pooling import find
 from torchreid_dfrst.association.ranking import _TreePlaces
@@ -140,7 +140,7 @@ def test_average_linkage_is_the_definition():
         clusters[i] += clusters.pop(j)
         if len(clusters) == 4:
             expected = {frozenset(c) for c in clusters}
-    tree = clustering.grow(clustering.upper(value), 9)
+    tree = average_linkage.grow(average_linkage.upper(value), 9)
     np.testing.assert_allclose(tree.top - tree.merges[:, 2], heights, atol=1e-12)
     label = tree.cut(heights[4] - 1e-9)
     assert {frozenset(np.flatnonzero(label == k).tolist()) for k in range(4)} == expected
@@ -242,7 +242,7 @@ def test_stretches_hold_every_pair_within_a_window_and_stitch(monkeypatch):
 
 
 def _always_dense(passes, evidence, odds, most=windows.MOST):
-    tree = clustering.grow(clustering.upper(evidence.block(passes, passes)), len(passes))
+    tree = average_linkage.grow(average_linkage.upper(evidence.block(passes, passes)), len(passes))
     return windows._apart(tree.cut(-odds), passes, evidence, odds), windows._first_join(tree), tree
 
 

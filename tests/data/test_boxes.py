@@ -10,7 +10,7 @@ from torchreid_dfrst.data.images import BadImageError, read_image
 from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.data.table import read_rows
 from torchreid_dfrst.doctor import check_dataset
-from torchreid_dfrst.inference.importing import import_features
+from torchreid_dfrst.inference.import_features import import_features
 from torchreid_dfrst.report.canvas import thumbnail
 
 

@@ -5,9 +5,9 @@ import re
 import pytest
 from PIL import Image
 
-from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.checks import error_text, numbered
 from torchreid_dfrst.data import DATASETS
-from torchreid_dfrst.data.text import Problems, error_text, single_errors
+from torchreid_dfrst.data.problems import Problems, single_errors
 from torchreid_dfrst.doctor import check_dataset
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from torchreid_dfrst.data import CityFlow, VehicleID, VeRiWild
-from torchreid_dfrst.data.text import unrepeated
+from torchreid_dfrst.data.copies import unrepeated
 from torchreid_dfrst.data.veri776 import read_labels
 from torchreid_dfrst.doctor import check_dataset
 

@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from torchreid_dfrst.data import Table
-from torchreid_dfrst.data.columns import open_parquet
-from torchreid_dfrst.data.paths import find, on_disk
+from torchreid_dfrst.data.csv_parquet import open_parquet
+from torchreid_dfrst.data.image_names import find, on_disk
+from torchreid_dfrst.data.numbers import numbers
 from torchreid_dfrst.data.table import read_distances, read_rows
-from torchreid_dfrst.data.text import numbers, read_text
+from torchreid_dfrst.data.text import read_text
 from torchreid_dfrst.retrieval import Extraction, Features
 
 WORDS = [

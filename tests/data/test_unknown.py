@@ -20,9 +20,10 @@ from torchreid_dfrst.doctor import check_dataset
 from torchreid_dfrst.evaluation import audit
 from torchreid_dfrst.evaluation.protocols import PROTOCOLS
 from torchreid_dfrst.evaluation.weight import choose_weight, held_out
+from torchreid_dfrst.names import is_unknown, plain
 from torchreid_dfrst.retrieval import Extraction, Features, evaluate, evaluate_lists
 from torchreid_dfrst.retrieval.metrics import Best, NothingToScoreError
-from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, draw, is_unknown, plain, same_vehicle
+from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, draw, same_vehicle
 
 WORDS = [
     "-1",

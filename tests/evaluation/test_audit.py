@@ -10,7 +10,7 @@ from worlds import road, traffic
 from tools.studies.spacetime.simulated import embed
 from torchreid_dfrst.cli import main
 from torchreid_dfrst.evaluation import audit
-from torchreid_dfrst.retrieval.features import Extraction, Features
+from torchreid_dfrst.features import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal import build
 from torchreid_dfrst.spatiotemporal.passes import passes

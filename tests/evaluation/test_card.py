@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torchreid_dfrst.evaluation.card import Card, Result, fingerprint, make_card, names
+from torchreid_dfrst.evaluation.card import Card, Result, make_card
 from torchreid_dfrst.evaluation.compare import compare, differences, paired, text
 from torchreid_dfrst.evaluation.protocols import build
+from torchreid_dfrst.names import without_common_folder
 from torchreid_dfrst.retrieval import Extraction, Features, distance, normalise
-from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.sightings import CameraNetwork, Sightings, fingerprint
 
 
 def extraction(folder="/data", noise=1.0, seed=0):
@@ -262,7 +263,7 @@ def test_the_command(tmp_path, capsys):
     ],
 )
 def test_names_lose_the_common_folder(given, expected):
-    assert names(np.array(given, dtype=str)).tolist() == expected
+    assert without_common_folder(np.array(given, dtype=str)).tolist() == expected
 
 
 def test_few_vehicles_have_no_interval_and_no_test():

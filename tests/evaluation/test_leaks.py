@@ -8,7 +8,7 @@ from worlds import road, traffic
 
 from torchreid_dfrst import evaluation
 from torchreid_dfrst.evaluation import weight as choice
-from torchreid_dfrst.inference.importing import import_features
+from torchreid_dfrst.inference.import_features import import_features
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 
@@ -128,7 +128,7 @@ def test_a_weight_is_not_chosen_on_what_cannot_be_a_choice(monkeypatch):
         for values in (np.ones_like(by_camera), by_camera):
             with pytest.raises(ValueError, match=r"by different cameras are all .* apart"):
                 score(extraction(TRAIN, TEST, Features(values, TRAIN)), weight)
-    monkeypatch.setattr(choice, "_logistic", lambda *_: (0.0, 1e-9, 3.0))
+    monkeypatch.setattr(choice, "_weight_by_logistic", lambda *_: (0.0, 1e-9, 3.0))
     with pytest.raises(ValueError, match="appearance says next to nothing"):
         score(extraction(TRAIN, TEST, known), "calibrated")
 

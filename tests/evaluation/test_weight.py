@@ -6,8 +6,15 @@ from worlds import road, traffic
 
 from tools.studies.spacetime.simulated import appearance_map, embed, extraction
 from tools.studies.spacetime.table import beside, markdown
-from torchreid_dfrst.evaluation.weight import OMEGAS, _folds, _logistic, _peak, choose_weight, held_out
-from torchreid_dfrst.retrieval.features import Features
+from torchreid_dfrst.evaluation.weight import (
+    OMEGAS,
+    _folds_of_training,
+    _peak_of_scores,
+    _weight_by_logistic,
+    choose_weight,
+    held_out,
+)
+from torchreid_dfrst.features import Features
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal import build
 
@@ -55,7 +62,7 @@ def test_each_part_is_asked_in_the_whole_gallery_and_only_it_is_left_out_of_the_
 @pytest.mark.parametrize(("vehicles", "galleries", "folds"), [(40, 1, 3), (450, 3, 3), (900, 3, 3), (250, 2, 4)])
 def test_galleries_are_as_large_as_a_tests_where_there_are_vehicles(vehicles, galleries, folds):
     sightings = Sightings(np.tile([3, 5], vehicles), np.zeros(2 * vehicles), np.arange(vehicles).repeat(2))
-    made = list(_folds(sightings, 3, seed=0))
+    made = list(_folds_of_training(sightings, 3, seed=0))
     assert len(made) == folds and len({tuple(fold.gallery) for fold in made}) == galleries
     assert max(len(fold.gallery) for fold in made) <= 400
 
@@ -86,17 +93,17 @@ def test_the_chosen_omega_is_next_to_the_best_mean_score():
 def test_the_peak_lies_between_the_omegas_that_were_tried():
     omegas = (0.0, *(0.1 * 2.0 ** np.arange(6)))
     top = np.array([-((np.log(max(w, 1e-9) / 0.5)) ** 2) for w in omegas])
-    assert _peak(omegas, top) == pytest.approx(0.5, abs=1e-4)
+    assert _peak_of_scores(omegas, top) == pytest.approx(0.5, abs=1e-4)
     for best in (0, 1, 6):  # no neighbour on one side, or omega 0, which has no logarithm
-        assert _peak(omegas, -np.abs(np.arange(7.0) - best)) == omegas[best]
-    assert _peak(omegas, np.ones(7)) == 0.0
+        assert _peak_of_scores(omegas, -np.abs(np.arange(7.0) - best)) == omegas[best]
+    assert _peak_of_scores(omegas, np.ones(7)) == 0.0
 
 
 def test_calibration_is_the_logistic_law_the_pairs_were_drawn_from():
     rng = np.random.default_rng(0)
     a, t = rng.uniform(0, 2, 200_000), rng.uniform(0, 1, 200_000)
     same = rng.random(200_000) < 1 / (1 + np.exp(-(2 - 3 * a - 1.5 * t)))
-    _, slope_a, slope_t = _logistic(a, t, same, 0)
+    _, slope_a, slope_t = _weight_by_logistic(a, t, same, 0)
     assert (slope_a, slope_t) == pytest.approx((3, 1.5), rel=0.05)
 
 

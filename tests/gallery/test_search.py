@@ -12,9 +12,9 @@ pytest.importorskip("pyarrow", reason="galleries need pyarrow, an optional extra
 from tests.gallery.crops import SOURCE, WIDTH, crops
 from tests.worlds import road, traffic
 from torchreid_dfrst.evaluation.calibration import Calibration
+from torchreid_dfrst.features import network_of
 from torchreid_dfrst.gallery import Gallery, searching
 from torchreid_dfrst.retrieval import Features, normalise
-from torchreid_dfrst.retrieval.features import network_of
 from torchreid_dfrst.spatiotemporal import build
 
 NAMED = replace(road(), names=np.array([f"gate {c}" for c in road().cameras]))

@@ -6,7 +6,8 @@ import torch
 
 from tests.retrieval.scenes import TableTransit, clusters, symmetric_transit
 from torchreid_dfrst.retrieval import jaccard_distance, neighbors, rerank, search
-from torchreid_dfrst.retrieval.embeddings import Products, Stack
+from torchreid_dfrst.retrieval.embeddings import Stack
+from torchreid_dfrst.retrieval.tiles import Products
 
 X = clusters(3000, width=64, identities=100)[0]
 X[[7, 900, 1510, 2020]] = X[3]

@@ -10,8 +10,8 @@ from test_command_line import run
 from tiny import write_tiny_veri
 
 from torchreid_dfrst.data import VeRi776
-from torchreid_dfrst.inference.embeddings import read_embeddings
-from torchreid_dfrst.inference.importing import import_features
+from torchreid_dfrst.inference.import_arrays import read_embeddings
+from torchreid_dfrst.inference.import_features import import_features
 from torchreid_dfrst.retrieval import Extraction
 
 RNG = np.random.default_rng(0)

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from torchreid_dfrst.cli import invoke
+from torchreid_dfrst.report.camera_map import places
 from torchreid_dfrst.report.canvas import small
-from torchreid_dfrst.report.page import Page, places
+from torchreid_dfrst.report.page import Page
 from torchreid_dfrst.sightings import CameraNetwork
 
 NASTY = '</script><script>document.title="broken"</script><img src=x onerror=alert(1)>&amp;"\''

@@ -6,10 +6,11 @@ from PIL import Image
 
 from tools.studies.contamination.pictures import contact_sheet
 from torchreid_dfrst.models.zoo import build
-from torchreid_dfrst.report import canvas, ranking, spacetime
+from torchreid_dfrst.report import canvas, spacetime
+from torchreid_dfrst.report import ranked_lists as lists
 from torchreid_dfrst.report.attention import attention_maps, reasons
 from torchreid_dfrst.report.canvas import spread, thumbnail
-from torchreid_dfrst.report.ranking import ranked_lists, time_gap
+from torchreid_dfrst.report.ranked_lists import ranked_lists, time_gap
 from torchreid_dfrst.sightings import Sightings
 
 
@@ -30,10 +31,10 @@ def has(picture, red, green, blue):
 def test_frames_are_green_for_the_same_vehicle_and_red_for_others(images, tmp_path):
     sightings = Sightings(np.array([0, 1, 2, 3]), np.arange(4.0), np.array([7, 7, 8, 8]), path=images)
     query, gallery = sightings[:1], sightings[1:]
-    both = ranked_lists(tmp_path / "both.png", query, gallery, np.array([[0, 1]]), np.array([[0.1, 0.2]]))
-    right = ranked_lists(tmp_path / "right.png", query, gallery, np.array([[0, -1]]), np.array([[0.1, np.nan]]))
-    wrong = ranked_lists(tmp_path / "wrong.png", query, gallery, np.array([[1, 2]]), np.array([[0.1, 0.2]]))
-    green, red = (0x1A, 0x98, 0x50), (0xD7, 0x30, 0x27)
+    both = ranked_lists(tmp_path / "both.png", query, gallery, np.array([[0, 1]]))
+    right = ranked_lists(tmp_path / "right.png", query, gallery, np.array([[0, -1]]))
+    wrong = ranked_lists(tmp_path / "wrong.png", query, gallery, np.array([[1, 2]]))
+    green, red = (bytes.fromhex(colour[1:]) for colour in (canvas.GREEN, canvas.RED))
     assert has(both, *green) and has(both, *red)
     assert has(right, *green) and not has(right, *red)
     assert has(wrong, *red) and not has(wrong, *green)
@@ -42,7 +43,7 @@ def test_frames_are_green_for_the_same_vehicle_and_red_for_others(images, tmp_pa
 def test_ranked_lists_refuse_shapes_that_disagree(images, tmp_path):
     sightings = Sightings(np.zeros(4, int), path=images)
     with pytest.raises(ValueError, match="one row each"):
-        ranked_lists(tmp_path / "x.png", sightings[:2], sightings, np.zeros((1, 2), int), np.zeros((1, 2)))
+        ranked_lists(tmp_path / "x.png", sightings[:2], sightings, np.zeros((1, 2), int))
 
 
 @pytest.fixture
@@ -50,11 +51,11 @@ def figures(monkeypatch):
     """The figures that are drawn, by file name, as well as the files."""
     found = {}
 
-    def write(made, path):
+    def write(made, path, **options):
         found[path.name] = made
-        return canvas.write(made, path)
+        return canvas.write(made, path, **options)
 
-    for module in (ranking, spacetime):
+    for module in (lists, spacetime):
         monkeypatch.setattr(module, "write", write)
     return found
 
@@ -66,11 +67,20 @@ def words(figure):
 def test_ranked_lists_name_cameras_and_vehicles_as_the_users_file_does(images, tmp_path, figures):
     gates, vans = ["north gate", "c003", "", "bridge"], ["blue van", "blue van", "7b", ""]
     sightings = Sightings([0, 0, 2, 3], np.arange(4.0), [7, 7, 8, 8], path=images, camera_name=gates, vehicle_name=vans)
-    index, distance = np.array([[1, 2], [3, -1]]), np.array([[0.1, 0.2], [0.3, np.nan]])
-    ranked_lists(tmp_path / "a.png", sightings[[0, 3]], sightings, index, distance)
-    labels = {"1: cam c003, +1 s\n0.100", "2: cam 2, +2 s\n0.200", "1: cam bridge, +0 s\n0.300"}
-    labels |= {"query: vehicle blue van\ncam north gate", "query: vehicle 8\ncam bridge"}
+    ranked_lists(tmp_path / "a.png", sightings[[0, 3]], sightings, np.array([[1, 2], [3, -1]]))
+    labels = {"cam c003\n+1 s", "cam 2\n+2 s", "cam bridge\n+0 s", "rank 1", "rank 2"}
+    labels |= {"query", "vehicle blue van\ncam north gate", "vehicle 8\ncam bridge"}
     assert labels <= {*words(figures["a.png"])}
+
+
+def test_the_legend_of_ranked_lists_names_the_frames_there_are(images, tmp_path, figures):
+    sightings = Sightings(np.arange(4), np.arange(4.0), np.array([7, 7, 8, -1]), path=images)
+    ranked_lists(tmp_path / "all.png", sightings[:1], sightings, np.array([[1, 2, 3]]))
+    ranked_lists(tmp_path / "right.png", sightings[:1], sightings, np.array([[1]]))
+    legends = {name: [t.get_text() for t in made.legends[0].get_texts()] for name, made in figures.items()}
+    assert legends["all.png"] == ["the query", "the same vehicle", "another vehicle", "not known"]
+    assert legends["right.png"] == ["the query", "the same vehicle"]
+    assert figures["all.png"].get_figwidth() <= 9, "legible on a page of 900 pixels"
 
 
 def test_the_picture_of_camera_pairs_has_their_names(tmp_path, figures):
@@ -88,11 +98,11 @@ def test_the_line_of_appearance_alone_is_named_where_there_is_one(tmp_path, figu
     result |= {"as it is": score, "shuffled": dict.fromkeys(("times", "cameras", "both"), score)}
     for extra, names in (({}, ["provid"]), ({"appearance": {"mAP": 40.0}}, ["appearance alone", "provid"])):
         spacetime.controls({"provid": result | extra}, tmp_path / "controls.png")
-        legend = figures["controls.png"].axes[0].get_legend()
+        (legend,) = figures["controls.png"].legends
         assert sorted(text.get_text() for text in legend.get_texts()) == names
 
 
-@pytest.mark.parametrize("seconds, text", [(np.nan, ""), (-12.4, ", -12 s"), (150.0, ", +2.5 min")])
+@pytest.mark.parametrize("seconds, text", [(np.nan, ""), (-12.4, "-12 s"), (150.0, "+2.5 min")])
 def test_time_gaps_read_well(seconds, text):
     assert time_gap(seconds) == text
 

@@ -1,6 +1,7 @@
 """Re-ranking of three given matrices, as torchreid's engines ask for it."""
 
 import logging
+import sys
 import warnings
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.retrieval.scenes import clusters, cut_in_four, slow_distance, slow_rerank, small_and_tied
 from tests.retrieval.test_layouts import LAYOUTS
-from torchreid_dfrst.retrieval import jaccard, matrices, rerank, rerank_distances
+from torchreid_dfrst.retrieval import jaccard, rerank, rerank_distances
 
 
 @pytest.mark.parametrize(("k1", "k2", "lambda_value"), [(20, 6, 0.3), (7, 1, 0.0), (15, 4, 1.0)])
@@ -42,7 +43,7 @@ def test_any_small_data_with_ties(seed, count, k1, k2, step):
     original = distance**4 / np.maximum((distance**4).max(axis=1, keepdims=True), 1e-30)
     expected = slow_rerank(original, 2, k1 + 1, round(k1 / 2) + 1, k2, 0.3, np.exp(-original))
     with pytest.MonkeyPatch.context() as small:
-        small.setattr(matrices, "STEP", step)
+        small.setattr(sys.modules["torchreid_dfrst.retrieval.rerank"], "ROWS", step)
         small.setattr(jaccard, "STEP", step)
         small.setattr(jaccard, "CANDIDATES", 20 * step)
         found = rerank_distances(*cut_in_four(distance**2), k1, k2)

@@ -10,7 +10,7 @@ import torchreid
 from tests.retrieval.scenes import TableTransit, clusters, unit
 from torchreid_dfrst.retrieval import Parameters, Reranking, neighbors
 from torchreid_dfrst.retrieval.distances import RESOLUTION, resolution
-from torchreid_dfrst.retrieval.embeddings import random_error
+from torchreid_dfrst.retrieval.tiles import random_error
 
 
 def around(distances, width=64):

@@ -15,7 +15,7 @@ from torchreid_dfrst.models import build
 from torchreid_dfrst.training import distributed
 from torchreid_dfrst.training import step as loop_step
 from torchreid_dfrst.training.distributed import GroupBatchNorm, synchronize_batch_norm
-from torchreid_dfrst.training.embedding import embed
+from torchreid_dfrst.training.embed_images import embed
 from torchreid_dfrst.training.step import TrainStep
 
 CPU = torch.device("cpu")

@@ -13,8 +13,7 @@ from processes import together
 from runs import manager
 from torch.utils.data import get_worker_info
 
-from torchreid_dfrst.data.images import BadImageError, read_image
-from torchreid_dfrst.data.loader import Images
+from torchreid_dfrst.data.images import BadImageError, Images, read_image
 from torchreid_dfrst.training import run
 
 

@@ -14,7 +14,7 @@ from runs import engine, run
 from torch.utils.data import _utils
 
 from torchreid_dfrst.data.images import BadImageError
-from torchreid_dfrst.training import checkpoint, distributed, embedding, interrupt, sections, train
+from torchreid_dfrst.training import checkpoint, distributed, embed_images, interrupt, sections, train
 from torchreid_dfrst.training import run as configured
 from torchreid_dfrst.training.distributed import OtherProcessError
 from torchreid_dfrst.training.interrupt import EXIT_CODE, MARKER, StoppedError, stopping_at_once
@@ -262,7 +262,7 @@ def test_an_evaluation_that_fails_in_one_process_ends_in_all(tiny_veri, tmp_path
 def parts_that_do_not_fit_in_one(root, stopped):
     group = distributed.start()
     made = engine(root, network=TinyNet)
-    merge, calls = embedding._merged, []
+    merge, calls = embed_images._merge_processes, []
 
     def weak(parts):
         calls.append(len(parts))
@@ -271,7 +271,7 @@ def parts_that_do_not_fit_in_one(root, stopped):
             raise MemoryError("no room for the gallery")
         return merge(parts)
 
-    embedding._merged = weak
+    embed_images._merge_processes = weak
     made._leave = lambda: print("left") or sys.exit(EXIT_CODE)
     try:
         made.test()

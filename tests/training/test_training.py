@@ -20,9 +20,9 @@ from torchreid_dfrst.cli import main
 from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.inference import extract, input_transform, open_network
 from torchreid_dfrst.models.weights import read_weights
-from torchreid_dfrst.tables import build_model
+from torchreid_dfrst.torchreid_tables import build_model
 from torchreid_dfrst.training import build_optimizer, checkpoint, resolved, sections, train
-from torchreid_dfrst.training.embedding import embed
+from torchreid_dfrst.training.embed_images import embed
 from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
 
 pytestmark = pytest.mark.usefixtures("thin_resnets")

@@ -5,7 +5,7 @@ import torch
 from networks import TinyNet
 
 from torchreid_dfrst.losses import DFRSTLoss
-from torchreid_dfrst.training.embedding import embed
+from torchreid_dfrst.training.embed_images import embed
 from torchreid_dfrst.training.step import TrainStep
 
 

@@ -24,7 +24,7 @@ import torch
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import build
 from torchreid_dfrst.retrieval import Parameters, Reranking, normalise
-from torchreid_dfrst.training.embedding import embed
+from torchreid_dfrst.training.embed_images import embed
 from torchreid_dfrst.training.step import TrainStep
 
 PEAK_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12, "V100": 125e12}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from torchreid_dfrst.association.clustering import Tree
+from torchreid_dfrst.association.average_linkage import Tree
 from torchreid_dfrst.association.evidence import Evidence
 from torchreid_dfrst.association.learning import FEWEST, doubt, learn
 from torchreid_dfrst.association.pooling import Centre, Passes, find, pool

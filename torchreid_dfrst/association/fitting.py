@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from torchreid_dfrst.association.clustering import grow, upper
+from torchreid_dfrst.association.average_linkage import grow, upper
 from torchreid_dfrst.association.evidence import Evidence, at_once, equal_network
 from torchreid_dfrst.association.learning import calibrate, doubt, overlapping
 from torchreid_dfrst.association.measures import pairwise

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from torchreid_dfrst.association.clustering import grow, upper
+from torchreid_dfrst.association.average_linkage import grow, upper
 from torchreid_dfrst.association.evidence import NEVER, TRUST, Evidence, at_once, equal_network
 from torchreid_dfrst.association.pooling import Passes
 from torchreid_dfrst.retrieval.logistic import logistic, sigmoid

@@ -18,7 +18,7 @@ FEW = 5.0
 
 @dataclass(frozen=True, eq=False)
 class Passes:
-    """What is known of each pass; no identity.
+    """Passes that images were pooled to: what is known of each, no identity.
 
     Args:
         camera: ``(P,)`` int64.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import poisson
 
-from torchreid_dfrst.association.clustering import grow, upper
+from torchreid_dfrst.association.average_linkage import grow, upper
 from torchreid_dfrst.association.evidence import Evidence
 from torchreid_dfrst.association.pooling import Passes
 from torchreid_dfrst.sightings import Sightings

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from torchreid_dfrst.association.clustering import Tree, grow, upper
+from torchreid_dfrst.association.average_linkage import Tree, grow, upper
 from torchreid_dfrst.association.evidence import Evidence, at_once
 from torchreid_dfrst.association.pooling import Passes
 from torchreid_dfrst.retrieval import neighbors

@@ -49,17 +49,19 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
         try:
             code = main(*args, **kwargs)
         except KeyboardInterrupt:
-            code = _end(INTERRUPTED, "interrupted")
+            code = _exit_with(INTERRUPTED, "interrupted")
         except Exception as error:
             text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
             if isinstance(error, MemoryError):
-                code = _end(USER_ERROR, f"memory ran out {text}".rstrip())
+                code = _exit_with(USER_ERROR, f"memory ran out {text}".rstrip())
             elif isinstance(error, ValueError | OSError) or (isinstance(error, KeyError) and " " in text):
                 logging.getLogger(__name__).debug("traceback of the error below", exc_info=True)
-                code = _end(USER_ERROR, text)
+                code = _exit_with(USER_ERROR, text)
             else:
                 what = f"{type(error).__name__} {' '.join(text.split())[:200]}".rstrip()
-                code = _end(BUG, f"this is a bug ({what}): please report it, with the lines below, at {_tracker()}")
+                code = _exit_with(
+                    BUG, f"this is a bug ({what}): please report it, with the lines below, at {_tracker()}"
+                )
                 print(printable(traceback.format_exc()), file=sys.stderr)
         finally:
             logging.getLogger().removeHandler(handler)
@@ -77,7 +79,7 @@ class _Formatter(logging.Formatter):
         return printable(super().format(record))
 
 
-def _end(code: int, text: str) -> int:
+def _exit_with(code: int, text: str) -> int:
     bars = sys.modules["tqdm"].tqdm if "tqdm" in sys.modules else None
     for bar in list(getattr(bars, "_instances", ())):
         bar.close()  # or the message would stand at the end of the bar's line
@@ -101,7 +103,7 @@ def overview() -> str:
     """What ``dfrst --help`` prints: a line for each subcommand, the first of its file's docstring."""
     lines = ["usage: dfrst COMMAND ... [--verbose]", ""]
     for name in COMMANDS:
-        lines.append(f"  {name:11}{(_module(name).__doc__ or '').splitlines()[0]}")
+        lines.append(f"  {name:11}{(_subcommand(name).__doc__ or '').splitlines()[0]}")
     return "\n".join([*lines, "", "dfrst COMMAND --help says more; dfrst --version prints the version"])
 
 
@@ -119,12 +121,18 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if words[0] not in COMMANDS:
         what, known = ("option", OPTIONS) if words[0].startswith("-") else ("command", COMMANDS)
         raise KeyError(f"dfrst has no {what} {words[0]!r}{nearest(words[0], known)}")
-    module = _module(words[0])
-    parser = Parser(prog=f"dfrst {words[0]}", description=module.__doc__)
+    parser = parser_of(words[0])
+    parser.set_defaults(run=_subcommand(words[0]).run, command=shlex.join(["dfrst", *words]))
+    return parser.parse_intermixed_args(words[1:])
+
+
+def parser_of(name: str) -> Parser:
+    """What reads the arguments of one subcommand."""
+    module = _subcommand(name)
+    parser = Parser(prog=f"dfrst {name}", description=module.__doc__)
     module.arguments(parser)
     parser.add_argument("--verbose", action="store_true", help="log what is done, not only results and warnings")
-    parser.set_defaults(run=module.run, command=shlex.join(["dfrst", *words]))
-    return parser.parse_intermixed_args(words[1:])
+    return parser
 
 
 def invoke(words: Sequence[str]) -> int:
@@ -155,5 +163,5 @@ def main(words: Sequence[str] | None = None) -> int:
     return invoke(sys.argv[1:] if words is None else words)
 
 
-def _module(name: str) -> Any:
+def _subcommand(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{FILES.get(name, name)}")

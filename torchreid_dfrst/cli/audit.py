@@ -16,6 +16,7 @@ from torchreid_dfrst.cli.arguments import say, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst audit``."""
     spacetime.source(parser)
     default = Path("runs/audit")
     parser.add_argument("--out", type=Path, default=default, help="folder of audit.json and pictures (%(default)s)")
@@ -23,6 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run ``dfrst audit``."""
     from torchreid_dfrst import files, retrieval
     from torchreid_dfrst.evaluation import PAPER_WEIGHT, audit
     from torchreid_dfrst.report import spacetime as pictures

@@ -13,6 +13,7 @@ from torchreid_dfrst.cli.arguments import NAME, ROOT, data_options, overrides, p
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst check``."""
     parser.add_argument("-t", "--target", required=True, help=NAME)
     parser.add_argument("--root", required=True, help=ROOT)
     parser.add_argument("--no-images", action="store_true", help="look at names, cameras and times only")
@@ -22,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run ``dfrst check``."""
     from torchreid_dfrst.doctor import check_dataset
     from torchreid_dfrst.doctor.findings import EXAMPLES
 

@@ -20,6 +20,7 @@ SETTINGS = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst city``."""
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the data set itself, as in data/city")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw (%(default)s)")
     for name, (default, words) in SETTINGS.items():
@@ -28,6 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run ``dfrst city``."""
     from torchreid_dfrst.city import make_city
 
     started, drawn = time.perf_counter(), 0

@@ -12,10 +12,12 @@ from torchreid_dfrst.cli.arguments import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst demo``."""
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of everything (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run ``dfrst demo``."""
     out, verbose = args.out, ["--verbose"] * args.verbose
     weights, features = f"{out}/weights.safetensors", f"{out}/features.npz"
     for words in (

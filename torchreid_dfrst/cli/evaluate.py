@@ -20,19 +20,23 @@ from torchreid_dfrst.cli.arguments import CONFIG, USER_ERROR, ListKeys, features
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst evaluate``."""
     words = "file of dfrst extract or dfrst import, and settings such as rerank.k1 30; --list-keys names all"
     parser.add_argument("words", nargs="+", metavar="FEATURES | section.key value", help=words)
     parser.add_argument("--config-file", help=f"{CONFIG}; sections that only training needs are passed over")
     weights = "the network behind the features, for attention maps; settings come from --config-file"
     parser.add_argument("--weights", type=Path, help=weights)
     parser.add_argument("--out", type=Path, help="folder for card.json and pictures (default: beside the features)")
-    parser.add_argument("--lists", type=int, default=8, help="queries in each ranked-list picture (0: no pictures)")
+    parser.add_argument(
+        "--lists", type=int, default=4, help="queries on the sheet of ranked lists (%(default)s; 0: no pictures)"
+    )
     parser.add_argument("--page", type=Path, help="write a page that opens in any browser, as dfrst page does")
     parser.add_argument("--json", action="store_true", help="print the card instead of the table")
     parser.add_argument("--list-keys", action=ListKeys, const="evaluation")
 
 
 def run(args: argparse.Namespace) -> int | None:
+    """Run ``dfrst evaluate``."""
     from torchreid_dfrst import processes
 
     # a process that has died is noticed at once; this is how long the others may wait for one that works
@@ -49,7 +53,7 @@ def together(args: argparse.Namespace, group: Any) -> int:
     from torchreid_dfrst.retrieval import shards
 
     file, _ = features_among(args.words)
-    signal.signal(signal.SIGTERM, _ended)
+    signal.signal(signal.SIGTERM, _end_on_signal)
     try:
         with processes.telling():
             shards.agree("features", pieces(file))
@@ -66,7 +70,7 @@ def together(args: argparse.Namespace, group: Any) -> int:
     return 0
 
 
-def _ended(number: int, frame: object) -> None:
+def _end_on_signal(number: int, frame: object) -> None:
     raise OSError("ended by SIGTERM: another process of the run has failed or was killed, or the job was stopped")
 
 
@@ -83,7 +87,7 @@ def pieces(file: str | None) -> Iterator[bytes]:
 def score(args: argparse.Namespace, group: Any) -> None:
     """Score, write and draw, with the help of the other processes of a group."""
     from torchreid_dfrst import evaluation
-    from torchreid_dfrst.evaluation.card import require_weights
+    from torchreid_dfrst.features import require_weights
 
     if args.lists < 0:
         raise ValueError(f"--lists is {args.lists}: how many queries to draw, 0 for none")
@@ -103,7 +107,7 @@ def score(args: argparse.Namespace, group: Any) -> None:
         calibration.save(out / "calibration.json")
         wrote(out / "calibration.json")
     if args.lists:
-        from torchreid_dfrst.inference.showcase import missing_images, show_attention, show_rankings
+        from torchreid_dfrst.inference.pictures import missing_images, show_attention, show_rankings
 
         if missing := missing_images(result):
             print(printable(f"no pictures: {missing}"), file=sys.stderr)

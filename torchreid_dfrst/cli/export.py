@@ -16,6 +16,7 @@ ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".ts", "hub": "-h
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst export``."""
     parser.add_argument("weights", type=Path, help="weights.safetensors, a checkpoint, or a state dict")
     parser.add_argument("--format", required=True, choices=list(ENDINGS), help="what to write")
     parser.add_argument("--out", type=Path, help="file, or folder of a hub, to write (default: beside the weights)")
@@ -28,10 +29,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run ``dfrst export``."""
     out = args.out or args.weights.with_name(args.weights.stem + ENDINGS[args.format])
     if args.format == "hub":
         from torchreid_dfrst.inference.hub import write_folder
 
+        if args.verify or args.size or args.normalise or args.model or args.overrides:
+            raise ValueError("--format hub copies weights as they are: of the options it takes --card and --out alone")
         wrote(*write_folder(args.weights, out, args.card))
         return
     if args.card:

@@ -16,6 +16,7 @@ from torchreid_dfrst.cli.arguments import NAME, ROOT, data_options, described, f
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst extract``."""
     parser.add_argument(
         "--weights", type=Path, required=True, help="weights.safetensors, a checkpoint, or a state dict"
     )

@@ -33,6 +33,7 @@ USES = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst gallery``."""
     parser.add_argument("action", choices=list(USES))
     parser.add_argument("gallery", metavar="DIR")
     parser.add_argument("what", nargs="?", help="add: table, folder, image or features file; fit: features file")
@@ -55,6 +56,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run ``dfrst gallery``."""
     from torchreid_dfrst.gallery import Gallery
 
     words = vars(args)
@@ -87,6 +89,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def add(args: argparse.Namespace) -> None:
+    """Run ``dfrst gallery add``."""
     from torchreid_dfrst.gallery import Gallery
     from torchreid_dfrst.inference.unlabelled import read_crops
     from torchreid_dfrst.report.canvas import small
@@ -107,6 +110,7 @@ def add(args: argparse.Namespace) -> None:
 
 
 def fit(args: argparse.Namespace, gallery: Any) -> None:
+    """Run ``dfrst gallery fit``."""
     from torchreid_dfrst import config, evaluation
     from torchreid_dfrst.evaluation import calibration
     from torchreid_dfrst.gallery.spacetime import alone
@@ -130,6 +134,7 @@ def fit(args: argparse.Namespace, gallery: Any) -> None:
 
 
 def expire(args: argparse.Namespace, gallery: Any) -> None:
+    """Run ``dfrst gallery expire``."""
     if (args.before is None) == (args.keep is None):
         raise ValueError("say either --before TIME or --keep DURATION, such as 30d")
     last = gallery.info()["last_s"]
@@ -139,6 +144,7 @@ def expire(args: argparse.Namespace, gallery: Any) -> None:
 
 
 def show(info: dict[str, Any], as_json: bool) -> None:
+    """Print what ``dfrst gallery info`` says."""
     if as_json:
         print(json.dumps(info))
         return

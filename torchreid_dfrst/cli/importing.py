@@ -17,6 +17,7 @@ FORMATS = ".npy, .npz, .pt, .mat, .h5, .json, .csv, .parquet, or a folder of .np
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst import``."""
     parser.add_argument("--embeddings", type=Path, required=True, help=FORMATS)
     table = "path,identity,camera,time,split[,track] as CSV or Parquet; distances.csv or cameras.csv beside it"
     parser.add_argument("--table", type=Path, help=table)
@@ -30,7 +31,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from torchreid_dfrst.inference.importing import import_features
+    """Run ``dfrst import``."""
+    from torchreid_dfrst.inference.import_features import import_features
 
     options, _ = data_options(args.overrides)
     extraction = import_features(args.embeddings, args.table, args.data, args.model, args.cameras, args.root, options)

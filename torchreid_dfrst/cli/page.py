@@ -13,6 +13,7 @@ from torchreid_dfrst.cli.evaluate import read
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst page``."""
     words = "file of dfrst extract or dfrst import, and settings as dfrst evaluate takes them"
     parser.add_argument("words", nargs="+", metavar="FEATURES | section.key value", help=words)
     parser.add_argument("--config-file", help=CONFIG)
@@ -22,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run ``dfrst page``."""
     from torchreid_dfrst import evaluation
     from torchreid_dfrst.checks import within
     from torchreid_dfrst.inference.pages import page_of_result

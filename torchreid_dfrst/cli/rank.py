@@ -14,6 +14,7 @@ from torchreid_dfrst.cli.evaluate import read
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst rank``."""
     words = "file of dfrst extract or dfrst import, and settings as dfrst evaluate takes them"
     parser.add_argument("words", nargs="+", metavar="FEATURES | section.key value", help=words)
     parser.add_argument("--config-file", help=CONFIG)
@@ -23,7 +24,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from torchreid_dfrst.evaluation.ranked import rank, written_as
+    """Run ``dfrst rank``."""
+    from torchreid_dfrst.evaluation.nearest import rank
+    from torchreid_dfrst.files import written_as
 
     written_as(args.out, {})  # an ending that nothing writes is found before hours of work
     _, extraction, choices = read(args)

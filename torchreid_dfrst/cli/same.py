@@ -13,6 +13,7 @@ from torchreid_dfrst.cli.arguments import moment
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst same``."""
     parser.add_argument("images", nargs=2, metavar="IMAGE")
     parser.add_argument("--weights", type=Path, required=True, help="weights.safetensors or a checkpoint of training")
     words = "calibration.json of dfrst evaluate (default: beside the weights)"
@@ -28,6 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run ``dfrst same``."""
     import numpy as np
 
     from torchreid_dfrst.evaluation.calibration import Calibration

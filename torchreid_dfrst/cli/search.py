@@ -19,6 +19,7 @@ from torchreid_dfrst.cli.arguments import moment, progress, span, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst search``."""
     parser.add_argument("what", metavar="IMAGE | FEATURES", help="an image, a folder, a table, or a features file")
     parser.add_argument("--gallery", required=True, metavar="DIR", help="of dfrst gallery add")
     parser.add_argument("--weights", type=Path, help="the network of the gallery, to embed images with")
@@ -38,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run ``dfrst search``."""
     from torchreid_dfrst.gallery import Gallery
 
     gallery = Gallery.open(args.gallery)
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     names = [path or f"row {row}" for row, path in enumerate(queries.path.tolist())]
     columns = {**hits.columns, "query": [names[row] for row in hits.columns["query"]]}
     if args.json or args.csv:
-        from torchreid_dfrst.evaluation.ranked import written_as
+        from torchreid_dfrst.files import written_as
 
         sys.stdout.write(written_as(Path("hits.json" if args.json else "hits.csv"), columns).decode())
     else:

@@ -14,12 +14,14 @@ from torchreid_dfrst.cli.arguments import NAME, ROOT, features_among, say, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst spacetime``."""
     source(parser)
     parser.add_argument("--save", metavar="FILE", help="write the fitted model, for spacetime.fitted of dfrst evaluate")
     parser.add_argument("--json", action="store_true", help="print one JSON object: model to scores and parameters")
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run ``dfrst spacetime``."""
     from torchreid_dfrst.evaluation import audit
 
     data, settings = read(args)
@@ -73,7 +75,7 @@ def read(args: argparse.Namespace, keys: Mapping[str, Any] | None = None) -> tup
         raise ValueError("give either a features file or --root DIR -t NAME")
     known = config.Keywords({"model": str, "options": Mapping[str, Any], **(keys or {})})
     settings = config.load(None, words, {"spacetime": known})["spacetime"]
-    found = Extraction.load(file) if file is not None else _of_lists(args.target, args.root)
+    found = Extraction.load(file) if file is not None else _extraction_of_lists(args.target, args.root)
     for what, part in (("training sightings", found.train), ("road distances between its cameras", found.network)):
         if part is None:
             raise ValueError(f"{file or args.root} has no {what}: space and time need them")
@@ -95,7 +97,7 @@ def models(settings: Mapping[str, Any]) -> list[Any]:
     return [build(name) for name in MODELS]
 
 
-def _of_lists(name: str, root: str) -> Any:
+def _extraction_of_lists(name: str, root: str) -> Any:
     import numpy as np
 
     from torchreid_dfrst.checks import nearest

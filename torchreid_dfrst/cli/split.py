@@ -13,6 +13,7 @@ from torchreid_dfrst.cli.arguments import wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst split``."""
     parser.add_argument(
         "table", type=Path, help="path,identity,camera,... as CSV or Parquet; a column split is replaced"
     )
@@ -22,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run ``dfrst split``."""
     from torchreid_dfrst.data.folds import split_table
 
     for path, summary in split_table(args.table, args.folds, args.seed, args.out):

@@ -13,6 +13,7 @@ LISTS = ("sources", "targets", "transforms")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst train``."""
     parser.add_argument("--config-file", help=CONFIG)
     parser.add_argument("--root", help=f"{ROOT} (data.root)")
     parser.add_argument("-s", "--sources", nargs="+", help="data sets to train on (data.sources)")
@@ -24,6 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
+    """Run ``dfrst train``."""
     import logging
 
     from tqdm import tqdm

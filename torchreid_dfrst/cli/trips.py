@@ -8,6 +8,7 @@ speaks for one vehicle is fitted on the training vehicles that came with the fea
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torchreid_dfrst.cli.arguments import wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``dfrst trips``."""
     parser.add_argument("features", metavar="FEATURES", help="file of dfrst extract or dfrst import")
     parser.add_argument("--out", type=Path, help="folder of tables and pictures (default: trips, beside the features)")
     parser.add_argument("--no-labels", action="store_true", help="learn from the gallery alone")
@@ -27,11 +29,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run ``dfrst trips``."""
     from concurrent.futures import ProcessPoolExecutor
     from contextlib import nullcontext
 
     from torchreid_dfrst import association, files
-    from torchreid_dfrst.association import tables
+    from torchreid_dfrst.association import trip_tables
     from torchreid_dfrst.association.topology import alike, topology
     from torchreid_dfrst.evaluation import trips as worth
     from torchreid_dfrst.retrieval import Extraction
@@ -51,12 +54,13 @@ def run(args: argparse.Namespace) -> None:
         links = topology(trips.passes, alike(trips.passes, trips.evidence))
     seen = gallery.sightings
     written = {
-        out / "trips.csv": tables.as_csv(tables.trips_table(trips, seen)),
-        out / "travel_times.csv": tables.as_csv(tables.travel_table(trips, seen, network, links or [])),
-        out / "origin_destination.csv": tables.as_csv(tables.origin_destination(trips, seen)),
+        out / "trips.csv": files.as_csv(trip_tables.trips_table(trips, seen)),
+        out / "travel_times.csv": files.as_csv(trip_tables.travel_table(trips, seen, network, links or [])),
+        out / "origin_destination.csv": files.as_csv(trip_tables.origin_destination(trips, seen)),
     }
     if positions is not None:
-        written[out / "trips.geojson"] = tables.as_json(tables.geojson(trips, seen, positions))
+        lines = trip_tables.geojson(trips, seen, positions)
+        written[out / "trips.geojson"] = json.dumps(lines, ensure_ascii=False).encode()
     files.write(written)
     print(summary(trips, seen, links))
     for note in trips.notes:
@@ -91,7 +95,7 @@ def pictures(trips: Any, seen: Any, network: Any, out: Path) -> list[Path]:
     """Those that can be drawn of these trips: all of them need times."""
     import numpy as np
 
-    from torchreid_dfrst.association.tables import legs
+    from torchreid_dfrst.association.trip_tables import legs
     from torchreid_dfrst.report import trips as report
 
     if np.isnan(trips.passes.first_s).all():

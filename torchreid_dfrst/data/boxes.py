@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from torchreid_dfrst.data.text import Problems, number
+from torchreid_dfrst.data.numbers import number
+from torchreid_dfrst.data.problems import Problems, warn
 
 Box = tuple[int, int, int, int]
 """Left, top, width and height in pixels; the first two may be below 0."""
@@ -21,7 +22,7 @@ CORNERS = tuple(
 )
 CENTRES = {f"{axis}{word}" for axis in "xy" for word in ("c", "center", "centre")} | {"cx", "cy", "centerx", "centery"}
 NAMES = CENTRES.union(*SIZES, *CORNERS)
-"""Columns of boxes without marks and without a word for box in front, see ``_bare``."""
+"""Columns of boxes without marks and without a word for box in front, see ``_bare_column_name``."""
 IMAGE_SIZE = {"width", "height"}
 WHOLE = ("bbox", "box", "boundingbox", "roi", "rect")
 FORMS = "x,y,w,h or left,top,right,bottom in pixels"
@@ -49,11 +50,11 @@ def boxed_names(columns: Mapping[str, Sequence[str]], names: Sequence[str], wher
     Raises:
         ValueError: two kinds of boxes, a part of one, a word that is no number, or a box without an area.
     """
-    given = {_bare(name): name for name in columns}
+    given = {_bare_column_name(name): name for name in columns}
     whole = [given[name] for name in WHOLE if name in given]
     if whole:
         raise ValueError(f"{where} has boxes in one column, {whole[0]!r}, which can mean several things: write {FORMS}")
-    twice = [name for name in columns if _bare(name) in NAMES and given[_bare(name)] != name]
+    twice = [name for name in columns if _bare_column_name(name) in NAMES and given[_bare_column_name(name)] != name]
     groups = [group for group in (*SIZES, *CORNERS) if all(name in given for name in group)]
     there = NAMES.intersection(given)
     sizes = {name for name in IMAGE_SIZE if given.get(name, "").lower() == name}
@@ -71,7 +72,7 @@ def boxed_names(columns: Mapping[str, Sequence[str]], names: Sequence[str], wher
         more = more or ",".join(twice)
         raise ValueError(f"{where} has boxes in the columns {mine}, and {more} besides: keep one kind, {FORMS}")
     words = [[columns[given[name]][row] for name in group] for row in range(len(names))]
-    boxes, problems = [_box(row, group in CORNERS) for row in words], Problems()
+    boxes, problems = [_parse_box(row, group in CORNERS) for row in words], Problems()
     bad = [
         f"row {number + 2}: {','.join(row) if any(row) else 'no box'}"
         for number, (row, box) in enumerate(zip(words, boxes, strict=True))
@@ -83,14 +84,14 @@ def boxed_names(columns: Mapping[str, Sequence[str]], names: Sequence[str], wher
     return [f"{name}#xywh={','.join(map(str, box or ()))}" for name, box in zip(names, boxes, strict=True)]
 
 
-def _bare(name: str) -> str:
+def _bare_column_name(name: str) -> str:
     """A column's name in lower case, without marks and without a word for box in front."""
     whole = re.sub(r"[\W_]+", "", name.lower())
     part = re.sub(r"^(boundingbox|bbox|box|bb|roi|rect)", "", whole)
     return part if part in NAMES else whole
 
 
-def _box(words: Sequence[str], corners: bool) -> Box | None:
+def _parse_box(words: Sequence[str], corners: bool) -> Box | None:
     found = map(number, words)
     left, top, right, bottom = (math.nan if value is None else value for value in found)
     if not corners:
@@ -110,3 +111,8 @@ def inside(box: Box, width: int, height: int) -> tuple[int, int, int, int] | Non
     if right <= left or bottom <= top or 2 * (right - left) * (bottom - top) < box[2] * box[3]:
         return None
     return left, top, right, bottom
+
+
+def warn_of_clipped(paths: Iterable[str]) -> None:
+    """Log how many boxes stuck out of their images."""
+    warn("{count} [box sticks|boxes stick] out of [its image and was|their images and were] clipped", sorted(paths))

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from torchreid_dfrst.checks import sample
+from torchreid_dfrst.data.copies import unrepeated
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, tracks_of
-from torchreid_dfrst.data.text import Problems, read_items, read_lines, sample, unrepeated, vehicle_number, whole_number
+from torchreid_dfrst.data.numbers import vehicle_number, whole_number
+from torchreid_dfrst.data.problems import Problems
+from torchreid_dfrst.data.text import read_items, read_lines
 from torchreid_dfrst.sightings import Sightings
 
 
@@ -50,8 +54,8 @@ class CityFlow(VehicleDataset):
         if hold_out < 2:
             raise ValueError(f"hold_out is {hold_out}: every second vehicle at most can be held out")
         problems = Problems()
-        train = problems.attempt(_train, folder)
-        test = problems.attempt(_test, folder) if (folder / "test_label.xml").is_file() else None
+        train = problems.attempt(_read_train, folder)
+        test = problems.attempt(_read_test, folder) if (folder / "test_label.xml").is_file() else None
         problems.raise_all()
         if test:
             return Splits(train, *test)
@@ -66,13 +70,13 @@ class CityFlow(VehicleDataset):
 
 def _read_annotations(path: Path) -> dict[str, Annotation]:
     """Labels by image name."""
-    labels = unrepeated(_annotations(path), path)
+    labels = unrepeated(_annotation_items(path), path)
     if not labels:
         raise ValueError(f"{path} labels no image: <Item imageName=... vehicleID=... cameraID=... /> are expected")
     return labels
 
 
-def _annotations(path: Path) -> Iterator[tuple[str, Annotation]]:
+def _annotation_items(path: Path) -> Iterator[tuple[str, Annotation]]:
     for number, item in enumerate(read_items(path), start=1):
         words = item.get("vehicleID", ""), item.get("cameraID", "")
         vehicle = vehicle_number(words[0])
@@ -82,20 +86,22 @@ def _annotations(path: Path) -> Iterator[tuple[str, Annotation]]:
         yield item["imageName"], Annotation(vehicle, camera, words)
 
 
-def _train(folder: Path) -> Sightings:
+def _read_train(folder: Path) -> Sightings:
     labels = _read_annotations(folder / "train_label.xml")
-    return _with_tracks(_sightings(folder, "train", sorted(labels), labels), folder / "train_track.txt")
+    return _with_tracks(_sightings_of_annotations(folder, "train", sorted(labels), labels), folder / "train_track.txt")
 
 
-def _test(folder: Path) -> tuple[Sightings, Sightings]:
+def _read_test(folder: Path) -> tuple[Sightings, Sightings]:
     problems, labels = Problems(), _read_annotations(folder / "test_label.xml")
-    query = problems.attempt(_listed, folder, "query", labels)
-    gallery = problems.attempt(lambda: _with_tracks(_listed(folder, "test", labels), folder / "test_track.txt"))
+    query = problems.attempt(_read_folder_of_images, folder, "query", labels)
+    gallery = problems.attempt(
+        lambda: _with_tracks(_read_folder_of_images(folder, "test", labels), folder / "test_track.txt")
+    )
     problems.raise_all()
     return query, gallery
 
 
-def _listed(folder: Path, part: str, labels: dict[str, Annotation]) -> Sightings:
+def _read_folder_of_images(folder: Path, part: str, labels: dict[str, Annotation]) -> Sightings:
     path = folder / f"name_{part}.txt"
     names = list(unrepeated(((name, None) for name in read_lines(path, "list of images")), path))
     lost = [name for name in names if name not in labels]
@@ -104,10 +110,10 @@ def _listed(folder: Path, part: str, labels: dict[str, Annotation]) -> Sightings
             f"{len(lost)} of {len(names)} images of {path} have no label in test_label.xml: "
             f"{sample(lost) or 'the list is empty'}"
         )
-    return _sightings(folder, part, names, labels)
+    return _sightings_of_annotations(folder, part, names, labels)
 
 
-def _sightings(folder: Path, part: str, names: list[str], labels: dict[str, Annotation]) -> Sightings:
+def _sightings_of_annotations(folder: Path, part: str, names: list[str], labels: dict[str, Annotation]) -> Sightings:
     found = [labels[name] for name in names]
     vehicle_name, camera_name = np.array([label.words for label in found]).T
     return Sightings(

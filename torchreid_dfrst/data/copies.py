@@ -6,14 +6,17 @@ import hashlib
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.checks import numbered, sample
 from torchreid_dfrst.data.boxes import split_name
-from torchreid_dfrst.data.text import sample
+from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
+
+T = TypeVar("T")
 
 MIDDLE = 256  # bytes that are compared before whole files are
 
@@ -69,9 +72,9 @@ def refuse_copies(query: Sightings, gallery: Sightings) -> None:
         return bool(ours and theirs and len(labels) > 1)
 
     groups = [list(range(len(everyone)))]
-    for read in (_size, _middle, _digest):
+    for read in (_file_size, _middle_of_file, _digest_of_file):
         known: dict[str, object] = {}
-        groups = [finer for group in groups for finer in _split(group, files, read, known) if suspicious(finer)]
+        groups = [finer for group in groups for finer in _split_copies(group, files, read, known) if suspicious(finer)]
     both = [(q, [g for g in group if g >= count]) for group in groups for q in group if q < count]
     pairs = [(q, g) for q, others in both for g in [next((g for g in others if differ(q, g)), None)] if g is not None]
     if pairs:
@@ -86,7 +89,7 @@ def refuse_copies(query: Sightings, gallery: Sightings) -> None:
         raise ValueError(f"{text}under another camera or vehicle: {shown}; keep one, or name a camera in one way")
 
 
-def _split(
+def _split_copies(
     group: list[int], files: Sequence[tuple[str, object]], read: Callable[[str], object], known: dict[str, object]
 ) -> list[list[int]]:
     """The rows of a group by what is read of their files, each read once, and by their boxes."""
@@ -103,16 +106,44 @@ def _split(
     return list(parts.values())
 
 
-def _size(path: str) -> object:
+def _file_size(path: str) -> object:
     return os.stat(path).st_size if os.path.isfile(path) else None
 
 
-def _middle(path: str) -> object:
+def _middle_of_file(path: str) -> object:
     with open(path, "rb") as file:
         file.seek(os.path.getsize(path) // 2)
         return file.read(MIDDLE)
 
 
-def _digest(path: str) -> object:
+def _digest_of_file(path: str) -> object:
     with open(path, "rb") as file:
         return hashlib.blake2b(file.read()).digest()
+
+
+def unrepeated(rows: Iterable[tuple[str, T]], where: object) -> dict[str, T]:
+    """What a file says of each image, in its order; rows that repeat an earlier one are left out and counted.
+
+    Args:
+        rows: image and what is said of it.
+        where: the file, for messages.
+
+    Raises:
+        ValueError: rows say different things of the same image.
+    """
+    found: dict[str, T] = {}
+    same, other = [], []
+    for name, said in rows:
+        if name not in found:
+            found[name] = said
+        elif found[name] == said:
+            same.append(name)
+        else:
+            other.append(f"{name} ({found[name]} and {said})")
+    if other:
+        raise ValueError(
+            numbered(f"{{count}} [row|rows] of {where} [contradicts|contradict] an earlier one: ", len(other))
+            + f"{sample(other)}; keep the right one of each"
+        )
+    warn(f"{{count}} [row of {where} repeats|rows of {where} repeat] an earlier one and [is|are] left out", same)
+    return found

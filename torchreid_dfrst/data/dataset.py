@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torchreid
 
-from torchreid_dfrst.data.copies import refuse_copies
+from torchreid_dfrst.checks import sample
+from torchreid_dfrst.data.copies import refuse_copies, unrepeated
 from torchreid_dfrst.data.images import read_image
-from torchreid_dfrst.data.text import read_lines, sample, unrepeated, warn
+from torchreid_dfrst.data.problems import warn
+from torchreid_dfrst.data.text import read_lines
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 
 logger = logging.getLogger(__name__)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,8 @@ import numpy as np
 from torchreid_dfrst import files
 from torchreid_dfrst.checks import numbered, within
 from torchreid_dfrst.data.dataset import one_camera_vehicles, vehicles_called
+from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.data.table import read_columns, read_rows
-from torchreid_dfrst.data.text import warn
 from torchreid_dfrst.evaluation.weight import held_out
 
 BESIDE = ("distances.csv", "cameras.csv")
@@ -66,14 +64,6 @@ def split_table(table: Path, folds: int = 5, seed: int = 0, out: Path | None = N
         if not len(query):
             raise ValueError(f"no vehicle of fold {number} of {table} is seen by two cameras: no query can be made")
         path = out / f"{table.stem}-fold{number}.csv"
-        files.write({path: _csv(columns, parts).encode()})
+        lines = [[*(words[row] for words in columns.values()), part] for part, rows in parts.items() for row in rows]
+        files.write({path: files.as_csv([[*columns, "split"], *lines])})
         yield path, ", ".join(numbered(f"{{count}} {part} [image|images]", len(rows)) for part, rows in parts.items())
-
-
-def _csv(columns: dict[str, list[str]], parts: dict[str, Sequence[int]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*columns, "split"])
-    for part, rows in parts.items():
-        writer.writerows([*(words[row] for words in columns.values()), part] for row in rows)
-    return text.getvalue()

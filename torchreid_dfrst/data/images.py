@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import struct
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import ExifTags, Image
+from torch.utils.data import Dataset
 
 from torchreid_dfrst.data.boxes import Box, inside, split_name
 from torchreid_dfrst.files import what_is
 
+Item = tuple[str, int, int, int]
+Key = int | tuple[int, int] | tuple[int, int, tuple[int, ...]]
+Change = Callable[[Image.Image, str], Image.Image]
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 MAX_PIXELS = 64_000_000
 PHOTOGRAPHS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
 """Formats that are opened. Others are programs (PostScript, which Pillow has Ghostscript run) or no photographs."""
@@ -85,27 +96,27 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
                 upright = image.copy() if turn is None else image.transpose(turn)
             if upright.mode == "F":
                 raise BadImageError(path, "has floating-point pixels, whose range nobody knows: save it with 8 bits")
-        return _rgb(upright) if box is None else _crop(upright, box, name)
+        return _as_rgb(upright) if box is None else _cropped_to_box(upright, box, name)
     except BadImageError:
         raise
     except Image.DecompressionBombError as error:
         raise BadImageError(path, f"has more than {max_pixels:,} pixels: crop it") from error
     except BROKEN as error:
-        raise BadImageError(path, f"cannot be read as an image ({_reason(path, error)})") from error
+        raise BadImageError(path, f"cannot be read as an image ({_why_unreadable(path, error)})") from error
 
 
-def _crop(image: Image.Image, box: Box, name: str | Path) -> Image.Image:
+def _cropped_to_box(image: Image.Image, box: Box, name: str | Path) -> Image.Image:
     edges = inside(box, image.width, image.height)
     if edges is None:
         raise BadImageError(
             name, f"has most of its box outside of the image of {image.width} x {image.height} pixels: correct the box"
         )
-    cropped = _rgb(image.crop(edges))
+    cropped = _as_rgb(image.crop(edges))
     cropped.info["clipped"] = (edges[2] - edges[0], edges[3] - edges[1]) != box[2:]
     return cropped
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         # convert("RGB") clips 16-bit grey at 255; the high byte is the picture
         values = np.asarray(image, dtype=np.float64)
@@ -118,9 +129,136 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(path: str | Path, error: Exception) -> str:
+def _why_unreadable(path: str | Path, error: Exception) -> str:
     if not (what_is(path) or Path(path).stat().st_size):
         return "the file is empty"
     if "cannot identify" in str(error):
         return f"its content is not a known image format: {', '.join(PHOTOGRAPHS)}"
     return str(error)
+
+
+class Images(Dataset):
+    """Images on disk as torchreid's items: a dict of ``img``, ``pid``, ``camid``, ``impath``, ``dsetid``.
+
+    Each also has its ``number``, in ``bad`` the file that it stands in for, else nothing, and in ``clipped`` its path
+    if its box stuck out of the image.
+
+    An index is an image number, ``(image number, seed)`` for a random transform that depends on nothing else, or
+    ``(image number, seed, batch)`` with the numbers of the whole batch. A file that cannot be read comes back as a
+    ``BadImageError``, or, with ``substitute``, as the next readable image of the same identity that the batch does
+    not hold yet (if there is one), so that a batch keeps its P identities with K images.
+
+    Args:
+        items: ``(path, identity, camera, data set)`` per image.
+        transform: PIL image to tensor; its first step is a resize to a fixed size if ``cache`` is set.
+        substitute: replace unreadable images instead of reporting them.
+        cache: keep the resized images in memory (in each worker process its own).
+        change: what happens to each image as it was read, given its path, such as damage.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        transform: Any,
+        substitute: bool = False,
+        cache: bool = False,
+        change: Change | None = None,
+    ) -> None:
+        self.items, self.transform, self.substitute, self.change = list(items), transform, substitute, change
+        self.cache: dict[int, Any] | None = {} if cache else None
+        self.siblings: dict[int, list[int]] = {}
+        if substitute:
+            for index, item in enumerate(self.items):
+                self.siblings.setdefault(item[1], []).append(index)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.items)
+
+    def __getitem__(self, key: Key) -> dict[str, Any] | BadImageError:
+        """The item, or the error that says why there is none."""
+        index, seed, *batch = key if isinstance(key, tuple) else (key, None)
+        path, identity, camera, source = self.items[index]
+        bad = ""
+        try:
+            image = self._read(index)
+        except BadImageError as error:
+            if not self.substitute:
+                return error
+            other = self._sibling(index, *batch)
+            if other is None:
+                return BadImageError(
+                    path,
+                    f"cannot be replaced, for its identity has no readable image in training ({error.args[1]}); "
+                    "repair one of them, or take the identity out of the list of training images",
+                )
+            image, bad = self._read(other), path
+            path, identity, camera, source = self.items[other]
+        with _seeded(seed):
+            tensor = self._transform(image)
+        found = {"img": tensor, "pid": identity, "camid": camera, "impath": path, "dsetid": source}
+        return {**found, "number": index, "bad": bad, "clipped": path if image.info.get("clipped") else ""}
+
+    def _read(self, index: int) -> Any:
+        if self.cache is not None and index in self.cache:
+            return self.cache[index]
+        path = self.items[index][0]
+        image = read_image(path) if self.change is None else self.change(read_image(path), path)
+        if self.cache is not None:
+            # the first step is the resize, the only one that is the same every time
+            image = self.cache[index] = self.transform.transforms[0](image)
+        return image
+
+    def _transform(self, image: Any) -> torch.Tensor:
+        if self.cache is None:
+            return self.transform(image)
+        image = image.copy()
+        for step in self.transform.transforms[1:]:
+            image = step(image)
+        return image
+
+    def _sibling(self, index: int, batch: Sequence[int] = ()) -> int | None:
+        """What replaces an unreadable image: a function of the batch alone, whichever process asks."""
+        family = self.siblings[self.items[index][1]]
+        mates = list(dict.fromkeys(mate for mate in batch if mate in family)) or [index]
+        taken, chosen = set(mates), None
+        # unreadable ones earlier in the batch choose first
+        for bad in mates[: mates.index(index) + 1]:
+            if bad != index and self._readable(bad):
+                continue
+            place = family.index(bad)
+            others = family[place + 1 :] + family[:place]
+            # one that the batch holds already is better than none
+            chosen = next(filter(self._readable, sorted(others, key=taken.__contains__)), None)
+            if chosen is not None:
+                taken.add(chosen)
+        return chosen
+
+    def _readable(self, index: int) -> bool:
+        try:
+            self._read(index)
+        except BadImageError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Torchreid's transforms draw from the global generators: lend them a seeded state and put the old one back."""
+    if seed is None:
+        yield
+        return
+    python, torched = random.getstate(), torch.get_rng_state()
+    random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        torch.set_rng_state(torched)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Images in a folder by their endings, in the order of their names; none where there is no folder."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in found if path.name.lower().endswith(ENDINGS) and not path.name.startswith(".")]

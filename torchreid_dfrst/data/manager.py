@@ -16,11 +16,12 @@ import torchreid
 from torchreid_dfrst.checks import check, listed, nearest, numbered, within
 from torchreid_dfrst.config import keywords
 from torchreid_dfrst.data import DATASETS
-from torchreid_dfrst.data.loader import Change, Images, Item, Loader
+from torchreid_dfrst.data.images import Change, Images, Item
+from torchreid_dfrst.data.loader import Loader
+from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.data.sampling import EpochSampler
-from torchreid_dfrst.data.text import warn
 from torchreid_dfrst.sightings import UNKNOWN
-from torchreid_dfrst.tables import require_datasets
+from torchreid_dfrst.torchreid_tables import require_datasets
 
 logger = logging.getLogger(__name__)
 

@@ -12,16 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest, numbered
+from torchreid_dfrst.checks import nearest, numbered, sample
 from torchreid_dfrst.data.boxes import boxed_names
-from torchreid_dfrst.data.columns import read_columns
 from torchreid_dfrst.data.copies import contradictions
+from torchreid_dfrst.data.csv_parquet import read_columns
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset
-from torchreid_dfrst.data.paths import on_disk
-from torchreid_dfrst.data.text import Problems, number, numbers, sample, warn
+from torchreid_dfrst.data.image_names import on_disk
+from torchreid_dfrst.data.numbers import number, numbers
+from torchreid_dfrst.data.problems import Problems, warn
 from torchreid_dfrst.data.times import ACCEPTED, read_times
 from torchreid_dfrst.files import require_file
-from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, is_unknown, plain
+from torchreid_dfrst.names import is_unknown, plain
+from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 
 COLUMNS = ("path", "camera", "split")
 OPTIONAL = ("identity", "time", "track")
@@ -108,7 +110,7 @@ def read_rows(
             about cameras takes a match away.
         needed: columns that must be there.
         time_format: as ``Table`` takes it.
-        images: look for images that are not where the table says, see ``paths.on_disk``.
+        images: look for images that are not where the table says, see ``image_names.on_disk``.
 
     Returns:
         all sightings, ``(N,)`` names of their splits, their paths as written with their boxes, and the name of each
@@ -120,7 +122,7 @@ def read_rows(
     require_file(path, f"no table at {path}: {Table.advice}")
     if cameras not in (None, NONE):
         raise ValueError(f"cameras is {cameras!r}: none, or leave it out where the table has a column camera")
-    columns = _columns(path, [name for name in needed if cameras is None or name != "camera"])
+    columns = _columns_of_table(path, [name for name in needed if cameras is None or name != "camera"])
     count = len(columns["path"])
     columns = {**{name: [""] * count for name in (*COLUMNS, *OPTIONAL)}, **columns}
     columns["split"] = [word.lower() for word in columns["split"]]
@@ -138,7 +140,7 @@ def read_rows(
     named = [key for key in zip(names, columns["split"], strict=True) if key[0]]
     twice = [str(key) for key, times in Counter(named).items() if times > 1]
     problems.note(f"{{count}} [image stands|images stand] more than once in one split of {path}", twice)
-    seconds = problems.attempt(_times, columns, path, time_format)
+    seconds = problems.attempt(_times_of_table, columns, path, time_format)
     problems.raise_all()
     identity, camera = known_labels(columns["identity"]), labels(columns["camera"])
     # a track belongs to one vehicle and camera, so the same number elsewhere is another track
@@ -163,7 +165,7 @@ def read_rows(
     return everyone, split, names, camera[1]
 
 
-def _columns(path: Path, needed: Sequence[str]) -> dict[str, list[str]]:
+def _columns_of_table(path: Path, needed: Sequence[str]) -> dict[str, list[str]]:
     """The columns of a table, with a hint where a needed one, or what seems to be the identity, has another name."""
     try:
         columns = read_columns(path, tuple(needed), OPTIONAL)
@@ -173,7 +175,7 @@ def _columns(path: Path, needed: Sequence[str]) -> dict[str, list[str]]:
     close = difflib.get_close_matches("identity", columns, n=1) or [n for n in columns if n.lower() in IDENTITIES]
     if "identity" not in columns and close:
         raise ValueError(f"{path} has no column 'identity' (did you mean {close[0]!r}?): rename one of them")
-    _warn_of_misspelt(columns, path)
+    _warn_of_misspelt_columns(columns, path)
     return columns
 
 
@@ -220,9 +222,9 @@ def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
     kind = "road"
     ours = {LONG_NAMES.get(name.lower(), name.lower()): column for name, column in columns.items()}
     if source.name == "cameras.csv" or any({"camera", *axes} <= set(ours) for axes in (("x", "y"), ("lat", "lon"))):
-        names, distance, kind = _between_places(source, ours)
+        names, distance, kind = _distances_between_places(source, ours)
     else:
-        columns = _in_order(columns)
+        columns = _distances_in_order(columns)
         names = list(columns)
         if any(len(column) != len(names) for column in columns.values()) or not columns:
             raise ValueError(f"{source} has {len(names)} cameras in its header: as many rows are needed below")
@@ -243,7 +245,7 @@ def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
     return CameraNetwork(numbers_of, distance[np.ix_(rows_of, rows_of)], np.array(cameras), kind)
 
 
-def _in_order(columns: dict[str, list[str]]) -> dict[str, list[str]]:
+def _distances_in_order(columns: dict[str, list[str]]) -> dict[str, list[str]]:
     """A matrix whose first column names the cameras of its rows, with the rows in the order of the header."""
     first, *names = columns or [""]
     rows_of = list(map(plain, columns[first])) if names else []
@@ -253,7 +255,7 @@ def _in_order(columns: dict[str, list[str]]) -> dict[str, list[str]]:
     return {name: [columns[name][row] for row in rows] for name in names}
 
 
-def _between_places(source: Path, ours: dict[str, list[str]]) -> tuple[list[str], np.ndarray, str]:
+def _distances_between_places(source: Path, ours: dict[str, list[str]]) -> tuple[list[str], np.ndarray, str]:
     """Names of cameras, their distances from places, and the kind of these distances."""
     sphere = bool({"lat", "lon"} & set(ours))
     axes = ("lat", "lon") if sphere else ("x", "y")
@@ -283,7 +285,7 @@ def _between_places(source: Path, ours: dict[str, list[str]]) -> tuple[list[str]
     return ours["camera"], (distance + distance.T) / 2, "great circle, not road"
 
 
-def _warn_of_misspelt(columns: Iterable[str], path: Path) -> None:
+def _warn_of_misspelt_columns(columns: Iterable[str], path: Path) -> None:
     others = {name.lower(): name for name in columns if name not in (*COLUMNS, *OPTIONAL)}
     for name in OPTIONAL:
         close = difflib.get_close_matches(name, others, n=1)
@@ -308,7 +310,7 @@ def _is_label(word: str) -> bool:
     return word.isascii() and word.isdigit() and len(word) < 10
 
 
-def _times(columns: dict[str, list[str]], path: Path, time_format: str | None) -> np.ndarray:
+def _times_of_table(columns: dict[str, list[str]], path: Path, time_format: str | None) -> np.ndarray:
     words = columns.get("time", [""] * len(columns["path"]))
     seconds, unread = read_times(words, path, time_format, lambda k: f"row {k + 2}", columns["camera"])
     if unread:

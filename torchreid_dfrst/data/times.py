@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.data.text import GROUPED, sample, warn
-from torchreid_dfrst.sightings import is_unknown, tidy
+from torchreid_dfrst.checks import sample
+from torchreid_dfrst.data.numbers import GROUPED
+from torchreid_dfrst.data.problems import warn
+from torchreid_dfrst.names import is_unknown, tidy
 
 ACCEPTED = (
     "seconds since any start (70.5), seconds, ms, us or ns since 1970, or dates with a time of day: 2026-05-01 16:34, "
@@ -86,10 +88,10 @@ def read_times(
         lost = []
     warn(f"{{count}} [time of {where} is|times of {where} are] -1 or the like: not known", list(map(row, lost)))
     there = [k for k, word in enumerate(words) if k in negative.difference(lost) or not is_unknown(word)]
-    column = _Column(words, there, where, row, cameras)
+    column = _TimeColumn(words, there, where, row, cameras)
     if time_format is not None:
-        read = {k: moment for k in there if (moment := _by_format(words[k], time_format)) is not None}
-        column.require_one({k: _zoned(moment.tzinfo is not None) for k, moment in read.items()})
+        read = {k: moment for k in there if (moment := _parse_by_format(words[k], time_format)) is not None}
+        column.require_one({k: _zone_in_words(moment.tzinfo is not None) for k, moment in read.items()})
         utc = datetime.timezone.utc
         found = {k: (m if m.tzinfo else m.replace(tzinfo=utc)).timestamp() for k, m in read.items()}
     else:
@@ -99,7 +101,7 @@ def read_times(
     return seconds, [k for k in there if k not in found]
 
 
-class _Column(NamedTuple):
+class _TimeColumn(NamedTuple):
     words: Sequence[str]
     there: list[int]
     where: object
@@ -109,12 +111,16 @@ class _Column(NamedTuple):
     def seconds(self) -> dict[int, float]:
         """Seconds of each word that is a time."""
         kinds, numbers = {}, {}
-        dates = {k: date for k in self.there if (date := _date(self.words[k])) is not None}
+        dates = {k: date for k in self.there if (date := _parse_date(self.words[k])) is not None}
         for k in self.there:
             if k not in dates and NUMBER.fullmatch(self.words[k]):
                 numbers[k] = self.words[k]
         self._refuse_doubtful(numbers)
-        units = {k: unit for k, word in numbers.items() if (unit := _unit(float(word.replace(",", ".")))) is not None}
+        units = {
+            k: unit
+            for k, word in numbers.items()
+            if (unit := _unit_of_number(float(word.replace(",", ".")))) is not None
+        }
         for k in self.there:
             if k in dates:
                 kinds[k] = "a date" if dates[k].year >= OLDEST_YEAR else f"a date before {OLDEST_YEAR}"
@@ -125,15 +131,15 @@ class _Column(NamedTuple):
             self._refuse_thousands(numbers)
             self._refuse_days(numbers)
             self._refuse_rounded({k: numbers[k] for k, unit in units.items() if unit in UNITS})
-            return {k: _scaled(numbers[k].replace(",", "."), UNITS.get(unit, 1)) for k, unit in units.items()}
-        self.require_one({k: _zoned(bool(date.zone)) for k, date in dates.items()})
+            return {k: _scaled_seconds(numbers[k].replace(",", "."), UNITS.get(unit, 1)) for k, unit in units.items()}
+        self.require_one({k: _zone_in_words(bool(date.zone)) for k, date in dates.items()})
         self._tell_forms({k: date.form for k, date in dates.items()})
         day_first = {mark: self._day_first(mark, dates) for mark in {date.order for date in dates.values()} - {""}}
         found = {}
         for k, date in dates.items():
             if date.order and not day_first[date.order]:
                 date = date._replace(day=date.month, month=date.day)
-            if (moment := _moment(date)) is not None:
+            if (moment := _seconds_of_date(date)) is not None:
                 found[k] = moment
         return found
 
@@ -175,7 +181,7 @@ class _Column(NamedTuple):
         """Digits that are all dates as well, such as 20260501 or 2026050116, say nothing certain."""
         sizes = {len(word) if word.isdigit() else 0 for word in numbers.values()}
         meaning = DOUBTFUL.get(sizes.pop()) if len(sizes) == 1 else None
-        if meaning and all(_calendar(word) for word in numbers.values()):
+        if meaning and all(_is_calendar_digits(word) for word in numbers.values()):
             k = next(iter(numbers))
             raise ValueError(
                 f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) may be {meaning}, or a count from "
@@ -231,7 +237,7 @@ class _Column(NamedTuple):
         return month is None
 
 
-def _date(word: str) -> Written | None:
+def _parse_date(word: str) -> Written | None:
     if word.isdigit() and len(word) not in STAMPS:
         return None
     match = DATE.fullmatch(word)
@@ -250,12 +256,12 @@ def _date(word: str) -> Written | None:
     of_day = 3600 * hour + 60 * minute + second
     written = Written(year, month, day, of_day, part or cpart or "", east, swap or "", form)
     # digits alone are a date only where the calendar has it
-    return written if swap or _days(year, month, day) is not None else None
+    return written if swap or _days_since_1970(year, month, day) is not None else None
 
 
-def _moment(date: Written) -> float | None:
+def _seconds_of_date(date: Written) -> float | None:
     """Seconds since 1970; None for a day that the calendar does not have."""
-    days = _days(date.year, date.month, date.day)
+    days = _days_since_1970(date.year, date.month, date.day)
     if days is None:
         return None
     hours, minutes = (int(part or 0) for part in (date.zone[1:3], date.zone[3:].lstrip(":")))
@@ -267,38 +273,38 @@ def _moment(date: Written) -> float | None:
 
 
 @lru_cache(maxsize=4096)
-def _days(year: int, month: int, day: int) -> int | None:
+def _days_since_1970(year: int, month: int, day: int) -> int | None:
     try:
         return datetime.date(year, month, day).toordinal() - 719163 if year in YEARS else None
     except ValueError:
         return None
 
 
-def _calendar(word: str) -> bool:
+def _is_calendar_digits(word: str) -> bool:
     """Whether digits are a date of 1990 to 2099, with as much of a time of day as they are long."""
     rest = (word[8:] + "0" * 6)[:6]
     numbers = [int(rest[k : k + 2]) for k in (0, 2, 4)]
-    on = _days(int(word[:4]), int(word[4:6]), int(word[6:8])) is not None and 1990 <= int(word[:4]) < 2100
+    on = _days_since_1970(int(word[:4]), int(word[4:6]), int(word[6:8])) is not None and 1990 <= int(word[:4]) < 2100
     return on and numbers[0] < 24 and max(numbers) < 60
 
 
-def _unit(value: float) -> str | None:
+def _unit_of_number(value: float) -> str | None:
     """What a number counts; None for one that is too large for seconds and in no unit a time since 2000."""
     if abs(value) < EARLIEST:
         return "seconds" if abs(value) < OLDEST else "seconds since 1970"
     return next((unit for unit, scale in UNITS.items() if EARLIEST <= value / scale <= LATEST), None)
 
 
-def _scaled(word: str, scale: int) -> float:
+def _scaled_seconds(word: str, scale: int) -> float:
     # integers divide without a rounding on the way
     return (int(word) if word.isdigit() else float(word)) / scale
 
 
-def _zoned(zone: bool) -> str:
+def _zone_in_words(zone: bool) -> str:
     return "a time with a time zone" if zone else "a time without a time zone"
 
 
-def _by_format(word: str, form: str) -> datetime.datetime | None:
+def _parse_by_format(word: str, form: str) -> datetime.datetime | None:
     if "%I" in form and "%p" not in form:
         raise ValueError(f"time_format is {form!r}: %I needs %p beside it; the hour of a day is %H")
     for whole in (form,) if "%f" in form else (form, form + ".%f"):

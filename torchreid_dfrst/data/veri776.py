@@ -14,19 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.checks import numbered, sample
+from torchreid_dfrst.data.copies import unrepeated
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, tracks_of
-from torchreid_dfrst.data.text import (
-    Problems,
-    metres,
-    read_items,
-    read_lines,
-    read_text,
-    sample,
-    unrepeated,
-    warn,
-    whole_number,
-)
+from torchreid_dfrst.data.images import image_files
+from torchreid_dfrst.data.numbers import metres, whole_number
+from torchreid_dfrst.data.problems import Problems, warn
+from torchreid_dfrst.data.text import read_items, read_lines, read_text
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, same_vehicle
 
 logger = logging.getLogger(__name__)
@@ -44,7 +38,6 @@ _VERI_MATRIX = "4e9c8462cdfa376c"
 
 TWICE = "{count} [name stands|names stand] more than once"
 _NAME = re.compile(r"(\d{4}|-1)_c(\d{3})_(\d{8})_(\d+)\.jpg", re.ASCII)
-_IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 class Label(NamedTuple):
@@ -154,7 +147,7 @@ def read_veri(folder: str | Path, images: bool = True) -> Splits:
     folder, problems = Path(folder), Problems()
     names, parsed = {}, {}
     for split, directory in FOLDERS.items():
-        names[split] = problems.attempt(_from_folder if images else _from_list, folder, split)
+        names[split] = problems.attempt(_names_in_folder if images else _names_in_list, folder, split)
         parsed[split] = names[split] and problems.attempt(parse_names, names[split], f"{folder / directory}")
     network = problems.attempt(read_network, folder)
     for split in FOLDERS if network else ():
@@ -198,12 +191,6 @@ def parse_names(names: Sequence[str], where: str) -> tuple[np.ndarray, np.ndarra
     return identity, camera, frame
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Images in a folder by their endings, in the order of their names; none where there is no folder."""
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path for path in found if path.name.lower().endswith(_IMAGES) and not path.name.startswith(".")]
-
-
 def cut_tracks(identity: np.ndarray, camera: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """Track of each image, from 0 in the order of identity, camera and time: cut where more than 250 frames pass."""
     order = np.lexsort((frame, camera, identity))
@@ -243,7 +230,7 @@ def read_network(folder: str | Path) -> CameraNetwork | None:
     path, order = Path(folder) / "camera_Dist.txt", Path(folder) / "camera_ID.txt"
     if not path.is_file():
         return None
-    distance = _matrix(path)
+    distance = _read_distance_matrix(path)
     if order.is_file():
         words = " ".join(read_lines(order, "camera numbers")).lower().replace(",", " ").split()
         numbers = [whole_number(word.removeprefix("c"), 1, 999) for word in words]
@@ -251,7 +238,7 @@ def read_network(folder: str | Path) -> CameraNetwork | None:
         if bad:
             raise ValueError(f"{order} holds {sample(bad)}, expected camera numbers from 1 to 999")
         cameras = np.array(numbers, dtype=np.int64)
-    elif _digest(distance) == _VERI_MATRIX:
+    elif _digest_of_matrix(distance) == _VERI_MATRIX:
         cameras = np.array(VERI_ORDER)
     else:
         raise FileNotFoundError(
@@ -266,7 +253,7 @@ def read_network(folder: str | Path) -> CameraNetwork | None:
 def known_orders(network: CameraNetwork) -> dict[str, np.ndarray]:
     """Orders in which the rows of a matrix are found to be read, by name: cameras from 0, row by row."""
     orders = {"in the order of camera numbers": np.sort(network.cameras)}
-    if _digest(network.distance_m) == _VERI_MATRIX:
+    if _digest_of_matrix(network.distance_m) == _VERI_MATRIX:
         orders["in VeRi-776's own order"] = np.array(VERI_ORDER, dtype=np.int64) - 1
     return {name: order for name, order in orders.items() if not np.array_equal(order, network.cameras)}
 
@@ -281,7 +268,7 @@ def read_labels(folder: str | Path) -> dict[str, Label]:
     """
     files = [Path(folder) / name for name in ("train_label.xml", "test_label.xml")]
     files = [path for path in files if path.is_file()]
-    return unrepeated((row for path in files for row in _labels(path)), " and ".join(map(str, files)))
+    return unrepeated((row for path in files for row in _label_items(path)), " and ".join(map(str, files)))
 
 
 def read_index(path: str | Path, gallery_size: int) -> list[np.ndarray]:
@@ -301,18 +288,18 @@ def read_index(path: str | Path, gallery_size: int) -> list[np.ndarray]:
     return rows
 
 
-def _from_list(folder: Path, split: str) -> list[str]:
+def _names_in_list(folder: Path, split: str) -> list[str]:
     path = folder / LISTS[split]
     names = read_lines(path, f"list of {split} images")
     if not names:
         raise ValueError(f"{path} is empty: the {split} split needs at least one image")
-    twice = _repeated(names)
+    twice = _repeated_names(names)
     if twice:
         raise ValueError(f"{numbered(TWICE, len(twice))} in {path} ({sample(twice)}): keep one of each")
     return names
 
 
-def _from_folder(folder: Path, split: str) -> list[str]:
+def _names_in_folder(folder: Path, split: str) -> list[str]:
     directory, path = folder / FOLDERS[split], folder / LISTS[split]
     if not directory.is_dir():
         raise FileNotFoundError(
@@ -331,11 +318,11 @@ def _from_folder(folder: Path, split: str) -> list[str]:
         extra, missing = sorted(set(names).difference(listed)), sorted(set(listed).difference(names))
         warn(f"{{count}} [image is|images are] not in {path}, but the folder counts", extra)
         warn(f"{{count}} [image is missing that stands|images are missing that stand] in {path}", missing)
-        warn(f"{TWICE} in {path}", _repeated(listed))
+        warn(f"{TWICE} in {path}", _repeated_names(listed))
     return names
 
 
-def _repeated(names: Sequence[str]) -> list[str]:
+def _repeated_names(names: Sequence[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
@@ -358,12 +345,12 @@ def _require_rows(folder: Path, network: CameraNetwork, names: Sequence[str], ca
         )
 
 
-def _digest(distance: np.ndarray) -> str:
+def _digest_of_matrix(distance: np.ndarray) -> str:
     """Sixteen hexadecimal digits of a symmetric matrix, rows in their order in the file."""
     return hashlib.sha256(np.ascontiguousarray(distance).astype("<f8").tobytes()).hexdigest()[:16]
 
 
-def _matrix(path: Path) -> np.ndarray:
+def _read_distance_matrix(path: Path) -> np.ndarray:
     rows = [line.replace(",", " ").split() for line in read_lines(path, "camera distances")]
     if not rows or any(len(row) != len(rows) for row in rows):
         raise ValueError(
@@ -382,7 +369,7 @@ def _matrix(path: Path) -> np.ndarray:
     )
 
 
-def _labels(path: Path) -> Iterator[tuple[str, Label]]:
+def _label_items(path: Path) -> Iterator[tuple[str, Label]]:
     for number, item in enumerate(read_items(path), start=1):
         name = item.get("imageName")
         if not name:

@@ -10,8 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from torchreid_dfrst.checks import sample
+from torchreid_dfrst.data.copies import unrepeated
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, with_test_sizes
-from torchreid_dfrst.data.text import Problems, read_lines, sample, unrepeated, vehicle_number, whole_number
+from torchreid_dfrst.data.numbers import vehicle_number, whole_number
+from torchreid_dfrst.data.problems import Problems
+from torchreid_dfrst.data.text import read_lines
 from torchreid_dfrst.data.times import ACCEPTED
 from torchreid_dfrst.data.times import read_times as column_of_times
 from torchreid_dfrst.sightings import Sightings
@@ -82,7 +86,7 @@ VeRiWild5000, VeRiWild10000 = with_test_sizes(VeRiWild, 5000, 10000)
 
 def read_records(path: Path) -> dict[str, Record]:
     """What the lines ``id/image;Camera ID;Time;Model;Type;Color`` of ``vehicle_info.txt`` say, by ``vehicle/image``."""
-    records = unrepeated(_records(path), path)
+    records = unrepeated(_record_lines(path), path)
     if not records:
         raise ValueError(f"{path} is empty: a line id/image;camera;time;... per image is expected")
     return records
@@ -102,7 +106,7 @@ def read_times(records: Mapping[str, Record], path: Path, time_format: str | Non
     return dict(zip(names, seconds.tolist(), strict=True))
 
 
-def _records(path: Path) -> Iterator[tuple[str, Record]]:
+def _record_lines(path: Path) -> Iterator[tuple[str, Record]]:
     for number, line in enumerate(read_lines(path, "cameras and times"), start=1):
         fields = [field.strip() for field in line.split(";")]
         if number == 1 and fields[0].lower().startswith("id"):

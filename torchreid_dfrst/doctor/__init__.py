@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.checks import error_text, nearest
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.dataset import (
     UNKNOWN_ARE,
@@ -21,9 +21,10 @@ from torchreid_dfrst.data.dataset import (
     one_camera_vehicles,
     vehicles_called,
 )
+from torchreid_dfrst.data.images import image_files
 from torchreid_dfrst.data.manager import share_options
-from torchreid_dfrst.data.text import MISTAKES, error_text, single_errors
-from torchreid_dfrst.data.veri776 import FOLDERS, LISTS, VeRiFormat, image_files, read_index, read_labels
+from torchreid_dfrst.data.problems import MISTAKES, single_errors
+from torchreid_dfrst.data.veri776 import FOLDERS, LISTS, VeRiFormat, read_index, read_labels
 from torchreid_dfrst.doctor.findings import ERROR, NOTE, WARNING, Finding, Report, finding
 from torchreid_dfrst.doctor.images import Bar, check_images, read_all
 from torchreid_dfrst.doctor.times import check_times
@@ -56,7 +57,7 @@ def check_dataset(name: str, root: str | Path, images: bool = True, bar: Bar = i
     logger = logging.getLogger("torchreid_dfrst.data")
     logger.addHandler(warned)
     try:
-        counts, findings = _examine(DATASETS[name], root, options, images, bar)
+        counts, findings = _examine_splits(DATASETS[name], root, options, images, bar)
     finally:
         logger.removeHandler(warned)
     advice = "correct the list or the folder; if the difference is meant, nothing"
@@ -66,7 +67,7 @@ def check_dataset(name: str, root: str | Path, images: bool = True, bar: Bar = i
     )
 
 
-def _examine(
+def _examine_splits(
     dataset: type[VehicleDataset], root: str | Path, options: dict[str, Any], images: bool, bar: Bar
 ) -> tuple[dict[str, dict[str, int]], list[Finding]]:
     folder, veri, have_images = None, issubclass(dataset, VeRiFormat), True

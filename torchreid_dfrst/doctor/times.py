@@ -9,7 +9,8 @@ from torchreid_dfrst.doctor.findings import ERROR, NOTE, WARNING, Finding, findi
 from torchreid_dfrst.doctor.traffic import SEARCH, Delays, camera_order, clock_offsets, delays, fast_delays
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.clocks import Clock, corrected, odd_clocks, start_anew_s
-from torchreid_dfrst.spatiotemporal.passes import check_network, check_speed, one_per_pass
+from torchreid_dfrst.spatiotemporal.passes import one_per_pass
+from torchreid_dfrst.spatiotemporal.speeds import check_network, check_speed
 
 OFFSET_S = 10.0  # VeRi-776's cameras seem up to 7 s apart, which may be their fields of view
 SIGMAS = 5.0

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.clocks import pairs_within, peak
-from torchreid_dfrst.spatiotemporal.passes import LEG_M
+from torchreid_dfrst.spatiotemporal.speeds import LEG_M
 
 QUANTILE = 0.1  # of the delays between two cameras: trips without a stop, not those by way of a car park
 SEARCH = "found by search"
@@ -119,7 +119,9 @@ def camera_order(found: Delays, network: CameraNetwork, known: dict[str, np.ndar
     if max([(here, ""), *scored])[0] < GOOD_CORRELATION:
         rng = np.random.default_rng(seed)
         starts = [np.arange(count), *rows_of.values(), *(rng.permutation(count) for _ in range(3))]
-        top, rows_of[SEARCH] = max((_climb(correlation, start) for start in starts), key=lambda pair: pair[0])
+        top, rows_of[SEARCH] = max(
+            (_climb_by_swapping_rows(correlation, start) for start in starts), key=lambda pair: pair[0]
+        )
         scored.append((top, SEARCH))
     if not scored:
         return Order(len(fast), here, "none", network.cameras, here, int(network.cameras[alone]), without)
@@ -151,7 +153,7 @@ def clock_offsets(
         of the bootstrap's standard error and of how much the camera's partners disagree (median absolute deviation):
         where return trips take another road they disagree, and nothing can be said.
     """
-    found = _offsets(seen, network)
+    found = _fine_clock_offsets(seen, network)
     rng, vehicles = np.random.default_rng(seed), np.unique(seen.identity)
     drawn: dict[int, list[float]] = {camera: [] for camera in found}
     rows_of = {v: np.flatnonzero(seen.identity == v) for v in vehicles} if found else {}
@@ -159,16 +161,16 @@ def clock_offsets(
         chosen = [rows_of[v] for v in rng.choice(vehicles, len(vehicles))]
         identity = np.repeat(np.arange(len(chosen)), [len(part) for part in chosen])
         sample = replace(seen[np.concatenate(chosen)], identity=identity)
-        for camera, (value, _) in _offsets(sample, network).items():
+        for camera, (value, _) in _fine_clock_offsets(sample, network).items():
             if camera in drawn:
                 drawn[camera].append(value)
     enough = {c: float(np.std(values, ddof=1)) if len(values) > 5 else np.inf for c, values in drawn.items()}
     return {c: (offset, max(spread, enough[c])) for c, (offset, spread) in found.items()}
 
 
-def _offsets(seen: Sightings, network: CameraNetwork) -> dict[int, tuple[float, float]]:
+def _fine_clock_offsets(seen: Sightings, network: CameraNetwork) -> dict[int, tuple[float, float]]:
     cameras, at = np.unique(seen.camera, return_inverse=True)
-    offset = _coarse_offsets(seen, at, len(cameras))
+    offset = _coarse_clock_offsets(seen, at, len(cameras))
     joined, spread = np.zeros(len(cameras), dtype=bool), np.zeros(len(cameras))
     for _ in range(8):
         fast = fast_delays(delays(replace(seen, time_s=seen.time_s - offset[at])), directed=True)
@@ -195,7 +197,7 @@ def _offsets(seen: Sightings, network: CameraNetwork) -> dict[int, tuple[float, 
     return {int(cameras[c]): (float(offset[c]), float(spread[c])) for c in np.flatnonzero(joined)}
 
 
-def _coarse_offsets(seen: Sightings, at: np.ndarray, count: int) -> np.ndarray:
+def _coarse_clock_offsets(seen: Sightings, at: np.ndarray, count: int) -> np.ndarray:
     """Offsets of minutes: where a camera's passes cluster around those of the same vehicle elsewhere."""
     order = np.argsort(seen.identity, kind="stable")
     first, second = (order[rows] for rows in pairs_within(seen.identity[order]))
@@ -226,7 +228,7 @@ def _robust_least_squares(a: np.ndarray, b: np.ndarray, difference: np.ndarray, 
     return x
 
 
-def _climb(score: Callable[[np.ndarray], float], order: np.ndarray) -> tuple[float, np.ndarray]:
+def _climb_by_swapping_rows(score: Callable[[np.ndarray], float], order: np.ndarray) -> tuple[float, np.ndarray]:
     """Swap two rows as long as that helps."""
     best = score(order)
     while True:

@@ -9,24 +9,21 @@ from torchreid_dfrst.evaluation.calibration import of_extraction as calibrate
 from torchreid_dfrst.evaluation.card import Result
 from torchreid_dfrst.evaluation.card import make_card as card
 from torchreid_dfrst.evaluation.openset import of_result as open_set
-from torchreid_dfrst.evaluation.rows import (
+from torchreid_dfrst.evaluation.scoring import (
     APPEARANCE,
     BOTH,
     FUSED,
-    HELD_OUT,
-    PAPER_WEIGHT,
     RERANKED,
     ROWS,
     TOP,
-    TRAINED_ON,
     best_matches,
     fit_transit,
     rankings,
     score,
     sections,
-    transit_weight,
 )
 from torchreid_dfrst.evaluation.trips import FUSED_TRIPS, TRIPS
+from torchreid_dfrst.evaluation.weight import HELD_OUT, PAPER_WEIGHT, TRAINED_ON, transit_weight
 
 __all__ = [
     "APPEARANCE",

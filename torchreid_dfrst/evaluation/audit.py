@@ -92,7 +92,9 @@ def shuffled(query: Sightings, gallery: Sightings, what: str, seed: int) -> tupl
     if what in ("cameras", "both"):
         camera = generator.permutation(camera)
     # tracks no longer hold together what they did
-    return _split(Sightings(camera[image], time_s[image], everyone.identity, path=everyone.path), len(query))
+    return _split_query_gallery(
+        Sightings(camera[image], time_s[image], everyone.identity, path=everyone.path), len(query)
+    )
 
 
 def skewed(query: Sightings, gallery: Sightings, seconds: float, seed: int) -> tuple[Sightings, Sightings]:
@@ -100,7 +102,7 @@ def skewed(query: Sightings, gallery: Sightings, seconds: float, seed: int) -> t
     everyone = Sightings.concatenate([query, gallery])
     labels, place = np.unique(everyone.camera, return_inverse=True)
     error = np.random.default_rng(seed).uniform(-seconds, seconds, len(labels))
-    return _split(replace(everyone, time_s=np.round(everyone.time_s + error[place], 1)), len(query))
+    return _split_query_gallery(replace(everyone, time_s=np.round(everyone.time_s + error[place], 1)), len(query))
 
 
 def wrong_times(query: Sightings, gallery: Sightings, share: float, seed: int) -> tuple[Sightings, Sightings]:
@@ -113,7 +115,7 @@ def wrong_times(query: Sightings, gallery: Sightings, share: float, seed: int) -
     np.minimum.at(start, place, everyone.time_s)
     moved = np.round(generator.uniform(np.nanmin(everyone.time_s), np.nanmax(everyone.time_s), len(labels)), 1)
     time_s = np.where(hit[place], moved[place] + everyone.time_s - start[place], everyone.time_s)
-    return _split(replace(everyone, time_s=time_s), len(query))
+    return _split_query_gallery(replace(everyone, time_s=time_s), len(query))
 
 
 def run(
@@ -234,5 +236,5 @@ def by_pair(
     return found
 
 
-def _split(sightings: Sightings, count: int) -> tuple[Sightings, Sightings]:
+def _split_query_gallery(sightings: Sightings, count: int) -> tuple[Sightings, Sightings]:
     return sightings[:count], sightings[count:]

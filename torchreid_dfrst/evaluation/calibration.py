@@ -14,8 +14,8 @@ from scipy.optimize import isotonic_regression
 from torchreid_dfrst import files, retrieval
 from torchreid_dfrst.checks import within
 from torchreid_dfrst.evaluation.weight import SEED, held_out
+from torchreid_dfrst.features import network_of
 from torchreid_dfrst.retrieval import Extraction, Features
-from torchreid_dfrst.retrieval.features import network_of
 from torchreid_dfrst.retrieval.logistic import logistic, sigmoid
 from torchreid_dfrst.sightings import CameraNetwork, Sightings, same_vehicle
 from torchreid_dfrst.spatiotemporal import GapModel
@@ -41,7 +41,7 @@ class Calibration:
     else in the gallery and have no such law: they are never taken.
 
     Args:
-        network: what made the embeddings, see ``retrieval.features.network_of``.
+        network: what made the embeddings, see ``features.network_of``.
         cosine: ``(K,)`` rising cosines at which the evidence of appearance is known, linear in between.
         nats: ``(K,)`` that evidence.
         transit: bias and slope of the evidence of minus a transit distance; None without space and time.
@@ -101,9 +101,10 @@ class Calibration:
         if network_of(source) != self.network:
             one, other = (f"{n.get('network')} ({str(n.get('weights_sha256'))[:8]})" for n in (self.network, source))
             raise ValueError(f"the calibration is of the network {one}, not of {other}: make one with that network")
-        if model is not None and self.spacetime is not None and self.spacetime != _named(model):
+        if model is not None and self.spacetime is not None and self.spacetime != _model_and_network(model):
             raise ValueError(
-                f"the calibration is of the space-time model {self.spacetime}, not of {_named(model)}: make it anew"
+                f"the calibration is of the space-time model {self.spacetime}, not of "
+                f"{_model_and_network(model)}: make it anew"
             )
 
     def save(self, path: str | Path) -> None:
@@ -175,17 +176,17 @@ def fit(
     vehicles = features.sightings.vehicles
     if len(vehicles) < FEWEST:
         raise ValueError(f"{len(vehicles)} training vehicles with features: a calibration needs {FEWEST} at least")
-    drawn, matches = _pairs(features, model, train, network, seed)
+    drawn, matches = _pairs_to_calibrate_on(features, model, train, network, seed)
     cosine, transit, same, fold = (np.concatenate(column) for column in zip(*drawn, strict=True))
     if not same.any():
         raise ValueError("no training vehicle with features was seen by two cameras: there is nothing to calibrate on")
-    shape, knots, nats = _appearance(cosine, same, fold)
+    shape, knots, nats = _curve_of_appearance(cosine, same, fold)
     known = ~np.isnan(transit)
     trip = None
     if model is not None and same[known].any():
         bias, slope = logistic(-transit[known, None], same[known].astype(np.float64), SHARE).tolist()
         trip = (bias, max(slope, 0.0))
-    about = None if model is None else _named(model)
+    about = None if model is None else _model_and_network(model)
     kept = network_of(source)
     return Calibration(kept, tuple(knots), tuple(nats), trip, about, matches, len(vehicles), held, shape)
 
@@ -206,11 +207,11 @@ def comparable(query: Sightings, gallery: Sightings) -> np.ndarray:
     return query.known[:, None] & gallery.known & ~own
 
 
-def _named(model: GapModel) -> dict[str, Any]:
+def _model_and_network(model: GapModel) -> dict[str, Any]:
     return {"model": model.name, "options": model.options}
 
 
-def _pairs(
+def _pairs_to_calibrate_on(
     features: Features, model: GapModel | None, train: Sightings | None, network: CameraNetwork | None, seed: int
 ) -> tuple[list[tuple[np.ndarray, ...]], float]:
     """Cosine, transit distance, whether it is one vehicle, and fold of pairs drawn from each fold; matches a query."""
@@ -240,7 +241,9 @@ def _pairs(
     return drawn, float(counts[counts > 0].mean()) if counts.any() else 0.0
 
 
-def _appearance(cosine: np.ndarray, same: np.ndarray, fold: np.ndarray) -> tuple[str, list[float], list[float]]:
+def _curve_of_appearance(
+    cosine: np.ndarray, same: np.ndarray, fold: np.ndarray
+) -> tuple[str, list[float], list[float]]:
     """The evidence of appearance at some cosines, by the shape that serves vehicles left out better."""
     loss = {}
     for shape, make in SHAPES.items():
@@ -259,13 +262,13 @@ def _appearance(cosine: np.ndarray, same: np.ndarray, fold: np.ndarray) -> tuple
     return best, knots.tolist(), nats.tolist()
 
 
-def _logistic(cosine: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _logistic_curve(cosine: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     bias, slope = logistic(cosine[:, None], same.astype(np.float64), SHARE)
     knots = np.linspace(-1, 1, KNOTS + 1)
     return knots, np.clip(bias + max(slope, 0.0) * knots, -MOST_NATS, MOST_NATS)
 
 
-def _isotonic(cosine: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _isotonic_curve(cosine: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rising curve nearest to shares in equal groups of pairs; a pair of each kind more, so that none is 0 or 1."""
     weight = np.where(same, 0.5 / same.sum(), 0.5 / (~same).sum())
     order = np.argsort(cosine, kind="stable")
@@ -278,4 +281,4 @@ def _isotonic(cosine: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndar
     return middle[keep], np.clip(np.log(share / (1 - share)), -MOST_NATS, MOST_NATS)[keep]
 
 
-SHAPES = {"logistic": _logistic, "isotonic": _isotonic}
+SHAPES = {"logistic": _logistic_curve, "isotonic": _isotonic_curve}

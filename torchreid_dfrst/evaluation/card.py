@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import importlib.metadata
 import io
-import itertools
 import json
-import platform
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -22,11 +19,13 @@ from torchreid_dfrst import files
 from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.evaluation.intervals import FEWEST, MEASURES, bootstrap, interval, shares
 from torchreid_dfrst.evaluation.protocols import Protocol
+from torchreid_dfrst.files import file_digest
+from torchreid_dfrst.names import without_common_folder
 from torchreid_dfrst.retrieval import Extraction, Metrics
 from torchreid_dfrst.retrieval.metrics import Best
-from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.sightings import Sightings, fingerprint
 from torchreid_dfrst.spatiotemporal import GapModel
-from torchreid_dfrst.version import __version__
+from torchreid_dfrst.version import versions
 
 FORMAT = "torchreid_dfrst card 1"
 SAMPLES = 1000
@@ -34,7 +33,6 @@ NEEDED = ("rows", "intervals", "protocol", "queries", "gallery", "data", "choice
 AGAIN = "make it again with `dfrst evaluate`"
 UNNAMED = "data without a name"
 HEADING = "".join(f"{name:>8}" for name in MEASURES)
-PACKAGES = ("torch", "torchvision", "torchreid", "numpy", "scipy", "faiss-gpu", "faiss-cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +44,9 @@ class Result:
         draws: row name (such as ``"+ ST"``) to its metrics, one per draw of the protocol (most draw once).
         pairs: query and gallery sightings of each draw, as ranked.
         choices: every option that had a say, JSON types only.
-        neighbours: re-ranked row to what its search of neighbours reports, see ``rows.rankings``, one per draw.
+        neighbours: re-ranked row to what its search of neighbours reports, see ``scoring.rankings``, one per draw.
         ranked: the features of the first draw, as ranked.
-        best: row name to the first ``rows.TOP`` images of each query, and its first right one, of the first draw.
+        best: row name to the first ``scoring.TOP`` images of each query, and its first right one, of the first draw.
         transit: the fitted space-time model, None where the result is by appearance alone.
     """
 
@@ -91,7 +89,7 @@ class Card:
         np.savez_compressed(queries, **self.queries)  # type: ignore[arg-type]
         content = {**self.content, "queries_sha256": hashlib.sha256(queries.getvalue()).hexdigest()}
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        files.write({_beside(path): queries.getvalue(), path: text.encode()})
+        files.write({_queries_file(path): queries.getvalue(), path: text.encode()})
 
     @classmethod
     def load(cls, path: str | Path) -> Card:
@@ -113,14 +111,16 @@ class Card:
             cls(content).table()
         except files.DAMAGED as error:
             raise ValueError(f"the result card {path} holds what no card does, and cannot be shown: {AGAIN}") from error
-        if not _beside(path).is_file():
+        if not _queries_file(path).is_file():
             return cls(content)
-        if file_digest(_beside(path)) != content.get("queries_sha256"):
-            raise ValueError(f"{_beside(path)} does not belong to {path}: one of them was overwritten; make both again")
+        if file_digest(_queries_file(path)) != content.get("queries_sha256"):
+            raise ValueError(
+                f"{_queries_file(path)} does not belong to {path}: one of them was overwritten; make both again"
+            )
         try:
-            return cls(content, files.read_arrays(_beside(path)))
+            return cls(content, files.read_arrays(_queries_file(path)))
         except files.DAMAGED as error:
-            raise ValueError(f"{_beside(path)} cannot be read ({error}): {AGAIN}") from error
+            raise ValueError(f"{_queries_file(path)} cannot be read ({error}): {AGAIN}") from error
 
     def table(self) -> str:
         """The card for a screen: the rows with their 95 % intervals, then what they were measured on and how."""
@@ -141,8 +141,8 @@ class Card:
         distractors = f" ({numbered('{count} without identity, never right', nobody)})" if nobody else ""
         lines.append(f"gallery of {content['gallery']:,}{distractors}; intervals: {content['intervals']}")
         if content.get("calibration"):
-            lines += textwrap.wrap(_sure(content["calibration"]), 100)
-        return "\n".join(lines + textwrap.wrap(_used(content["choices"], content["source"]), 100))
+            lines += textwrap.wrap(_calibration_in_words(content["calibration"]), 100)
+        return "\n".join(lines + textwrap.wrap(_choices_in_words(content["choices"], content["source"]), 100))
 
 
 def make_card(
@@ -169,20 +169,20 @@ def make_card(
     train = extraction.train
     content = {
         "format": FORMAT,
-        "rows": {row: _numbers(found, columns) for row, found in scores.items()},
+        "rows": {row: _numbers_of_row(found, columns) for row, found in scores.items()},
         "vehicles": vehicles,
         "intervals": f"95 %, Bayesian bootstrap over {vehicles} vehicles, {SAMPLES} samples"
         if vehicles >= FEWEST
         else f"none, for {few(vehicles)}",
         "protocol": {**asdict(result.protocol), "in words": result.protocol.describe()},
-        "queries": _counts(result),
+        "queries": _counts_of_queries(result),
         "gallery": len(result.pairs[0][1]),
         "data": {
             "name": extraction.source.get("data"),
             "fingerprint": fingerprint(_test_data(extraction, result.protocol), extraction.network),
-            "query": _size(extraction.query.sightings),
-            "gallery": _size(extraction.gallery.sightings),
-            "train": None if train is None else {**_size(train), "fingerprint": fingerprint([train])},
+            "query": _size_of_part(extraction.query.sightings),
+            "gallery": _size_of_part(extraction.gallery.sightings),
+            "train": None if train is None else {**_size_of_part(train), "fingerprint": fingerprint([train])},
         },
         "embedding": extraction.query.embedding.shape[1],
         "choices": result.choices,
@@ -206,64 +206,12 @@ def _without_folders(command: str) -> str:
     return shlex.join("".join(map(files.without_folders, parts)) for parts in words)
 
 
-def fingerprint(parts: Sequence[Sightings], network: CameraNetwork | None = None) -> str:
-    """Sixteen hexadecimal digits of who was seen where and when: file names, vehicles, cameras, times, distances.
-
-    The folder a data set lies in and the order of its rows do not count; pixels are not read.
-    """
-    digest = hashlib.sha256()
-    for part in parts:
-        columns = (names(part.path), part.identity, part.camera, part.time_s)
-        for row in sorted(map(repr, zip(*(column.tolist() for column in columns), strict=True))):
-            digest.update(row.encode() + b"\n")
-        digest.update(b"--\n")
-    if network is not None:
-        digest.update(network.fingerprint.encode())
-    return digest.hexdigest()[:16]
-
-
-def names(paths: np.ndarray) -> np.ndarray:
-    """Paths without the folder they have in common, which differs from machine to machine."""
-    split = [path.replace("\\", "/").split("/") for path in paths.tolist()]
-    # what the first and the last in order share, all share
-    ends = zip(min(split)[:-1], max(split)[:-1], strict=False) if split else ()
-    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
-    return np.array(["/".join(parts[common:]) for parts in split], dtype=np.str_)
-
-
 def _query_names(query: Sightings) -> np.ndarray:
     """One name per query, under which another card finds it again: features of one's own may have no paths."""
-    found = names(query.path)
+    found = without_common_folder(query.path)
     if len(np.unique(found)) == len(found):
         return found
     return np.array([f"row {row} of vehicle {identity}" for row, identity in enumerate(query.identity.tolist())])
-
-
-def versions() -> dict[str, str]:
-    """Versions of this package, of Python and of what computes, as installed."""
-    found = {"torchreid_dfrst": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def require_weights(path: str | Path, source: Mapping[str, Any]) -> None:
-    """Refuse a file of weights that is not the one that features were made with.
-
-    Raises:
-        FileNotFoundError, ValueError: there is none, or it is another one.
-    """
-    files.require_file(path, f"no weights at {path}")
-    if file_digest(Path(path)) != source.get("weights_sha256"):
-        raise ValueError(f"{path} is not the network that made these features: pass the one that did")
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def numbers(values: Mapping[str, float]) -> str:
@@ -281,26 +229,26 @@ def few(vehicles: int) -> str:
     return f"{numbered('{count} [vehicle is|vehicles are]', vehicles)} too few: {FEWEST} at least"
 
 
-def _sure(calibration: Mapping[str, Any]) -> str:
+def _calibration_in_words(calibration: Mapping[str, Any]) -> str:
     """Measures of probabilities and refusals in a line."""
     measured = {f"{name} {at}": one for name in ("FNMR", "TPIR") for at, one in calibration[name].items()}
     measured |= {name: calibration[name] for name in ("F1", "TNR")}
-    parts = [f"{name} {one['value']:.3f}{_between(one)}" for name, one in measured.items() if one]
+    parts = [f"{name} {one['value']:.3f}{_ends(one)}" for name, one in measured.items() if one]
     lost = [name for name, one in measured.items() if not one]
     parts += [f"too few for {', '.join(lost)}"] if lost else []
     pairs, hits = calibration["pairs_ece"], calibration["hits_ece"]
     absent = numbered("{count} [query|queries]", calibration["strangers"]["queries"])
     return (
-        f"probabilities ({calibration['row']}): calibration error {pairs['value']:.3f}{_between(pairs)} of pairs, "
-        f"{hits['value']:.3f}{_between(hits)} of first hits; with {absent} not in the gallery: {', '.join(parts)}"
+        f"probabilities ({calibration['row']}): calibration error {pairs['value']:.3f}{_ends(pairs)} of pairs, "
+        f"{hits['value']:.3f}{_ends(hits)} of first hits; with {absent} not in the gallery: {', '.join(parts)}"
     )
 
 
-def _between(one: Mapping[str, Any]) -> str:
+def _ends(one: Mapping[str, Any]) -> str:
     return " [{:.3f}, {:.3f}]".format(*one["interval"]) if one["interval"] else ""
 
 
-def _used(choices: Mapping[str, Any], source: Mapping[str, Any]) -> str:
+def _choices_in_words(choices: Mapping[str, Any], source: Mapping[str, Any]) -> str:
     """The choices behind the rows in a line: network, space-time model and its weight, re-ranking."""
     network, spacetime, rerank = source.get("network"), choices.get("spacetime"), choices.get("rerank")
     name = network.get("name") if isinstance(network, Mapping) else network
@@ -326,7 +274,7 @@ def _test_data(extraction: Extraction, protocol: Protocol) -> list[Sightings]:
     return [replace(everything, camera=np.zeros(len(everything), dtype=np.int64))]
 
 
-def _numbers(found: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _numbers_of_row(found: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Of each measure, in percent, the mean over draws, its interval (None for few vehicles) and their deviation."""
     draw = columns["draw"]
     means = {name: np.bincount(draw, value) / np.bincount(draw) for name, value in found.items()}
@@ -341,7 +289,7 @@ def _numbers(found: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray])
     return result
 
 
-def _counts(result: Result) -> dict[str, Any]:
+def _counts_of_queries(result: Result) -> dict[str, Any]:
     """How many queries count, why the others do not, and some of these."""
     nobody = absent = alone = used = 0
     examples: list[str] = []
@@ -366,7 +314,7 @@ def _over_draws(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _size(part: Sightings) -> dict[str, int]:
+def _size_of_part(part: Sightings) -> dict[str, int]:
     size = {"images": len(part), "vehicles": len(part.vehicles), "cameras": len(np.unique(part.camera))}
     nobody = int((~part.known).sum())
     return {**size, "without identity": nobody} if nobody else size
@@ -376,5 +324,5 @@ def _percent(share: float) -> float:
     return round(100 * float(share), 4)
 
 
-def _beside(path: Path) -> Path:
+def _queries_file(path: Path) -> Path:
     return path.with_name(path.stem + ".queries.npz")

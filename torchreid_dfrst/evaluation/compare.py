@@ -30,7 +30,7 @@ def compare(cards: Mapping[str, Card]) -> dict[str, Any]:
             groups.append({label: card})
     (reference, first), *others = (next(iter(group.items())) for group in groups)
     found = [f"{label} against {reference}: {why}" for label, card in others for why in differences(first, card)]
-    return {"groups": [_group(group) for group in groups], "differences": found}
+    return {"groups": [_compare_group(group) for group in groups], "differences": found}
 
 
 def differences(a: Card, b: Card) -> list[str]:
@@ -102,14 +102,14 @@ def text(result: Mapping[str, Any], cards: Mapping[str, Card]) -> str:
         lines.append(" " * width + HEADING + f"{'mAP, 95 %':>18}")
         for entry in group["ranking"]:
             lines.append(f"{entry['card'] + ': ' + entry['row']:<{width}}{numbers(entry)}{ends(entry['interval'])}")
-        lines += [*map(_sentence, group["tests"]), ""]
+        lines += [*map(_test_in_words, group["tests"]), ""]
     if result["differences"]:
         lines.append("NOT COMPARABLE: the groups measured different things and are not ranked against each other.")
         lines += [f"  {difference}" for difference in result["differences"]]
     return "\n".join(lines).rstrip()
 
 
-def _group(group: Mapping[str, Card]) -> dict[str, Any]:
+def _compare_group(group: Mapping[str, Card]) -> dict[str, Any]:
     ranking = [
         {"card": label, "row": row, **{m: values[m] for m in MEASURES}, "interval": values["interval"]["mAP"]}
         for label, card in group.items()
@@ -138,7 +138,7 @@ def _by_query(cards: Sequence[Card], column: str) -> dict[tuple[int, str], tuple
     return {key: (vehicle, sum(values) / len(values)) for key, (vehicle, values) in found.items()}
 
 
-def _sentence(entry: Mapping[str, Any]) -> str:
+def _test_in_words(entry: Mapping[str, Any]) -> str:
     test = entry["test"]
     if test is None:
         return f"{entry['a']} - {entry['b']}: no paired test, the .queries.npz beside a card is missing"

@@ -16,13 +16,13 @@ EDGE = 0.4
 CELLS = 1 << 22  # random weights that are held at once
 
 
-def _within(rank: int) -> Callable[[Metrics], np.ndarray]:
+def _found_within(rank: int) -> Callable[[Metrics], np.ndarray]:
     return lambda metrics: metrics.first_match <= rank
 
 
 MEASURES: dict[str, Callable[[Metrics], np.ndarray]] = {
     "mAP": lambda metrics: metrics.average_precision,
-    **{f"R{rank}": _within(rank) for rank in (1, 5, 10)},
+    **{f"R{rank}": _found_within(rank) for rank in (1, 5, 10)},
     "mINP": lambda metrics: metrics.inverse_penalty,
 }
 """Measures of a card, in its order: name to ``(Q,)`` shares of the queries, whose mean over the used ones it is."""

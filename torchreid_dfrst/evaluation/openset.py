@@ -26,7 +26,7 @@ FALSE_ALARMS = (0.01, 0.1)
 
 
 @dataclass(eq=False)
-class _Seen:
+class _SeenPairs:
     """What goes by, block by block: pairs by their probability at even odds, and the first hit of each query."""
 
     vehicle: np.ndarray
@@ -73,7 +73,7 @@ def measure(
     label, vehicle = np.unique(query.sightings.identity, return_inverse=True)
     there = np.isin(label, gallery.sightings.identity)
     chosen = np.random.default_rng(seed).permutation(label[there])[: round(strangers * there.sum())]
-    seen = _watch(calibration, query, gallery, model, chosen, vehicle)
+    seen = _watch_pairs(calibration, query, gallery, model, chosen, vehicle)
     absent = np.isin(query.sightings.identity, chosen) | ~there[vehicle]
     sure = sigmoid(seen.top + calibration.prior(seen.candidates, float(absent.mean())))
     sure[seen.candidates == 0] = 0.0
@@ -85,7 +85,7 @@ def measure(
         "hits_ece": _with_interval(lambda w: _hits_ece(sure, seen.right & ~absent, vehicle, w), len(label)),
         "FNMR": {f"at FMR {rate:g}": _fnmr(seen, rate) for rate in FALSE_MATCHES},
         "TPIR": {f"at FPIR {rate:g}": _tpir(seen, absent, rate) for rate in FALSE_ALARMS},
-        **_refusals(sure, seen.right, absent, vehicle, len(label)),
+        **_measure_refusals(sure, seen.right, absent, vehicle, len(label)),
     }
 
 
@@ -97,18 +97,18 @@ def of_result(calibration: Calibration, result: Result) -> dict[str, Any]:
     return {"row": row, **measure(calibration, ranked.query, ranked.gallery, model)}
 
 
-def _watch(
+def _watch_pairs(
     calibration: Calibration,
     query: Features,
     gallery: Features,
     model: GapModel | None,
     gone: np.ndarray,
     who: np.ndarray,
-) -> _Seen:
+) -> _SeenPairs:
     q, g, count, vehicles = query.sightings, gallery.sightings, len(query), int(who.max(initial=-1)) + 1
     counts = [np.zeros((vehicles, BINS)) for _ in range(4)]
     hits = np.full(count, -np.inf), np.zeros(count, dtype=bool), np.zeros(count, dtype=np.int64)
-    seen = _Seen(who, counts[0], counts[1], counts[2], counts[3], np.zeros(len(EDGES) - 1), *hits)
+    seen = _SeenPairs(who, counts[0], counts[1], counts[2], counts[3], np.zeros(len(EDGES) - 1), *hits)
     shown = ~np.isin(g.identity, gone)
     transit = None if model is None else model.transit(q, g)
     start = 0
@@ -131,7 +131,7 @@ def _watch(
     return seen
 
 
-def _note_pairs(seen: _Seen, value: np.ndarray, usable: np.ndarray, same: np.ndarray, start: int) -> None:
+def _note_pairs(seen: _SeenPairs, value: np.ndarray, usable: np.ndarray, same: np.ndarray, start: int) -> None:
     row, column = np.nonzero(same)
     seen.genuine.append((row + start, value[row, column]))
     seen.impostors += np.histogram(value[usable & ~same].clip(EDGES[0], EDGES[-1]), EDGES)[0]
@@ -144,7 +144,7 @@ def _note_pairs(seen: _Seen, value: np.ndarray, usable: np.ndarray, same: np.nda
         total += np.bincount(place[kind], sure[kind], size).reshape(count.shape)
 
 
-def _balanced(seen: _Seen, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _balanced(seen: _SeenPairs, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Share of one vehicle, mean probability and weight of each group where both kinds of pairs weigh the same."""
     same, other = weight @ seen.same, weight @ seen.other
     one, two = (0.5 / max(count.sum(), 1e-12) for count in (same, other))
@@ -153,12 +153,12 @@ def _balanced(seen: _Seen, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     return one * same / total, mean, total
 
 
-def _pairs_ece(seen: _Seen, weight: np.ndarray) -> float:
+def _pairs_ece(seen: _SeenPairs, weight: np.ndarray) -> float:
     share, mean, total = _balanced(seen, weight)
     return float((total * np.abs(share - mean)).sum())
 
 
-def _reliability(seen: _Seen) -> list[dict[str, float]]:
+def _reliability(seen: _SeenPairs) -> list[dict[str, float]]:
     share, mean, _ = _balanced(seen, np.ones(len(seen.same)))
     count = (seen.same + seen.other).sum(axis=0)
     rows = zip(mean.tolist(), share.tolist(), count.tolist(), strict=True)
@@ -172,7 +172,7 @@ def _hits_ece(sure: np.ndarray, right: np.ndarray, vehicle: np.ndarray, weight: 
     return float(np.abs(gap).sum() / each.sum())
 
 
-def _fnmr(seen: _Seen, rate: float) -> dict[str, Any] | None:
+def _fnmr(seen: _SeenPairs, rate: float) -> dict[str, Any] | None:
     """Of pairs of one vehicle, at the threshold that a share of pairs of two passes."""
     total, count = seen.impostors.sum(), sum(len(row) for row, _ in seen.genuine)
     if total * rate < 1 or not count:
@@ -180,10 +180,10 @@ def _fnmr(seen: _Seen, rate: float) -> dict[str, Any] | None:
     row, value = (np.concatenate([pair[k] for pair in seen.genuine]) for k in (0, 1))
     above = np.cumsum(seen.impostors[::-1])[::-1] / total
     threshold = float(EDGES[:-1][above <= rate].min(initial=EDGES[-1]))
-    return {**_mean(value < threshold, seen.vehicle[row]), "threshold": round(threshold, 2)}
+    return {**_mean_over_vehicles(value < threshold, seen.vehicle[row]), "threshold": round(threshold, 2)}
 
 
-def _tpir(seen: _Seen, absent: np.ndarray, rate: float) -> dict[str, Any] | None:
+def _tpir(seen: _SeenPairs, absent: np.ndarray, rate: float) -> dict[str, Any] | None:
     """Of queries whose vehicle is there, at the threshold that a share of strangers' first hits passes."""
     strangers = np.sort(seen.top[absent])[::-1]
     passing = int(rate * len(strangers))
@@ -191,10 +191,10 @@ def _tpir(seen: _Seen, absent: np.ndarray, rate: float) -> dict[str, Any] | None
         return None
     threshold = strangers[passing] if passing < len(strangers) else -np.inf
     found = seen.right & (seen.top > threshold)
-    return _mean(found[~absent], seen.vehicle[~absent])
+    return _mean_over_vehicles(found[~absent], seen.vehicle[~absent])
 
 
-def _refusals(
+def _measure_refusals(
     sure: np.ndarray, right: np.ndarray, absent: np.ndarray, vehicle: np.ndarray, count: int
 ) -> dict[str, Any]:
     answered = sure >= 0.5
@@ -205,11 +205,11 @@ def _refusals(
         hits, wrong, missed = (float(each[kind].sum()) for kind in (good, answered & ~good, ~answered & ~absent))
         return 2 * hits / max(2 * hits + wrong + missed, 1e-12)
 
-    refused = _mean(~answered[absent], vehicle[absent]) if absent.any() else None
+    refused = _mean_over_vehicles(~answered[absent], vehicle[absent]) if absent.any() else None
     return {"F1": _with_interval(f1, count), "TNR": refused}
 
 
-def _mean(value: np.ndarray, vehicle: np.ndarray) -> dict[str, Any]:
+def _mean_over_vehicles(value: np.ndarray, vehicle: np.ndarray) -> dict[str, Any]:
     """A mean over queries or pairs with its interval over vehicles, None for few."""
     mean, few = float(value.mean()), len(np.unique(vehicle)) < FEWEST
     ends = None if few else interval(bootstrap(value.astype(np.float64), vehicle, SAMPLES), mean)

@@ -96,15 +96,15 @@ class Protocol:
             ValueError: tracks are ranked and a gallery image has none.
         """
         if self.one_image is None:
-            yield query, _means(gallery) if self.tracks == "mean" else gallery
+            yield query, _means_of_tracks(gallery) if self.tracks == "mean" else gallery
             return
         embedding = np.concatenate([query.embedding, gallery.embedding])
         everything = Features(embedding, Sightings.concatenate([query.sightings, gallery.sightings]))
         everything = everything[np.argsort(everything.sightings.path, kind="stable")]
         for number in range(self.draws):
             chosen = draw(everything.sightings.identity, number, self.seed)
-            one = _at_camera(everything[chosen], int(self.one_image == "gallery"))
-            others = _at_camera(everything[~chosen], int(self.one_image == "query"))
+            one = _features_at_camera(everything[chosen], int(self.one_image == "gallery"))
+            others = _features_at_camera(everything[~chosen], int(self.one_image == "query"))
             yield (others, one) if self.one_image == "gallery" else (one, others)
 
     def ranked(self, blocks: Iterable[np.ndarray], query: Sightings, gallery: Sightings) -> Iterable[np.ndarray]:
@@ -220,7 +220,7 @@ def _infinite_at_own_camera(
         yield np.where(own, np.float32(np.inf), block)
 
 
-def _at_camera(features: Features, camera: int) -> Features:
+def _features_at_camera(features: Features, camera: int) -> Features:
     # VehicleID has no cameras; two different ones keep torchreid's junk rule from removing the only match
     return Features(features.embedding, replace(features.sightings, camera=np.full(len(features), camera)))
 
@@ -247,7 +247,7 @@ def _track_starts(gallery: Sightings) -> tuple[np.ndarray, np.ndarray]:
     return order, start
 
 
-def _means(gallery: Features) -> Features:
+def _means_of_tracks(gallery: Features) -> Features:
     order, start = _track_starts(gallery.sightings)
     size = np.diff(np.append(start, len(order)))
     unit = normalise(gallery.embedding)[order]

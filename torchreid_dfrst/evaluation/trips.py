@@ -37,7 +37,7 @@ def evidence(extraction: Extraction) -> Evidence | Likelihood | None:
 def rankings(
     query: Features, gallery: Features, extraction: Extraction, labels: bool, roads: bool = True
 ) -> Iterator[tuple[str, Iterable[np.ndarray], dict[str, Any] | None]]:
-    """Rows as ``rows.rankings`` gives them: by trips learnt from the gallery alone, and by labelled sightings too.
+    """Rows as ``scoring.rankings`` gives them: by trips learnt from the gallery alone, and by labelled sightings too.
 
     A row for which nothing can be calibrated is left out, and the log says why.
 

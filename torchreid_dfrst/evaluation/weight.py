@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from torchreid_dfrst import retrieval
-from torchreid_dfrst.retrieval import Features, evaluate
+from torchreid_dfrst.checks import within
+from torchreid_dfrst.evaluation.leaks import check_leaks
+from torchreid_dfrst.retrieval import Extraction, Features, evaluate
 from torchreid_dfrst.retrieval.logistic import logistic
 from torchreid_dfrst.sightings import CameraNetwork, Sightings, same_vehicle
 from torchreid_dfrst.spatiotemporal import GapModel, fuse
+
+PAPER_WEIGHT = 0.2
+HELD_OUT, TRAINED_ON = "held out", "trained on"  # the vehicles of ``Extraction.train_features``
+CHOSEN_BY = {"auto": "map", "calibrated": "calibrated"}
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +146,7 @@ def choose_weight(
             f"{seen}: extract those of others too, or give a number"
         )
     scores, used, pairs, vehicles = [], [], [], []
-    for fold in _folds(features.sightings, folds, seed):
+    for fold in _folds_of_training(features.sightings, folds, seed):
         asked = np.unique(features.sightings.identity[fold.query])
         vehicles.append(len(asked))
         # every n-th query: enough to compare weights with each other
@@ -173,7 +180,7 @@ def choose_weight(
     asked_for = method, len(vehicles), sum(vehicles), seed
     if method == "calibrated":
         appearance, transit, same = (np.concatenate(column) for column in zip(*pairs, strict=True))
-        bias, a, t = _logistic(appearance, transit, same, seed)
+        bias, a, t = _weight_by_logistic(appearance, transit, same, seed)
         if t > MOST * max(a, 0.0):
             raise ValueError(
                 f"appearance says next to nothing of which training images show one vehicle ({a:.3g} nats a unit of "
@@ -182,17 +189,17 @@ def choose_weight(
         return Weight(max(t, 0.0) / max(a, 1e-6), *asked_for, {}, {"bias": bias, "appearance": a, "transit": t})
     mean = 100 * np.average(scores, axis=0, weights=used)
     curve = {str(omega): round(float(value), 3) for omega, value in zip(OMEGAS, mean, strict=True)}
-    return Weight(_peak(OMEGAS, mean), *asked_for, curve, {})
+    return Weight(_peak_of_scores(OMEGAS, mean), *asked_for, curve, {})
 
 
-def _folds(sightings: Sightings, folds: int, seed: int) -> Iterator[Fold]:
+def _folds_of_training(sightings: Sightings, folds: int, seed: int) -> Iterator[Fold]:
     """Galleries as large as a test's, as far as there are vehicles; in small lists each is asked in several parts."""
     vehicles = len(sightings.vehicles)
     galleries = min(folds, -(-vehicles // GALLERY)) or 1
     return held_out(sightings, galleries, most=GALLERY, parts=-(-folds // galleries), seed=seed)
 
 
-def _peak(omegas: Sequence[float], score: np.ndarray) -> float:
+def _peak_of_scores(omegas: Sequence[float], score: np.ndarray) -> float:
     """Where the parabola through the best score and its two neighbours, over ln omega, has its top."""
     best = int(score.argmax())
     if best < 2 or best == len(score) - 1:  # omega 0 has no logarithm
@@ -204,7 +211,9 @@ def _peak(omegas: Sequence[float], score: np.ndarray) -> float:
     return round(float(omegas[best] * step**shift), 4)
 
 
-def _logistic(appearance: np.ndarray, transit: np.ndarray, same: np.ndarray, seed: int) -> tuple[float, float, float]:
+def _weight_by_logistic(
+    appearance: np.ndarray, transit: np.ndarray, same: np.ndarray, seed: int
+) -> tuple[float, float, float]:
     """Logistic regression by Newton's method on a seeded draw with as many same as different pairs."""
     generator = np.random.default_rng(seed)
     drawn = [
@@ -214,3 +223,54 @@ def _logistic(appearance: np.ndarray, transit: np.ndarray, same: np.ndarray, see
     rows = np.concatenate(drawn)
     bias, a, t = logistic(np.stack([-appearance[rows], -transit[rows]], axis=1), same[rows].astype(np.float64))
     return float(bias), float(a), float(t)
+
+
+def transit_weight(
+    extraction: Extraction, model: GapModel, weight: float | str | None = None, memory_limit: int | None = None
+) -> tuple[float, str | dict[str, Any]]:
+    """Omega of Eq. 6, and where it comes from.
+
+    Args:
+        extraction: features, of training images too if the weight is to be chosen.
+        model: the space-time model.
+        weight: a number; ``"auto"``: the one with the best mAP on held-out training vehicles; ``"calibrated"``: the
+            one that a logistic regression on pairs of held-out training vehicles gives; None: the paper's 0.2.
+        memory_limit: see ``choose_weight``.
+
+    Returns:
+        Omega, and ``"the paper"``, ``"given"``, or for a chosen one the fields of ``Weight`` and ``network``: whether
+        the vehicles it was chosen on were ``"held out"`` of its training or ``"trained on"``; None if not known.
+
+    Raises:
+        ValueError: not one of these, out of range, or training features are missing.
+    """
+    if weight is None:
+        return PAPER_WEIGHT, "the paper"
+    if not isinstance(weight, str):
+        within("spacetime.weight", weight, below=np.inf)
+        return float(weight), "given"
+    if weight not in CHOSEN_BY:
+        raise ValueError(f"spacetime.weight is {weight!r}: a number, or {' or '.join(CHOSEN_BY)}")
+    train, known, network = extraction.train, extraction.train_features, extraction.network
+    if train is None or network is None or known is None:
+        raise ValueError(
+            f"spacetime.weight {weight} is chosen on training vehicles, but there are no features of training images: "
+            "extract with --train, or give a number"
+        )
+    wide, other = extraction.query.embedding.shape[1], known.embedding.shape[1]
+    if wide != other:
+        raise ValueError(
+            f"spacetime.weight {weight}: query embeddings have {wide} dimensions, those of training images {other}: "
+            "extract both with one network, or give a number"
+        )
+    check_leaks(extraction, refuse=True)
+    chosen = choose_weight(model, train, known, network, method=CHOSEN_BY[weight], memory_limit=memory_limit)
+    seen = extraction.source.get("train_features")
+    if seen != HELD_OUT:
+        logger.warning(
+            "spacetime.weight %s is chosen on vehicles that the network %s trained on%s: it knows such vehicles too "
+            "well, and the weight comes out too small; train with data.validation_identities and extract again",
+            weight,
+            *(("was", "") if seen == TRAINED_ON else ("may have been", ", nothing says that they were held out")),
+        )
+    return chosen.value, {**asdict(chosen), "network": seen}

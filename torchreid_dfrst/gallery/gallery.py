@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst.checks import nearest, numbered, within
+from torchreid_dfrst.features import network_of
 from torchreid_dfrst.gallery.searching import Hits, Query, find, kept
 from torchreid_dfrst.gallery.spacetime import Trips
 from torchreid_dfrst.gallery.store import (
@@ -26,9 +27,8 @@ from torchreid_dfrst.gallery.store import (
     table_of,
     without,
 )
+from torchreid_dfrst.names import plain
 from torchreid_dfrst.retrieval import Features, normalise
-from torchreid_dfrst.retrieval.features import network_of
-from torchreid_dfrst.sightings import plain
 from torchreid_dfrst.spatiotemporal import GapModel
 
 COMPACTED = 1 << 30

@@ -19,8 +19,9 @@ from filelock import FileLock, Timeout
 
 from torchreid_dfrst import files
 from torchreid_dfrst.files import DAMAGED
+from torchreid_dfrst.names import plain
 from torchreid_dfrst.retrieval import Features, normalise
-from torchreid_dfrst.sightings import UNKNOWN, Sightings, plain
+from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 FORMAT, VERSION = "torchreid_dfrst gallery", 1
 LIST, LOCK = "gallery.json", "writer.lock"
@@ -110,7 +111,7 @@ class Content:
 
     Args:
         number: rises by one with each change.
-        network: what made the embeddings, see ``retrieval.features.network_of``.
+        network: what made the embeddings, see ``features.network_of``.
         width: of an embedding.
         dtype: of embeddings on disk, one of ``DTYPES``.
         files: those that count; any other in the folder is left from a writer that was stopped.

@@ -14,7 +14,7 @@ from torch import nn
 from torchreid_dfrst import config, files
 from torchreid_dfrst.checks import check, within
 from torchreid_dfrst.models.weights import digest, read_safely, read_weights
-from torchreid_dfrst.tables import build_model
+from torchreid_dfrst.torchreid_tables import build_model
 from torchreid_dfrst.training import checkpoint, sections
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,9 @@ def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -
     Args:
         path: exported weights (``weights.safetensors``, its ``.json`` beside it) or a checkpoint of training; with
             ``described`` also what torchreid's engine wrote, or a bare state dict.
-        described: of a file that does not say it itself: ``model`` (``name`` and options, see ``tables.build_model``),
-            ``height`` and ``width``. A file without a classifier, which features do without, will do.
+        described: of a file that does not say it itself: ``model`` (``name`` and options, see
+            ``torchreid_tables.build_model``), ``height`` and ``width``. A file without a
+            classifier, which features do without, will do.
 
     Returns:
         The network on the CPU, and what is known of it: ``model``, ``num_classes``, ``height``, ``width``, ...
@@ -48,7 +49,7 @@ def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -
     files.require_file(path, f"no weights at {path}")
     content = path.read_bytes()
     if path.suffix == ".safetensors":
-        weights, about = read_weights(path, content), _beside(path, bare=described is not None)
+        weights, about = read_weights(path, content), _description_beside(path, bare=described is not None)
         where = path.with_suffix(".json")
     else:
         state, where = read_safely(path, content), path
@@ -57,9 +58,9 @@ def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -
     if described is not None:
         if about:
             raise ValueError(f"{where} says itself what network it holds: leave --model out")
-        classifier = _classifier(described["model"])
-        about = {**described, "num_classes": _classes(weights, classifier)}
-    _check(about, weights, where)
+        classifier = _classifier_tensors(described["model"])
+        about = {**described, "num_classes": _count_classes(weights, classifier)}
+    _check_description(about, weights, where)
     try:
         model = build_model(about["num_classes"], **{**about["model"], "pretrained": False, "weights": None})
     except (KeyError, ValueError) as error:
@@ -68,11 +69,11 @@ def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -
         weights = {**{name: model.state_dict()[name] for name in classifier}, **weights}
     checkpoint.set_weights(model, weights, str(path))
     if path.suffix == ".safetensors" and described is None:
-        _compare(about, weights, path)
+        _compare_hash(about, weights, path)
     return model.eval(), {**about, "weights": str(path), "weights_sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _beside(path: Path, bare: bool) -> dict[str, Any]:
+def _description_beside(path: Path, bare: bool) -> dict[str, Any]:
     beside = path.with_suffix(".json")
     if bare and not beside.exists():
         return {}
@@ -80,7 +81,7 @@ def _beside(path: Path, bare: bool) -> dict[str, Any]:
     return files.read_json(beside, "description of weights", AGAIN)
 
 
-def _check(about: Any, weights: Mapping[str, torch.Tensor], where: Path) -> None:
+def _check_description(about: Any, weights: Mapping[str, torch.Tensor], where: Path) -> None:
     """Refuse a description that is not one of these weights, before anything is built from it.
 
     Raises:
@@ -106,7 +107,7 @@ def _check(about: Any, weights: Mapping[str, torch.Tensor], where: Path) -> None
         )
 
 
-def _compare(about: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path: Path) -> None:
+def _compare_hash(about: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path: Path) -> None:
     """See that exported weights are those whose hash their description has.
 
     Raises:
@@ -124,7 +125,7 @@ def _compare(about: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path
         )
 
 
-def _classes(weights: Mapping[str, torch.Tensor], classifier: Mapping[str, tuple[int, int]]) -> int:
+def _count_classes(weights: Mapping[str, torch.Tensor], classifier: Mapping[str, tuple[int, int]]) -> int:
     """Identities that the classifier in a state dict tells apart; 2 without one."""
     for name, (two, more) in classifier.items():
         if name in weights and weights[name].dim():
@@ -132,7 +133,7 @@ def _classes(weights: Mapping[str, torch.Tensor], classifier: Mapping[str, tuple
     return 2
 
 
-def _classifier(model: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+def _classifier_tensors(model: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Names of a network's tensors that grow with the number of identities: rows for two, and for each one more."""
     two, three = (build_model(n, **{**model, "pretrained": False, "weights": None}).state_dict() for n in (2, 3))
     grown = {name: (len(value), len(three[name]) - len(value)) for name, value in two.items() if value.dim()}

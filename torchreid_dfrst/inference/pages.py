@@ -14,7 +14,8 @@ from torchreid_dfrst.evaluation import TOP, Result, best_matches
 from torchreid_dfrst.evaluation.card import UNNAMED
 from torchreid_dfrst.gallery import Gallery, Hits
 from torchreid_dfrst.gallery.spacetime import Trips
-from torchreid_dfrst.inference import input_transform, open_network
+from torchreid_dfrst.inference.extraction import input_transform
+from torchreid_dfrst.inference.opening import open_network
 from torchreid_dfrst.models.explain import explain
 from torchreid_dfrst.report.canvas import small, spread
 from torchreid_dfrst.report.page import LIMIT, Page
@@ -63,7 +64,7 @@ def page_of_result(
             trip = None if transit is None else transits(transit, np.full(len(hits), k), hits)
             shown.append(
                 [
-                    _hit(query.sightings, k, gallery.sightings, g, float(d))
+                    _hit_on_page(query.sightings, k, gallery.sightings, g, float(d))
                     | {"appearance": float(a)}
                     | ({} if trip is None else {"transit": float(trip[r]), "weight": weight})
                     for r, (g, d, a) in enumerate(zip(hits.tolist(), distance[k], apart, strict=False))
@@ -73,7 +74,7 @@ def page_of_result(
             for one_list in shown:
                 for hit in one_list[:1]:
                     hit["why"] = reason.of(str(query.sightings.path[k]), hit["name"])
-        page.add(_about(query.sightings, k), shown)
+        page.add(_image_on_page(query.sightings, k), shown)
     return page
 
 
@@ -94,7 +95,7 @@ def page_of_hits(gallery: Gallery, queries: Sightings, hits: Hits, limit: int = 
     rows = np.array(columns["query"], dtype=np.int64)
     named = {"name": "path", "camera": "camera", "time": "time_s", "vehicle": "identity"}
     for query in range(len(queries)):
-        about, found = _about(queries, query), []
+        about, found = _image_on_page(queries, query), []
         for k in np.flatnonzero(rows == query).tolist():
             hit = {name: columns[column][k] for name, column in named.items()}
             hit |= {name: columns[name][k] for name in ("distance", "appearance", "probability")}
@@ -138,7 +139,7 @@ class Reason:
         }
 
 
-def _about(part: Sightings, row: int) -> dict[str, Any]:
+def _image_on_page(part: Sightings, row: int) -> dict[str, Any]:
     time_s, one = float(part.time_s[row]), part[[row]]
     return {
         "name": str(part.path[row]) or f"row {row}",
@@ -148,7 +149,7 @@ def _about(part: Sightings, row: int) -> dict[str, Any]:
     }
 
 
-def _hit(query: Sightings, row: int, gallery: Sightings, place: int, distance: float) -> dict[str, Any]:
+def _hit_on_page(query: Sightings, row: int, gallery: Sightings, place: int, distance: float) -> dict[str, Any]:
     known = bool(query.known[row] and gallery.known[place])
     right = bool(same_vehicle(query.identity[row], gallery.identity[place])) if known else None
-    return {**_about(gallery, place), "distance": distance, "right": right}
+    return {**_image_on_page(gallery, place), "distance": distance, "right": right}

@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from torchreid_dfrst.data.loader import Images, Loader
-from torchreid_dfrst.data.paths import ENDINGS
+from torchreid_dfrst.data.boxes import warn_of_clipped
+from torchreid_dfrst.data.image_names import ENDINGS
+from torchreid_dfrst.data.images import Images
+from torchreid_dfrst.data.loader import Loader
+from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.data.table import read_rows
-from torchreid_dfrst.data.text import warn, warn_of_clipped
-from torchreid_dfrst.inference import describe_source, input_transform, open_network
+from torchreid_dfrst.inference.extraction import describe_source, input_transform
+from torchreid_dfrst.inference.opening import open_network
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
-from torchreid_dfrst.training.embedding import embed
+from torchreid_dfrst.training.embed_images import embed
 
 NOWHERE = "unknown"
 """The camera of images whose camera nobody says."""
@@ -85,15 +88,15 @@ def sightings_of(what: Path, time_format: str | None = None) -> Sightings:
             raise ValueError(
                 f"{what} holds no image: a folder of {', '.join(sorted(ENDINGS)[:4])} ... or a table is needed"
             )
-        return _nowhere([str(path) for path in files])
+        return _sightings_without_cameras([str(path) for path in files])
     if what.suffix.lower() in TABLES:
         seen, _, _, _ = read_rows(what, None, ("path",), time_format, images=True)
         named = seen.camera_name != ""
         warn(f"{{count}} [image|images] of {what} [has|have] no camera", seen.path[~named] if named.any() else [])
         return replace(seen, camera_name=np.where(named, seen.camera_name, NOWHERE))
-    return _nowhere([str(what)])
+    return _sightings_without_cameras([str(what)])
 
 
-def _nowhere(paths: list[str]) -> Sightings:
+def _sightings_without_cameras(paths: list[str]) -> Sightings:
     names = np.full(len(paths), NOWHERE)
     return Sightings(np.zeros(len(paths), dtype=np.int64), path=np.array(paths), camera_name=names)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.models.attention import AttentionNet, attend
 from torchreid_dfrst.models.backbones import split_backbone
-from torchreid_dfrst.models.division import BNNeckHeads
+from torchreid_dfrst.models.heads import BNNeckHeads
 from torchreid_dfrst.models.network import BranchNetwork
 
 DIVIDED = ("height", "width", "channel")

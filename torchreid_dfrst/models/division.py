@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
 from torch.nn import functional
-
-from torchreid_dfrst.checks import nearest
 
 
 def whole(x: torch.Tensor, parts: int, pool: Callable) -> torch.Tensor:
@@ -52,91 +49,6 @@ POOLS: dict[str, Callable] = {
     "max": functional.adaptive_max_pool2d,
     "gem": generalised_mean,
 }
-
-
-class PartConvolution(nn.Conv1d):
-    """One 1x1 convolution per part, without bias: a grouped convolution on features pooled to a single place.
-
-    It is computed as a batched matrix product. On a CPU, PyTorch's grouped convolution of the same values took 1.1 to 2
-    times as long in float32 and 1.1 to 10 times in bfloat16, forward and backward.
-
-    Args:
-        parts: number of convolutions.
-        incoming: width of each part's input.
-        outgoing: width of each part's output.
-    """
-
-    def __init__(self, parts: int, incoming: int, outgoing: int) -> None:
-        super().__init__(parts * incoming, parts * outgoing, kernel_size=1, groups=parts, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(N, parts, incoming)`` to ``(N, parts, outgoing)``."""
-        return torch.einsum("npi,poi->npo", x, self.weight.view(self.groups, -1, x.shape[2]))
-
-
-class BNNeckHeads(nn.Module):
-    """One head per part: pooling, 1x1 convolution, BNNeck and classifier, all parts at once.
-
-    The feature before the batch norm is for the triplet loss, the one after it for the classifier and for retrieval
-    (BNNeck, Luo et al. [44]). BNNeck freezes the batch norm's bias at 0: here it has none, so nothing can thaw it.
-    The 1x1 convolution has no bias either; the batch norm and the differences of Eq. 3 would cancel it. They start
-    as in the code of [44]: Kaiming for the convolution, a standard deviation of 0.001 for the classifier.
-
-    Args:
-        channels: channels of the incoming map.
-        features: width of each part's feature; None leaves out the 1x1 convolution.
-        num_classes: identities in training.
-        division: one of ``DIVISIONS``.
-        parts: number of parts; 1 for ``whole``.
-        pool: one of ``POOLS``.
-        neck: False leaves out the batch norm; both features are then the same.
-
-    Raises:
-        KeyError: unknown division or pooling.
-        ValueError: ``parts`` is below 1 or does not divide the channels.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        features: int | None,
-        num_classes: int,
-        division: str = "whole",
-        parts: int = 1,
-        pool: str = "average",
-        neck: bool = True,
-    ) -> None:
-        super().__init__()
-        for what, name, known in (("division", division, DIVISIONS), ("pooling", pool, POOLS)):
-            if name not in known:
-                raise KeyError(f"unknown {what} {name!r}{nearest(name, known)}")
-        if parts < 1 or (division == "channel" and channels % parts):
-            raise ValueError(f"parts is {parts!r}: 1 or more, and a divisor of the map's {channels} channels")
-        incoming = channels // parts if division == "channel" else channels
-        self.division, self.parts, self.pool = division, parts, pool
-        self.features = incoming if features is None else features
-        self.reduce = nn.Identity() if features is None else PartConvolution(parts, incoming, features)
-        self.neck = nn.BatchNorm1d(parts * self.features) if neck else nn.Identity()
-        if neck:
-            self.neck.register_parameter("bias", None)
-        self.classifier = PartConvolution(parts, self.features, num_classes)
-        if isinstance(self.reduce, PartConvolution):
-            nn.init.kaiming_normal_(self.reduce.weight)
-        nn.init.normal_(self.classifier.weight, std=0.001)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features of each part before and after the batch norm: two tensors ``(N, parts, features)``.
-
-        Raises:
-            ValueError: the map has fewer rows or columns than parts.
-        """
-        pooled = DIVISIONS[self.division](x, self.parts, POOLS[self.pool])  # (N, P, C)
-        feature = self.reduce(pooled)  # (N, P, D)
-        return feature, self.neck(feature.flatten(1)).unflatten(1, (self.parts, -1))
-
-    def logits(self, neck: torch.Tensor) -> torch.Tensor:
-        """Class scores ``(N, parts, num_classes)`` of features after the batch norm, ``(N, parts, features)``."""
-        return self.classifier(neck)
 
 
 def _require_size(what: str, size: int, parts: int) -> None:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from torchreid_dfrst.models.division import DIVISIONS, POOLS, BNNeckHeads
+from torchreid_dfrst.models.division import DIVISIONS, POOLS
+from torchreid_dfrst.models.heads import BNNeckHeads
 from torchreid_dfrst.models.network import BranchNetwork
 
 EXACT = ("average", "max")

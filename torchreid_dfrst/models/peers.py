@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torchreid_dfrst.models.backbones import split_backbone
-from torchreid_dfrst.models.division import BNNeckHeads
+from torchreid_dfrst.models.heads import BNNeckHeads
 from torchreid_dfrst.models.network import BranchNetwork
 
 
 class PartNetwork(BranchNetwork):
     """One stream whose map is divided; per part pooling, 1x1 convolution, batch norm and classifier.
 
-    ``prn`` is the "single height-channel branch" of PRN [20], which the paper re-implemented (Fig. 8, Table VII): global
-    *max* pooling, branches ``height_0`` to ``height_3`` and ``channel_0`` to ``channel_3``, 256 wide each. ``pcb`` is
-    PCB (Sun et al., ECCV 2018) with average pooling of ``height_0`` to ``height_3`` alone. Four parts and where the
-    triplet loss reads (before the batch norm, as in our other networks) are our reading of both.
+    ``prn`` is the "single height-channel branch" of PRN [20], which the paper re-implemented (Fig. 8, Table VII):
+    global *max* pooling, branches ``height_0`` to ``height_3`` and ``channel_0`` to ``channel_3``, 256 wide each.
+    ``pcb`` is PCB (Sun et al., ECCV 2018) with average pooling of ``height_0`` to ``height_3`` alone. Four parts and
+    where the triplet loss reads (before the batch norm, as in our other networks) are our reading of both.
 
     Args:
         num_classes: identities in training.
@@ -44,7 +44,9 @@ class PartNetwork(BranchNetwork):
         last_stride: int = 1,
     ) -> None:
         if not divisions:
-            raise ValueError("divisions is empty: the network is made of parts, give at least one of height, width, channel")
+            raise ValueError(
+                "divisions is empty: the network is made of parts, give at least one of height, width, channel"
+            )
         split = split_backbone(backbone, 2, streams=1, last_stride=last_stride)
         heads = {
             division: BNNeckHeads(split.channels, part_features, num_classes, division, parts, pool)

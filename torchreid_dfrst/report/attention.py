@@ -70,7 +70,7 @@ def attention_maps(
     for name, values in maps.items():
         if values.ndim != 3 or len(values) != len(images):
             raise ValueError(f"map {name!r} has shape {values.shape}, expected ({len(images)}, H, W)")
-    drawn, grid = _grid(len(images), len(maps) + 1)
+    drawn, grid = _grid_of_axes(len(images), len(maps) + 1)
     for row, image in enumerate(images):
         square, (left, top, right, bottom) = letterbox(image, SIDE)
         grid[row, 0].set_ylabel(labels[row], fontsize=6)
@@ -104,7 +104,7 @@ def attention_maps(
     return write(drawn, path)
 
 
-def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+def _grid_of_axes(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
     """Square cells with room for labels at the left, headings above and the colour bar below."""
     width, height = LEFT + columns * (CELL + GAP), TOP + rows * (CELL + GAP) + BOTTOM
     drawn = figure(width, height)

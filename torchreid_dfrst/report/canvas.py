@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+from cycler import cycler
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
@@ -15,7 +16,12 @@ from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.data.images import read_image
 
 QUALITY = 75
-GREEN, RED, BLUE, GREY = "#1a9850", "#d73027", "#2c7bb6", "#888888"
+GREEN, RED, BLUE, GREY = "#009e73", "#d55e00", "#0072b2", "#888888"
+"""Of Okabe and Ito, whose colours also those tell apart who see fewer."""
+LINES = cycler(
+    color=[BLUE, RED, GREEN, "#cc79a7", "#e69f00", "#56b4e9", "black"], marker=["o", "s", "^", "D", "v", "P", "x"]
+)
+"""For ``Axes.set_prop_cycle``: lines that differ in more than their colour."""
 
 
 def figure(width: float, height: float) -> Figure:

@@ -12,11 +12,11 @@ from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from torchreid_dfrst import files
 from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.report.camera_map import places
 from torchreid_dfrst.report.canvas import small
 from torchreid_dfrst.sightings import CameraNetwork
 
@@ -122,17 +122,3 @@ class Page:
     def save(self, path: str | Path) -> None:
         """Write the file; it appears whole or not at all."""
         files.write({Path(path): self.text().encode("utf-8", "replace")})
-
-
-def places(network: CameraNetwork | None) -> list[dict[str, Any]]:
-    """Where cameras lie on a plane, in metres, as their distances have it (classical scaling); turned anyhow."""
-    if network is None or len(network) < 2:
-        return []
-    square = network.distance_m**2
-    centred = -(square - square.mean(0) - square.mean(1)[:, None] + square.mean()) / 2
-    value, vector = np.linalg.eigh(centred)
-    plane = vector[:, ::-1][:, :2] * np.sqrt(np.maximum(value[::-1][:2], 0))
-    names = [network.called(label) for label in network.cameras.tolist()]
-    return [
-        {"name": n, "x": round(float(x), 1), "y": round(float(y), 1)} for n, (x, y) in zip(names, plane, strict=True)
-    ]

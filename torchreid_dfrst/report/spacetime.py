@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from torchreid_dfrst.report.canvas import write
+from torchreid_dfrst.report.canvas import LINES, write
 
 
 def controls(results: dict[str, dict[str, Any]], path: str | Path) -> None:
     """What shuffling, clock skew, wrong times and unseen cameras leave of each model's score."""
     figure = Figure((10.0, 6.6), layout="constrained")
-    shuffle, skew, wrong, unseen = figure.subplots(2, 2).ravel()
+    shuffle, skew, wrong, unseen = all_axes = figure.subplots(2, 2).ravel()
+    for axes in all_axes:
+        axes.set_prop_cycle(LINES)
     kinds = ["as it is", "times", "cameras", "both"]
     for k, (name, result) in enumerate(results.items()):
         scores = [result["as it is"]["mAP"], *(result["shuffled"][kind]["mAP"] for kind in kinds[1:])]
@@ -22,19 +24,20 @@ def controls(results: dict[str, dict[str, Any]], path: str | Path) -> None:
             np.arange(4) + (k - len(results) / 2 + 0.5) * 0.8 / len(results), scores, 0.8 / len(results), label=name
         )
         for axes, key in ((skew, "clock skew s"), (wrong, "wrong times"), (unseen, "cameras without training")):
-            axes.plot([float(x) for x in result[key]], [s["mAP"] for s in result[key].values()], marker=".", label=name)
+            axes.plot([float(x) for x in result[key]], [s["mAP"] for s in result[key].values()], ms=4, label=name)
     if all("appearance" in r for r in results.values()):
         level = next(iter(results.values()))["appearance"]["mAP"]
-        for axes in (shuffle, skew, wrong, unseen):
+        for axes in all_axes:
             axes.axhline(level, color="#444444", lw=0.9, ls="--", label="appearance alone")
     shuffle.set_xticks(range(4), ["as it is", "times\nshuffled", "cameras\nshuffled", "both\nshuffled"])
-    skew.set_xlabel("clock error per camera, up to ± s")
+    skew.set_xlabel("clock error of each camera, up to ± this many seconds")
     wrong.set_xlabel("share of tracks with a wrong time")
     unseen.set_xlabel("cameras never seen in training")
-    for axes in (shuffle, skew, wrong, unseen):
+    for axes in all_axes:
         axes.set_ylabel("mAP, %")
         axes.set_ylim(bottom=0)
-    shuffle.legend(frameon=False, fontsize=8)
+    handles, names = skew.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False)
     write(figure, path)
 
 
@@ -42,10 +45,11 @@ def reliability(results: dict[str, dict[str, Any]], path: str | Path) -> None:
     """Share of right pairs against the transit distance: a model that is right falls steadily."""
     figure = Figure((6.5, 4.4), layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(LINES)
     for name, result in results.items():
         curve = result["reliability"]
         x = np.array([c["distance"] for c in curve])
-        axes.plot((x - x.min()) / max(np.ptp(x), 1e-9), [c["gain"] for c in curve], marker=".", label=name)
+        axes.plot((x - x.min()) / max(np.ptp(x), 1e-9), [c["gain"] for c in curve], ms=4, label=name)
     axes.axhline(0, color="#888888", lw=0.8)
     axes.set(
         xlabel="transit distance, from the model's smallest to its largest",

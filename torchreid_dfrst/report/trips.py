@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from torchreid_dfrst.association import Association
+from torchreid_dfrst.report.camera_map import layout
 from torchreid_dfrst.report.canvas import BLUE, figure, write
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
@@ -42,7 +43,7 @@ def time_space(trips: Association, sightings: Sightings, network: CameraNetwork 
 def network_times(legs: Legs, sightings: Sightings, network: CameraNetwork | None, path: str | Path) -> Path:
     """Cameras laid out by road distance, joined where trips were seen; median seconds on the busiest of these."""
     labels = np.unique([camera for pair in legs for camera in pair])
-    xy = _layout(labels, network)
+    xy = layout(labels, network)
     made = figure(8, 8)
     axes = made.subplots()
     pairs = [(a, b) for a, b in legs if a != b]
@@ -84,14 +85,3 @@ def by_hour(legs: Legs, sightings: Sightings, path: str | Path) -> Path:
     if pairs:
         axes.legend(frameon=False, fontsize=8)
     return write(made, path)
-
-
-def _layout(labels: np.ndarray, network: CameraNetwork | None) -> np.ndarray:
-    """``(C, 2)`` places: classical scaling of road distances, a circle where there are none."""
-    if network is None or len(labels) < 3:
-        angle = np.linspace(0, 2 * np.pi, len(labels), endpoint=False)
-        return np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    squared = network.between(labels, labels) ** 2
-    inner = -(squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean()) / 2
-    value, vector = np.linalg.eigh(inner)
-    return np.asarray(vector[:, -2:] * np.sqrt(np.maximum(value[-2:], 0)))

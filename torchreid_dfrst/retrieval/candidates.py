@@ -87,3 +87,8 @@ def unpacked(entry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What was ``packed``."""
     rank = (entry >> 32).astype(np.int32)
     return (rank ^ ((rank >> 31) & np.int32(0x7FFFFFFF))).view(np.float32), 0xFFFFFFFF - (entry & 0xFFFFFFFF)
+
+
+def candidates(count: int, columns: int) -> int:
+    """Candidates that a search keeps for each row: float32 may have mixed up the last ones."""
+    return min(2 * count + 16, columns)

@@ -8,19 +8,9 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.checks import check
-from torchreid_dfrst.retrieval.embeddings import (
-    LADDER,
-    STEP,
-    Products,
-    Stack,
-    check_finite,
-    consecutive,
-    give_back,
-    same_width,
-    tile_bytes,
-    unit,
-)
-from torchreid_dfrst.retrieval.transit import Transit, check_fusion
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive, same_width, unit
+from torchreid_dfrst.retrieval.tiles import LADDER, STEP, Products, give_back, tile_bytes
+from torchreid_dfrst.retrieval.transit import Transit, check_finite, check_fusion
 
 CLOSE = 0.1
 """Distance below which pairs are measured again in float64: there the root makes ten times its error of a product's."""

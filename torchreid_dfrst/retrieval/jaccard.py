@@ -9,8 +9,9 @@ import torch
 from scipy import sparse
 
 from torchreid_dfrst.retrieval.distances import exact
-from torchreid_dfrst.retrieval.embeddings import Stack, consecutive, give_back
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive
 from torchreid_dfrst.retrieval.search import Neighbors
+from torchreid_dfrst.retrieval.tiles import give_back
 from torchreid_dfrst.retrieval.transit import Fusion
 
 STEP, SPAN = 1024, 4096
@@ -47,21 +48,21 @@ def encodings(
         ValueError: the encodings do not fit into the limit.
     """
     give_back(memory_limit)
-    own, theirs = _reciprocal(index), _reciprocal(index[:, :half])
+    own, theirs = _reciprocal_pairs(index), _reciprocal_pairs(index[:, :half])
     # 2/3 of the number in float64, as the reference computes it: the comparison is strict
     enough = 2.0 / 3 * np.diff(theirs.indptr)
     made = []
     for part in parts:
         for rows in consecutive(part.start, part.stop, max(1, CANDIDATES // (index.shape[1] * half))):
             give_back(memory_limit)
-            support = _expanded(own[rows], theirs, enough)
-            made.append(_weighed(support, exponent(rows, support)))
+            support = _expanded_sets(own[rows], theirs, enough)
+            made.append(_weighed_encodings(support, exponent(rows, support)))
     del own, theirs
     whole = sparse.vstack(made, format="csr")
     del made
     give_back(memory_limit)
     if memory_limit is not None:
-        entries = [sum(block.nnz for block in _averaged(whole, index[:, :k2], part)) for part in parts]
+        entries = [sum(block.nnz for block in _averaged_encodings(whole, index[:, :k2], part)) for part in parts]
         # two copies before the average; after it also the last part twice, as rows and as columns
         needed = held(index, max(2 * whole.nnz, whole.nnz + sum(entries) + entries[-1])) * 9 // 8
         if needed > memory_limit:
@@ -69,23 +70,23 @@ def encodings(
                 f"a memory limit of {memory_limit} bytes is too small for the encodings of these {len(index)} images "
                 f"with {k2} of {index.shape[1]} neighbours averaged: {needed} are needed"
             )
-    return [sparse.vstack(list(_averaged(whole, index[:, :k2], part)), format="csr") for part in parts]
+    return [sparse.vstack(list(_averaged_encodings(whole, index[:, :k2], part)), format="csr") for part in parts]
 
 
-def _listed(index: np.ndarray, columns: int, value: float = 1) -> sparse.csr_matrix:
+def _listed_matrix(index: np.ndarray, columns: int, value: float = 1) -> sparse.csr_matrix:
     """``(rows, columns)`` CSR with a value where a row lists a column."""
     data = np.full(index.size, value, dtype=np.float32)
     ends = np.arange(0, index.size + 1, index.shape[1])
     return sparse.csr_matrix((data, index.ravel(), ends), shape=(len(index), columns))
 
 
-def _reciprocal(index: np.ndarray) -> sparse.csr_matrix:
+def _reciprocal_pairs(index: np.ndarray) -> sparse.csr_matrix:
     """Pairs that are in each other's lists: binary ``(N, N)`` CSR."""
-    listed = _listed(index, len(index))
+    listed = _listed_matrix(index, len(index))
     return listed.multiply(listed.T.tocsr())
 
 
-def _expanded(own: sparse.csr_matrix, theirs: sparse.csr_matrix, enough: np.ndarray) -> sparse.csr_matrix:
+def _expanded_sets(own: sparse.csr_matrix, theirs: sparse.csr_matrix, enough: np.ndarray) -> sparse.csr_matrix:
     """Sets of some rows with those of the neighbours that share more than 2/3 of theirs; what is stored belongs."""
     # a set of theirs is a row and, being reciprocal, the same column
     shared = own.multiply(own @ theirs).tocoo()
@@ -95,7 +96,7 @@ def _expanded(own: sparse.csr_matrix, theirs: sparse.csr_matrix, enough: np.ndar
     return own + friends @ theirs
 
 
-def _weighed(support: sparse.csr_matrix, exponent: np.ndarray) -> sparse.csr_matrix:
+def _weighed_encodings(support: sparse.csr_matrix, exponent: np.ndarray) -> sparse.csr_matrix:
     """Weights ``exp(-exponent)`` over their sum in each row; ``exponent`` follows ``support.data``."""
     weight = np.exp(-exponent)
     size = np.diff(support.indptr)
@@ -104,10 +105,10 @@ def _weighed(support: sparse.csr_matrix, exponent: np.ndarray) -> sparse.csr_mat
     return sparse.csr_matrix((data, support.indices, support.indptr), shape=support.shape)
 
 
-def _averaged(whole: sparse.csr_matrix, near: np.ndarray, part: slice) -> Iterator[sparse.csr_matrix]:
+def _averaged_encodings(whole: sparse.csr_matrix, near: np.ndarray, part: slice) -> Iterator[sparse.csr_matrix]:
     """Local query expansion: each row becomes the mean of the rows that it lists in ``near``."""
     for rows in consecutive(part.start, part.stop, STEP):
-        yield whole[rows] if near.shape[1] == 1 else _listed(near[rows], len(near), 1 / near.shape[1]) @ whole
+        yield whole[rows] if near.shape[1] == 1 else _listed_matrix(near[rows], len(near), 1 / near.shape[1]) @ whole
 
 
 def scaled_distances(power: int, scale: np.ndarray, near: Neighbors, images: Stack, fusion: Fusion | None) -> Exponent:

@@ -94,7 +94,9 @@ def evaluate(
         NothingToScoreError: no query counts (the message says why).
         KeyError: an unknown form of average precision.
     """
-    columns = _checked((query_identity, gallery_identity, query_camera, gallery_camera), max_rank, average_precision)
+    columns = _checked_labels(
+        (query_identity, gallery_identity, query_camera, gallery_camera), max_rank, average_precision
+    )
     query_identity, gallery_identity, query_camera, gallery_camera = columns
     queries, images = len(query_identity), len(gallery_identity)
     if at is not None:
@@ -106,17 +108,17 @@ def evaluate(
             raise ValueError(f"distances of shape {block.shape} from query {done} on, expected ({queries}, {images})")
         here = slice(done, done + len(block))
         row, column = np.nonzero(same_vehicle(query_identity[here, None], gallery_identity))
-        rank = _places(block, row, column, done)
+        rank = _places_in_ranking(block, row, column, done)
         by_rank = np.lexsort((rank, row))
         row, column, rank = row[by_rank], column[by_rank], rank[by_rank]
         junk: np.ndarray = gallery_camera[column] == query_camera[here][row]
         matches = np.bincount(row[~junk], minlength=len(block))
-        scores.append(_score(row, rank, junk, matches, average_precision, at))
+        scores.append(_score_queries(row, rank, junk, matches, average_precision, at))
         done += len(block)
         del block  # or there would be two while the next one is made
     if done != queries:
         raise ValueError(f"distances of {done} queries were given, {queries} are expected")
-    return _summary([np.concatenate(parts) for parts in zip(*scores, strict=True)], columns, max_rank)
+    return _summary_of_queries([np.concatenate(parts) for parts in zip(*scores, strict=True)], columns, max_rank)
 
 
 def evaluate_lists(
@@ -145,7 +147,9 @@ def evaluate_lists(
             a -1, or no query that counts (the message says why).
         KeyError: an unknown form of average precision.
     """
-    columns = _checked((query_identity, gallery_identity, query_camera, gallery_camera), max_rank, average_precision)
+    columns = _checked_labels(
+        (query_identity, gallery_identity, query_camera, gallery_camera), max_rank, average_precision
+    )
     query_identity, gallery_identity, query_camera, gallery_camera = columns
     index = _checked_lists(index, len(query_identity), len(gallery_identity))
     row, rank = np.nonzero(same_vehicle(query_identity[:, None], gallery_identity[index]) & (index >= 0))
@@ -156,13 +160,13 @@ def evaluate_lists(
     # all images of the query's identity, less those of its camera too
     seen, own = (np.bincount(code[len(index) :], minlength=len(code))[code[: len(index)]] for code in (who, both))
     matches = np.where(query_identity == UNKNOWN, 0, seen - own)
-    precision, penalty, match = _score(row, rank, junk, matches, average_precision)
+    precision, penalty, match = _score_queries(row, rank, junk, matches, average_precision)
     match[(matches > 0) & (match == 0)] = len(gallery_identity) + 1
     missed = np.bincount(row[~junk], minlength=len(index)) < matches
-    return _summary((precision, penalty, match), columns, max_rank, int(missed.sum()))
+    return _summary_of_queries((precision, penalty, match), columns, max_rank, int(missed.sum()))
 
 
-def _places(distance: np.ndarray, row: np.ndarray, column: np.ndarray, first_query: int) -> np.ndarray:
+def _places_in_ranking(distance: np.ndarray, row: np.ndarray, column: np.ndarray, first_query: int) -> np.ndarray:
     """Place of single gallery images in the ranking of their query, from 0; ``row`` rises, equal distances by column.
 
     Only values are sorted, and an image's place is found by its value.
@@ -187,7 +191,7 @@ def _places(distance: np.ndarray, row: np.ndarray, column: np.ndarray, first_que
     return result
 
 
-def _score(
+def _score_queries(
     row: np.ndarray,
     rank: np.ndarray,
     junk: np.ndarray,
@@ -222,7 +226,9 @@ def _score(
     return result, penalty, match
 
 
-def _summary(scores: Sequence[np.ndarray], columns: Sequence[np.ndarray], max_rank: int, truncated: int = 0) -> Metrics:
+def _summary_of_queries(
+    scores: Sequence[np.ndarray], columns: Sequence[np.ndarray], max_rank: int, truncated: int = 0
+) -> Metrics:
     """``Metrics`` of all queries from the scores of each, if any counts."""
     precision, penalty, match = scores
     valid = match > 0
@@ -262,7 +268,7 @@ def require_known(query_identity: np.ndarray) -> None:
         )
 
 
-def _checked(columns: Sequence[np.ndarray], max_rank: int, average_precision: str) -> list[np.ndarray]:
+def _checked_labels(columns: Sequence[np.ndarray], max_rank: int, average_precision: str) -> list[np.ndarray]:
     """Identities of queries and gallery, and their cameras, as arrays that fit together; the choices exist too."""
     if average_precision not in (PRECISION, TRAPEZOID):
         raise KeyError(f"no average precision {average_precision!r}: {PRECISION!r} or {TRAPEZOID!r}")

@@ -14,27 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from torchreid_dfrst.processes import Group
-from torchreid_dfrst.retrieval.candidates import Candidates
+from torchreid_dfrst.processes import Group, shared
+from torchreid_dfrst.retrieval.candidates import Candidates, candidates
 from torchreid_dfrst.retrieval.distances import exact, resolution, squares
-from torchreid_dfrst.retrieval.embeddings import (
+from torchreid_dfrst.retrieval.embeddings import Stack, check_count, consecutive, same_width, unit
+from torchreid_dfrst.retrieval.shards import agree, follow, lead
+from torchreid_dfrst.retrieval.tiles import (
     Products,
-    Stack,
     at_once,
-    candidates,
-    check_count,
-    check_finite,
-    consecutive,
     float32_error,
     give_back,
     placed,
     random_error,
-    same_width,
     tile_sizes,
-    unit,
 )
-from torchreid_dfrst.retrieval.shards import agree, follow, lead, shared
-from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, is_symmetric
+from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_finite, check_fusion, is_symmetric
 
 logger = logging.getLogger(__name__)
 

@@ -18,16 +18,15 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from torchreid_dfrst.processes import Group, of_all, reaching, telling
+from torchreid_dfrst.processes import Group, heard, of_all, reaching, say, telling
 from torchreid_dfrst.retrieval.candidates import Candidates
-from torchreid_dfrst.retrieval.embeddings import Products, Stack, consecutive, placed, tensor
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive
+from torchreid_dfrst.retrieval.tiles import Products, placed, tensor
 from torchreid_dfrst.retrieval.transit import Fusion
 from torchreid_dfrst.version import __version__
 
 if TYPE_CHECKING:
     from torchreid_dfrst.retrieval.search import Search
-
-HOST = torch.device("cpu")
 
 
 def agree(what: str, content: Iterable[Any]) -> None:
@@ -259,28 +258,6 @@ def dismiss(group: Group) -> None:
     """Tell the others that there is nothing more to search."""
     for rank in range(1, group.world_size):
         say(None, rank)
-
-
-def shared(value: Any) -> Any:
-    """What process 0 has, in all of them."""
-    holder: list[Any] = [value]
-    with reaching(0 if value is None else None):
-        dist.broadcast_object_list(holder, src=0, device=HOST)
-    return holder[0]
-
-
-def say(value: Any, rank: int) -> None:
-    """Send one object."""
-    with reaching(rank):
-        dist.send_object_list([value], rank, device=HOST)
-
-
-def heard(rank: int) -> Any:
-    """Receive one object."""
-    holder = [None]
-    with reaching(rank):
-        dist.recv_object_list(holder, rank, device=HOST)
-    return holder[0]
 
 
 def send(array: np.ndarray, rank: int) -> None:

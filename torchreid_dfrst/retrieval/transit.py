@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.checks import check
-from torchreid_dfrst.retrieval.embeddings import tensor
+from torchreid_dfrst.retrieval.tiles import tensor
 
 CELLS = 1 << 18
 """Transit distances of one block that is made for some pairs in it."""
@@ -167,3 +167,12 @@ def is_symmetric(transit: Transit) -> bool:
     Samples would not show it: two directions may differ between two cameras of hundreds.
     """
     return bool(getattr(transit, "symmetric", False))
+
+
+def check_finite(rows: np.ndarray) -> None:
+    """Refuse rows of distances (``(N,)`` bool, whether each is all right) that a transit made NaN or infinite."""
+    bad = np.flatnonzero(~rows)
+    if len(bad):
+        raise ValueError(
+            f"distances of {len(bad)} rows are NaN or infinite: the transit has to give a number for every pair"
+        )

@@ -6,12 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NATS = 10.0  # one unit of distance, so that omega has the same meaning for every model that speaks in logarithms
-
-
-def distance_of(evidence: np.ndarray, top: float, bottom: float) -> np.ndarray:
-    """``(top - evidence) / 10`` with the evidence, in nats, cut to ``[bottom, top]``; 0 means entirely plausible."""
-    return (top - np.clip(evidence, bottom, top)) / NATS
+TICKS_PER_SECOND = 1000
+TOLERANCE_S = 1e-6
 
 
 @dataclass(frozen=True)
@@ -68,3 +64,28 @@ class LogAxis:
         position = self.position(gap_s)
         low = np.minimum(position.astype(np.int64), self.bins - 2)
         return low, position - low
+
+
+def on_a_grid(query_s: np.ndarray, gallery_s: np.ndarray) -> tuple[int, np.ndarray, np.ndarray] | None:
+    """The coarsest grid of whole milliseconds on which all known times lie.
+
+    Args:
+        query_s: ``(Q,)`` seconds, NaN where not known.
+        gallery_s: ``(G,)`` seconds, NaN where not known.
+
+    Returns:
+        The step in milliseconds and both lists as int64 counts of steps from the first time (0 where not known); None
+        if a time is more than a microsecond from a whole millisecond, or none is known.
+    """
+    known = np.concatenate([query_s[~np.isnan(query_s)], gallery_s[~np.isnan(gallery_s)]])
+    if not len(known):
+        return None
+    ticks = np.rint(known * TICKS_PER_SECOND)
+    if np.abs(ticks / TICKS_PER_SECOND - known).max() > TOLERANCE_S:
+        return None
+    first = ticks.min()
+    step = int(np.gcd.reduce(np.unique(ticks - first).astype(np.int64))) or 1
+    query, gallery = (
+        np.rint(np.nan_to_num(t * TICKS_PER_SECOND - first)).astype(np.int64) // step for t in (query_s, gallery_s)
+    )
+    return step, query, gallery

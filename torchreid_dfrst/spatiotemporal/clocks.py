@@ -9,14 +9,7 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.passes import (
-    MIN_LEGS,
-    PLAUSIBLE_SPEED,
-    UNITS,
-    USUAL_SPEED,
-    leg_speeds,
-    usual_speed,
-)
+from torchreid_dfrst.spatiotemporal.speeds import MIN_LEGS, PLAUSIBLE_SPEED, UNITS, USUAL_SPEED, leg_speeds, usual_speed
 
 MIN_VEHICLES = 10
 MORE = 1.5  # times as many trips must a clock explain as the times as they are, to be blamed
@@ -77,13 +70,15 @@ def odd_clocks(seen: Sightings, network: CameraNetwork, part: np.ndarray | None 
         seed: of the pairs of passes that are looked at.
     """
     part, rng = seen.camera if part is None else part, np.random.default_rng(seed)
-    group, keep = _groups(seen, network, part, rng)
+    group, keep = _groups_of_one_clock(seen, network, part, rng)
     found = [
         clock._replace(camera=label)
-        for clock in _one_by_one(seen, group, network, rng, done=[keep])
+        for clock in _correct_one_by_one(seen, group, network, rng, done=[keep])
         for label in np.unique(part[group == clock.camera]).tolist()
     ]
-    return found + _one_by_one(*corrected(seen, found, part), network, rng, done=[clock.camera for clock in found])
+    return found + _correct_one_by_one(
+        *corrected(seen, found, part), network, rng, done=[clock.camera for clock in found]
+    )
 
 
 def start_anew_s(seen: Sightings, network: CameraNetwork, seed: int = 0) -> float:
@@ -92,7 +87,7 @@ def start_anew_s(seen: Sightings, network: CameraNetwork, seed: int = 0) -> floa
     A trip that a start cuts in two lacks as much of the whole span of times as it took: far more of the trips that take
     no usual time are within a usual one of the span than of trips between any two times.
     """
-    trips = _trips(seen, network, seen.camera, np.random.default_rng(seed)).values()
+    trips = _trips_by_camera(seen, network, seen.camera, np.random.default_rng(seed)).values()
     if not trips:
         return 0.0
     here, there, most, _ = (np.concatenate(column) for column in zip(*trips, strict=True))
@@ -103,7 +98,7 @@ def start_anew_s(seen: Sightings, network: CameraNetwork, seed: int = 0) -> floa
     return span if cut.sum() > max(MIN_VEHICLES, CUT * chance.sum()) and pause < span / 10 else 0.0
 
 
-def _groups(
+def _groups_of_one_clock(
     seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, int]:
     """``(N,)`` what has one clock, and which is right: the largest in which vehicles drive as fast as vehicles do.
@@ -112,7 +107,7 @@ def _groups(
     """
     names, place = np.unique(part, return_inverse=True)
     agree = np.eye(len(names), dtype=bool)
-    for label, trips in _trips(seen, network, part, rng).items():
+    for label, trips in _trips_by_camera(seen, network, part, rng).items():
         usual = np.abs(trips.here - trips.there) <= trips.most
         for other in np.unique(trips.other):
             agree[tuple(np.searchsorted(names, (label, other)))] = np.mean(usual[trips.other == other]) > LEAST
@@ -127,7 +122,7 @@ def _groups(
     return group[place], max(np.unique(group).tolist(), key=right, default=0)
 
 
-def _one_by_one(
+def _correct_one_by_one(
     seen: Sightings,
     part: np.ndarray,
     network: CameraNetwork,
@@ -137,11 +132,11 @@ def _one_by_one(
     """The clock that explains most is corrected first, then those that are left; those that are ``done`` are right."""
     found: list[Clock] = []
     while len(found) < len(np.unique(part)) - 1:
-        trips = _trips(seen, network, part, rng)
+        trips = _trips_by_camera(seen, network, part, rng)
         left = [
             clock
             for label, of in trips.items()
-            if label not in (*done, *(clock.camera for clock in found)) and (clock := _clock(label, of, rng))
+            if label not in (*done, *(clock.camera for clock in found)) and (clock := _find_clock(label, of, rng))
         ]
         if not left:
             break
@@ -178,7 +173,9 @@ def peak(gap_s: np.ndarray, most: np.ndarray) -> tuple[float, float]:
     return float(edge[order[middle : middle + 2]].mean()), float(height.max() / len(gap_s))
 
 
-def _trips(seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.random.Generator) -> dict[int, Trips]:
+def _trips_by_camera(
+    seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.random.Generator
+) -> dict[int, Trips]:
     order = rng.permutation(len(seen))[:PASSES]
     order = order[np.argsort(seen.identity[order], kind="stable")]
     start = np.searchsorted(seen.identity[order], seen.identity[order])
@@ -199,20 +196,20 @@ def _trips(seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.ra
     return found
 
 
-def _clock(camera: int, trips: Trips, rng: np.random.Generator) -> Clock | None:
+def _find_clock(camera: int, trips: Trips, rng: np.random.Generator) -> Clock | None:
     """The simplest clock that explains a camera's trips much better than its own, None if there is none."""
     before = float(np.mean(np.abs(trips.here - trips.there) <= trips.most))
     if max(MORE * before, before + BEYOND) >= 1:  # no clock can explain so much more
         return None
     offset, explained = peak(trips.here - trips.there, trips.most)
     best = Clock(camera, explained, before, offset)
-    for other in (_geared(best, trips, rng), _unwound(best, trips)):
+    for other in (_find_rate(best, trips, rng), _find_period(best, trips)):
         if other is not None and other.explained > RATHER * best.explained:
             best = other
     return best if best.explained > max(MORE * before, before + BEYOND, LEAST) else None
 
 
-def _geared(best: Clock, trips: Trips, rng: np.random.Generator) -> Clock | None:
+def _find_rate(best: Clock, trips: Trips, rng: np.random.Generator) -> Clock | None:
     """Rates from two passes each, with their best offsets; the best of them is fitted to what it explains."""
     i, j = rng.integers(0, len(trips.here), (2, 20 * DRAWS))
     # those that are far apart tell a rate best, unless some of the others count in another unit
@@ -237,7 +234,7 @@ def _geared(best: Clock, trips: Trips, rng: np.random.Generator) -> Clock | None
     return best._replace(explained=explained, offset_s=offset * rate, rate=rate)
 
 
-def _unwound(best: Clock, trips: Trips) -> Clock | None:
+def _find_period(best: Clock, trips: Trips) -> Clock | None:
     """The period, no less than the range of the camera's times, that folds gaps best; less what chance explains."""
     least, span = float(np.ptp(trips.here)), float(np.ptp(trips.there))
     if not 0 < least < 0.6 * span:

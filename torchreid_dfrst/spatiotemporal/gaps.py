@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.axis import TICKS_PER_SECOND, on_a_grid
+
+NATS = 10.0  # one unit of distance, so that omega has the same meaning for every model that speaks in logarithms
 
 TABLE_LIMIT = 1 << 25  # float32 values: 128 MiB
 TABLE_SHARE = 32  # of a limit of bytes, one table may hold one float32 value for each 32
 CELLS = 1 << 15  # pairs whose curve is evaluated in one call
 TOGETHER = 64  # rows looked up in one call
-TICKS_PER_SECOND = 1000
-TOLERANCE_S = 1e-6
 
 Rows = slice | np.ndarray
 
@@ -164,26 +165,6 @@ class GapTransit:
             out[part] = found.numpy()
 
 
-def on_a_grid(query_s: np.ndarray, gallery_s: np.ndarray) -> tuple[int, np.ndarray, np.ndarray] | None:
-    """The coarsest grid of whole milliseconds on which all known times lie.
-
-    Args:
-        query_s: ``(Q,)`` seconds, NaN where not known.
-        gallery_s: ``(G,)`` seconds, NaN where not known.
-
-    Returns:
-        The step in milliseconds and both lists as int64 counts of steps from the first time (0 where not known); None
-        if a time is more than a microsecond from a whole millisecond, or none is known.
-    """
-    known = np.concatenate([query_s[~np.isnan(query_s)], gallery_s[~np.isnan(gallery_s)]])
-    if not len(known):
-        return None
-    ticks = np.rint(known * TICKS_PER_SECOND)
-    if np.abs(ticks / TICKS_PER_SECOND - known).max() > TOLERANCE_S:
-        return None
-    first = ticks.min()
-    step = int(np.gcd.reduce(np.unique(ticks - first).astype(np.int64))) or 1
-    query, gallery = (
-        np.rint(np.nan_to_num(t * TICKS_PER_SECOND - first)).astype(np.int64) // step for t in (query_s, gallery_s)
-    )
-    return step, query, gallery
+def distance_of(evidence: np.ndarray, top: float, bottom: float) -> np.ndarray:
+    """``(top - evidence) / 10`` with the evidence, in nats, cut to ``[bottom, top]``; 0 means entirely plausible."""
+    return (top - np.clip(evidence, bottom, top)) / NATS

@@ -8,7 +8,8 @@ import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.clocks import odd_clocks
-from torchreid_dfrst.spatiotemporal.passes import MIN_LEGS, leg_speeds, one_per_pass, usual_speed
+from torchreid_dfrst.spatiotemporal.passes import one_per_pass
+from torchreid_dfrst.spatiotemporal.speeds import MIN_LEGS, leg_speeds, usual_speed
 
 FASTER = 3.0  # than in training, or slower: train and test of one city differ by some percent
 GALLERY, QUERY = 0, 1  # of two clocks that contradict each other the first is right
@@ -17,7 +18,7 @@ GALLERY, QUERY = 0, 1  # of two clocks that contradict each other the first is r
 class Habits(NamedTuple):
     """What is kept of the training times. 0 where too little was seen."""
 
-    speed: float  # m/s, see ``passes.usual_speed``
+    speed: float  # m/s, see ``speeds.usual_speed``
     longest_s: float  # between two sightings of one vehicle
 
 
@@ -56,7 +57,7 @@ def contradictions(fitted: Habits, query: Sightings, gallery: Sightings, network
     gallery image of another camera is.
     """
     found = []
-    nearest = _nearest(query, gallery)
+    nearest = _nearest_gap_s(query, gallery)
     if fitted.longest_s and len(nearest) and (share := float(np.mean(nearest > fitted.longest_s))) > 0.5:
         found.append(
             f"{100 * share:.0f} % of the queries are more than {fitted.longest_s:.0f} s (the longest gap that was "
@@ -83,7 +84,7 @@ def contradictions(fitted: Habits, query: Sightings, gallery: Sightings, network
     return found + [f"camera {called(clock.camera)}: {clock.describe()}" for clock in odd_clocks(both, network)]
 
 
-def _nearest(query: Sightings, gallery: Sightings) -> np.ndarray:
+def _nearest_gap_s(query: Sightings, gallery: Sightings) -> np.ndarray:
     """Seconds from each query with a time to the nearest gallery image of another camera."""
     found = []
     for camera in np.unique(query.camera):

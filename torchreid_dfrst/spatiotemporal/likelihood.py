@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter1d
 from torchreid_dfrst.retrieval.embeddings import consecutive
 from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.axis import NATS, LogAxis
-from torchreid_dfrst.spatiotemporal.gaps import TABLE_SHARE, GapTransit, Law
+from torchreid_dfrst.spatiotemporal.axis import LogAxis
+from torchreid_dfrst.spatiotemporal.gaps import NATS, TABLE_SHARE, GapTransit, Law
 from torchreid_dfrst.spatiotemporal.model import GapModel, learned
 from torchreid_dfrst.spatiotemporal.passes import Pairs, middle_of_pass, one_per_pass, pairs_of_a_vehicle, passes
 
@@ -37,7 +37,7 @@ class Likelihood(GapModel):
     One camera and itself is no trip: the smallest evidence of all. An image without a time has evidence 0, as likely
     for one vehicle as for two. Distances are tenths of nats below the largest possible evidence.
 
-    All defaults were chosen on training vehicles held out from each other, see docs/spacetime.md.
+    All defaults were chosen on training vehicles held out from each other, see docs/spacetime_experiments.md.
 
     Args:
         bins: points of the axis.
@@ -99,7 +99,7 @@ class Likelihood(GapModel):
 
     def background_of(self, seen: Sightings, network: CameraNetwork) -> np.ndarray:
         """``(C * C, bins)`` counts of the gaps between all passes, one sighting each, of whichever vehicles."""
-        return _all_pairs(self.axis, network.rows(seen.camera), seen.time_s, len(network))
+        return _count_all_pairs(self.axis, network.rows(seen.camera), seen.time_s, len(network))
 
     def _count(
         self, seen: Sightings, pairs: Pairs, weight: np.ndarray, everyone: np.ndarray, network: CameraNetwork
@@ -114,7 +114,10 @@ class Likelihood(GapModel):
         prior = self._at_similar_distance(same, everyone, network)
         # heights of 1: smoothed counts stay counts of pairs within reach of the Gaussian
         height = self.smoothing * np.sqrt(2 * np.pi)
-        same, everyone = height * _smooth(same, self.smoothing), height * _smooth(everyone, self.background)
+        same, everyone = (
+            height * _smoothed_counts(same, self.smoothing),
+            height * _smoothed_counts(everyone, self.background),
+        )
         ratio = (same + self.shrinkage) / (everyone + self.shrinkage / prior)
         across = ~np.eye(count, dtype=bool).ravel()
         evidence = np.log(ratio * (everyone[across].sum() / same[across].sum()))
@@ -135,7 +138,7 @@ class Likelihood(GapModel):
         weight = np.exp(-0.5 * ((log[:, None] - log) / self.similar) ** 2)
         total = same[across].sum() / everyone[across].sum()
         pooled = [
-            weight @ resampled(_smooth(counts[across], width), np.exp(log) / reference)
+            weight @ resampled(_smoothed_counts(counts[across], width), np.exp(log) / reference)
             for counts, width in ((same, self.smoothing), (everyone, self.background))
         ]
         # one pair at the overall rate, where nothing at all was seen
@@ -265,11 +268,11 @@ class RelayTransit:
             x[:, part] += np.log1p(total, out=total)
 
 
-def _smooth(counts: np.ndarray, width: float) -> np.ndarray:
+def _smoothed_counts(counts: np.ndarray, width: float) -> np.ndarray:
     return gaussian_filter1d(counts, width, axis=1, mode="constant", truncate=4.0)
 
 
-def _all_pairs(axis: LogAxis, row: np.ndarray, time_s: np.ndarray, count: int) -> np.ndarray:
+def _count_all_pairs(axis: LogAxis, row: np.ndarray, time_s: np.ndarray, count: int) -> np.ndarray:
     """``(C * C, bins)`` counts of gaps between all passes, of whichever vehicles.
 
     Of a camera with very many passes every n-th is taken and counted n times.

@@ -70,8 +70,8 @@ class LogNormal(GapModel):
         first, second = pairs_of_a_vehicle(sightings)
         row = network.rows(sightings.camera)
         gap_s = np.abs(sightings.time_s[first] - sightings.time_s[second])
-        self.mu_s, self.sigma_s = _fit("distance", network.distance_m[row[first], row[second]], self.floor_m)
-        self.mu_t, self.sigma_t = _fit("time gap", gap_s, self.floor_s)
+        self.mu_s, self.sigma_s = _fit_lognormal("distance", network.distance_m[row[first], row[second]], self.floor_m)
+        self.mu_t, self.sigma_t = _fit_lognormal("time gap", gap_s, self.floor_s)
         self.pairs = len(first)
 
     def _law(self, network: CameraNetwork) -> Law:
@@ -112,7 +112,7 @@ def logistic(p: np.ndarray, slope: float, offset: float) -> np.ndarray:
         return 1.0 / (1.0 + np.exp(slope * (p - offset)))
 
 
-def _fit(what: str, values: np.ndarray, floor: float) -> tuple[float, float]:
+def _fit_lognormal(what: str, values: np.ndarray, floor: float) -> tuple[float, float]:
     log = np.log(np.maximum(values, floor))
     if log.min() == log.max():
         raise ValueError(

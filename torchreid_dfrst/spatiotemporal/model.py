@@ -17,7 +17,7 @@ from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.gaps import GapTransit, Law
 from torchreid_dfrst.spatiotemporal.habits import NOTHING_KNOWN, Habits, contradictions, habits
-from torchreid_dfrst.spatiotemporal.passes import check_network, check_speed
+from torchreid_dfrst.spatiotemporal.speeds import check_network, check_speed
 
 ROWS = 1024
 FORMAT = "torchreid_dfrst space-time model"
@@ -211,7 +211,7 @@ class GapModel(ABC):
         sizes = {"cameras": len(network), "pairs": len(network) ** 2, "bins": getattr(self, "bins", 0)}
         for name, about in expected.items():
             shape = tuple(sizes[axis] for axis in about["shape"])
-            setattr(self, name, _checked(name, fitted[name], shape, about["positive"], about["count"]))
+            setattr(self, name, _checked_field(name, fitted[name], shape, about["positive"], about["count"]))
         return self._on(network)
 
     def _require_positive(self, *names: str) -> None:
@@ -278,7 +278,7 @@ def read(path: str | Path, network: CameraNetwork) -> dict[str, Any]:
     return content
 
 
-def _checked(name: str, value: Any, shape: tuple[int, ...], positive: bool, count: bool) -> Any:
+def _checked_field(name: str, value: Any, shape: tuple[int, ...], positive: bool, count: bool) -> Any:
     """A learned field as ``fit`` leaves it: an array of float64 or int64, or a single number."""
     kind = "a positive number" if positive else "a whole number" if count else "a finite number"
     try:

@@ -9,8 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.axis import NATS, distance_of
-from torchreid_dfrst.spatiotemporal.gaps import Law
+from torchreid_dfrst.spatiotemporal.gaps import NATS, Law, distance_of
 from torchreid_dfrst.spatiotemporal.model import GapModel, learned
 from torchreid_dfrst.spatiotemporal.passes import direct_trips, one_per_pass
 

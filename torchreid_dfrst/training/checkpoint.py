@@ -50,11 +50,11 @@ def save(path: str | Path, state: Mapping[str, Any]) -> Path:
         UnreadableError: the file is whole and could not be loaded again, because of what ``state`` holds.
     """
     content = {"format": FORMAT, **state}
-    files.write({Path(path): lambda file: _write(content, file)}, _read_back, _size(content))
+    files.write({Path(path): lambda file: _write_checkpoint(content, file)}, _read_back, _bytes_of_state(content))
     return Path(path)
 
 
-def _write(content: Mapping[str, Any], file: IO[bytes]) -> None:
+def _write_checkpoint(content: Mapping[str, Any], file: IO[bytes]) -> None:
     try:
         torch.save(content, file)
     except RuntimeError as error:
@@ -90,12 +90,12 @@ def _unreadable(why: str) -> UnreadableError:
     )
 
 
-def _size(value: Any) -> int:
+def _bytes_of_state(value: Any) -> int:
     """Bytes of all tensors in a state, nearly all of its file."""
     if isinstance(value, torch.Tensor):
         return value.numel() * value.element_size()
     values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    return sum(map(_size, values))
+    return sum(map(_bytes_of_state, values))
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from torch.optim import Optimizer
 
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.training import checkpoint, distributed
-from torchreid_dfrst.training.alone import alone
 from torchreid_dfrst.training.checkpoint import Checkpoints
-from torchreid_dfrst.training.embedding import Embedded
+from torchreid_dfrst.training.embed_images import Embedded
+from torchreid_dfrst.training.folder_lock import alone
 from torchreid_dfrst.training.interrupt import MARKER, StoppedError, ended_together
 from torchreid_dfrst.training.journal import Journal, ProgressLine
 from torchreid_dfrst.training.memory import explained

@@ -34,7 +34,7 @@ class StoppedError(RuntimeError):
     """Training was asked to stop; its state is saved and the message says where."""
 
 
-class _Signal(KeyboardInterrupt):
+class _StopSignal(KeyboardInterrupt):
     """No ``Exception``: nobody who handles errors may take it for one."""
 
 
@@ -54,12 +54,12 @@ def stopping_at_once(marker: Path) -> Iterator[None]:
     def leave(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
-        raise _Signal(signal.Signals(number).name)
+        raise _StopSignal(signal.Signals(number).name)
 
     with _handled_by(leave):
         try:
             yield
-        except _Signal as received:
+        except _StopSignal as received:
             try:
                 marker.parent.mkdir(parents=True, exist_ok=True)
                 marker.write_text("before or after training\n", encoding="utf-8")

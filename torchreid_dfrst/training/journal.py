@@ -40,7 +40,7 @@ class Journal:
         if folder is None:
             return
         path = Path(folder) / NAME
-        kept = _rewind(path, step, repeats)
+        kept = _rewind_lines(path, step, repeats)
         self._file = open(path, "a", encoding="utf-8")
         # TensorBoard takes out all points of a step or none: what stays of this one is drawn again
         self.writer = SummaryWriter(log_dir=str(folder), purge_step=step if repeats else step + 1)
@@ -156,7 +156,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
 
 
-def _rewind(path: Path, step: int, repeats: bool) -> list[dict[str, Any]]:
+def _rewind_lines(path: Path, step: int, repeats: bool) -> list[dict[str, Any]]:
     """Keep the lines that the resumed state has already behind it, and give them; a torn last line goes."""
     if not path.is_file():
         return []

@@ -48,13 +48,13 @@ def explained(advice: str = TRAINING) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        said = _said(error)
+        said = _line_of_memory_error(error)
         if said is None:
             raise
         raise OSError(f"memory ran out ({said}): {advice}") from error
 
 
-def _said(error: Exception) -> str | None:
+def _line_of_memory_error(error: Exception) -> str | None:
     """The line that says that memory ran out, the last one of a loading process's report; None: it did not."""
     lines = [line.strip() for line in str(error).splitlines()] or [repr(error)]
     # what a loading process reports may come as another type than it quotes, NumPy's as a RuntimeError

@@ -18,16 +18,16 @@ import torchreid
 from torchreid_dfrst import evaluation, files
 from torchreid_dfrst.checks import named, within
 from torchreid_dfrst.config import Config, Keywords, dump, keywords
+from torchreid_dfrst.data.boxes import warn_of_clipped
 from torchreid_dfrst.data.manager import DataManager
-from torchreid_dfrst.data.text import warn_of_clipped
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import FACTORIES, build, default_options, own_input
 from torchreid_dfrst.models.dfrst import DFRST
-from torchreid_dfrst.tables import build_model
+from torchreid_dfrst.torchreid_tables import build_model
 from torchreid_dfrst.training import distributed
-from torchreid_dfrst.training.alone import alone
 from torchreid_dfrst.training.checkpoint import RESULT
 from torchreid_dfrst.training.engine import DFRSTEngine
+from torchreid_dfrst.training.folder_lock import alone
 from torchreid_dfrst.training.interrupt import MARKER, ended_together, stopping_at_once
 from torchreid_dfrst.training.memory import explained, keep_freed
 from torchreid_dfrst.training.optimizer import build_optimizer, build_scheduler

@@ -105,7 +105,7 @@ class TrainStep:
             self._buffers = [buffer.clone() for buffer in self.model.buffers()]
         with torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
             outputs = self.run(images)
-        logits, features = _branches(outputs)
+        logits, features = _branches_of_output(outputs)
         if self.group.world_size > 1:
             # triplets are mined among the images of all processes
             widths = [feature.shape[1] for feature in features]
@@ -162,7 +162,7 @@ class TrainStep:
             buffer.copy_(before)
 
 
-def _branches(outputs: object) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
+def _branches_of_output(outputs: object) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
     if not (isinstance(outputs, (tuple, list)) and len(outputs) == 2):
         raise ValueError(
             f"the model gave {type(outputs).__name__} in training, expected (logits, features): build it with "

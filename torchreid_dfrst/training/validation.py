@@ -17,13 +17,13 @@ from torch import nn
 from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.report.attention import attention_maps, reasons
 from torchreid_dfrst.report.canvas import spread
-from torchreid_dfrst.report.ranking import ranked_lists
+from torchreid_dfrst.report.ranked_lists import ranked_lists
 from torchreid_dfrst.retrieval import Parameters, Reranking, distance_blocks, normalise
 from torchreid_dfrst.retrieval import evaluate as metrics_of
 from torchreid_dfrst.retrieval.metrics import Best, NothingToScoreError
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.training import distributed
-from torchreid_dfrst.training.embedding import Embedded, embed
+from torchreid_dfrst.training.embed_images import Embedded, embed
 from torchreid_dfrst.training.interrupt import StopRequest
 from torchreid_dfrst.training.memory import explained
 from torchreid_dfrst.training.options import TEST_OPTIONS, VALIDATION, RunOptions
@@ -109,7 +109,7 @@ class EvaluatingEngine(torchreid.engine.Engine):
         return metrics
 
     def embed(self, loader: Any) -> Embedded:
-        """Embeddings of a test loader's images, with this run's precision; see ``embedding.embed``."""
+        """Embeddings of a test loader's images, with this run's precision; see ``embed_images.embed``."""
         options, bar = self.options, self.bar if self.group.main else None
         return embed(
             self.model, loader, self.device, options.precision, options.channels_last, bar, self.stop.check, self.agree
@@ -175,11 +175,11 @@ def draw(
     label = str(save_dir / "pictures" / f"{name}-epoch-{epoch:03d}")
     queries, everyone = (Sightings(camera=p.camera, identity=p.identity, path=p.path) for p in (query, gallery))
     shown = spread(len(query.path), 5)
-    best = Best(queries[shown], everyone, 10)
+    best = Best(queries[shown], everyone, 8)
     for block in distances(query.embedding[shown], gallery.embedding, options):
         best.note(block)
     title = f"{name} after epoch {epoch}, by appearance"
-    drawn = {"ranking": ranked_lists(f"{label}-ranking.png", best.query, everyone, best.index, best.distance, title)}
+    drawn = {"ranking": ranked_lists(f"{label}-ranking.png", best.query, everyone, best.index, title)}
     pairs = [(query, row, gallery, match) for row, match in zip(shown, best.match, strict=True) if match >= 0][:2]
     ends = [end for asked, row, held, match in pairs for end in ((asked, row), (held, match))]
     paths = [part.path[row] for part, row in ends]

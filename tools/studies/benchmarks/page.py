@@ -15,11 +15,12 @@ import numpy as np
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from torchreid_dfrst.cli import command
-from torchreid_dfrst.report.canvas import BLUE, RED, figure, write
+from torchreid_dfrst.report.canvas import BLUE, GREY, RED, figure, write
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 Run = Mapping[str, Any]
 WAYS = ("fp32", "fused")
+NAMES = {"floor": "floor: all products by torch.mm", "fp32": "ours", "fused": "ours + space and time"}
 
 STREAMED_TARGETS = {"100k": (1.35, 0.4), "msmt17": (1.35, None), "veriwild": (1.35, None)}
 """Share of the floor, and GB over the features, that are to be kept below, by scale."""
@@ -103,7 +104,7 @@ def slope(runs: Sequence[Run], who: str) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def draw(runs: Sequence[Run], path: str | Path) -> Path | None:
-    """Seconds and peak memory against the number of images, for the streamed runs of the most frequent width.
+    """Seconds and peak memory against the number of images, of the most frequent width; torchreid beside ours.
 
     Returns:
         The path; None, and nothing is written, for fewer than three sizes of one width, whose line would show nothing.
@@ -112,35 +113,46 @@ def draw(runs: Sequence[Run], path: str | Path) -> Path | None:
     images = np.array([run["images"] for run in chosen])
     if len(set(images)) < LEAST:
         return None
-    made = figure(9, 3.8)
-    left, right = made.subplots(1, 2)
+    made = figure(9, 6.8)
+    (left, right), bars = made.subplots(2, 2)
     for who, colour in (("floor", "black"), ("fp32", BLUE), ("fused", RED)):
         seconds = [run["seconds"][who] for run in chosen]
-        left.loglog(images, seconds, "o--" if who == "floor" else "o-", color=colour, label=who, markersize=4)
+        style = "x--" if who == "floor" else "o-" if who == "fp32" else "s-"
+        left.loglog(images, seconds, style, color=colour, label=NAMES[who], markersize=4)
         if who == "floor":
             continue
         _, memory, line = slope(chosen, who)
-        right.plot(images, memory / 1e9, "o", color=colour, markersize=4)
+        right.plot(images, memory / 1e9, style[0], color=colour, markersize=4)
         end = np.array([0, images.max()])
-        right.plot(end, np.polyval(line, end) / 1e9, "-", color=colour, linewidth=1, label=f"{who}: {_line(line)}")
+        right.plot(end, np.polyval(line, end) / 1e9, "-", color=colour, lw=1, label=NAMES[who])
     left.set_xticks(sorted(set(images)), [f"{n:,}" for n in sorted(set(images))])
     left.xaxis.set_minor_formatter(NullFormatter())
     left.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     left.yaxis.set_minor_formatter(NullFormatter())
     right.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    left.set(xlabel="images", ylabel="seconds by the clock", title="whole job, distances in blocks")
+    left.set(xlabel="images (log)", ylabel="seconds (log)", title="whole job, distances in blocks")
     right.set(
         xlabel="images", ylabel="GB over imports and features", title="peak memory", xlim=(0, None), ylim=(0, None)
     )
-    for axes in (left, right):
+    both = [run for run in runs if run.get("rerank_speedup") and "torchreid" in run["memory_bytes"]]
+    for axes, what, unit in zip(bars, ("seconds", "memory_bytes"), (1, 1e9), strict=True):
+        for shift, (who, name, colour) in enumerate((("torchreid", "torchreid", GREY), ("fp32", "ours", BLUE))):
+            values = [run[what][who] / unit for run in both]
+            drawn = axes.bar(np.arange(len(both)) + 0.4 * shift, values, 0.4, color=colour, label=name)
+            axes.bar_label(drawn, fmt="%.3g", fontsize=8)
+        axes.set_xticks(np.arange(len(both)) + 0.2, [f"{run['images']:,} x {run['dimensions']}" for run in both])
+        axes.set(xlabel="images x dimensions")
+    bars[0].set(ylabel="seconds", title="features to re-ranked distances")
+    bars[1].set(ylabel="GB over imports and features", title="peak memory of the same")
+    for axes in (left, right, *bars):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     share = sorted({round(100 * run["queries"] / run["images"]) for run in chosen})
     queries = f"{share[0]} %" if len(share) == 1 else f"{share[0]} to {share[-1]} %"
     made.suptitle(
-        f"{chosen[0]['dimensions']} dimensions, {queries} queries, {chosen[0]['threads']} threads", fontsize=10
+        f"above: {chosen[0]['dimensions']} dimensions, {queries} queries; {chosen[0]['threads']} threads", fontsize=10
     )
-    return write(made, path, dpi=130)
+    return write(made, path, dpi=100)
 
 
 def _line(coefficients: np.ndarray) -> str:

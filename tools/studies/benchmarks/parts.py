@@ -30,7 +30,8 @@ from torchreid_dfrst.retrieval import (
     jaccard_distance,
     rerank,
 )
-from torchreid_dfrst.retrieval.embeddings import consecutive, give_back
+from torchreid_dfrst.retrieval.embeddings import consecutive
+from torchreid_dfrst.retrieval.tiles import give_back
 from torchreid_dfrst.retrieval.transit import Fusion, transits
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal

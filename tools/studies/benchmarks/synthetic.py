@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from torchreid_dfrst.features import Features
 from torchreid_dfrst.retrieval.embeddings import normalise
-from torchreid_dfrst.retrieval.features import Features
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 LATENT, CAMERAS, PER_TRACK = 192, 20, 7

@@ -27,12 +27,12 @@ from torch import nn
 
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.cli import command
-from torchreid_dfrst.data.images import read_image
-from torchreid_dfrst.data.loader import Images, Loader
+from torchreid_dfrst.data.images import Images, read_image
+from torchreid_dfrst.data.loader import Loader
 from torchreid_dfrst.losses import DFRSTLoss
-from torchreid_dfrst.tables import build_model
+from torchreid_dfrst.torchreid_tables import build_model
 from torchreid_dfrst.training import build_optimizer, settings
-from torchreid_dfrst.training.embedding import embed
+from torchreid_dfrst.training.embed_images import embed
 from torchreid_dfrst.training.step import PRECISIONS, TrainStep
 
 IDENTITIES = 576  # of VeRi-776's training set: the width of the classifiers

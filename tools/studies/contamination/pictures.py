@@ -24,7 +24,7 @@ def contact_sheet(path: str | Path, image: Image.Image | None = None, seed: int 
     """
     image = image or _vehicle()
     width, height = image.size
-    drawn = figure(1.7 * len(LEVELS), 1.7 * height / width * len(KINDS) + 0.5)
+    drawn = figure(9, 9 / len(LEVELS) * height / width * len(KINDS) + 0.7)
     grid = drawn.subplots(len(KINDS), len(LEVELS), squeeze=False)
     for row, kind in enumerate(KINDS):
         for column, level in enumerate(LEVELS):
@@ -32,9 +32,10 @@ def contact_sheet(path: str | Path, image: Image.Image | None = None, seed: int 
             axes.imshow(np.asarray(Contamination(kind, level, seed)(image, "contact sheet")), interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             if not row:
-                axes.set_title(f"{level} %", fontsize=9)
-        grid[row, 0].set_ylabel(kind, fontsize=9)
-    return write(drawn, path)
+                axes.set_title(f"{level} %", fontsize=11)
+        grid[row, 0].set_ylabel(kind, fontsize=11)
+    drawn.suptitle("share of damaged pixels", fontsize=11)
+    return write(drawn, path, dpi=100)
 
 
 def _vehicle() -> Image.Image:

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tools.studies.benchmarks.training import IDENTITIES, take_turns
 from tools.studies.reproduction.harness import Harness
 from torchreid_dfrst.losses import DFRSTLoss
-from torchreid_dfrst.tables import build_model
+from torchreid_dfrst.torchreid_tables import build_model
 from torchreid_dfrst.training import build_optimizer, settings
 from torchreid_dfrst.training.step import PRECISIONS, TrainStep
 

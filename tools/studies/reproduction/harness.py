@@ -21,10 +21,10 @@ from torchreid_dfrst.checks import listed
 from torchreid_dfrst.city import make_city
 from torchreid_dfrst.config import Config, checked
 from torchreid_dfrst.data.manager import share_options
-from torchreid_dfrst.evaluation.card import Card, fingerprint
+from torchreid_dfrst.evaluation.card import Card
 from torchreid_dfrst.inference import extract, open_dataset, open_network
 from torchreid_dfrst.retrieval import Extraction
-from torchreid_dfrst.sightings import UNKNOWN
+from torchreid_dfrst.sightings import UNKNOWN, fingerprint
 from torchreid_dfrst.training import resolved, sections, train
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from tools.studies.reproduction import Harness
@@ -15,9 +14,8 @@ from tools.studies.reproduction.preset import merge
 from tools.studies.reproduction.tables import LOGNORMAL
 from torchreid_dfrst import evaluation
 from torchreid_dfrst.data.images import read_image
-from torchreid_dfrst.inference.showcase import show_attention, some_queries
+from torchreid_dfrst.inference.pictures import show_attention, show_rankings, some_queries
 from torchreid_dfrst.report.canvas import BLUE, RED, figure, write
-from torchreid_dfrst.report.ranking import ranked_lists
 
 MEASURES = ("mAP", "R1", "R5")
 ON_A_PAGE = {"VI": "robustness", "X": "lambda", "XI": "omega"}
@@ -42,8 +40,9 @@ def of_a_run(harness: Harness, folder: Path, count: int, seed: int = 0) -> list[
     run = harness.train(network, seed=seed)
     extraction = harness.features(run, next(iter(harness.tests.values())))
     result = evaluation.score(extraction, **merge(harness.preset.scoring, LOGNORMAL))
-    ranked = _fusion(result, folder / "ranked.png", count, seed, f"{harness.preset.name}: {network}, seed {seed}")
-    return [ranked, *show_attention(run / "weights.safetensors", result, folder, count, seed)]
+    rows, queries = (evaluation.APPEARANCE, evaluation.FUSED), some_queries(result, count, seed)
+    ranked = show_rankings(result, folder, count, rows, queries)
+    return [*ranked, *show_attention(run / "weights.safetensors", result, folder, count, seed)]
 
 
 def put_beside(page: Path, drawn: Sequence[Path]) -> list[Path]:
@@ -68,24 +67,6 @@ def put_beside(page: Path, drawn: Sequence[Path]) -> list[Path]:
     return written
 
 
-def _fusion(result: evaluation.Result, path: Path, count: int, seed: int, title: str) -> Path:
-    """The ten best matches of some queries by appearance and, in the row below, with space and time (Fig. 6)."""
-    extraction, chosen = result.ranked, some_queries(result, count, seed)
-    rows = evaluation.APPEARANCE, evaluation.FUSED
-    top = min(evaluation.TOP, len(extraction.gallery))
-    index, distance = zip(*(evaluation.best_matches(result, row, top) for row in rows), strict=True)
-    return ranked_lists(
-        path,
-        extraction.query.sightings[np.repeat(chosen, 2)],
-        extraction.gallery.sightings,
-        np.stack([found[chosen] for found in index], axis=1).reshape(-1, top),
-        np.stack([found[chosen] for found in distance], axis=1).reshape(-1, top),
-        f"{title}; {len(chosen)} of {len(extraction.query)} queries drawn with seed {seed}; blue is the query, "
-        "green right, red wrong; junk removed",
-        [*rows] * len(chosen),
-    )
-
-
 def _robustness(result: Mapping[str, Any]) -> Figure:
     drawn = figure(11, 3.8)
     for axes, measure in zip(drawn.subplots(1, 3), MEASURES, strict=True):
@@ -101,6 +82,8 @@ def _robustness(result: Mapping[str, Any]) -> Figure:
                 [row["paper"][measure] for row in known],
                 color=color,
                 ls=":",
+                marker="s",
+                ms=4,
                 label=f"{network}, the paper on {result['paper_data']}",
             )
         axes.set(xlabel="damaged pixels, %", ylabel=f"{measure}, %", ylim=(0, 100))
@@ -118,10 +101,13 @@ def _sweep(result: Mapping[str, Any]) -> Figure:
     both[1].errorbar(value, _means(result["rows"], "mAP"), _deviations(result["rows"], "mAP"), color=BLUE, marker="o",
                      label=f"here, {result['name']}")  # fmt: skip
     known = [(x, row["paper"]["mAP"]) for x, row in zip(value, result["rows"], strict=True) if row["paper"]]
-    both[0].plot(*zip(*known, strict=True), color=RED, ls=":", label=f"the paper on {result['paper_data']}")
+    both[0].plot(
+        *zip(*known, strict=True), color=RED, ls=":", marker="s", ms=4, label=f"the paper on {result['paper_data']}"
+    )
     both[1].set_xlabel(name)
     for axes in both:
-        axes.set_ylabel("mAP, %")
+        cut = " (axis cut)" if axes.get_ylim()[0] > 0 else ""
+        axes.set_ylabel(f"mAP, %{cut}")
         axes.legend(frameon=False)
     return drawn
 

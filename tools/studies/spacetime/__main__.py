@@ -24,7 +24,7 @@ from tools.studies.spacetime.crossvalidate import grid
 from tools.studies.spacetime.simulated import DIFFICULTY, appearance_map, extraction, level
 from torchreid_dfrst.cli import command
 from torchreid_dfrst.data.veri776 import read_veri
-from torchreid_dfrst.retrieval.features import Extraction
+from torchreid_dfrst.features import Extraction
 from torchreid_dfrst.spatiotemporal import MODELS, build
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal

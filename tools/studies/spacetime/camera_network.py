@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from torchreid_dfrst.report.canvas import write
+from torchreid_dfrst.report.canvas import BLUE, write
 from torchreid_dfrst.sightings import CameraNetwork
 from torchreid_dfrst.spatiotemporal.transition import Transition
 
@@ -39,13 +39,13 @@ def camera_network(model: Transition, network: CameraNetwork, path: str | Path) 
         label, middle = f"{median[a, b]:.0f} s", (at[a] + at[b]) / 2
         beside = (13 * side[0], 13 * side[1])
         axes.annotate(label, middle, beside, textcoords="offset points", fontsize=8, ha="center", va="center")
-    axes.scatter(at[:, 0], at[:, 1], s=230, color="white", edgecolor="#2c5d8a", zorder=2)
+    axes.scatter(at[:, 0], at[:, 1], s=520, color="white", edgecolor=BLUE, zorder=2)
     for name, place in zip(network.cameras, at, strict=True):
-        axes.annotate(str(name), place, ha="center", va="center", fontsize=8, zorder=3)
+        axes.annotate(network.called(name), place, ha="center", va="center", fontsize=8, zorder=3)
     axes.set_aspect("equal")
     axes.margins(0.08)
     axes.set_axis_off()
-    figure.suptitle("median transit time along the shortest roads; near cameras drawn apart", fontsize=10)
+    figure.suptitle("cameras, and the median trip time between neighbours; near cameras drawn apart", fontsize=10)
     kinds = {
         "-": f"{model.min_trips} trips or more in training: their own law",
         ":": f"fewer than {model.min_trips}: the law of all trips, carried over by distance",

@@ -9,14 +9,14 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from torchreid_dfrst.report.canvas import write
+from torchreid_dfrst.report.canvas import GREY, LINES, RED, write
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal, logistic
 from torchreid_dfrst.spatiotemporal.passes import one_per_pass, pairs_of_a_vehicle
 
 WIDE, SQUARE = (9.0, 3.6), (6.5, 5.6)
-DATA, LAW = "#b8c4d0", "#c0392b"
+DATA, LAW = "#b8c4d0", RED
 
 
 def densities(model: LogNormal, train: Sightings, network: CameraNetwork, path: str | Path) -> None:
@@ -57,14 +57,14 @@ def evidence(model: Likelihood, train: Sightings, network: CameraNetwork, path: 
     for axes, k in zip(figure.subplots(2, 2).ravel(), busiest, strict=True):
         place = model.axis.position(gap[trip == k])
         axes.hist(place, bins=80, range=(0, model.bins - 1), color=DATA, label=f"{len(place)} pairs of passes")
-        axes.set(ylabel="pairs", xlabel="signed gap, s")
+        axes.set(ylabel="pairs of passes (bars)", xlabel="time from the first camera to the second, s (log beyond 5)")
         twin = axes.twinx()
         twin.plot(np.arange(model.bins), model.evidence[k], color=LAW, label="evidence, nats")
-        twin.axhline(0, color="#888888", lw=0.6)
-        twin.set_ylabel("nats", color=LAW)
+        twin.axhline(0, color=GREY, lw=0.6)
+        twin.set_ylabel("evidence, nats (line)", color=LAW)
         marks = np.array([-1800, -300, -60, -10, 0, 10, 60, 300, 1800])
         axes.set_xticks(model.axis.position(marks), [f"{m:g}" for m in marks], fontsize=8)
-        a, b = network.cameras[k // count], network.cameras[k % count]
+        a, b = (network.called(network.cameras[place]) for place in divmod(k, count))
         axes.set_title(f"camera {a} to {b}, {network.distance_m[k // count, k % count]:.0f} m", fontsize=10)
     write(figure, path)
 
@@ -100,17 +100,21 @@ def omega(table: dict[str, Any], run: str, path: str | Path) -> None:
             )
     figure = Figure((7.5, 4.6), layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(LINES)
     for name, row in table.items():
         sweep = {float(k): v for k, v in row[run]["sweep"].items()}
         x = [max(k, 0.012) for k in sweep]
-        line = axes.plot(x, list(sweep.values()), marker=".", label=name)[0]
+        line = axes.plot(x, list(sweep.values()), ms=4, label=name)[0]
         axes.plot(
-            row[run]["auto"]["omega"] or 0.012, row[run]["auto"]["mAP"], "o", ms=9, mfc="none", color=line.get_color()
+            row[run]["auto"]["omega"] or 0.012, row[run]["auto"]["mAP"], "o", ms=11, mfc="none", color=line.get_color()
         )
     axes.axvline(0.2, color="#888888", lw=0.8, ls=":")
     axes.text(0.2, axes.get_ylim()[0], " paper's 0.2", fontsize=8, va="bottom")
     axes.set(
-        xscale="log", xlabel="omega (leftmost: 0)", ylabel="mAP, %", title=f"{run}; rings: chosen on training vehicles"
+        xscale="log",
+        xlabel="omega (leftmost: 0)",
+        ylabel="mAP, % (axis cut)",
+        title=f"{run}; rings: chosen on training vehicles",
     )
     axes.legend(frameon=False)
     write(figure, path)
@@ -121,12 +125,14 @@ def logistic_family(path: str | Path) -> None:
     figure, x = Figure(WIDE, layout="constrained"), np.linspace(0, 1, 200)
     left, right = figure.subplots(1, 2)
     for slope in (0.5, 1, 2, 3, 4, 5, 6):
-        left.plot(x, logistic(x, slope, 0.5), label=f"{slope:g}")
-    for offset in np.arange(0, 1.01, 0.1):
-        right.plot(x, logistic(x, 6.0, offset), color=matplotlib.colormaps["viridis"](offset))
-    left.set(xlabel="p", ylabel="D", title="slope 0.5 to 6, offset 0.5", ylim=(0, 1))
-    right.set(xlabel="p", ylabel="D", title="offset 0 to 1 (left to right), slope 6", ylim=(0, 1))
-    left.legend(frameon=False, fontsize=8)
+        left.plot(x, logistic(x, slope, 0.5), label=f"{slope:g}", color=matplotlib.colormaps["viridis"](slope / 6.5))
+    for offset in (0, 0.25, 0.5, 0.75, 1):
+        right.plot(
+            x, logistic(x, 6.0, offset), label=f"{offset:g}", color=matplotlib.colormaps["viridis"](offset / 1.1)
+        )
+    for axes, title, what in ((left, "offset 0.5", "slope"), (right, "slope 6", "offset")):
+        axes.set(xlabel="density p over its largest value", ylabel="distance D", title=title, ylim=(0, 1))
+        axes.legend(frameon=False, fontsize=8, title=what)
     write(figure, path)
 
 

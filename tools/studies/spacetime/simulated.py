@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from torchreid_dfrst.retrieval.features import Extraction, Features
+from torchreid_dfrst.features import Extraction, Features
 from torchreid_dfrst.retrieval.metrics import evaluate
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.passes import passes

@@ -11,7 +11,7 @@ from torchreid_dfrst import retrieval
 from torchreid_dfrst.evaluation import audit
 from torchreid_dfrst.evaluation.audit import alone
 from torchreid_dfrst.evaluation.weight import OMEGAS, choose_weight
-from torchreid_dfrst.retrieval.features import Extraction
+from torchreid_dfrst.features import Extraction
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.model import GapModel, fuse
 
