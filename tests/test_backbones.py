@@ -54,8 +54,14 @@ def test_streams_share_the_beginning_and_own_the_rest(name):
     coarse, fine = (dict(model.streams[stream].named_parameters()) for stream in ("coarse", "fine"))
     assert set(coarse) == set(fine)
     assert not {id(value) for value in coarse.values()} & {id(value) for value in fine.values()}
+    shared = model.eval().trunk(images(1, 160, 128))
+    if name not in TOKENS:  # 1/8 of the image, of Swin with the channels last
+        assert (20, 16) in (shared.shape[2:], shared.shape[1:3])
+    first = next(model.trunk.parameters())
+    for found in model.feature_maps(images(1, 160, 128)).values():
+        assert torch.autograd.grad(found.square().mean(), first, retain_graph=True)[0].any()
     with torch.no_grad():
-        maps = model.eval().feature_maps(images(1, 160, 128))
+        maps = model.feature_maps(images(1, 160, 128))
         assert not torch.allclose(maps["coarse"], maps["fine"])
         model.streams["fine"].load_state_dict(model.streams["coarse"].state_dict())
         maps = model.feature_maps(images(1, 160, 128))
@@ -70,6 +76,17 @@ def test_maps_have_their_size_from_96_to_320_also_where_not_square(name):
         for height, width in ((96, 96), (96, 160), (320, 256), (224, 192)):
             (found,) = model.feature_maps(images(1, height, width)).values()
             assert found.shape[2:] == (-(-height // stride), -(-width // stride))
+
+
+@NEEDS_TIMM
+@pytest.mark.parametrize("name", ["resnet18_ibn_a", "convnext_atto", "vit_tiny_patch16_224", STRIDED[-1]])
+def test_sides_need_not_divide_and_an_image_below_a_place_is_refused(name):
+    model = fresh(name, "bot").eval()
+    with torch.no_grad():
+        (found,) = model.feature_maps(images(1, 97, 130)).values()
+        assert found.shape[2] in (3, 4, 6, 7) and found.isfinite().all()
+        with pytest.raises(ValueError, match=f"images of 8 x 40 pixels are too small for backbone '{name}'"):
+            model(images(1, 8, 40))
 
 
 @NEEDS_TIMM

@@ -121,6 +121,10 @@ def test_the_peers_are_what_they_are_called():
     prn = fresh("prn_resnet18")
     assert list(prn.branches) == [f"{division}_{number}" for division in ("height", "channel") for number in range(4)]
     assert {head.pool for head in prn.heads.values()} == {"max"}
+    pcb = fresh("pcb", backbone="resnet18")
+    assert list(pcb.branches) == [f"height_{number}" for number in range(4)]
+    assert [(head.pool, head.features) for head in pcb.heads.values()] == [("average", 256)]
+    assert pcb.feature_maps(images())["parts"].shape[2:] == (4, 4)
     bot, plain = fresh("bot_resnet18", loss="triplet"), fresh("baseline_resnet18", loss="triplet")
     assert bot.branches == plain.branches == {"whole": slice(0, 512)}
     assert bot.feature_maps(images())["whole"].shape[2:] == (4, 4)

@@ -28,10 +28,13 @@ KINDS: dict[Any, tuple[Any, str]] = {
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)``, or the list of known names where none is near."""
+    """`` (did you mean 'x'?)``, or the known names, the first 20 of them, where none is near."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"
+    if close:
+        return f" (did you mean {close[0]!r}?)"
+    more = f" and {len(known) - 20:,} more" if len(known) > 20 else ""
+    return f" (known: {', '.join(known[:20])}{more})"
 
 
 def printable(text: object) -> str:

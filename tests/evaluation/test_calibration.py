@@ -136,8 +136,8 @@ def test_the_better_shape_is_taken():
     bent = np.where(
         same, rng.uniform(0, 1, 20_000), np.where(rng.random(20_000) < 0.7, -0.5, rng.uniform(0, 1, 20_000))
     )
-    assert calibration._appearance(straight, same, fold)[0] == "logistic"
-    shape, knots, nats = calibration._appearance(bent, same, fold)
+    assert calibration._curve_of_appearance(straight, same, fold)[0] == "logistic"
+    shape, knots, nats = calibration._curve_of_appearance(bent, same, fold)
     assert shape == "isotonic" and (np.diff(nats) >= 0).all() and (np.diff(knots) > 0).all()
 
 

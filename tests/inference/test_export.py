@@ -67,6 +67,22 @@ def test_a_file_takes_any_batch_and_gives_pytorchs_embeddings(kind, weights, pic
     np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["mobilenetv2_100", "convnext_atto", "vit_tiny_patch16_224"])
+def test_a_convolution_and_a_transformer_of_timms(name, tmp_path):
+    needs("onnx")
+    pytest.importorskip("timm", reason="needs the extra timm")
+    model = {**NETWORK, "name": "dfrst", "backbone": name}
+    torch.manual_seed(0)
+    network = build("dfrst", 3, pretrained=False, **{key: value for key, value in model.items() if key != "name"})
+    for parameter in network.parameters():
+        if parameter.dim() == 1 and parameter.abs().max() < 1e-3:
+            torch.nn.init.normal_(parameter, std=0.1)  # timm starts the last scale of a block near 0
+    about = {"model": model, "num_classes": 3, "height": 64, "width": 96}
+    checkpoint.export(tmp_path / "weights.safetensors", network, about)
+    found = export(tmp_path / "weights.safetensors", tmp_path / "n.onnx", "onnx")
+    assert found["parity"]["batches"] == [1, 2, 7, 33] and found["parity"]["lowest_cosine"] > 0.99999
+
+
 def test_another_size_and_another_ending(weights, tmp_path):
     about = export(weights, tmp_path / "n.ts", "torchscript", size=(96, 80))
     assert (about["input"]["height"], about["input"]["width"]) == (96, 80) and not about["output"]["unit_length"]
@@ -75,6 +91,9 @@ def test_another_size_and_another_ending(weights, tmp_path):
         export(weights, tmp_path / "n.onnx", "torchscript")
     with pytest.raises(ValueError, match="1 rows, too few for 2 parts"):
         export(weights, tmp_path / "small.ts", "torchscript", size=(16, 96))
+    with pytest.raises(ValueError, match="size is 0: 1 or more"):
+        export(weights, tmp_path / "none.ts", "torchscript", size=(0, 96))
+    assert set(about["sha256"]) == {"n.ts"}
 
 
 def spoilt(change):
@@ -97,7 +116,7 @@ def spoilt(change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda embedding: embedding + 3e-4, "differs from PyTorch by 0.0003"),
+        (lambda embedding: embedding * (1 + 3e-4), "differs from PyTorch by"),
         (lambda embedding: embedding * float("nan"), "differs from PyTorch by nan"),
         (lambda embedding: embedding[:2], r"1 images at once|gives \(2, \d+\) where PyTorch gives \(7"),
     ],
@@ -122,6 +141,8 @@ def test_lists_that_differ_by_more_than_ties_are_refused():
         return right(x)[::-1] if len(x) == 7 and not np.array_equal(x, images[:7]) else right(x)
 
     assert compare(right, right, images, "it")["equal_lists"] == 40
+    with pytest.raises(ValueError, match="it, 1 images at once: it differs"):  # however small the numbers are
+        compare(lambda x: 1e-6 * right(x), lambda x: 1.001e-6 * right(x), images, "it")
     with pytest.raises(ValueError, match="it, all 40 images: it differs"):
         compare(right, swapped, images, "it")
     with pytest.raises(ValueError, match=r"\d+ of 40 images have another list of 10"):
@@ -144,6 +165,8 @@ def test_a_batch_frozen_by_the_network_is_no_success(weights, tmp_path, monkeypa
 
 def test_what_is_missing_is_said(weights, tmp_path, monkeypatch):
     (tmp_path / "few").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no folder of images at .*none"):
+        export(weights, tmp_path / "n.ts", "torchscript", verify=tmp_path / "none")
     with pytest.raises(ValueError, match="few holds 0 images, and 33 or more are needed"):
         export(weights, tmp_path / "n.ts", "torchscript", verify=tmp_path / "few")
     monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda module: None)

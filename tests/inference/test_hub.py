@@ -30,6 +30,7 @@ def test_the_readme_says_what_it_is_and_how_it_was_measured(folder):
     for part in ("library_name: torchreid-dfrst", "dfrst_resnet18", "64 x 64", "veri776", "mAP", "from_pretrained"):
         assert part in text
     assert f"{told['num_classes']} identities" in text
+    assert str(folder.parent.parent) not in text + (folder / "weights.json").read_text()
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "weights.json", "weights.safetensors"]
 
 
@@ -86,5 +87,8 @@ def test_a_card_of_other_weights_is_refused(folder, tmp_path):
     (tmp_path / "card.json").write_text(json.dumps(changed))
     with pytest.raises(ValueError, match="is of other weights than"):
         write_folder(folder / "weights.safetensors", tmp_path / "out", tmp_path / "card.json")
+    words = f"export {folder}/weights.safetensors --format hub --normalise --out {tmp_path}/out"
+    with pytest.raises(ValueError, match="--format hub copies weights as they are"):
+        invoke(words.split())
     with pytest.raises(ValueError, match=r"is no weights\.safetensors"):
         write_folder(tmp_path / "card.json", tmp_path / "out")

@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist as float_cdist
 from tests.retrieval.scenes import TableTransit, slow_distance, unit
 from tests.retrieval.test_exactness import check
 from tests.retrieval.test_routines import ROUTINES, take
-from torchreid_dfrst.retrieval import embeddings, neighbors, search
+from torchreid_dfrst.retrieval import neighbors, search, tiles
 from torchreid_dfrst.retrieval.embeddings import Stack
 from torchreid_dfrst.retrieval.tiles import LADDER, UNIT, Products, float32_error, tile_bytes, tile_sizes
 
@@ -121,7 +121,7 @@ def binary(width=2048, ones=1945, columns=400):
 @pytest.mark.parametrize("routine", [*ROUTINES, "term by term"])
 def test_features_whose_roundings_add_up_are_within_the_bound_and_in_the_right_order(routine, monkeypatch):
     if routine == "term by term":
-        monkeypatch.setattr(embeddings, "_multiply", term_by_term)
+        monkeypatch.setattr(tiles, "_multiply", term_by_term)
     else:
         take(routine, monkeypatch)
     x, y = binary()

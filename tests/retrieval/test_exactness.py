@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from tests.retrieval.scenes import TableTransit, clusters, slow_distance, symmetric_transit, unit
-from torchreid_dfrst.retrieval import embeddings, neighbors
+from torchreid_dfrst.retrieval import neighbors, tiles
 from torchreid_dfrst.retrieval.candidates import packed, unpacked
 from torchreid_dfrst.retrieval.embeddings import Stack, alike
 from torchreid_dfrst.retrieval.transit import is_symmetric
@@ -125,7 +125,7 @@ def test_coarse_embeddings_with_ties(seed, count, k, levels, fused):
 @pytest.mark.parametrize("levels", [2, 1000], ids=["ties", "no ties"])
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 def test_the_lists_are_the_same_for_tiles_of_any_size(size, levels, weight, monkeypatch):
-    monkeypatch.setattr(embeddings, "LADDER", (size,))
+    monkeypatch.setattr(tiles, "LADDER", (size,))
     x = unit(np.random.default_rng(0).integers(-levels, levels, (500, 6)) + 0.5)
     x[300:] = unit(x[300:] + np.linspace(0, 3, 200)[:, None] * x[0])  # later columns are nearer and nearer to the first
     transit = symmetric_transit(500)

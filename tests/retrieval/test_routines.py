@@ -9,7 +9,7 @@ import torch
 
 from tests.retrieval.scenes import clusters, slow_distance, symmetric_transit
 from tests.retrieval.test_exactness import check
-from torchreid_dfrst.retrieval import Parameters, Reranking, distance, embeddings, jaccard_distance, neighbors, rerank
+from torchreid_dfrst.retrieval import Parameters, Reranking, distance, jaccard_distance, neighbors, rerank, tiles
 from torchreid_dfrst.retrieval.search import faiss_gpus
 from torchreid_dfrst.retrieval.tiles import full_precision
 
@@ -40,7 +40,7 @@ def test_every_routine_gives_the_lists_and_distances_of_the_definition(routine, 
 @pytest.mark.parametrize("fails", [False, True])
 def test_products_are_full_and_what_torch_is_allowed_is_put_back(allowed, fails, routine, monkeypatch):
     take(routine, monkeypatch)
-    seen, multiply = [], embeddings._multiply
+    seen, multiply = [], tiles._multiply
 
     def look(a, b):
         seen.append(current())
@@ -52,7 +52,7 @@ def test_products_are_full_and_what_torch_is_allowed_is_put_back(allowed, fails,
     torch.set_float32_matmul_precision(allowed)
     try:
         outside = current()
-        monkeypatch.setattr(embeddings, "_multiply", look)
+        monkeypatch.setattr(tiles, "_multiply", look)
         x, _ = clusters(300, 64, seed=1)
         if fails:
             with pytest.raises(RuntimeError, match="no product"):

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from tools.studies.reproduction import TABLES, Harness, Preset, changes, harness, held_out, paper
 from tools.studies.reproduction.__main__ import main
 from tools.studies.reproduction.preset import merge
-from tools.studies.reproduction.result import _scored_on, markdown, measure, put_into
+from tools.studies.reproduction.result import _scored_on, chosen, markdown, measure, put_into
 from torchreid_dfrst.models import zoo
 from torchreid_dfrst.models.weights import load_backbone
 from torchreid_dfrst.models.zoo import PLUS
@@ -120,13 +120,23 @@ def test_choices_are_made_on_identities_that_were_held_out(folder):
 
 
 def test_changes_that_helped_are_added_to_one_another():
-    usual = {"optim": {"lr": 0.1}, "train": {"max_epoch": 20}}
+    usual = {"optim": {"lr": 0.1}, "train": {"max_epoch": 20}, "data": {"height": 96, "width": 128}}
     alone, rows = changes.changes(usual), changes.rows(usual, ["GeM pooling", "lambda 1", "2 parts per division"])
     assert list(rows) == [*alone, "GeM pooling + lambda 1", "GeM pooling + lambda 1 + 2 parts per division"]
     assert rows["GeM pooling + lambda 1"] == {"model": {"pool": "gem"}, "loss": {"triplet_weight": 1.0}}
     assert list(rows.values())[-1]["model"] == {"pool": "gem", "parts": 2}
     assert alone["all layers at twice the rate"] == {"optim": {"lr": 0.2}}
+    assert alone["larger images"] == {"data": {"height": 128, "width": 160}}
+    assert alone["half as many epochs again"]["train"] == {"max_epoch": 30}
     assert alone["warm-up in a quarter of the epochs"] == {"scheduler": {"warmup_epoch": 5}}
+
+
+def test_single_rows_are_made_beside_the_one_they_are_tested_against():
+    rows = TABLES["changes"].rows(Preset.load(CONFIGS / "city_a.yaml"))
+    assert [row.label for row in chosen(TABLES["changes"], rows, ["larger images"])] == ["dfrst", "larger images"]
+    assert chosen(TABLES["changes"], rows, None) == rows
+    with pytest.raises(KeyError, match=r"no row 'larger image' \(did you mean 'larger images'"):
+        chosen(TABLES["changes"], rows, ["larger image"])
 
 
 def test_the_better_network_is_what_helped():

@@ -1,6 +1,7 @@
-"""What DFR-ST costs on each backbone: the table of docs/models.md.
+"""What DFR-ST costs on each backbone, and whether it can be exported: tables of docs/models.md.
 
-    python -m tools.studies.backbones --size 256 256 --repeats 3
+    python -m tools.studies.backbones --size 256 256 --repeats 2
+    python -m tools.studies.backbones --size 96 128 --export onnx mobilenetv2_100 ...
 
 Seconds are the processor's, of one thread, so that other work on the machine does not count.
 """
@@ -8,16 +9,21 @@ Seconds are the processor's, of one thread, so that other work on the machine do
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from torchreid_dfrst.cli import command
+from torchreid_dfrst.inference.export import FORMATS, export
 from torchreid_dfrst.models import build, timm_backbones
 from torchreid_dfrst.models.backbones import BACKBONES
 from torchreid_dfrst.models.network import BranchNetwork
 from torchreid_dfrst.models.pretrained import own_input
+from torchreid_dfrst.training import checkpoint
 
 NAMES = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet18_ibn_a", "resnet50_ibn_a", "resnet50_ibn_b",
@@ -31,11 +37,16 @@ NAMES = (
 )  # fmt: skip
 
 
-def network(name: str) -> tuple[BranchNetwork, int]:
+SMALL = {"parts": 2, "stream_features": 64, "part_features": 32}
+"""Options of the network that is exported."""
+
+
+def network(name: str, num_classes: int = 576, **options: Any) -> tuple[BranchNetwork, int]:
     """DFR-ST on a backbone, with the smallest last stride that it has, in evaluation mode."""
     for last_stride in (1, 2):
         try:
-            return build("dfrst", 576, pretrained=False, backbone=name, last_stride=last_stride).eval(), last_stride
+            model = build("dfrst", num_classes, pretrained=False, backbone=name, last_stride=last_stride, **options)
+            return model.eval(), last_stride
         except ValueError:
             if last_stride == 2:
                 raise
@@ -59,14 +70,37 @@ def row(name: str, height: int, width: int, repeats: int) -> str:
     return f"| `{name}` | {place} | {own:.1f} | {whole:.1f} | {gmac:.1f} |{speed} {size} | {licence} |"
 
 
-def per_second(model: BranchNetwork, images: torch.Tensor, repeats: int) -> float:
-    """Images that one processor second embeds."""
+def exported(name: str, kind: str, height: int, width: int) -> str:
+    """Parity of an exported network with random weights, as a line of a Markdown table, or why there is none."""
+    torch.manual_seed(0)
+    model, last_stride = network(name, 8, **SMALL)
     with torch.no_grad():
-        model(images)
-        began = time.process_time()
-        for _ in range(repeats):
+        for parameter in model.parameters():
+            if parameter.dim() == 1 and parameter.abs().max() < 1e-3:
+                parameter.normal_(std=0.1)  # the last scale of a block, which would hide what the block does
+        model.train()(torch.randn(8, 3, height, width))  # running statistics of its own
+    options = {"name": "dfrst", "backbone": name, "last_stride": last_stride, **SMALL}
+    about = {"model": options, "num_classes": 8, "height": height, "width": width}
+    with tempfile.TemporaryDirectory() as folder:
+        weights = checkpoint.export(Path(folder, "weights.safetensors"), model, about)
+        try:
+            parity = export(weights, Path(folder, f"network{FORMATS[kind][0]}"), kind)["parity"]
+        except ValueError as error:
+            return f"| `{name}` | {kind} | refused: {error} | | |"
+    with torch.no_grad():
+        largest = float(model.eval()(torch.randn(2, 3, height, width)).abs().max())
+    return f"| `{name}` | {kind} | {parity['largest_difference']:.1e} | {largest:.1f} | {parity['lowest_cosine']:.7f} |"
+
+
+def per_second(model: BranchNetwork, images: torch.Tensor, repeats: int) -> float:
+    """Images that one second of processor time embeds, in the fastest pass after a first one."""
+    taken = []
+    with torch.no_grad():
+        for _ in range(1 + repeats):
+            began = time.process_time()
             model(images)
-    return repeats * len(images) / (time.process_time() - began)
+            taken.append(time.process_time() - began)
+    return len(images) / min(taken[1:])
 
 
 LICENCES = {False: "BSD-3-Clause", True: "MIT"}
@@ -79,9 +113,15 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=NAMES, help="backbones (default: those of the page)")
     parser.add_argument("--size", nargs=2, type=int, default=(256, 256), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--repeats", type=int, default=0, help="passes of 2 images to measure the speed on (none)")
+    parser.add_argument("--export", choices=list(FORMATS), help="export instead, and compare with PyTorch")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    speed = " images/s |" if args.repeats else ""
+    if args.export:
+        print("| backbone | format | largest difference | numbers up to | lowest cosine |\n|---|---|---|---|---|")
+        for name in args.names:
+            print(exported(name, args.export, *args.size), flush=True)
+        return
+    speed = " images per CPU second, one thread |" if args.repeats else ""
     print(f"| backbone | map | backbone, M | DFR-ST, M | GMAC |{speed} own size | licence of the weights |")
     print("|---|---|---|---|---|" + "---|" * (2 + bool(args.repeats)))
     for name in args.names:

@@ -34,6 +34,8 @@ def run(args: argparse.Namespace) -> None:
     if args.format == "hub":
         from torchreid_dfrst.inference.hub import write_folder
 
+        if args.verify or args.size or args.normalise or args.model or args.overrides:
+            raise ValueError("--format hub copies weights as they are: of the options it takes --card and --out alone")
         wrote(*write_folder(args.weights, out, args.card))
         return
     if args.card:

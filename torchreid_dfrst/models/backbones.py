@@ -25,6 +25,8 @@ class Backbone(NamedTuple):
     trunk: nn.Module
     tails: list[nn.Module]
     channels: int
+    place: int
+    """Pixels of an image's side that a place on the map stands for."""
 
 
 def cut(layers: Sequence[tuple[str, nn.Module]], place: int) -> tuple[nn.Sequential, nn.Sequential]:
@@ -79,4 +81,4 @@ def split_backbone(name: str, shared_stages: int, streams: int, last_stride: int
     build = BACKBONES.get(name, timm_backbones.build)
     built = [build(name, shared_stages, last_stride) for _ in range(streams)]
     trunk, _, channels = built[0]
-    return Backbone(name, trunk, [tail for _, tail, _ in built], channels)
+    return Backbone(name, trunk, [tail for _, tail, _ in built], channels, 16 * last_stride)

@@ -56,7 +56,8 @@ class BranchNetwork(nn.Module):
         super().__init__()
         if loss not in LOSSES:
             raise KeyError(f"unsupported loss {loss!r}{nearest(loss, LOSSES)}")
-        self.backbone, self.loss, self.reads, self.normalise = backbone.name, loss, dict(reads), normalise
+        self.backbone, self.place = backbone.name, backbone.place
+        self.loss, self.reads, self.normalise = loss, dict(reads), normalise
         self.start: dict[str, str | None] | None = None
         self.trunk = backbone.trunk
         self.streams = nn.ModuleDict(dict(zip(streams, backbone.tails, strict=True)))
@@ -83,7 +84,17 @@ class BranchNetwork(nn.Module):
         return sum(head.parts * head.features for head in self.groups.values())
 
     def feature_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Last map of each stream, ``(N, C, H, W)``, of images ``(N, 3, height, width)``."""
+        """Last map of each stream, ``(N, C, H, W)``, of images ``(N, 3, height, width)``.
+
+        Raises:
+            ValueError: the images are smaller than a place on the map.
+        """
+        height, width = images.shape[2:]
+        if min(height, width) < self.place:
+            raise ValueError(
+                f"images of {height} x {width} pixels are too small for backbone {self.backbone!r}, whose map has a "
+                f"place for each {self.place} pixels: use larger ones"
+            )
         shared = self.trunk(images)
         return {name: stream(shared) for name, stream in self.streams.items()}
 

@@ -141,6 +141,8 @@ def build(name: str, shared_stages: int, last_stride: int) -> tuple[nn.Module, n
         network = network or _create(timm, name, features_only=True, **size, **more)
     if network is None and size and build(name, shared_stages, 2):
         raise ValueError(f"backbone {name!r} has maps of 1/32 of the image and no others: give last_stride 2 with it")
+    if hasattr(getattr(network, "patch_embed", None), "dynamic_img_pad"):
+        cast("Any", network).patch_embed.dynamic_img_pad = True  # Swin takes images of any size then
     info: Any = getattr(network, "feature_info", None)
     children = [
         (f"{name}_{number}", block) if name == "blocks" else (name, block)

@@ -64,6 +64,7 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--root", help="folder of the data sets; not needed by a preset that draws its own")
     parser.add_argument("--out", type=Path, help="folder of runs and tables (default: runs/reproduce/PRESET)")
     parser.add_argument("--seeds", type=int, help="trainings of each row, seeds 0, 1, ... (default: the preset's)")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="rows to train, by their labels (default: all)")
     parser.add_argument("--page", type=Path, help="page with a place for each table and pictures/ beside it")
     parser.add_argument("--lists", type=int, default=4, help="queries in each of the pictures")
     args = parser.parse_args()
@@ -72,6 +73,8 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
     for name in names:
         if name not in known:
             raise KeyError(f"no table {name!r}{nearest(name, known)}")
+    if args.only and args.page:
+        raise ValueError("--only makes a part of a table, which --page would put in the place of the whole one")
     if args.lists < 1:
         raise ValueError(f"--lists is {args.lists}: how many queries to draw, 1 or more")
     names = list(dict.fromkeys(one for word in names for one in (TABLES if word == "all" else [word])))
@@ -87,7 +90,7 @@ def make(harness: Harness, name: str, seeds: list[int], out: Path, args: argpars
     if name == "pictures":
         drawn = of_a_run(harness, out / "pictures", args.lists)
     else:
-        result = measure(harness, name, seeds)
+        result = measure(harness, name, seeds, args.only)
         print(f"\n## {result['title']}\n\n{markdown(result)}\n")
         written, drawn = save(result, out / "tables"), pictures(result, out / "tables")
         if args.page:

@@ -11,7 +11,7 @@ from torchreid_dfrst.training import resolved, sections
 STREAMS, PARTS = [1, 1], 12
 AS_DIVISION = [4, 4] + [1] * PARTS  # of 4 parts
 FASTER = "all layers at twice the rate"
-# those that helped, in the order in which they are added to one another; ``models.factories.PLUS`` has the networks'
+# those that helped, in the order in which they are added to one another; ``models.zoo.PLUS`` has the networks'
 # options among them, and the rows of ``dfrst_plus`` are trained with the rest
 HELPED: tuple[str, ...] = (FASTER, "lambda 1", "warm-up in a quarter of the epochs", "branches of length 1")
 
@@ -23,7 +23,9 @@ def changes(usual: Config) -> dict[str, Config]:
         usual: the sections that they go on top of; rates and warm-up are multiples of theirs.
     """
     whole = resolved(checked(usual, sections(), "training"))
-    rate, epochs = whole["optim"]["lr"], whole["train"]["max_epoch"]
+    rate, epochs, data = whole["optim"]["lr"], whole["train"]["max_epoch"], whole["data"]
+    # of 96 pixels 128, of 128 pixels 160
+    larger = {side: 32 * round(data[side] / 24) for side in ("height", "width")}
     return {
         "branches of length 1": {"model": {"normalise_branches": True}},
         "GeM pooling": {"model": {"pool": "gem"}},
@@ -44,6 +46,13 @@ def changes(usual: Config) -> dict[str, Config]:
         "losses of the two streams weigh as much as a division's": {
             "loss": {"cross_entropy_branches": AS_DIVISION, "triplet_branches": AS_DIVISION},
         },
+        "larger images": {"data": larger},
+        "colours and brightness changed": {"data": {"transforms": [*data["transforms"], "color_jitter"]}},
+        "half as many epochs again": {
+            "train": {"max_epoch": round(1.5 * epochs)},
+            "scheduler": {"stepsize": [round(1.5 * step) for step in whole["scheduler"]["stepsize"]]},
+        },
+        "no label smoothing": {"loss": {"epsilon": 0.0}},
     }
 
 

@@ -19,6 +19,7 @@ from tools.studies.reproduction.harness import Harness
 from tools.studies.reproduction.preset import merge
 from tools.studies.reproduction.tables import BEST_PEER, TABLES, WITHOUT_ST, Row, Table, ours
 from torchreid_dfrst import files
+from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.evaluation import APPEARANCE
 from torchreid_dfrst.evaluation.card import Card
 from torchreid_dfrst.evaluation.compare import paired, sure
@@ -28,13 +29,14 @@ MEASURES = ("mAP", "R1", "R5")
 IMAGE_TO_TRACK = "image-to-track-min"
 
 
-def measure(harness: Harness, name: str, seeds: Sequence[int]) -> dict[str, Any]:
+def measure(harness: Harness, name: str, seeds: Sequence[int], only: Sequence[str] | None = None) -> dict[str, Any]:
     """Every row of a table, JSON types only; trains what is not trained yet.
 
     Args:
         harness: where the networks are.
         name: a key of ``TABLES``.
         seeds: one training of each row per seed.
+        only: labels of the rows to make, beside the one they are tested against; None for all.
 
     Returns:
         ``rows``: per row ``label``, ``ours`` (measure to ``mean``, ``deviation`` (of the sample; None for one seed) and
@@ -48,7 +50,7 @@ def measure(harness: Harness, name: str, seeds: Sequence[int]) -> dict[str, Any]
         ValueError, KeyError, OSError: as ``Harness`` raises them.
     """
     table, rows = TABLES[name], []
-    made = table.rows(harness.preset)
+    made = chosen(table, table.rows(harness.preset), only)
     # per row and seed the cards of its test sets
     cards = {row.label: [_cards(harness, row, seed) for seed in seeds] for row in made}
     scores = {row.label: [_mean(of_seed, row.ranking) for of_seed in cards[row.label]] for row in made}
@@ -180,6 +182,19 @@ def _by_tracks(harness: Harness, row: Row, seeds: Sequence[int]) -> dict[str, An
     searched = replace(row, scoring=merge(row.scoring, {"evaluate": {"protocol": IMAGE_TO_TRACK}}))
     found = [_mean(_cards(harness, searched, seed), row.ranking) for seed in seeds]
     return {key: _summary([score[key] for score in found]) for key in MEASURES}
+
+
+def chosen(table: Table, rows: list[Row], only: Sequence[str] | None) -> list[Row]:
+    """The rows with these labels and the one that a table tests against; all where no label is given.
+
+    Raises:
+        KeyError: no row has that label.
+    """
+    labels = [row.label for row in rows]
+    for label in only or ():
+        if label not in labels:
+            raise KeyError(f"no row {label!r}{nearest(label, labels)}")
+    return [row for row in rows if only is None or row.label in (*only, table.against)]
 
 
 def _reference(table: Table, row: Row, made: Sequence[Row], summary: Mapping[str, Any]) -> Row | None:
