@@ -21,7 +21,7 @@ test: lint
 
 # the site, into build/site; a warning is an error
 docs: $(VENV)/installed
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # what only a GPU can show; fails where there is none
 gpu: $(VENV)/installed

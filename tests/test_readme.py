@@ -20,6 +20,7 @@ from torchreid_dfrst.retrieval import Extraction
 SPLITS = ("train", "query", "gallery")
 ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PACKAGE = ROOT / "torchreid_dfrst"
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
 README = PAGES["README.md"]
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -205,8 +206,10 @@ def test_every_file_that_a_page_names_is_there():
         folder = (ROOT / page).parent
         named = set(re.findall(r"\]\((?!https?:)([^)#\s]+)", text))
         assert [name for name in sorted(named) if not (folder / name).is_file()] == [], page
-        named = set(re.findall(r"(?:tools|configs)/[a-z0-9_/]+\.(?:py|yaml)", text))
+        named = set(re.findall(r"(?:tools|configs|tests|torchreid_dfrst)/[a-z0-9_/]+\.(?:py|yaml)", text))
         assert [name for name in sorted(named) if not (ROOT / name).is_file()] == [], page
+        inside = set(re.findall(r"`([a-z_]+/[a-z0-9_/]+\.py)`", text))
+        assert [x for x in sorted(inside) if not any((at / x).is_file() for at in (ROOT, PACKAGE))] == [], page
     assert set(re.findall(r"\]\(([^)#:\s]+)", README)) > {"docs/data.md", "docs/pictures/hero.png"}
 
 
