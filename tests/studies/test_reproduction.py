@@ -345,7 +345,7 @@ def test_options_of_the_data_reach_the_features_and_the_key(small, tmp_path, mon
     monkeypatch.setattr(harness, "open_network", lambda _: None)
     monkeypatch.setattr(harness, "extract", lambda *words, **named: seen.append(named["options"]) or (Nothing(), []))
     data = {"sources": ["vehicleid"], "targets": "city", "options": {"reverse": True}}
-    preset = replace(made.preset, training=merge(made.preset.training, {"data": data}), body=None)
+    preset = replace(made.preset, training=merge(made.preset.training, {"data": data}), pretraining=None)
     other = Harness(preset, tmp_path, tmp_path / "out")
     other.train("dfrst_resnet18")
     other.features(tmp_path, "vehicleid")
@@ -360,8 +360,8 @@ class Nothing:
 
 def test_rows_start_from_the_pretrained_backbone(small, tmp_path):
     made, asked = small
-    body = {"draw": {"identities": 8, "cameras": 4, "seed": 5}, "training": made.preset.training}
-    made.preset = Preset(**{**vars(made.preset), "body": body})
+    pretraining = {"draw": {"identities": 8, "cameras": 4, "seed": 5}, "training": made.preset.training}
+    made.preset = Preset(**{**vars(made.preset), "pretraining": pretraining})
     made.train("dfrst_resnet18")
     made.train("osnet_x1_0")
     pretraining, dfrst, osnet_body, osnet = asked
@@ -373,8 +373,8 @@ def test_rows_start_from_the_pretrained_backbone(small, tmp_path):
 
 def test_a_wrong_folder_is_said_before_a_backbone_is_pre_trained(small, tmp_path):
     made, asked = small
-    body = {"draw": {"identities": 8, "cameras": 4, "seed": 5}, "training": made.preset.training}
-    other = Harness(replace(made.preset, draw=None, body=body), tmp_path / "nowhere", tmp_path / "out")
+    pretraining = {"draw": {"identities": 8, "cameras": 4, "seed": 5}, "training": made.preset.training}
+    other = Harness(replace(made.preset, draw=None, pretraining=pretraining), tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         other.train("dfrst_resnet18")
     assert not asked
@@ -478,20 +478,20 @@ def test_the_papers_figures_are_those_of_its_text(shared):
 def test_torchreids_networks_start_from_a_file(tmp_path):
     torch.manual_seed(0)
     one = build_model(7, "osnet_x0_25", pretrained=False)
-    save_file(one.state_dict(), tmp_path / "body.safetensors")
+    save_file(one.state_dict(), tmp_path / "backbone.safetensors")
     torch.manual_seed(1)
-    other = build_model(5, "osnet_x0_25", pretrained=False, weights=tmp_path / "body.safetensors")
+    other = build_model(5, "osnet_x0_25", pretrained=False, weights=tmp_path / "backbone.safetensors")
     assert torch.equal(other.state_dict()["conv1.conv.weight"], one.state_dict()["conv1.conv.weight"])
     assert other.state_dict()["classifier.weight"].shape == (5, 512)
     with pytest.raises(ValueError, match=r"is not a backbone for OSNet: 'conv1.conv.weight' has shape \(16,"):
-        build_model(5, "osnet_x0_5", pretrained=False, weights=tmp_path / "body.safetensors")
+        build_model(5, "osnet_x0_5", pretrained=False, weights=tmp_path / "backbone.safetensors")
 
 
 def test_torchreids_pcb_starts_from_our_baseline(tmp_path):
-    body = build_model(7, "baseline", pretrained=False)
-    save_file(body.state_dict(), tmp_path / "body.safetensors")
+    backbone = build_model(7, "baseline", pretrained=False)
+    save_file(backbone.state_dict(), tmp_path / "backbone.safetensors")
     pcb = build_model(7, "pcb_p4", pretrained=False)
-    loaded = load_backbone(pcb, tmp_path / "body.safetensors")
+    loaded = load_backbone(pcb, tmp_path / "backbone.safetensors")
     assert {name.split(".")[0] for name in loaded.fresh} == {"conv5", "classifier"}
 
 

@@ -168,11 +168,13 @@ class Harness:
 
     def _pretrained_backbone(self, network: str) -> Path | None:
         """The run that a network's backbone starts from, None where the preset says how it starts."""
-        if self.preset.body is None:
+        if self.preset.pretraining is None:
             return None
-        root = self._city("body-data", self.preset.body["draw"])
-        settings = merge(self.preset.body["training"], {"model": {"name": backbone_of(network), "pretrained": False}})
-        return self._run(f"body-{backbone_of(network)}", settings, root, None)
+        root = self._city("pretraining-data", self.preset.pretraining["draw"])
+        settings = merge(
+            self.preset.pretraining["training"], {"model": {"name": backbone_of(network), "pretrained": False}}
+        )
+        return self._run(f"pretraining-{backbone_of(network)}", settings, root, None)
 
     def _run(self, label: str, settings: Config, root: Path, backbone: Path | None) -> Path:
         config = checked(settings, sections(), label)
