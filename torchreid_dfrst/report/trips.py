@@ -24,7 +24,7 @@ def time_space(trips: Association, sightings: Sightings, network: CameraNetwork 
     passes = trips.passes
     labels = np.unique(passes.camera)
     if network is not None:
-        labels = labels[np.argsort(layout(labels, network)[:, -1], kind="stable")]
+        labels = labels[np.argsort(layout(labels, network)[:, 0], kind="stable")]
     place = (passes.camera[:, None] == labels).argmax(axis=1)
     size = np.bincount(trips.trajectory[~np.isnan(passes.first_s)], minlength=trips.trajectory.max() + 1)
     made = figure(11, 1.5 + 0.3 * len(labels))
