@@ -20,11 +20,11 @@ Legs = Mapping[tuple[int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def time_space(trips: Association, sightings: Sightings, network: CameraNetwork | None, path: str | Path) -> Path:
-    """Cameras, in the order of the distances if there are any, against time: the trajectories of most passes."""
+    """Cameras, by place along the longest way across the roads if known, against time: the trips of most passes."""
     passes = trips.passes
     labels = np.unique(passes.camera)
     if network is not None:
-        labels = network.cameras[np.isin(network.cameras, labels)]
+        labels = labels[np.argsort(layout(labels, network)[:, 0], kind="stable")]
     place = (passes.camera[:, None] == labels).argmax(axis=1)
     size = np.bincount(trips.trajectory[~np.isnan(passes.first_s)], minlength=trips.trajectory.max() + 1)
     made = figure(11, 1.5 + 0.3 * len(labels))
@@ -81,6 +81,7 @@ def by_hour(legs: Legs, sightings: Sightings, path: str | Path) -> Path:
         low, middle, high = np.array([np.quantile(seconds[hour == h], [0.15, 0.5, 0.85]) for h in hours]).T
         name = " to ".join(sightings.camera_called(camera) for camera in (a, b))
         axes.errorbar(hours, middle, [middle - low, high - middle], marker="o", ms=3, capsize=2, label=name)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="hours since the first trip", ylabel="travel time, s", ylim=(0, None))
     if pairs:
         axes.legend(frameon=False, fontsize=8)
