@@ -28,6 +28,7 @@ from torchreid_dfrst.evaluation.intervals import bootstrap, p_value
 from torchreid_dfrst.inference import extract
 from torchreid_dfrst.models import build
 from torchreid_dfrst.training import checkpoint
+from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
 from torchreid_dfrst.training.run import with_own_input
 
 FROZEN = "frozen"
@@ -102,7 +103,7 @@ def summary(found: Mapping[str, Sequence[Mapping[str, Any]]], against: str) -> d
 
 
 @command
-def main() -> None:
+def main() -> int | None:
     """Train what is not trained yet, score, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", type=Path, required=True, help="preset, configs/reproduce/real_pairs.yaml")
@@ -119,12 +120,17 @@ def main() -> None:
             raise KeyError(f"no network {name!r}{nearest(name, names)}")
     logging.getLogger().setLevel(logging.INFO)
     harness = Harness(preset, args.root, args.out, tqdm, "python -m tools.studies.real_pairs")
-    found = rows(harness, preset, args.only or names, preset.seeds if args.seeds is None else args.seeds)
+    try:
+        found = rows(harness, preset, args.only or names, preset.seeds if args.seeds is None else args.seeds)
+    except StoppedError as stopped:
+        logging.warning("%s; the same command goes on", stopped)
+        return EXIT_CODE
     table = summary(found, args.against)
     result = {"title": preset.title, "rows": table, "vehicles": {name: list(seeds) for name, seeds in found.items()}}
     files.write({args.out / "real_pairs.json": (json.dumps(result, indent=2) + "\n").encode()})
     for name, entry in table.items():
         print(f"{name:12} {', '.join(f'{key} {value}' for key, value in entry.items())}")
+    return None
 
 
 if __name__ == "__main__":
