@@ -130,7 +130,7 @@ def test_a_new_gallery_takes_the_calibration_beside_its_network(street, calibrat
     folder, weights, rows = street
     image = f"{folder}/{rows[0][0]}"
     beside = tiny_run / "run" / "calibration.json"
-    replace(calibrated, false_matches=((0.1, -1.0, -1.0), (0.01, 8.5, 8.5))).save(beside)
+    replace(calibrated, false_matches=((0.1, -1.0, -1.0), (0.01, 99.0, 99.0))).save(beside)
     invoke(f"gallery add {tmp_path}/g {folder}/crops.csv {weights}".split())
     assert "probabilities by" in capsys.readouterr().err and Gallery.open(tmp_path / "g").info()["calibrated"]
     words = f"{image} --gallery {tmp_path}/g {weights} --top 5"
