@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import fields
 from pathlib import Path
 
@@ -60,12 +61,15 @@ def test_an_interruption_and_a_lack_of_memory_are_no_bugs(capsys):
         assert stop.value.code == code and capsys.readouterr().err == f"error: {said}\n"
 
 
-def test_names_do_not_steer_the_terminal(capsys):
+def test_names_do_not_steer_the_terminal(capsys, monkeypatch):
+    # pytest keeps warnings to itself
+    monkeypatch.setattr(warnings, "showwarning", lambda *told: print(warnings.formatwarning(*told)))
     name = "a\x1b[2Jb\x07\x9b\u202e\x7f\r"
 
     @command
     def main():
         logging.getLogger("torchreid_dfrst.x").warning("a warning of %s", name)
+        warnings.warn(f"no letter for {name}", stacklevel=1)
         say(f"a result {name}")
         wrote(name)
         raise ValueError(f"an error {name}")
@@ -76,7 +80,7 @@ def test_names_do_not_steer_the_terminal(capsys):
     shown = "".join(capsys.readouterr())
     assert (
         not set(shown) & set(name) - set("ab[2J")
-        and shown.count("a\\u001b[2Jb\\u0007\\u009b\\u202e\\u007f\\u000d") == 4
+        and shown.count("a\\u001b[2Jb\\u0007\\u009b\\u202e\\u007f\\u000d") == 5
     )
 
 
@@ -272,3 +276,31 @@ def test_the_demo_is_five_commands_that_stop_where_one_does(monkeypatch, capsys)
 ])  # fmt: skip
 def test_the_features_file_stands_anywhere(words, file, others):
     assert features_among(words.split()) == (file, others)
+
+
+@pytest.mark.parametrize("name", ["rank", "spacetime", "compare", "extract"])
+def test_what_works_in_one_process_refuses_torchrun(name, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = {"compare": ["a.json", "b.json"], "spacetime": [], "rank": ["f.npz"]}
+    words["extract"] = ["--weights", "w", "--root", "d", "-t", "veri776", "--out", "f.npz"]
+    with pytest.raises(SystemExit) as ended:
+        main([name, *words[name]])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1
+    assert f"WORLD_SIZE is 2, as torchrun sets it, but dfrst {name} works in one process" in said
+
+
+LATE = {
+    "rank": "f.npz --out {}", "page": "f.npz --out {}", "trips": "f.npz --out {}/x", "audit": "f.npz --out {}/x",
+    "spacetime": "f.npz --save {}", "import": "--embeddings e.npy --table t.csv --out {}",
+    "gallery": "add {}/x f.npz", "extract": "--weights w.pt --root d -t city --out {}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_what_cannot_be_written_is_refused_before_the_work(name, tmp_path):
+    """None of the files that the commands read is there: they would be looked for first."""
+    (tmp_path / "file").write_bytes(b"")
+    place = tmp_path / "file" / f"out{ {'page': '.html', 'rank': '.csv'}.get(name, '.npz') }"
+    with pytest.raises(OSError, match=r"could not be written .*: choose another place"):
+        invoke([name, *LATE[name].format(place).split()])

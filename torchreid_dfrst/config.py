@@ -134,7 +134,7 @@ def keywords(*callables: Callable[..., Any], leave_out: Iterable[str] = (), **ty
 
 
 def listing(sections: Mapping[str, Iterable[str]]) -> str:
-    """Sections and their keys for ``--list-keys``, with the values that they take and have where nothing is said."""
+    """Sections and their keys for ``--list-keys``, with the values they take and their defaults."""
     lines = ["section.key, as on the command line and in the YAML file; what it takes; [what it is otherwise]"]
     for name, keys in sections.items():
         known = keys if isinstance(keys, Keywords) else Keywords(dict.fromkeys(keys, Any))

@@ -50,7 +50,8 @@ class Features:
             raise ValueError(f"{rows} but {seen}: one of each per image")
         embedding = np.ascontiguousarray(embedding, dtype=np.float32)
         # a sum is finite only where every term is, and costs no (N, D) mask
-        bad = np.flatnonzero(~np.isfinite(embedding.sum(axis=1, dtype=np.float64)))
+        with np.errstate(invalid="ignore"):
+            bad = np.flatnonzero(~np.isfinite(embedding.sum(axis=1, dtype=np.float64)))
         if len(bad):
             names = ", ".join(self.sightings.path[row] or f"row {row}" for row in bad[:5])
             raise ValueError(

@@ -305,14 +305,29 @@ def read_arrays(path: str | Path, wanted: Callable[[str], bool] = lambda name: T
         if isinstance(file, np.ndarray):
             raise ValueError("it holds a single array without a name")
         names = [name for name in file.files if wanted(name)]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"the array {twice[0]!r} stands there twice")
         sizes = {info.filename.removesuffix(".npy"): info.file_size for info in file.zip.infolist()}
-        size, own = sum(sizes[name] for name in names), os.path.getsize(path)
-        if size > max(ROOM, FOLD * own):
-            raise ValueError(
-                f"its arrays would fill {size / 1e6:,.0f} MB, more than {FOLD} times the file's {own / 1e6:,.1f} MB: "
-                "save them uncompressed"
-            )
+        require_room(sum(sizes[name] for name in names), os.path.getsize(path))
         return {name: file[name] for name in names}
+
+
+def require_room(size: int, own: int) -> None:
+    """Refuse arrays that a file says it holds, before they are unpacked.
+
+    Args:
+        size: bytes that they would fill.
+        own: bytes of the file.
+
+    Raises:
+        ValueError: more than ``ROOM`` and more than ``FOLD`` times the file; the message names no file.
+    """
+    if size > max(ROOM, FOLD * own):
+        raise ValueError(
+            f"its arrays would fill {size / 1e6:,.0f} MB, more than {FOLD} times the file's {own / 1e6:,.1f} MB: save "
+            "them uncompressed"
+        )
 
 
 def without_folders(value: Any) -> Any:

@@ -38,7 +38,7 @@ def plain(word: str) -> str:
 
 
 def is_unknown(word: str) -> bool:
-    """Does a list say by this word, in any case and in any marks, or by marks alone, that it does not know?"""
+    """Whether a word means "not known", in upper or lower case, in quotes or brackets, or as mere punctuation."""
     core = plain(word).casefold().strip("<>[](){}#'\" ")
     return core in UNKNOWN_WORDS or not core.strip("-?._*/ ")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
+from urllib.error import URLError
 
 from torch import nn
 
@@ -40,6 +41,23 @@ def require_datasets(names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             raise KeyError(f"no data set {name!r}{nearest(str(name), sorted(known))}")
+
+
+def make_dataset(name: str, root: str, **options: Any) -> Any:
+    """A data set that is registered with torchreid; torchreid's own are downloaded where they are missing.
+
+    Raises:
+        OSError: one of torchreid's is not below ``root``, nor to be had.
+        ValueError, KeyError, OSError: as ours raise them.
+    """
+    import torchreid
+
+    try:
+        return torchreid.data.datasets.init_image_dataset(name, root=root, **options)
+    except (URLError, RuntimeError) as error:  # ours raise neither
+        raise OSError(
+            f"{name} is not whole below {root}, and torchreid cannot get it: put it there ({error})"
+        ) from error
 
 
 def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, **options: Any) -> nn.Module:

@@ -69,6 +69,24 @@ def test_labels_and_road_distances_may_come_in_or_stay_away():
         assert association.MEASURES["pairwise"](trips.trajectory, vehicles_of(trips, gallery)).f1 > 0.75
 
 
+def test_a_law_is_doubted_as_far_as_the_gallery_does_not_follow_it():
+    evidence, features = association.fit(world(1, 80), road()), world(0)
+    seen, rng = features.sightings, np.random.default_rng(0)
+    fresh = rng.uniform(seen.time_s.min(), seen.time_s.max(), seen.track.max() + 1)
+    doubts, f1 = [], []
+    for share in (0.0, 0.25, 1.0):
+        wrong = rng.random(len(fresh)) < share
+        time_s = np.where(wrong[seen.track], fresh[seen.track], seen.time_s)
+        trips = association.associate(Features(features.embedding, replace(seen, time_s=time_s)), road(), evidence)
+        doubts.append(trips.evidence.doubt)
+        f1.append(association.MEASURES["pairwise"](trips.trajectory, vehicles_of(trips, features)).f1)
+    assert doubts[0] < 0.05 < doubts[1] < 0.5 and doubts[2] > 0.95
+    still = association.associate(Features(features.embedding, replace(seen, time_s=None)), road(), evidence)
+    alone = association.MEASURES["pairwise"](still.trajectory, vehicles_of(still, features)).f1
+    # times that say nothing do no harm
+    assert f1[0] > f1[1] and f1[2] > alone - 0.05
+
+
 def test_no_identity_is_read(joined):
     features, trips = joined
     again = association.associate(nameless(features), road())
@@ -301,7 +319,7 @@ def test_an_unknown_camera_is_named():
 
 
 def test_links_of_a_road_are_found_and_shuffled_times_have_none():
-    features = world(0, 150)
+    features = world(0, 300)
     seen = one_per_pass(features.sightings)
     trips = association.associate(features, road())
     links = topology(trips.passes, vehicles_of(trips, features))
@@ -311,6 +329,9 @@ def test_links_of_a_road_are_found_and_shuffled_times_have_none():
     deal = np.random.default_rng(0).permutation(len(trips.passes))
     shuffled = replace(trips.passes, first_s=trips.passes.first_s[deal], last_s=trips.passes.last_s[deal])
     assert topology(shuffled, vehicles_of(trips, features)) == []
+    # a vehicle's passes still lie close in time, but no roads are behind that
+    elsewhere = replace(trips.passes, camera=trips.passes.camera[deal])
+    assert topology(elsewhere, vehicles_of(trips, features)) == []
 
 
 def test_pairs_of_certainty_teach_what_identities_teach():
@@ -327,7 +348,7 @@ def test_a_logistic_regression_finds_the_law_it_was_drawn_from():
     rng = np.random.default_rng(0)
     same = np.repeat([1.0, 0.0], 50_000)
     cosine = np.where(same > 0, 0.5, 0.0) + 0.15 * rng.normal(size=100_000)
-    bias, slope = learning.logistic(cosine.clip(-1, 1), same)
+    bias, slope = learning.calibrate(cosine.clip(-1, 1), same)
     # two normal laws of one spread: ln ratio = (m x - m^2 / 2) / s^2
     assert slope == pytest.approx(0.5 / 0.15**2, rel=0.03) and bias == pytest.approx(-(0.5**2) / 2 / 0.15**2, rel=0.05)
-    assert math.isfinite(learning.logistic(np.zeros(4), np.zeros(4))[1])
+    assert math.isfinite(learning.calibrate(np.zeros(4), np.zeros(4))[1])

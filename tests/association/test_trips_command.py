@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from worlds import road
 
 from torchreid_dfrst import evaluation
 from torchreid_dfrst.cli import invoke
+from torchreid_dfrst.cli.trips import read_positions
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import UNKNOWN
 
@@ -106,3 +108,15 @@ def test_other_protocols_rank_by_trips_or_say_why_not(extraction, protocol, capl
         assert list(found.metrics) == ["appearance"] and "no row '+ trips'" in caplog.text
     else:
         assert found.metrics["+ trips"].mAP > found.metrics["appearance"].mAP
+
+
+def test_positions_are_read_as_tables_are_and_one_camera_has_one(tmp_path):
+    (tmp_path / "p.csv").write_bytes("camera;longitude;latitude\nS\u00fcd;10,5;50\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"p\.csv, line 2: 'Süd,10,5,50' is not camera,longitude,latitude"):
+        read_positions(tmp_path / "p.csv")
+    (tmp_path / "p.csv").write_text("a,1,2\na,1,2\nb,3,4\na,1,3\n")
+    with pytest.raises(ValueError, match=r"line 4: camera a stands there twice, at two places"):
+        read_positions(tmp_path / "p.csv")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is a pipe"):
+        read_positions(tmp_path / "pipe")

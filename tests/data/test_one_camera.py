@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from torchreid_dfrst import evaluation
 from torchreid_dfrst.cli import main
 from torchreid_dfrst.data import Table
 from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.doctor import check_dataset
+from torchreid_dfrst.retrieval import Extraction, Features
+from torchreid_dfrst.sightings import Sightings
 
 
 @pytest.fixture
@@ -71,3 +74,11 @@ def test_without_cameras(yard, capsys, table):
 def test_other_words_are_refused(yard):
     with pytest.raises(ValueError, match="cameras is 'some': none, or leave it out"):
         Table.read(yard / "one.csv", cameras="some")
+
+
+def test_without_cameras_no_rule_can_be_about_them():
+    seen = Sightings(np.zeros(4, dtype=int), identity=np.arange(4) // 2)
+    part = Features(np.eye(4), seen)
+    extraction = Extraction(part, part, source={"data": "table", "options": {"cameras": "none"}})
+    with pytest.raises(ValueError, match=r"protocol other-cameras takes out .* cameras none: no-junk ranks all images"):
+        evaluation.score(extraction, {"model": None}, evaluate={"rerank": False, "protocol": "other-cameras"})

@@ -1,6 +1,9 @@
 """Options of single data sets: from a configuration or a command line to the data set, by name and type."""
 
+from urllib.error import URLError
+
 import pytest
+import torchreid
 
 from torchreid_dfrst import config, evaluation, training
 from torchreid_dfrst.data import DATASETS
@@ -8,6 +11,7 @@ from torchreid_dfrst.data.manager import DataManager, known_options, share_optio
 from torchreid_dfrst.doctor import check_dataset
 from torchreid_dfrst.evaluation import protocols
 from torchreid_dfrst.retrieval import Extraction, Features
+from torchreid_dfrst.torchreid_tables import make_dataset
 
 SMALL = {"height": 32, "width": 32, "workers": 0, "batch_size_train": 2, "num_instances": 2, "use_gpu": False}
 
@@ -96,3 +100,15 @@ def test_a_warning_is_said_once_however_often_the_data_set_is_built(veriwild, ca
 def test_a_misspelt_data_set_is_named(tmp_path):
     with pytest.raises(KeyError, match="did you mean 'veriwild'"):
         manager(tmp_path, "verywild")
+
+
+def test_a_data_set_of_torchreid_that_is_not_there_is_said(tmp_path, monkeypatch):
+    """torchreid would download it, and raises what is no error of ours where it cannot."""
+
+    def refuse(*_):
+        raise URLError("no network")
+
+    monkeypatch.setattr(torchreid.data.datasets.dataset, "download_url", refuse)
+    for said in ("no network", "is not found"):  # torchreid leaves an empty folder behind
+        with pytest.raises(OSError, match=rf"market1501 is not whole below .*, and torchreid cannot get it.*{said}"):
+            make_dataset("market1501", str(tmp_path))

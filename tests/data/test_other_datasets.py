@@ -323,5 +323,5 @@ def test_parquet(tmp_path):
     splits, _ = read_table(tmp_path / "table.parquet")
     assert splits["train"].time_s.tolist() == [0.5] and np.isnan(splits["query"].time_s).all()
     (tmp_path / "table.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(ValueError, match="is not Parquet"):
+    with pytest.raises(ValueError, match="cannot be read as Parquet"):
         read_table(tmp_path / "table.parquet")

@@ -1,5 +1,6 @@
 """Probabilities and refusals: right on vehicles that nobody has seen, and refused where they would say nothing."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -166,3 +167,18 @@ def test_few_vehicles_are_no_calibration(world):
     assert evaluation.calibrate(replace(world, train_features=None), None) is None
     with pytest.raises(ValueError, match=r"5 training vehicles .* needs 8"):
         calibration.fit(few, SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: "[" * 100_000, "recursion"),
+        (lambda content: "[1]", "holds list where names and values are"),
+        (lambda content: json.dumps({**content, "cosine": "abc"}), "cosine is 'abc', expected a list"),
+        (lambda content: json.dumps({**content, "matches": None}), "matches is None, expected a number"),
+    ],
+)
+def test_a_file_that_is_no_calibration_is_named(change, said, fitted, tmp_path):
+    (tmp_path / "c.json").write_text(change(fitted.content))
+    with pytest.raises(ValueError, match=rf"c\.json.*{said}"):
+        Calibration.load(tmp_path / "c.json")

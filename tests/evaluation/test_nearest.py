@@ -55,6 +55,24 @@ def test_a_query_does_not_find_its_copy_in_another_folder(blind):
     assert len(pairs) == 15 and all(q.split("/")[1] != g.split("/")[1] for q, g in pairs)
 
 
+def test_probabilities_are_those_of_the_calibration_and_refused_once_re_ranked(blind):
+    rng = np.random.default_rng(2)
+    who = np.repeat(np.arange(12), 6)
+    train = Features(
+        rng.normal(size=(12, 8))[who] + rng.normal(size=(72, 8)), Sightings(np.tile([0, 1, 2], 24), None, who)
+    )
+    blind = replace(blind, train_features=train)
+    plain = {"model": None}
+    _, found = rank(blind, 4, plain, evaluate={"rerank": False}, strangers=0.3)
+    law = evaluation.calibrate(blind, None)
+    expected = law.probability(np.array(found["distance"]), None, len(blind.gallery), 0.3)
+    np.testing.assert_allclose(found["probability"], expected, atol=1e-6)
+    with pytest.raises(ValueError, match=r"no probability of re-ranked distances .*evaluate.rerank false"):
+        rank(blind, 4, plain, strangers=0.3)
+    with pytest.raises(ValueError, match="no probability without 8 training vehicles"):
+        rank(replace(blind, train_features=None), 4, plain, evaluate={"rerank": False}, strangers=0.3)
+
+
 def test_a_query_does_not_find_itself(blind):
     both = Extraction(blind.gallery[:5], blind.gallery)
     _, found = rank(both, 3, {"model": None}, evaluate={"rerank": False})

@@ -179,14 +179,15 @@ MEASURE = """
 import ctypes, gc, sys
 import numpy as np
 from torchreid_dfrst import evaluation
+from tests.evaluation.test_scoring import NETWORK, drive
 from tools.studies.benchmarks.parts import status
 from torchreid_dfrst.retrieval import Extraction, Features
 
 rng = np.random.default_rng(0)
 test = drive(np.arange(2000), rng)
 looks = rng.normal(size=(2000, 16))[test.identity] + rng.normal(size=(8000, 16))
-gallery = Features(looks.astype(np.float32), test)
-given = Extraction(gallery[np.arange(0, 8000, 3)], gallery, drive(np.arange(2000, 2100), rng), network=NETWORK)
+gallery, train = Features(looks.astype(np.float32), test), drive(np.arange(2000, 2100), rng)
+given = Extraction(gallery[np.arange(0, 8000, 3)], gallery, train, network=NETWORK)
 options = {"memory_limit": int(sys.argv[1]), "device": "cpu"}
 for rows in (False, True):
     for _ in range(2):  # the second time, all code is loaded

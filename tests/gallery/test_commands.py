@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,26 @@ def calibrated(street, tiny_run):
     return made
 
 
+def test_a_new_gallery_takes_the_calibration_beside_its_network(street, calibrated, tiny_run, capsys, tmp_path):
+    folder, weights, rows = street
+    image = f"{folder}/{rows[0][0]}"
+    beside = tiny_run / "run" / "calibration.json"
+    replace(calibrated, false_matches=((0.1, -1.0, -1.0), (0.01, 8.5, 8.5))).save(beside)
+    invoke(f"gallery add {tmp_path}/g {folder}/crops.csv {weights}".split())
+    assert "probabilities by" in capsys.readouterr().err and Gallery.open(tmp_path / "g").info()["calibrated"]
+    words = f"{image} --gallery {tmp_path}/g {weights} --top 5"
+    found, _ = search(f"{words} --strangers 0 --page {tmp_path}/p.html", capsys)
+    assert (
+        " trip 0 " in found and "  its trip: c0" in found and "its trip, by time" in (tmp_path / "p.html").read_text()
+    )
+    assert "none passes a false-match rate of 0.01" in search(f"{words} --false-match-rate 0.01", capsys)[0]
+    assert "  passes" in search(f"{words} --false-match-rate 0.1", capsys)[0]
+    beside.write_text("{}")
+    invoke(f"gallery add {tmp_path}/h {folder}/crops.csv {weights}".split())
+    assert "no probabilities: " in capsys.readouterr().err and not Gallery.open(tmp_path / "h").info()["calibrated"]
+    assert len(Gallery.open(tmp_path / "h")) == len(rows)
+
+
 def test_the_same_photograph_is_the_same_vehicle(street, calibrated, capsys):
     folder, weights, rows = street
     a, b = (f"{folder}/{rows[k][0]}" for k in (0, -1))
@@ -149,6 +170,9 @@ def test_the_same_photograph_is_the_same_vehicle(street, calibrated, capsys):
         ("search {image} --gallery {folder}/none", "none does not exist: make one with `dfrst gallery add"),
         ("search {image} --gallery {folder}/g", "is no features file: say with --weights"),
         ("search {folder}/no.jpg --gallery {folder}/g {weights}", "no.jpg cannot be read as an image (no such file)"),
+        ("search {image} --gallery {folder}/g {weights} --least 0.5 --false-match-rate 0.1", "give one"),
+        ("search {image} --gallery {folder}/g {weights} --least 2", "--least is 2.0: 0 or more, at most 1"),
+        ("search {image} --gallery {folder}/g {weights} --false-match-rate 0.1", "calibration"),
         ("search {image} --gallery {folder}/g {weights} --camera gate --time 70.5", "has no camera 'gate'"),
         ("search {image} --gallery {folder}/g {weights} --before 5min", "not every query has a time"),
         ("search {image} --gallery {folder}/g {weights} --time noon", "'noon' is no time: give seconds"),

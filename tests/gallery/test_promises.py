@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,8 @@ pytest.importorskip("pyarrow", reason="galleries need pyarrow, an optional extra
 
 from tests.gallery.crops import SOURCE, WIDTH, crops
 from torchreid_dfrst.gallery import Gallery, gallery, store
+from torchreid_dfrst.gallery.spacetime import Trips
+from torchreid_dfrst.gallery.store import FORMAT, VERSION, Content
 from torchreid_dfrst.sightings import Sightings
 
 ROOT = Path(__file__).parents[2]
@@ -240,3 +243,72 @@ def test_other_engines_read_the_exported_files(made):
     names = [name.removeprefix("file://") for name in made.export()]
     table = pyarrow.dataset.dataset(names, format="parquet").to_table()
     assert len(table) == 300 and sorted(table["path"].to_pylist()) == sorted(crops(300).sightings.path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"files": None}, "is damaged: it lacks something"),
+        ({"more": 1}, "is damaged: it lacks something"),
+        ({"network": "abc"}, "network is 'abc', expected names and values"),
+        ({"spacetime": [1]}, r"spacetime is \[1\], expected names and values or null"),
+    ],
+)
+def test_a_list_of_another_form_is_named(change, said):
+    content = {"format": FORMAT, "version": VERSION, "number": 1, "network": {}, "width": 4, "dtype": "float32",
+               "files": [], "deletions": []}  # fmt: skip
+    assert Content.decode(json.dumps(content).encode(), "gallery.json").width == 4
+    with pytest.raises(ValueError, match=rf"gallery\.json:? {said}"):
+        Content.decode(json.dumps({**content, **change}).encode(), "gallery.json")
+
+
+def test_space_and_time_that_are_damaged_are_said():
+    with pytest.raises(ValueError, match=r"space and time of the gallery are damaged .*'names'.*: fit them anew"):
+        Trips.load({})
+
+
+def test_readers_see_whole_adds_while_others_add_compact_and_expire(tmp_path):
+    made = Gallery.create(tmp_path / "g", SOURCE, WIDTH)
+    made.add(crops(20, 0, np.arange(20) * 360.0, "0-"), SOURCE)
+    problems, done = [], threading.Event()
+
+    def write():
+        try:
+            for number in range(1, 10):
+                made.add(crops(20, number, np.arange(20) * 360.0, f"{number}-"), SOURCE)
+                if number % 3 == 0:
+                    made.compact()
+        finally:
+            done.set()
+
+    def read():
+        reader, most = Gallery.open(tmp_path / "g"), 0
+        while not done.is_set() and not problems:
+            found = reader.search(np.ones((1, WIDTH)), top=10**6)
+            count = Counter(path.partition("-")[0] for path in found.columns["path"])
+            if set(count.values()) != {20} or len(count) < most or found.notes:
+                problems.append((count, found.notes))
+            most = len(count)
+
+    threads = [threading.Thread(target=what) for what in (write, read, read)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == [] and len(all_rows(tmp_path / "g")) == 10 * 20
+
+
+def test_a_window_of_ten_million_images_reads_its_files_alone(made):
+    """Files that are listed and not there: one that is opened outside the window would be named."""
+    held = made.content
+    many = [
+        store.File(f"day=2020-01-01/hour={k}/x.parquet", 1000, 1, 1e8 + 60.0 * k, 1e8 + 60.0 * k + 59, 1)
+        for k in range(10_000)
+    ]
+    with made.store.writer():
+        made.store.publish(store.without(held, (), many))
+    opened = Gallery.open(made.store.address)
+    assert len(opened) == 10_000_300
+    found = opened.search(np.ones(WIDTH), time_s=[7200.0], before_s=3600, top=999)
+    seen = crops(300).sightings.time_s
+    assert found.notes == () and len(found) == ((seen >= 3600) & (seen <= 7200)).sum()

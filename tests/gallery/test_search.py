@@ -1,5 +1,6 @@
 """Searching a gallery over time: the lists of the definition, in whatever pieces it lies and wherever it runs."""
 
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -11,9 +12,10 @@ pytest.importorskip("pyarrow", reason="galleries need pyarrow, an optional extra
 
 from tests.gallery.crops import SOURCE, WIDTH, crops
 from tests.worlds import road, traffic
+from torchreid_dfrst.evaluation import calibration
 from torchreid_dfrst.evaluation.calibration import Calibration
 from torchreid_dfrst.features import network_of
-from torchreid_dfrst.gallery import Gallery, searching
+from torchreid_dfrst.gallery import Gallery, searching, watch
 from torchreid_dfrst.retrieval import Features, normalise
 from torchreid_dfrst.spatiotemporal import build
 
@@ -203,3 +205,139 @@ def test_relays_are_left_out_so_that_a_distance_is_that_of_its_pair(held, tmp_pa
     query = asked(held)
     alone = build("likelihood", relays=0, pooling=False).fit(traffic(0, 60), NAMED)
     check(ask(made, query, True), slow(everything, query, 9, alone))
+
+
+def test_a_partition_out_of_reach_of_the_law_is_searched(held, tmp_path):
+    """A table of gaps has no column where all lie beyond the last that differs."""
+    _, everything = held
+    likelihood = build("likelihood").fit(traffic(0, 60), NAMED)
+    made = Gallery.create(tmp_path / "g", SOURCE, WIDTH)
+    made.add(everything, SOURCE)
+    made.learn(likelihood, WEIGHT)
+    late = asked(held)
+    late = Features(late.embedding, replace(late.sightings, time_s=late.sightings.time_s + 1e6))
+    alone = build("likelihood", relays=0, pooling=False).fit(traffic(0, 60), NAMED)
+    check(ask(made, late, True), slow(everything, late, 9, alone))
+
+
+def test_memory_forgets_what_was_compacted_or_expired(held, tmp_path, monkeypatch):
+    shards = searching.Shards()
+    monkeypatch.setattr(searching, "HELD", shards)
+    monkeypatch.setattr("torchreid_dfrst.gallery.gallery.HELD", shards)
+    made = Gallery.create(tmp_path / "g", SOURCE, WIDTH)
+    for seed in (1, 2):
+        made.add(street(seed, 20), SOURCE)
+    reader = Gallery.open(tmp_path / "g")
+    reader.search(np.ones(WIDTH))
+    assert {key[1] for key in shards._held} == {file.path for file in made.content.files}
+    for change in (made.compact, lambda: made.expire(7200)):
+        change()
+        reader.search(np.ones(WIDTH))
+        assert {key[1] for key in shards._held} == {file.path for file in made.content.files}
+        assert shards._bytes == sum(shard.size for shard in shards._held.values())
+
+
+def test_a_search_holds_no_more_files_than_its_limit(held, monkeypatch):
+    made, _ = held
+    query, most = asked(held), []
+    expected = ask(made, query, True).columns
+    whole = searching.search_partition
+
+    def noted(task):
+        most.append(sum(file.rows for file, _ in task.files) * (4 * WIDTH + searching.BESIDE))
+        return whole(task)
+
+    monkeypatch.setattr(searching, "search_partition", noted)
+    monkeypatch.setattr(searching, "HELD", searching.Shards())
+    size = max(file.rows for file in made.content.files) * (4 * WIDTH + searching.BESIDE)
+    assert ask(Gallery.open(made.store.address, memory_limit=size), query, True).columns == expected
+    assert max(most) <= size < sum(most)
+
+
+@pytest.fixture
+def calibrated(held, tmp_path, model):
+    """A gallery of labelled vehicles whose probabilities are those of a real calibration."""
+    train, test = street(11, 60), street(12, 40, hours=1)
+    train = Features(train.embedding, replace(train.sightings, time_s=np.nan_to_num(train.sightings.time_s, nan=5.0)))
+    fitted = calibration.fit(train, SOURCE, model, traffic(0, 60), NAMED)
+    made = Gallery.create(tmp_path / "c", SOURCE, WIDTH)
+    made.learn(model, WEIGHT, fitted.content)
+    return made, test[~np.isnan(test.sightings.time_s)], fitted
+
+
+def test_a_false_match_rate_says_who_passes(calibrated):
+    made, test, fitted = calibrated
+    made.add(test, SOURCE)
+    query = test[::9]
+    hits = ask(made, query, True, false_match_rate=0.003)
+    passes = np.array(hits.columns["passes"])
+    assert 0 < passes.mean() < 1
+    strict = ask(made, query, True, false_match_rate=0.001).columns["passes"]
+    assert sum(strict) <= passes.sum() and set(ask(made, query, True).columns["passes"]) == {None}
+    two = query.sightings.identity[:, None] != test.sightings.identity
+    x, y = (normalise(part.embedding) for part in (query, test))
+    appearance = np.linalg.norm(x[:, None].astype(float) - y, axis=2)
+    rate = (fitted.evidence(appearance)[0] >= fitted.threshold(0.03, False))[two].mean()
+    assert 0.015 < rate < 0.06, "on vehicles that it was not fitted on"
+    with pytest.raises(ValueError, match=r"a false-match rate of 1e-09: this calibration knows .* to 0\.1"):
+        ask(made, query, True, false_match_rate=1e-9)
+    with pytest.raises(ValueError, match="needs a calibration"):
+        Gallery.create("memory://rates/g", SOURCE, WIDTH).search(np.ones(WIDTH), false_match_rate=0.1)
+
+
+def test_hits_are_joined_into_trips(calibrated):
+    made, test, _ = calibrated
+    made.add(test, SOURCE)
+    query = test[::5]
+    hits = made.search(
+        query.embedding, query.sightings.camera_name.tolist(), query.sightings.time_s,
+        path=query.sightings.path.tolist(), top=20,
+    ).columns  # fmt: skip
+    who = dict(zip(test.sightings.path.tolist(), test.sightings.identity.tolist(), strict=True))
+    own = [query.sightings.identity[q] == who[path] for q, path in zip(hits["query"], hits["path"], strict=True)]
+    own, first = np.array(own), np.array(hits["trip"]) == 0
+    assert own[first].mean() > 0.7 > 3 * own[~first].mean(), "trip 0 is the query's vehicle"
+    for row in range(len(query)):
+        numbers = [trip for q, trip in zip(hits["query"], hits["trip"], strict=True) if q == row and trip > 0]
+        assert list(dict.fromkeys(numbers)) == [*range(1, len(set(numbers)) + 1)], "numbered by their first hits"
+
+
+def test_new_matches_come_as_crops_arrive(calibrated, monkeypatch):
+    made, test, _ = calibrated
+    seen = test.sightings
+    one = int(np.flatnonzero(np.bincount(seen.identity)[seen.identity] > 4)[0])
+    order = np.argsort(seen.time_s)
+    parts = iter([order[k::4] for k in range(4)])
+    made.add(test[next(parts)], SOURCE)
+    given, number, sleep = [], made.content.number, time.sleep
+
+    def arrive(seconds):
+        if (part := next(parts, None)) is not None:
+            Gallery.open(made.store.address).add(test[part], SOURCE)
+        sleep(seconds)
+
+    monkeypatch.setattr("torchreid_dfrst.gallery.watching.time.sleep", arrive)
+    options = {"path": [seen.path[one]], "top": 500, "every_s": 0.01, "patience_s": 0.05}
+    for hits in watch(made, test.embedding[[one]], [seen.camera_name[one]], [seen.time_s[one]], least=0.2, **options):
+        held = {path for file in made.content.files for path in made.store.load(file, ("path",))["path"].to_pylist()}
+        assert set(hits.columns["path"]) <= held and min(hits.columns["probability"]) >= 0.2
+        given.append(hits.columns["path"])
+    every = [path for some in given for path in some]
+    assert len(every) == len(set(every)) > 0 and len(given) > 1 and made.content.number == number + 3
+    with pytest.raises(ValueError, match="least probability needs a calibration"):
+        next(watch(Gallery.create("memory://watch/g", SOURCE, WIDTH), np.ones(WIDTH), least=0.5))
+
+
+def test_a_dask_cluster_of_two_gives_the_same_hits(held):
+    distributed = pytest.importorskip("distributed", reason="Dask is an optional package")
+    made, _ = held
+    query = asked(held)
+    alone = ask(made, query, True, after_s=7200)
+    with (
+        distributed.LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        far = ask(made, query, True, after_s=7200, executor=client.get_executor())
+        workers = client.run(lambda: len(searching.HELD._held))
+    assert far.columns == alone.columns, "to the last place"
+    assert len(workers) == 2 and sum(workers.values()) > 0, "the files were read over there"

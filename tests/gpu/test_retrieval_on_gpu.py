@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.retrieval.scenes import TableTransit, clusters, symmetric_transit
-from torchreid_dfrst.retrieval import jaccard_distance, neighbors, rerank, search
+from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_distance, neighbors, rerank, search
 from torchreid_dfrst.retrieval.embeddings import Stack
 from torchreid_dfrst.retrieval.tiles import Products
 
@@ -58,11 +58,20 @@ def test_re_ranking_is_that_of_the_processor(definition, fused):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
-def test_jaccard_distances_are_those_of_the_processor(monkeypatch):
-    found = jaccard_distance(X)
+@pytest.mark.parametrize("method", ["torch", "faiss"])
+def test_what_rests_on_either_search_is_that_of_the_processor(method, monkeypatch):
+    if method == "faiss" and not search.faiss_gpus("cuda"):
+        pytest.skip("FAISS sees no GPU")
+    if method == "torch":
+        monkeypatch.setattr(search, "faiss_gpus", lambda device: 0)
+    found, top = jaccard_distance(X), Reranking(Y, X, Parameters())
+    assert method in top.near.method
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(search, "faiss_gpus", lambda device: 0)
     np.testing.assert_allclose(found, jaccard_distance(X), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        top.top(100).distance, Reranking(Y, X, Parameters()).top(100).distance, rtol=0, atol=1e-5
+    )
 
 
 def test_a_memory_limit_holds_on_the_device():

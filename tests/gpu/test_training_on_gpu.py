@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from networks import TinyNet
+from runs import kill_a_loading_process
 
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import build
@@ -135,6 +136,15 @@ def test_batches_are_pinned_and_a_run_evaluates(tiny_veri, tmp_path):
     assert next(made.model.parameters()).is_cuda
 
 
+def test_losses_are_looked_at_every_print_freq_only(tiny_veri, tmp_path, monkeypatch):
+    looked, check = [], DFRSTEngine._check
+    monkeypatch.setattr(DFRSTEngine, "_check", lambda self, steps: looked.append(len(steps)) or check(self, steps))
+    made = engine(tiny_veri)
+    made.run(save_dir=str(tmp_path), **RUN)
+    most, steps = RUN["print_freq"], made.steps_per_epoch
+    assert sum(looked) == RUN["max_epoch"] * steps and max(looked) == min(most, steps)
+
+
 def test_a_run_that_is_stopped_goes_on_where_it_was(tiny_veri, tmp_path):
     class Stopped(TinyNet):
         steps = 0
@@ -192,13 +202,7 @@ def test_memory_that_runs_out_in_a_step_ends_the_run_in_one_line(tiny_veri, tmp_
 
 
 def test_a_dead_loading_process_is_named(tiny_veri):
-    loader = engine(tiny_veri, workers=1).train_loader
-    batches = iter(loader)
-    next(batches)
-    os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)
-    with pytest.raises(ChildProcessError, match=r"lower data\.workers"):
-        for _ in range(10):
-            next(batches)
+    kill_a_loading_process(engine(tiny_veri, workers=1).train_loader)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 5e-2), ("fp16", 1e-2)])

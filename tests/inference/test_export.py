@@ -10,7 +10,7 @@ from PIL import Image
 
 from torchreid_dfrst.cli import invoke
 from torchreid_dfrst.inference import export as exporting
-from torchreid_dfrst.inference.export import FORMATS, compare, export
+from torchreid_dfrst.inference.export import FORMATS, compare, export, to_torchscript
 from torchreid_dfrst.models import build
 from torchreid_dfrst.training import checkpoint
 
@@ -178,3 +178,8 @@ def test_real_crops(weights, shared, tmp_path):
     needs("onnx")
     about = export(weights, tmp_path / "n.onnx", "onnx", verify=shared / "data" / "city-a" / "image_query")
     assert about["parity"]["equal_lists"] > 0.99 * about["parity"]["lists"] > 100
+
+
+def test_torchscript_that_cannot_be_written_is_an_error_and_not_the_end_of_the_process(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        to_torchscript(torch.nn.ReLU(), torch.ones(1), tmp_path / "nowhere" / "a.ts")

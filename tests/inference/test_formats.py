@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from test_command_line import run
 from tiny import write_tiny_veri
@@ -369,3 +371,46 @@ def test_the_command_takes_data_sets_and_says_what_it_did(veri, table, tmp_path)
         Extraction.load(tmp_path / "f.npz").save(tmp_path / "f.csv")
     done = run("import", "--embeddings", tmp_path / "npy", "--table", table, "--out", tmp_path / "f.csv", ok=False)
     assert done.code == 2 and "does not end in .npz" in done.err
+
+
+def packed_parquet(path):
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({f"n{k}": np.zeros(5_000_000) for k in range(8)}), path)
+
+
+def packed_torch(path):
+    torch.save(torch.zeros(70_000_000), path)
+    with zipfile.ZipFile(path) as plain:
+        parts = {part.filename: plain.read(part) for part in plain.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+
+
+PACKED = {
+    "e.parquet": packed_parquet,
+    "e.mat": lambda path: scipy.io.savemat(path, {"f": np.zeros((5_000_000, 8))}, do_compression=True),
+    "e.pt": packed_torch,
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_what_would_fill_far_more_than_its_file_is_not_unpacked(name, tmp_path):
+    PACKED[name](tmp_path / name)
+    assert (tmp_path / name).stat().st_size < 4 << 20
+    with pytest.raises(ValueError, match=rf"{name}.*its arrays would fill .* MB, more than 50 times the file's"):
+        read_embeddings(tmp_path / name)
+
+
+def test_one_number_for_many_and_one_name_for_two_are_refused(tmp_path):
+    torch.save({"embedding": torch.zeros(1, 1).expand(1 << 30, 4)}, tmp_path / "e.pt")
+    with pytest.raises(ValueError, match=r"e\.pt holds 'embedding' expanded"):
+        read_embeddings(tmp_path / "e.pt")
+    np.save(tmp_path / "a.npy", np.ones((2, 2)))
+    with zipfile.ZipFile(tmp_path / "e.npz", "w") as file, pytest.warns(UserWarning, match="Duplicate"):
+        for _ in range(2):
+            file.write(tmp_path / "a.npy", "embedding.npy")
+    with pytest.raises(ValueError, match=r"e\.npz .*the array 'embedding' stands there twice"):
+        read_embeddings(tmp_path / "e.npz")

@@ -29,7 +29,8 @@ def test_the_readme_says_what_it_is_and_how_it_was_measured(folder):
     told = json.loads((folder / "weights.json").read_text())
     for part in ("library_name: torchreid-dfrst", "dfrst_resnet18", "64 x 64", "veri776", "mAP", "from_pretrained"):
         assert part in text
-    assert f"{told['num_classes']} identities" in text
+    assert f"| trained on | veri776, {told['num_classes']} identities |" in text
+    assert "| backbone started from | random values |" in text and "license: other\nlicense_name: not-stated\n" in text
     assert str(folder.parent.parent) not in text + (folder / "weights.json").read_text()
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "weights.json", "weights.safetensors"]
 

@@ -207,3 +207,27 @@ def test_half_precision_tensors(tmp_path):
     for dtype in (torch.bfloat16, torch.float16):
         torch.save(torch.ones(2, 3, dtype=dtype), tmp_path / "e.pt")
         assert (read_embeddings(tmp_path / "e.pt")[0].values == 1).all()
+
+
+def test_what_is_no_file_is_not_waited_for(table, tmp_path):
+    """Of rows without a time whose names are not in the embeddings, the photographs themselves are compared."""
+    rows = ["path,identity,camera,split", "q/a.jpg,1,1,query", "g/a.jpg,1,1,gallery", "g/b.jpg,1,2,gallery"]
+    (tmp_path / "pipes.csv").write_text("\n".join(rows))
+    for folder in "qg":
+        (tmp_path / folder).mkdir()
+        os.mkfifo(tmp_path / folder / "a.jpg")
+    torch.save({"path": ["g/a.jpg", "g/b.jpg"], "embedding": torch.rand(2, 3)}, tmp_path / "e.pt")
+    with pytest.raises(ValueError, match=r"1 of 1 query images of .* have no embedding"):
+        import_features(tmp_path / "e.pt", tmp_path / "pipes.csv")
+
+
+def test_arrays_of_numpy_in_a_file_of_torch(tmp_path):
+    torch.save({"features": np.ones((2, 3)), "paths": np.array(["a", "b"])}, tmp_path / "e.pt")
+    [part] = read_embeddings(tmp_path / "e.pt")
+    assert (part.values == 1).all() and part.names == ["a", "b"]
+
+
+def test_whole_numbers_are_no_embeddings(tmp_path):
+    np.save(tmp_path / "e.npy", np.ones((2, 3), dtype=np.int8))
+    with pytest.raises(ValueError, match=r"type int8: .*; of quantised embeddings, save what the numbers stand for"):
+        read_embeddings(tmp_path / "e.npy")

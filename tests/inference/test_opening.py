@@ -70,6 +70,10 @@ def spoil_json(content):
     return lambda path: path.with_suffix(".json").write_text(content)
 
 
+def normalised(mean, deviation):
+    return spoil_json(json.dumps({**ABOUT, "config": {"data": {"norm_mean": mean, "norm_std": deviation}}}))
+
+
 MISTAKES = {
     "nowhere": (Path.unlink, FileNotFoundError, r"no weights at .*weights\.safetensors"),
     "no words": (lambda path: path.with_suffix(".json").unlink(), FileNotFoundError, r"\.json is missing: .*together"),
@@ -99,11 +103,14 @@ MISTAKES = {
     "torn": (lambda path: path.write_bytes(path.read_bytes()[:999]), ValueError, "not a whole safetensors file: copy"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), ValueError, "is a folder, where a file is expected"),
     "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), ValueError, r"is a pipe \(FIFO\), where a file"),
-    "another type": (
-        retyped,
+    "another type": (retyped, ValueError, r"of another type than the .*float16 for float32.*save it .* in float32"),
+    "a deviation of 0": (
+        normalised([0.5] * 3, [0, 1, 1]),
         ValueError,
-        r"of another type \(.* torch.float16|of another type \(.* float16 for float32",
+        r"weights\.json: config\.data\.norm_std is \[0, 1, 1\]: numbers above 0",
     ),
+    "a mean of text": (normalised("abc", [1] * 3), ValueError, r"config\.data\.norm_mean is 'abc', expected a list"),
+    "no mean": (normalised([float("nan")] * 3, [1] * 3), ValueError, r"norm_mean is \[nan.*: one number for each"),
     "flipped bits": (flipped, ValueError, "does not hold the weights that weights.json was written for"),
     "another network's": (lambda path: save_other(path), ValueError, "does not hold the weights that weights.json"),
 }
@@ -192,9 +199,25 @@ def test_the_wrong_network_and_one_too_many_are_refused(network, tmp_path):
 
 
 def test_numbers_of_numpy_are_read_and_objects_are_not(tmp_path):
-    values = [np.float64(0.5), np.float32(2), np.int64(-3), np.bool_(True), np.float16(1)]
-    torch.save(values, tmp_path / "a.pt")
-    assert read_safely(tmp_path / "a.pt") == values
-    torch.save({"a": np.array([object()])}, tmp_path / "b.pt")
-    with pytest.raises(ValueError, match="holds pickled Python objects beside tensors and numbers"):
+    values = [
+        np.float64(0.5),
+        np.float32(2),
+        np.int64(-3),
+        np.bool_(True),
+        np.float16(1),
+        np.str_("a"),
+        np.bytes_(b"a"),
+    ]
+    torch.save([*values, np.arange(3), np.array(["a", "bc"])], tmp_path / "a.pt")
+    *read, numbers, words = read_safely(tmp_path / "a.pt")
+    assert read == values and numbers.tolist() == [0, 1, 2] and words.tolist() == ["a", "bc"]
+
+
+@pytest.mark.parametrize(
+    ("held", "named"),
+    [(np.array([object()]), "numpy"), (range(3), "range"), (Path("x"), "PosixPath"), (np.datetime64("2026"), "numpy")],
+)
+def test_objects_are_not_read_and_named(held, named, tmp_path):
+    torch.save({"a": held}, tmp_path / "b.pt")
+    with pytest.raises(ValueError, match=rf"holds pickled Python objects beside tensors and numbers \(.*{named}"):
         read_safely(tmp_path / "b.pt")

@@ -8,8 +8,8 @@ from scipy.spatial.distance import cdist
 
 from tests.retrieval.scenes import TableTransit, clusters, slow_distance, symmetric_transit, unit
 from torchreid_dfrst.retrieval import neighbors, tiles
-from torchreid_dfrst.retrieval.candidates import packed, unpacked
 from torchreid_dfrst.retrieval.embeddings import Stack, alike
+from torchreid_dfrst.retrieval.tiles import packed, unpacked
 from torchreid_dfrst.retrieval.transit import is_symmetric
 
 SMALL = 1_000_000
@@ -121,7 +121,7 @@ def test_coarse_embeddings_with_ties(seed, count, k, levels, fused):
         check(found, slow)
 
 
-@pytest.mark.parametrize("size", [(13, 50), (64, 600), (300, 1000)])
+@pytest.mark.parametrize("size", [(13, 52), (64, 640), (300, 900)])
 @pytest.mark.parametrize("levels", [2, 1000], ids=["ties", "no ties"])
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 def test_the_lists_are_the_same_for_tiles_of_any_size(size, levels, weight, monkeypatch):

@@ -16,39 +16,46 @@ from tests.retrieval.scenes import TableTransit, clusters, unit
 from tools.studies.benchmarks.parts import status
 from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_blocks, neighbors
 
-x, _ = clusters(7000, 64, 280, seed=1, noise=0.5)
 options = dict(memory_limit=int(sys.argv[1]))
 tight = dict(memory_limit=int(sys.argv[2]))
 half = dict(memory_limit=2 * int(sys.argv[2]))
-few, copies = x[:3000], x[:3000].copy()
-copies[:600] = x[0]
-close = unit(np.ones((1, 64)) + 0.15 * np.random.default_rng(0).normal(size=(3000, 64)))
-wide, _ = clusters(1000, 2048, 40, seed=1, noise=0.5)
-alike = unit(np.ones((1, 2048)) + 0.03 * np.random.default_rng(0).normal(size=(1000, 2048)))
-fused = dict(transit=TableTransit(np.broadcast_to(np.linspace(0, 2, 3000)[:, None], (3000, 3000))), weight=0.2)
 
 def last(blocks):
     deque(blocks, maxlen=1)
 
-jobs = dict(
-    neighbors=lambda: neighbors(x, x, 21, device="cpu", **options),
-    rerank=lambda: last(Reranking(x[:1400], x[1400:], Parameters(k2=12), device="cpu", **options).blocks()),
-    jaccard=lambda: last(jaccard_blocks(x, k2=12, **options)),
-    copies=lambda: neighbors(copies, copies, 21, device="cpu", **tight),
-    close=lambda: neighbors(close, close, 21, device="cpu", **half),
-    fused=lambda: last(Reranking(few[:600], few[600:], Parameters(), device="cpu", **fused, **tight).blocks()),
-    wide=lambda: neighbors(wide, wide, 21, device="cpu", **half),
-    alike=lambda: neighbors(alike, alike, 21, device="cpu", **tight),
-    top=lambda: Reranking(few[:600], few[600:], Parameters(lambda_value=0.0), device="cpu", **tight).top(100),
-)
-for name, job in jobs.items():
-    for _ in range(2):  # the second time, all code is loaded
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-        base = status("VmRSS")
-        job()
+def jobs(most):
+    x, _ = clusters(min(most, 7000), 64, 280, seed=1, noise=0.5)
+    count = min(most, 3000)
+    few, copies = x[:count], x[:count].copy()
+    copies[: count // 5] = x[0]
+    close = unit(np.ones((1, 64)) + 0.15 * np.random.default_rng(0).normal(size=(count, 64)))
+    wide, _ = clusters(min(most, 1000), 2048, 40, seed=1, noise=0.5)
+    alike = unit(np.ones((1, 2048)) + 0.03 * np.random.default_rng(0).normal(size=(min(most, 1000), 2048)))
+    table = TableTransit(np.broadcast_to(np.linspace(0, 2, count)[:, None], (count, count)))
+    query, gallery = few[: count // 5], few[count // 5 :]
+    whole = x[: len(x) // 5], x[len(x) // 5 :]
+    tied = dict(device="cpu", **tight)
+    return dict(
+        neighbors=lambda: neighbors(x, x, 21, device="cpu", **options),
+        rerank=lambda: last(Reranking(*whole, Parameters(k2=12), device="cpu", **options).blocks()),
+        jaccard=lambda: last(jaccard_blocks(x, k2=12, **options)),
+        copies=lambda: neighbors(copies, copies, 21, **tied),
+        close=lambda: neighbors(close, close, 21, device="cpu", **half),
+        fused=lambda: last(Reranking(query, gallery, Parameters(), transit=table, weight=0.2, **tied).blocks()),
+        wide=lambda: neighbors(wide, wide, 21, device="cpu", **half),
+        alike=lambda: neighbors(alike, alike, 21, **tied),
+        top=lambda: Reranking(query, gallery, Parameters(lambda_value=0.0), **tied).top(100),
+    )
+
+for job in jobs(300).values():  # which loads all code
+    job()
+for name, job in jobs(7000).items():
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    base = status("VmRSS")
+    job()
     print(name, status("VmHWM") - base)
 """
 

@@ -1,6 +1,8 @@
 """Whatever makes the products, and whatever torch is allowed elsewhere, the lists are those of the definition."""
 
+import itertools
 import threading
+import time
 
 import faiss
 import numpy as np
@@ -131,6 +133,61 @@ def test_a_choice_by_torchs_newer_names_is_no_obstacle():
         assert place.fp32_precision == "tf32"
     finally:
         place.fp32_precision = before
+
+
+@pytest.fixture
+def threads():
+    """Set the number of torch's threads; it is put back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_the_number_of_threads_and_who_is_late_change_no_bit(weight, threads, monkeypatch):
+    monkeypatch.setattr(tiles, "LADDER", ((64, 128),))
+    x, transit = clusters(500, seed=3)[0], symmetric_transit(500)
+    x[[7, 90, 251, 402]] = x[3]
+    made, multiply = set(), tiles._multiply
+
+    def late(a, b):
+        made.add((threading.get_ident(), torch.get_num_threads()))
+        time.sleep(0.02 * (len(made) % 2))
+        return multiply(a, b)
+
+    monkeypatch.setattr(tiles, "_multiply", late)
+    found = []
+    for count in (1, 2, 3, 2 * tiles.WORKERS):
+        made.clear()
+        threads(count)
+        job = Reranking(x[:100], x[100:], Parameters(k1=8, k2=3), transit, weight, keep=True)
+        one_way = neighbors(x[:200], x[100:], 9)
+        assert len({thread for thread, _ in made}) > (count > 1)
+        assert {inside for _, inside in made} == {max(1, count // tiles.WORKERS)}
+        assert torch.get_num_threads() == count
+        lists = [
+            getattr(near, name)
+            for near in (job.near, one_way)
+            for name in ("index", "distance", "farthest", "near_ties")
+        ]
+        found.append([*lists, job.near.fallbacks, job.matrix()])
+    for other in found[1:]:
+        for one, same in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(one, same)
+
+
+def test_an_error_in_one_thread_ends_all_and_is_raised(threads):
+    threads(3)
+    done = []
+
+    def do(number):
+        if number == 5:
+            raise ValueError("a bad tile")
+        done.append(number)
+
+    with pytest.raises(ValueError, match="a bad tile"):
+        tiles.each(itertools.count(), do, 3)
+    assert torch.get_num_threads() == 3 and set(done) >= set(range(5))
 
 
 @pytest.fixture

@@ -180,3 +180,22 @@ def test_more_processes_than_rows_are_refused(tmp_path):
         process.join(60)
     assert "3 processes for 2 rows: process 2 would have none, start 2 or fewer" in logs[0].read_text()
     assert [process.exitcode for process in started] == [3, 3, 3]
+
+
+def bad_rows(folder):
+    group = processes.start()
+    rows = X.copy()
+    rows[5, 0] += np.nan if group.rank == 1 else 0
+    try:
+        neighbors(rows, X, 2, group=group)
+    except (ValueError, OSError) as error:
+        print(error)
+        sys.exit(3)
+
+
+def test_what_is_wrong_with_the_arrays_of_one_process_is_said_by_the_others(tmp_path):
+    started, logs = launch(bad_rows, 2, tmp_path, folder=tmp_path)
+    for process in started:
+        process.join(120)
+    assert "process 1: 1 of 203 rows of rows hold NaN or infinity" in logs[0].read_text()
+    assert [process.exitcode for process in started] == [3, 3]

@@ -108,6 +108,17 @@ def test_spcl_runs_beside_ours(tmp_path, monkeypatch, capsys):
     assert "all 100000 images" in capsys.readouterr().err
 
 
+def test_memory_and_exchange_of_several_processes(monkeypatch, capsys):
+    queries = SCALES["tiny"][0]
+    monkeypatch.setitem(SCALES, "veri", SCALES["tiny"])
+    found = json.loads(run("--job shards --images 300 --json", monkeypatch, capsys))["shards"]
+    assert [list(ranks) for ranks in found.values()] == [["0"], ["0", "1"], ["0", "1", "2"]]
+    assert found["1"]["0"]["exchanged_bytes"] == 0
+    # half of the columns, all rows there, and back the candidates and the lowest score of each
+    assert found["2"]["1"]["exchanged_bytes"] == 4 * 512 * (150 + queries) + queries * (8 * (2 * 21 + 16) + 4)
+    assert found["3"]["0"]["exchanged_bytes"] == sum(found["3"][rank]["exchanged_bytes"] for rank in "12")
+
+
 def test_torchreid_is_beside_ours_wherever_it_fits():
     fits = {name for name, size in SCALES.items() if sum(size[:2]) <= HELD}
     assert {"veri", "vehicleid"} <= fits and not fits & {"25k", "100k", "msmt17", "veriwild"}

@@ -1,9 +1,12 @@
 """Short runs of the engine with a tiny network, as functions that a process of their own can be given."""
 
 import io
+import os
+import signal
 import sys
 import time
 
+import pytest
 import torch
 from networks import TinyNet
 
@@ -53,6 +56,16 @@ def engine(root, network=DroppingNet, **options):
         optimizer, len(data.train_loader), lr_scheduler="multi_step", stepsize=[2, 3], warmup_epoch=1.5
     )
     return DFRSTEngine(data, model, optimizer, scheduler, use_gpu=False)
+
+
+def kill_a_loading_process(loader):
+    """Take a batch, kill what loads them, and see the loader say so."""
+    batches = iter(loader)
+    next(batches)
+    os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)
+    with pytest.raises(ChildProcessError, match=r"lower data\.workers"):
+        for _ in range(10):
+            next(batches)
 
 
 def run_on_a_slow_disk(root, folder):

@@ -1,9 +1,10 @@
 """What other busy processes cost: re-ranking and a training step alone, beside one and beside two of them.
 
-    python -m tools.studies.load --out load.json
+    python -m tools.studies.load --out load.json --minutes 6 --jobs evaluate --ways "one thread" ours --other OLD
 
-starts and stops the busy processes itself and prints one table of seconds (medians). Each way to compute runs in fresh
-processes, for OpenMP reads its variables when torch is loaded; ways take turns under each load.
+starts and stops the busy processes itself and prints one table of seconds (medians). Each measurement is a fresh
+process, for OpenMP reads its variables when torch is loaded; a turn is every way under every load. ``--other`` names a
+checkout of another version, which takes part in the turns with its own choice of threads. Run it where nothing else is.
 """
 
 import argparse
@@ -13,99 +14,126 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-LOADS = (0, 1, 2)
+HERE = Path(__file__).parents[2]
+LOADS = {0: "alone", 1: "beside one busy process", 2: "beside two"}
 WAYS = {
     "default": {},
     "PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
     "spin 10000": {"GOMP_SPINCOUNT": "10000"},
     "spin 100000": {"GOMP_SPINCOUNT": "100000"},
     "one thread": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+    "all threads, PASSIVE": {"OMP_NUM_THREADS": str(os.cpu_count()), "OMP_WAIT_POLICY": "PASSIVE"},
     "ours": None,
 }
+"""Variables of OpenMP; None: what ``dfrst`` chooses for the job under the load."""
+OTHER = "ours, other version"
 JOBS = {"evaluate": "re-ranking, 13,257 x 512", "train": "training step, dfrst_resnet18, 128 px, batch 16"}
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 BUSY = "while True: pass"
+CHOOSE = "import json, os, sys; from torchreid_dfrst.cli.threads import chosen, watched; "
+CHOOSE += "print(json.dumps(chosen(sys.argv[1], os.environ, *watched())))"
+SMALL = {"images": 200, "queries": 20, "width": 16, "pixels": 64, "batch": 4}
+FULL = {"images": 13_257, "queries": 1_678, "width": 512, "pixels": 128, "batch": 16}
+Found = dict[str, dict[str, dict[str, list[float]]]]
+"""Seconds by job, way and load."""
 
 
 def main() -> None:
-    """Run all ways under all loads, write what was found after each, and print the table."""
+    """Take turns until the time is up, write what was found after each measurement, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["default", "PASSIVE", "one thread", "ours"])
-    parser.add_argument("--turns", type=int, default=1, help="fresh processes of each way under each load")
-    parser.add_argument("--repeats", type=int, default=3, help="runs in each process after the first")
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
-    parser.add_argument("--jobs", nargs="+", choices=JOBS, help=argparse.SUPPRESS)
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["default", "PASSIVE", "one thread", "ours"])
+    parser.add_argument("--other", type=Path, help="a checkout of another version, measured beside this one")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="runs in each process after the first")
+    parser.add_argument("--minutes", type=float, default=60, help="no measurement begins after that")
+    parser.add_argument("--tiny", action="store_true", help="sizes that measure nothing, to see that it works")
     args = parser.parse_args()
-    if args.jobs:
-        print(json.dumps({job: measured(job, args.repeats) for job in args.jobs}))
-        return
-    found: dict[str, dict[str, list[float]]] = {}
-    for load in LOADS:
-        busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(load)]
-        try:
-            time.sleep(0.5 if load else 0)
-            for _ in range(args.turns):
-                for way in args.ways:
-                    for job, seconds in in_processes(way, args.repeats).items():
-                        found.setdefault(job, {}).setdefault(f"{way} beside {load}", []).extend(seconds)
-                    args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        finally:
-            for process in busy:
-                process.kill()
-                process.wait()
-    print(table(found, args.ways))
+    end, found = time.monotonic() + 60 * args.minutes, {job: {} for job in args.jobs}
+    for way, load, job in turns(args):
+        if time.monotonic() > end:
+            print(f"the {args.minutes:g} minutes were up")
+            break
+        with beside(load):
+            seconds = in_process(args, way, job)
+        found[job].setdefault(way, {}).setdefault(LOADS[load], []).extend(seconds)
+        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(table(found))
 
 
-def in_processes(way: str, repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run of each job, in a fresh process; in one for jobs that have the same environment."""
-    from torchreid_dfrst.cli.threads import chosen, watched
-
-    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-    variables, machine, found = WAYS[way], watched(), {}
-    together: dict[tuple[tuple[str, str], ...], list[str]] = {}
-    for job in JOBS:
-        own = chosen(job, environment, *machine) if variables is None else variables
-        together.setdefault(tuple(own.items()), []).append(job)
-    for own_variables, jobs in together.items():
-        words = [sys.executable, "-m", "tools.studies.load", "--repeats", str(repeats), "--out", os.devnull]
-        done = subprocess.run(
-            [*words, "--jobs", *jobs],
-            env={**environment, **dict(own_variables)},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        found |= json.loads(done.stdout.splitlines()[-1])
-    return found
+def turns(args: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
+    """Way, load and job of every measurement, in order."""
+    ways = [*args.ways, *([OTHER] if args.other else [])]
+    for _ in range(args.turns):
+        for load in LOADS:
+            for job in args.jobs:
+                for way in ways:
+                    yield way, load, job
 
 
-def measured(job: str, repeats: int) -> list[float]:
-    """Seconds of each run in this process; the first, which starts threads and fills caches, is left out."""
-    run = {"evaluate": reranking, "train": training}[job]()
+@contextmanager
+def beside(load: int) -> Iterator[None]:
+    """So many busy processes."""
+    busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(load)]
+    try:
+        time.sleep(0.5 if load else 0)
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def in_process(args: argparse.Namespace, way: str, job: str) -> list[float]:
+    """Seconds of each run of a job, in a fresh process; the first run, which fills caches, is left out."""
+    folder = args.other.resolve() if way == OTHER else HERE
+    given = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    given["PYTHONPATH"] = str(folder)
+    if (variables := WAYS.get(way)) is None:
+        variables = json.loads(said([sys.executable, "-c", CHOOSE, job], given))
+    sizes = SMALL if args.tiny else FULL
+    call = f"import runpy, sys; m = runpy.run_path({str(Path(__file__).resolve())!r}); "
+    call += f"m['measure']({job!r}, {args.repeats}, {sizes!r})"
+    return json.loads(said([sys.executable, "-c", call], given | variables))
+
+
+def said(words: list[str], environment: dict[str, str]) -> str:
+    """The last line that a process prints."""
+    done = subprocess.run(words, env=environment, cwd="/", stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+def measure(job: str, repeats: int, sizes: dict[str, int]) -> None:
+    """Print the seconds of each run in this process but the first."""
+    run = {"evaluate": reranking, "train": training}[job](sizes)
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - start)
-    return seconds[1:]
+    print(json.dumps(seconds[1:]))
 
 
-def reranking():
+def reranking(sizes: dict[str, int]):
     """Features of VeRi's number at 512 dimensions to re-ranked distances."""
     import numpy as np
 
     from torchreid_dfrst.retrieval import normalise, rerank
 
     generator = np.random.default_rng(0)
-    centre = generator.normal(size=(776, 512))
-    rows = centre[generator.integers(776, size=13_257)] + 1.5 * generator.normal(size=(13_257, 512))
+    images, queries, width = sizes["images"], sizes["queries"], sizes["width"]
+    centre = generator.normal(size=(776, width))
+    rows = centre[generator.integers(776, size=images)] + 1.5 * generator.normal(size=(images, width))
     embedding = normalise(rows.astype(np.float32))
-    return lambda: rerank(embedding[:1678], embedding[1678:], device="cpu")
+    return lambda: rerank(embedding[:queries], embedding[queries:], device="cpu")
 
 
-def training():
+def training(sizes: dict[str, int]):
     """A step on images that are already there."""
     import torch
 
@@ -117,17 +145,21 @@ def training():
     model = build("dfrst_resnet18", 576, loss="triplet", pretrained=False).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     step = TrainStep(model, optimizer, DFRSTLoss(), torch.device("cpu"), "fp32")
-    images, labels = torch.randn(16, 3, 128, 128), torch.arange(4).repeat_interleave(4)
+    images = torch.randn(sizes["batch"], 3, sizes["pixels"], sizes["pixels"])
+    labels = torch.arange(sizes["batch"] // 4).repeat_interleave(4)
     return lambda: step(images, labels)
 
 
-def table(found: dict[str, dict[str, list[float]]], ways: list[str]) -> str:
-    """A Markdown table: a row a job and load, a column a way, and ours over one thread."""
-    lines = ["| seconds | " + " | ".join(ways) + " |", "| --- " * (len(ways) + 1) + "|"]
-    for job, name in JOBS.items():
-        for load, beside in zip(LOADS, ("alone", "beside one busy process", "beside two"), strict=True):
-            cells = [f"{statistics.median(found[job][f'{way} beside {load}']):.2f}" for way in ways]
-            lines.append(f"| {name}, {beside} | " + " | ".join(cells) + " |")
+def table(found: Found) -> str:
+    """A Markdown table of medians: a row a job and load, a column a way, and in brackets its share of one thread."""
+    ways = list(dict.fromkeys(way for job in found.values() for way in job))
+    lines = [f"| seconds (over one thread) | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
+    for job, cells in found.items():
+        for load in LOADS.values():
+            taken = {way: statistics.median(cells[way][load]) for way in ways if cells.get(way, {}).get(load)}
+            one = taken.get("one thread", float("nan"))
+            shown = [f"{taken[way]:.2f} ({taken[way] / one:.2f})" if way in taken else "" for way in ways]
+            lines.append(f"| {JOBS[job]}, {load} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,16 +13,19 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from tools.studies.spacetime.simulated import DIFFICULTY, embed
+from tools.studies.spacetime.simulated import DIFFICULTY, WIDTH, embed
 from torchreid_dfrst import association, retrieval, spatiotemporal
-from torchreid_dfrst.association.ranking import own_pass
+from torchreid_dfrst.association.evidence import equal_network
+from torchreid_dfrst.association.pooling import find, pool
+from torchreid_dfrst.association.topology import alike, topology
 from torchreid_dfrst.data import VeRiFormat
 from torchreid_dfrst.data.veri776 import LISTS
 from torchreid_dfrst.evaluation import audit
 from torchreid_dfrst.evaluation.weight import held_out
 from torchreid_dfrst.retrieval import Features, evaluate
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.passes import passes
+from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
+from torchreid_dfrst.spatiotemporal.passes import one_per_pass, passes
 
 OMEGA = 0.4
 SEEDS = (776, 1, 2, 3, 4)
@@ -35,9 +39,12 @@ def main() -> None:
     parser.add_argument("--root", required=True, help="VeRi-776's lists; no image is read")
     parser.add_argument("--levels", nargs="+", type=float, default=[84.5, 65.0, 40.0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[*SEEDS])
+    parser.add_argument("--cases", default="", help="of controls, those with this word in their names")
+    parser.add_argument("--passes", nargs="+", type=int, default=[25_000, 50_000, 100_000], help="of scale")
+    parser.add_argument("--day", type=float, default=86_400.0, help="seconds from one day to the next, of scale")
     args = parser.parse_args()
     data = VeRiFormat.read(VeRiFormat.find(args.root, (LISTS["train"],)), images=False)
-    STUDIES[args.what]((data.train, data.query, data.gallery, data.network), args.levels, args.seeds)
+    STUDIES[args.what]((data.train, data.query, data.gallery, data.network), args)
 
 
 class Stage:
@@ -74,12 +81,12 @@ class Stage:
         return self.score(list(near))
 
 
-def table(lists: Lists, levels: list[float], seeds: list[int]) -> None:
+def table(lists: Lists, args: argparse.Namespace) -> None:
     """All rows: mean and deviation over seeds."""
     model = spatiotemporal.build("likelihood").fit(lists[0], lists[3])
-    for level in levels:
+    for level in args.levels:
         rows: dict[str, list[np.ndarray]] = {}
-        for seed in seeds:
+        for seed in args.seeds:
             stage = Stage(lists, level, seed)
             rows.setdefault("appearance", []).append(stage.score(-stage.query.embedding @ stage.gallery.embedding.T))
             rows.setdefault("+ ST", []).append(stage.fused(model, stage.shown, stage.asked))
@@ -94,53 +101,63 @@ def table(lists: Lists, levels: list[float], seeds: list[int]) -> None:
                 more += [100 * measured["pairwise"].precision, 100 * measured["pairwise"].recall, stage.spent, fitting]
                 rows.setdefault(f"trips, {name}", []).append(np.concatenate([score, more]))
         for name, found in rows.items():
-            mean, spread = np.mean(found, axis=0), np.std(found, axis=0, ddof=min(1, len(found) - 1))
-            words = "  ".join(f"{m:.2f} ({s:.2f})" for m, s in zip(mean, spread, strict=True))
-            print(f"{level:g}  {name:16} {words}", flush=True)
+            print(f"{level:g}  {name:16} {averaged(found)}", flush=True)
 
 
-def pooled(stage: Stage, gallery: Sightings, query: Sightings, only_appearance: bool = False) -> np.ndarray:
-    """Scores of appearance with passes pooled and cameras centred; or of trips by appearance alone."""
-    still = [replace(part, time_s=np.full(len(part), np.nan)) for part in (gallery, query)]
-    trips = association.associate(Features(stage.gallery.embedding, gallery), stage.network)
-    if only_appearance:
-        alone = replace(trips.calibrated(), gaps=None)
-        parts = Features(stage.gallery.embedding, gallery), Features(stage.query.embedding, query)
-        trips = association.associate(parts[0], stage.network, alone)
-        return stage.score(list(association.ranking(trips, parts[1], gallery)))
-    own = own_pass(trips, Features(stage.query.embedding, query), gallery)
-    rows = trips.centre(retrieval.normalise(stage.query.embedding), still[1].camera)
-    rows[own >= 0] = trips.passes.embedding[own[own >= 0]]
-    return stage.score(-(rows @ trips.passes.embedding.T)[:, trips.label])
+def pooled(stage: Stage, gallery: Sightings, query: Sightings) -> np.ndarray:
+    """Scores of appearance with passes pooled and cameras centred; each query is given the embedding of its track."""
+    unit = retrieval.normalise(stage.gallery.embedding)
+    label, _ = find(unit, gallery)
+    found, centre = pool(unit, gallery, label)
+    rows = centre(retrieval.normalise(stage.query.embedding), query.camera)
+    track, first = np.unique(gallery.track, return_index=True)
+    place = np.searchsorted(track, query.track).clip(max=len(track) - 1)
+    own = (track[place] == query.track) & (gallery.camera[first][place] == query.camera)
+    rows[own] = found.embedding[label[first[place[own]]]]
+    return stage.score(-(rows @ found.embedding.T)[:, label])
 
 
-def controls(lists: Lists, levels: list[float], seeds: list[int]) -> None:
+def cases(stage: Stage, seed: int) -> Iterator[tuple[str, Sightings, Sightings]]:
+    """Name, query and gallery list of each control and each kind of noise."""
+    yield "as it is", stage.asked, stage.shown
+    for what in ("times", "cameras", "both"):
+        dealt = audit.shuffled(stage.asked, stage.shown, what, seed)
+        both = [  # passes stay whole, or nothing could be said of pooling
+            replace(new, time_s=by_pass(old, new.time_s), camera=by_pass(old, new.camera), track=old.track)
+            for old, new in zip((stage.asked, stage.shown), dealt, strict=True)
+        ]
+        yield f"{what} shuffled", both[0], both[1]
+    for seconds in (5.0, 15.0, 60.0):
+        yield f"clocks wrong by up to {seconds:g} s", *audit.skewed(stage.asked, stage.shown, seconds, seed)
+    for share in (0.1, 0.25):
+        yield f"{share:.0%} at a wrong time", *audit.wrong_times(stage.asked, stage.shown, share, seed)
+        yield f"{share:.0%} without a time", *missing(stage.asked, stage.shown, share, seed)
+
+
+def controls(lists: Lists, args: argparse.Namespace) -> None:
     """What is left when times, cameras or both are dealt anew in the ranked lists; and under noise."""
     model = spatiotemporal.build("likelihood").fit(lists[0], lists[3])
-    for level in levels:
-        stage = Stage(lists, level, seeds[0])
-        evidence = association.fit(stage.train, stage.network)
-        cases = {"as it is": (stage.asked, stage.shown)}
-        for what in ("times", "cameras", "both"):
-            asked, shown = audit.shuffled(stage.asked, stage.shown, what, seeds[0])
-            cases[f"shuffled {what}"] = tuple(  # passes stay whole, or nothing could be said of pooling
-                replace(new, time_s=by_pass(old, new.time_s), camera=by_pass(old, new.camera), track=old.track)
-                for old, new in ((stage.asked, asked), (stage.shown, shown))
-            )
-        for seconds in (5.0, 15.0, 60.0):
-            cases[f"clocks {seconds:g} s"] = audit.skewed(stage.asked, stage.shown, seconds, seeds[0])
-        for share in (0.1, 0.25):
-            cases[f"wrong {share:g}"] = audit.wrong_times(stage.asked, stage.shown, share, seeds[0])
-            cases[f"missing {share:g}"] = missing(stage.asked, stage.shown, share, seeds[0])
-        for name, (asked, shown) in cases.items():
-            found = {
-                "pooled": pooled(stage, shown, asked),
-                "trips by appearance": pooled(stage, shown, asked, True),
-                "+ ST": stage.fused(model, shown, asked),
-                "fitted": stage.trips(evidence, shown, asked)[0],
-                "no label": stage.trips(None, shown, asked)[0],
-            }
-            print(f"{level:g} {name:18}", *(f"{k} {v[0]:.2f}/{v[1]:.2f} " for k, v in found.items()), flush=True)
+    # one law for all pairs of cameras: what times say where no camera is known
+    blind = Likelihood(shrinkage=1e9, check_units=False).fit(lists[0], equal_network(lists[0].camera))
+    found: dict[tuple[float, str], list[np.ndarray]] = {}
+    for seed in args.seeds:
+        for level in args.levels:
+            stage = Stage(lists, level, seed)
+            evidence = association.fit(stage.train, stage.network)
+            for name, asked, shown in cases(stage, seed):
+                if args.cases not in name:
+                    continue
+                rows = [pooled(stage, shown, asked), stage.fused(model, shown, asked)]
+                rows += [stage.trips(evidence, shown, asked)[0], stage.trips(None, shown, asked)[0]]
+                if name == "as it is" or name.endswith("shuffled"):
+                    rows.append(stage.trips(blind, shown, asked)[0])
+                found.setdefault((level, name), []).append(np.concatenate(rows))
+                print(seed, level, name, np.round(found[level, name][-1], 2), flush=True)
+    print(
+        "mAP and R1, mean (deviation): pooled; + ST; + ST + trips; + trips, no label; + trips, one law for all cameras"
+    )
+    for (level, name), values in found.items():
+        print(f"{level:g}  {name:26} {averaged(values)}")
 
 
 def by_pass(old: Sightings, values: np.ndarray) -> np.ndarray:
@@ -157,11 +174,56 @@ def missing(asked: Sightings, shown: Sightings, share: float, seed: int) -> tupl
     return parts[0], parts[1]
 
 
-def ways(lists: Lists, levels: list[float], seeds: list[int]) -> None:
+def averaged(found: list[np.ndarray]) -> str:
+    """Mean and deviation of each column."""
+    mean, spread = np.mean(found, axis=0), np.std(found, axis=0, ddof=min(1, len(found) - 1))
+    return "  ".join(f"{m:.2f} ({s:.2f})" for m, s in zip(mean, spread, strict=True))
+
+
+def network(lists: Lists, args: argparse.Namespace) -> None:
+    """Links of cameras found without labels against those that labelled vehicles show by the same test."""
+    for level in args.levels:
+        stage = Stage(lists, level, args.seeds[0])
+        for name, _, shown in cases(stage, args.seeds[0]):
+            if name != "as it is" and not name.endswith("shuffled"):
+                continue
+            trips = association.associate(Features(stage.gallery.embedding, shown), stage.network)
+            vehicle = shown.identity[np.unique(trips.label, return_index=True)[1]]
+            truth = {link[:2]: link for link in topology(trips.passes, vehicle)}
+            links = {link[:2]: link for link in topology(trips.passes, alike(trips.passes, trips.calibrated()))}
+            both = truth.keys() & links.keys()
+            off = [abs(links[pair].median_s / truth[pair].median_s - 1) for pair in both]
+            print(
+                f"{level:g} {name:18} {len(truth)} links by labels, {len(links)} without, {len(both)} in both; "
+                f"medians {100 * np.median(off) if off else np.nan:.0f} % off",
+                flush=True,
+            )
+
+
+def scale(lists: Lists, args: argparse.Namespace) -> None:
+    """CPU seconds and peak memory of days of the real lists behind each other, fresh vehicles, 512 numbers a pass."""
+    wide = np.random.default_rng(0).standard_normal((WIDTH, 512), dtype=np.float32)
+    day = one_per_pass(Sightings.concatenate([lists[2], lists[0]]))
+    for count in sorted(args.passes):
+        parts, embedding = [], np.empty((count, wide.shape[1]), dtype=np.float32)
+        for number in range(-(-count // len(day))):
+            seen = day[: count - number * len(day)]
+            parts.append(replace(seen, time_s=seen.time_s + number * args.day, track=None, identity=None))
+            look = embed(seen, DIFFICULTY[args.levels[0]], stream=2 + number) @ wide
+            embedding[number * len(day) :][: len(seen)] = look
+        features = Features(embedding, replace(Sightings.concatenate(parts), track=np.arange(count)))
+        start, wall = time.process_time(), time.perf_counter()
+        trips = association.associate(features, lists[3])
+        spent, wall = time.process_time() - start, time.perf_counter() - wall
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{count} passes, {trips.trajectory.max() + 1} trips: {spent:.1f} CPU s, {wall:.0f} s, {peak:.2f} GB")
+
+
+def ways(lists: Lists, args: argparse.Namespace) -> None:
     """Average linkage, correlation clustering and chains, on held-out training vehicles with one evidence."""
     train = replace(lists[0], track=passes(lists[0], by_identity=True))
-    for level in levels:
-        embedding = embed(train, DIFFICULTY[level], seeds[0], stream=1)
+    for level in args.levels:
+        embedding = embed(train, DIFFICULTY[level], args.seeds[0], stream=1)
         for fold in list(held_out(train))[:2]:
             evidence = association.fit(Features(embedding[fold.fit], train[fold.fit]), lists[3])
             trips = association.associate(Features(embedding[fold.gallery], train[fold.gallery]), lists[3], evidence)
@@ -203,10 +265,12 @@ def chains(block: np.ndarray, first_s: np.ndarray) -> np.ndarray:
     return connected_components(links, directed=False)[1]
 
 
-STUDIES: dict[str, Callable[[Lists, list[float], list[int]], None]] = {
+STUDIES: dict[str, Callable[[Lists, argparse.Namespace], None]] = {
     "table": table,
     "controls": controls,
     "ways": ways,
+    "network": network,
+    "scale": scale,
 }
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 
 from torchreid_dfrst.association.average_linkage import Tree
 from torchreid_dfrst.association.evidence import Evidence
-from torchreid_dfrst.association.learning import FEWEST, learn
+from torchreid_dfrst.association.learning import FEWEST, doubt, learn
 from torchreid_dfrst.association.pooling import Centre, Passes, find, pool
 from torchreid_dfrst.association.windows import join
 from torchreid_dfrst.checks import numbered
@@ -157,6 +157,9 @@ def associate(
     passes, common = pool(unit, sightings, label)
     if not isinstance(evidence, Evidence):
         evidence = learn(passes, network, evidence)
+    else:
+        more = (doubt(passes, evidence) - evidence.usual) / (1 - evidence.usual)
+        evidence = replace(evidence, doubt=max(more, 0.0))
     if evidence is None:
         notes.append(
             f"fewer than {FEWEST} pairs of passes at different cameras choose each other as most alike "

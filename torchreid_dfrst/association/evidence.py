@@ -39,6 +39,8 @@ class Evidence:
         returns: how many other passes a pass has of its vehicle, on average; gives the prior odds.
         boldness: the mean evidence between two halves of one vehicle understates that they are one by so much.
         overlapping: pairs of camera labels, the smaller first, that may see one vehicle at the same time.
+        usual: share of the trips of held-out training vehicles that ``gaps`` did not foresee.
+        doubt: of the others, the share for which ``gaps`` says nothing in this gallery: wrong times, other roads.
         source: where bias and slope, gaps, and boldness come from, in words, for a report.
     """
 
@@ -49,6 +51,8 @@ class Evidence:
     boldness: float = 1.0
     overlapping: frozenset[tuple[int, int]] = frozenset()
     source: str = ""
+    usual: float = 0.0
+    doubt: float = 0.0
 
     def odds(self, passes: int) -> float:
         """Log of the odds that a mean evidence of 0 in a gallery of so many passes is one vehicle."""
@@ -57,7 +61,7 @@ class Evidence:
     def block(self, rows: Passes, columns: Passes) -> np.ndarray:
         """``(R, C)`` float32 evidence; ``NEVER`` where one vehicle would be at two places at a time."""
         out = self.appearance(rows.embedding @ columns.embedding.T)
-        out += transits(self.gaps, rows, columns)
+        out += self.trips(rows, columns)
         out[at_once(rows, columns, self.overlapping)] = NEVER
         return out
 
@@ -74,25 +78,34 @@ class Evidence:
             number = place[row] * len(self.gaps.network) + place[column]
             gap = seen.time_s[column] - seen.time_s[row]
             trip = (passes.camera[row] != passes.camera[column]) & ~np.isnan(gap)
-            out[trip] += TRUST * self.gaps.ratio(number[trip], gap[trip])
+            out[trip] += self.believed(self.gaps.ratio(number[trip], gap[trip]))
         return out
 
     def appearance(self, cosine: np.ndarray) -> np.ndarray:
         """Evidence of appearance alone, elementwise."""
         return np.float32(self.slope) * cosine + np.float32(self.bias)
 
+    def trips(self, rows: Passes, columns: Passes) -> np.ndarray | float:
+        """``(R, C)`` float32 evidence of space and time: 0 for one camera and itself, or where a time is not known."""
+        if self.gaps is None or not len(rows) or not len(columns):
+            return 0.0
+        assert self.gaps.network is not None
+        low, high = self.believed(np.array(self.gaps._bounds))
+        law = Law(self.gaps.network, self._curve, 0.0, (low, high))
+        out = GapTransit(rows.sightings, columns.sightings, law).block(slice(None), slice(None))
+        unknown = np.isnan(rows.first_s)[:, None] | np.isnan(columns.first_s)
+        out[(rows.camera[:, None] == columns.camera) | unknown] = 0
+        return out
 
-def transits(gaps: Likelihood | None, rows: Passes, columns: Passes) -> np.ndarray | float:
-    """``(R, C)`` float32 evidence of space and time: 0 for one camera and itself, or where a time is not known."""
-    if gaps is None or not len(rows) or not len(columns):
-        return 0.0
-    assert gaps.network is not None
-    law = Law(gaps.network, gaps.ratio, 0.0, gaps._bounds)
-    out = GapTransit(rows.sightings, columns.sightings, law).block(slice(None), slice(None))
-    unknown = np.isnan(rows.first_s)[:, None] | np.isnan(columns.first_s)
-    out *= np.float32(TRUST)
-    out[(rows.camera[:, None] == columns.camera) | unknown] = 0
-    return out
+    def believed(self, ratio: np.ndarray) -> np.ndarray:
+        """Evidence of a log-likelihood ratio of ``gaps``, elementwise."""
+        if not self.doubt:
+            return TRUST * ratio
+        return np.logaddexp(TRUST * ratio + np.log1p(-self.doubt), np.log(self.doubt))
+
+    def _curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
+        assert self.gaps is not None
+        return self.believed(self.gaps.ratio(number, gap_s))
 
 
 def at_once(rows: Passes, columns: Passes, overlapping: frozenset[tuple[int, int]]) -> np.ndarray:

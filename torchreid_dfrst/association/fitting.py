@@ -8,7 +8,7 @@ import numpy as np
 
 from torchreid_dfrst.association.average_linkage import grow, upper
 from torchreid_dfrst.association.evidence import Evidence, at_once, equal_network
-from torchreid_dfrst.association.learning import logistic, overlapping
+from torchreid_dfrst.association.learning import calibrate, doubt, overlapping
 from torchreid_dfrst.association.measures import pairwise
 from torchreid_dfrst.association.pooling import Passes, pool
 from torchreid_dfrst.retrieval import Features, normalise
@@ -46,15 +46,19 @@ def fit(
     if len(vehicles) < 2:
         raise ValueError(f"{len(vehicles)} training vehicles: evidence is fitted on two or more with an identity")
     halves = np.array_split(np.random.default_rng(seed).permutation(vehicles), 2)
-    score = np.zeros(len(BOLDNESS))
+    score, usual = np.zeros(len(BOLDNESS)), []
     for asked, known in (halves, halves[::-1]):
         gallery, rest = (train[np.isin(train.sightings.identity, chosen)] for chosen in (asked[:VEHICLES], known))
         others = lists[~np.isin(lists.identity, asked)]
         try:
-            score += _scores(_fitted(rest, others, network), gallery)
+            fitted = _fitted(rest, others, network)
         except ValueError:
             continue  # one half of few vehicles may have none that two cameras saw
-    return replace(_fitted(train, lists, network), boldness=float(BOLDNESS[score.argmax()]))
+        found, vehicle = pooled(gallery)
+        score += _scores(fitted, found, vehicle)
+        usual.append(doubt(found, fitted))
+    boldness = float(BOLDNESS[score.argmax()])
+    return replace(_fitted(train, lists, network), boldness=boldness, usual=float(np.mean(usual)) if usual else 0.0)
 
 
 def pooled(train: Features) -> tuple[Passes, np.ndarray]:
@@ -76,7 +80,7 @@ def _fitted(train: Features, sightings: Sightings, network: CameraNetwork | None
     across = upper(found.camera[:, None] != found.camera)
     if not (same & across).any():
         raise ValueError("no training vehicle was seen by two cameras: there is nothing to fit evidence on")
-    bias, slope = logistic(upper(found.embedding @ found.embedding.T)[across], same[across])
+    bias, slope = calibrate(upper(found.embedding @ found.embedding.T)[across], same[across])
     met = np.flatnonzero(across & upper(at_once(found, found, frozenset())))
     row, column = (index[met] for index in np.triu_indices(len(found), 1))
     overlap = overlapping(found.camera[row], found.camera[column], same[met], OVERLAP)
@@ -85,9 +89,8 @@ def _fitted(train: Features, sightings: Sightings, network: CameraNetwork | None
     return Evidence(bias, slope, gaps, returns, overlapping=overlap)
 
 
-def _scores(evidence: Evidence, gallery: Features) -> np.ndarray:
+def _scores(evidence: Evidence, found: Passes, vehicle: np.ndarray) -> np.ndarray:
     """Pairwise F1 of a gallery's trajectories for each boldness."""
-    found, vehicle = pooled(gallery)
     tree = grow(upper(evidence.block(found, found)), len(found))
     cuts = [-replace(evidence, boldness=float(bold)).odds(len(found)) for bold in BOLDNESS]
     return np.array([pairwise(tree.cut(cut), vehicle).f1 for cut in cuts])

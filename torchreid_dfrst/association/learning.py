@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from torchreid_dfrst.association.average_linkage import grow
-from torchreid_dfrst.association.evidence import NEVER, Evidence, at_once, equal_network
+from torchreid_dfrst.association.average_linkage import grow, upper
+from torchreid_dfrst.association.evidence import NEVER, TRUST, Evidence, at_once, equal_network
 from torchreid_dfrst.association.pooling import Passes
-from torchreid_dfrst.retrieval.logistic import sigmoid
+from torchreid_dfrst.retrieval.logistic import logistic, sigmoid
 from torchreid_dfrst.sightings import CameraNetwork
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.passes import Pairs
@@ -31,6 +31,7 @@ NEAR_S = 300.0
 LEAST = 0.01
 """Probability from which on a pair counts."""
 BINS = 512
+EM = 20
 FEWEST = 10
 """First pairs without which nothing is learnt."""
 OVERLAP, MEETINGS = 0.25, 2.0
@@ -48,10 +49,39 @@ def learn(passes: Passes, network: CameraNetwork | None, gaps: Likelihood | None
     Returns:
         None where too few passes choose each other: nothing can be calibrated.
     """
+    learner = _Learner(middle(passes), network, gaps)
+    return None if len(learner.first) < FEWEST else learner.run()
+
+
+def middle(passes: Passes) -> Passes:
+    """At most ``MOST`` passes, those in the middle of the list by time."""
     order = np.argsort(passes.first_s, kind="stable")
     spare = max(0, (len(order) - MOST) // 2)
-    learner = _Learner(passes[np.sort(order[spare : spare + MOST])], network, gaps)
-    return None if len(learner.first) < FEWEST else learner.run()
+    return passes[np.sort(order[spare : spare + MOST])]
+
+
+def doubt(passes: Passes, evidence: Evidence) -> float:
+    """Share of the trips of one vehicle, in these passes, that the law of ``evidence`` does not foresee.
+
+    The pairs of one vehicle are a mixture: their trips follow the law, or are as those of two vehicles. EM finds the
+    shares; appearance and trips together say how probable each pair is. Vehicles that look alike count as one, so
+    that some doubt is found where nothing is wrong: see ``Evidence.usual``.
+    """
+    if evidence.gaps is None:
+        return 0.0
+    some = middle(passes)
+    trip = upper((some.camera[:, None] != some.camera) & ~at_once(some, some, frozenset()))
+    trip &= ~np.isnan(upper(some.first_s[:, None] + some.first_s))
+    ratio = upper(np.asarray(evidence.trips(some, some)))[trip].astype(np.float64) / TRUST
+    alike = evidence.appearance(upper(some.embedding @ some.embedding.T)[trip])
+    ratio, alike = np.exp(ratio), np.exp(alike + np.log(max(evidence.returns, 1e-3) / len(some)))
+    share = 0.5
+    for _ in range(EM):
+        follows = (1 - share) * ratio
+        same = follows + share
+        weight = alike / (1 + alike * same)
+        share = float((share * weight).sum() / max((same * weight).sum(), 1e-9))
+    return share
 
 
 class _Learner:
@@ -165,7 +195,7 @@ class _Learner:
 
     def _evidence(self, weight: np.ndarray, gaps: Likelihood | None) -> Evidence:
         """Appearance from pairs that count by a weight, and which cameras overlap."""
-        bias, slope = logistic(self.cosine[self.across], weight[self.across])
+        bias, slope = calibrate(self.cosine[self.across], weight[self.across])
         returns = 2 * float(weight.sum()) / len(self.passes)
         met = self.met[self.across[self.met]]
         # among passes that meet half are one vehicle, before anyone looks
@@ -211,24 +241,16 @@ def _read(gaps: Likelihood, place: np.ndarray, part: np.ndarray) -> np.ndarray:
     return below + (table.take(place + 1) - below) * part
 
 
-def logistic(cosine: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """Bias and slope of the log-likelihood ratio of one vehicle to two, by a regression in which both weigh the same.
+def calibrate(cosine: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Bias and slope of the log-likelihood ratio of one vehicle to two, by a regression on a histogram of cosines.
 
     Args:
         cosine: ``(N,)``.
         weight: ``(N,)`` probability that the pair is one vehicle.
     """
     place = ((cosine + 1) * (BINS / 2)).astype(np.int64).clip(0, BINS - 1)
-    same = np.bincount(place, weight, BINS)
-    other = np.bincount(place, minlength=BINS) - same
-    same, other = same / max(same.sum(), 1e-9) / 2, other / max(other.sum(), 1e-9) / 2
-    x = np.stack([np.ones(BINS), (np.arange(BINS) + 0.5) * (2 / BINS) - 1], axis=1)
-    beta = np.zeros(2)
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-(x @ beta)))
-        gradient = x.T @ (other * p - same * (1 - p)) + 1e-6 * beta
-        step = np.linalg.solve((x * ((same + other) * p * (1 - p))[:, None]).T @ x + 1e-6 * np.eye(2), gradient)
-        beta -= step
-        if np.abs(step).max() < 1e-6:
-            break
-    return float(beta[0]), float(beta[1])
+    count = np.bincount(place, minlength=BINS)
+    same = np.bincount(place, weight, BINS) / np.maximum(count, 1)
+    middles = (np.arange(BINS)[:, None] + 0.5) * (2 / BINS) - 1
+    bias, slope = logistic(middles, same, ridge=1e-6, count=count)
+    return float(bias), float(slope)

@@ -52,8 +52,9 @@ def topology(passes: Passes, trajectory: np.ndarray, seed: int = 0) -> list[Link
     """The ordered pairs of cameras whose trips have more of one duration than chance makes.
 
     The trips of a pair (see ``passes.direct_trips``) are compared with those that the same trajectories make when the
-    times of each camera are dealt anew ``SHUFFLES`` times. A pair is linked if the fullest peak (``WIDTH``) of its
-    durations is fuller than that by a Poisson law, at ``LEVEL`` over all pairs and peaks.
+    times of each camera are dealt anew (unrelated vehicles), and when the cameras of all passes are (a vehicle's passes
+    lie close in time, whatever the roads), each ``SHUFFLES`` times. A pair is linked if the fullest peak (``WIDTH``) of
+    its durations is fuller than in both by a Poisson law, at ``LEVEL`` over all pairs and peaks.
 
     Args:
         passes: all with a time; others take no part.
@@ -67,26 +68,36 @@ def topology(passes: Passes, trajectory: np.ndarray, seed: int = 0) -> list[Link
         return []
     observed = _durations(seen, trajectory[known])
     generator = np.random.default_rng(seed)
-    background: dict[tuple[int, int], list[np.ndarray]] = {}
-    for _ in range(SHUFFLES):
-        time = seen.time_s.copy()
-        for camera in np.unique(seen.camera):
-            rows = np.flatnonzero(seen.camera == camera)
-            time[rows] = time[generator.permutation(rows)]
-        for pair, values in _durations(Sightings(seen.camera, time), trajectory[known]).items():
-            background.setdefault(pair, []).append(values)
+    dealt = [_backgrounds(seen, trajectory[known], generator, what) for what in ("times", "cameras")]
     links = []
     for (origin, destination), values in sorted(observed.items()):
         start = values
         inside = np.searchsorted(values, start + WIDTH, side="right") - np.arange(len(values))
         best = int(inside.argmax())
         low, high = start[best], start[best] + WIDTH
-        chance = np.concatenate(background.get((origin, destination), [np.empty(0)]))
-        expected = (((chance >= low) & (chance <= high)).sum() + 1) / SHUFFLES
+        chances = [np.concatenate(by_pair.get((origin, destination), [np.empty(0)])) for by_pair in dealt]
+        expected = max((((chance >= low) & (chance <= high)).sum() + 1) / SHUFFLES for chance in chances)
         if poisson.sf(inside[best] - 1, expected) * len(values) * cameras * (cameras - 1) < LEVEL:
             shares = np.exp(np.quantile(values, [0.5, 0.15, 0.85]))
             links.append(Link(origin, destination, len(values), float(expected), *map(float, shares)))
     return links
+
+
+def _backgrounds(
+    seen: Sightings, trajectory: np.ndarray, generator: np.random.Generator, what: str
+) -> dict[tuple[int, int], list[np.ndarray]]:
+    """Durations of each pair, as ``_durations``, of each deal of the times of each camera or of all cameras."""
+    found: dict[tuple[int, int], list[np.ndarray]] = {}
+    for _ in range(SHUFFLES):
+        camera, time_s = seen.camera, seen.time_s.copy()
+        if what == "cameras":
+            camera = generator.permutation(camera)
+        for one in np.unique(camera) if what == "times" else ():
+            rows = np.flatnonzero(camera == one)
+            time_s[rows] = time_s[generator.permutation(rows)]
+        for pair, values in _durations(Sightings(camera, time_s), trajectory).items():
+            found.setdefault(pair, []).append(values)
+    return found
 
 
 def _durations(seen: Sightings, trajectory: np.ndarray) -> dict[tuple[int, int], np.ndarray]:

@@ -10,9 +10,11 @@ import contextlib
 import functools
 import importlib
 import logging
+import os
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +26,8 @@ COMMANDS = (
     "demo", "city", "check", "split", "train", "extract", "export", "import", "evaluate", "rank", "compare",
     "spacetime", "audit", "trips", "gallery", "search", "same", "page",
 )  # fmt: skip
+SHARED = ("train", "evaluate")
+"""Those that several processes do together, see docs/scaling.md."""
 OPTIONS = ("--help", "--version")
 FILES = {"import": "importing"}
 """Files that are not named as their subcommand."""
@@ -46,6 +50,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_Formatter("%(message)s"))
         logging.basicConfig(handlers=[handler])
+        plain, warnings.formatwarning = warnings.formatwarning, lambda *told: printable(plain(*told))
         try:
             code = main(*args, **kwargs)
         except KeyboardInterrupt:
@@ -64,6 +69,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
                 )
                 print(printable(traceback.format_exc()), file=sys.stderr)
         finally:
+            warnings.formatwarning = plain
             logging.getLogger().removeHandler(handler)
         if code:
             sys.exit(code)
@@ -153,6 +159,11 @@ def invoke(words: Sequence[str]) -> int:
     if args.verbose:
         # what libraries log, such as FAISS of the processor, says nothing of the work
         logging.getLogger("torchreid_dfrst").setLevel(logging.INFO)
+    if (count := os.environ.get("WORLD_SIZE", "1")) != "1" and words[0] not in SHARED:
+        raise ValueError(
+            f"WORLD_SIZE is {count}, as torchrun sets it, but dfrst {words[0]} works in one process: start it without "
+            f"torchrun; {' and '.join(SHARED)} share their work"
+        )
     settle(words[0])
     return args.run(args) or 0
 

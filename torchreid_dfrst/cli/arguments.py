@@ -152,9 +152,15 @@ def span(word: str) -> float:
     return float(found[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[found[2] or "s"]
 
 
+def tell(*lines: object) -> None:
+    """Say something beside the result on stdout."""
+    for line in lines:
+        print(printable(line), file=sys.stderr)
+
+
 def wrote(*paths: str | Path) -> None:
-    """Name the files that were written, beside the result on stdout."""
-    print(printable("\n".join(f"wrote {path}" for path in paths)), file=sys.stderr)
+    """Name the files that were written."""
+    tell(*(f"wrote {path}" for path in paths))
 
 
 def say(result: str | Mapping[str, Any], **how: Any) -> None:

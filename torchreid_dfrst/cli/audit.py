@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
     from torchreid_dfrst.evaluation import PAPER_WEIGHT, audit
     from torchreid_dfrst.report import spacetime as pictures
 
+    files.require_writable(args.out / "audit.json")
     data, settings = spacetime.read(args, {"weight": float})
     appearance = None
     if args.root is None:

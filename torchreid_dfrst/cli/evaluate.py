@@ -10,13 +10,11 @@ rerank and evaluate: `spacetime.model null` leaves space and time out, `evaluate
 import argparse
 import functools
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torchreid_dfrst.checks import printable
-from torchreid_dfrst.cli.arguments import CONFIG, USER_ERROR, ListKeys, features_among, say, wrote
+from torchreid_dfrst.cli.arguments import CONFIG, USER_ERROR, ListKeys, features_among, say, tell, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +108,7 @@ def score(args: argparse.Namespace, group: Any) -> None:
         from torchreid_dfrst.inference.pictures import missing_images, show_attention, show_rankings
 
         if missing := missing_images(result):
-            print(printable(f"no pictures: {missing}"), file=sys.stderr)
+            tell(f"no pictures: {missing}")
         else:
             wrote(*show_rankings(result, out / "pictures", args.lists))
             if args.weights:

@@ -13,12 +13,10 @@ DIR is a folder, or an address such as s3://bucket/gallery. Times without a zone
 """
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from torchreid_dfrst.cli.arguments import moment, overrides, progress, span, wrote
+from torchreid_dfrst.cli.arguments import moment, overrides, progress, say, span, tell, wrote
 
 USES = {
     "add": ("what", "weights", "camera", "time_format", "half", "thumbnails", "workers"),
@@ -85,17 +83,21 @@ def run(args: argparse.Namespace) -> None:
         done = gallery.compact(args.memory_limit)
         print(", ".join(f"{name} {value:,}" for name, value in done.items()))
     else:
-        print("\n".join(gallery.export()))
+        say("\n".join(gallery.export()))
 
 
 def add(args: argparse.Namespace) -> None:
     """Run ``dfrst gallery add``."""
+    from torchreid_dfrst.files import require_writable
     from torchreid_dfrst.gallery import Gallery
+    from torchreid_dfrst.gallery.store import LIST, Store
     from torchreid_dfrst.inference.unlabelled import read_crops
     from torchreid_dfrst.report.canvas import small
 
     if args.what is None:
         raise ValueError("say what to add: a table path,camera,time, a folder of images, or a features file")
+    if folder := Store(args.gallery).folder:
+        require_writable(folder / LIST)
     crops = read_crops(args.what, "gallery", args.weights, args.camera, args.time_format, args.workers, progress)
     try:
         gallery = Gallery.open(args.gallery)
@@ -104,9 +106,27 @@ def add(args: argparse.Namespace) -> None:
     except FileNotFoundError:
         dtype = "float16" if args.half else "float32"
         gallery = Gallery.create(args.gallery, crops.source, crops.features.embedding.shape[1], dtype)
+        take_calibration(args, gallery, crops.source)
     seen = crops.features.sightings.path.tolist()
     count = gallery.add(crops.features, crops.source, [small(path) for path in seen] if args.thumbnails else None)
     wrote(f"{args.gallery}: {count:,} images more, {len(gallery):,} in all")
+
+
+def take_calibration(args: argparse.Namespace, gallery: Any, source: dict[str, Any]) -> None:
+    """Give a new gallery the calibration beside its network, if there is one of that network."""
+    from torchreid_dfrst.evaluation.calibration import Calibration
+
+    beside = args.weights and args.weights.with_name("calibration.json")
+    if beside is None or not beside.is_file():
+        return
+    try:
+        held = Calibration.load(beside)
+        held.require(source)
+    except ValueError as error:
+        tell(f"no probabilities: {error}")
+        return
+    gallery.learn(calibration=held.content)
+    wrote(f"{args.gallery}: probabilities by {beside}")
 
 
 def fit(args: argparse.Namespace, gallery: Any) -> None:
@@ -146,7 +166,7 @@ def expire(args: argparse.Namespace, gallery: Any) -> None:
 def show(info: dict[str, Any], as_json: bool) -> None:
     """Print what ``dfrst gallery info`` says."""
     if as_json:
-        print(json.dumps(info))
+        say(info)
         return
     from torchreid_dfrst.gallery.store import described
 
@@ -154,9 +174,8 @@ def show(info: dict[str, Any], as_json: bool) -> None:
         if name.endswith("_s") and value is not None:
             value = when(value)
         shown = ", ".join(map(str, value)) if isinstance(value, list | dict) else value
-        print(f"{name.replace('_s', ''):>21}  {f'{value:,}' if isinstance(value, int) else shown}")
-    for why in info["damaged"].values():
-        print(why, file=sys.stderr)
+        say(f"{name.replace('_s', ''):>21}  {f'{value:,}' if isinstance(value, int) else shown}")
+    tell(*info["damaged"].values())
 
 
 def when(time_s: float) -> str:

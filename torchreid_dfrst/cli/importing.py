@@ -32,8 +32,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run ``dfrst import``."""
+    from torchreid_dfrst.files import require_writable
     from torchreid_dfrst.inference.import_features import import_features
 
+    require_writable(args.out)
     options, _ = data_options(args.overrides)
     extraction = import_features(args.embeddings, args.table, args.data, args.model, args.cameras, args.root, options)
     extraction.save(args.out)

@@ -26,11 +26,13 @@ def run(args: argparse.Namespace) -> None:
     """Run ``dfrst page``."""
     from torchreid_dfrst import evaluation
     from torchreid_dfrst.checks import within
+    from torchreid_dfrst.files import require_writable
     from torchreid_dfrst.inference.pages import page_of_result
 
     within("queries", args.queries, lowest=1)
     if args.out.suffix not in (".html", ".htm"):
         raise ValueError(f"{args.out} does not end in .html, as pages do")
+    require_writable(args.out)
     _, extraction, choices = read(args)
     page_of_result(evaluation.score(extraction, **choices), args.weights, args.queries).save(args.out)
     wrote(args.out)

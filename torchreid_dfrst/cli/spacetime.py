@@ -23,7 +23,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run ``dfrst spacetime``."""
     from torchreid_dfrst.evaluation import audit
+    from torchreid_dfrst.files import require_writable
 
+    if args.save:
+        require_writable(args.save)
     data, settings = read(args)
     chosen = models(settings)
     if args.save and len(chosen) > 1:

@@ -9,11 +9,10 @@ speaks for one vehicle is fitted on the training vehicles that came with the fea
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from torchreid_dfrst.cli.arguments import wrote
+from torchreid_dfrst.cli.arguments import say, tell, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
     extraction = Extraction.load(args.features)
     positions = None if args.positions is None else read_positions(args.positions)
     out = args.out or Path(args.features).parent / "trips"
+    files.require_writable(out / "trips.csv")
     gallery, network = extraction.gallery, extraction.network
     given = None if args.no_labels else worth.evidence(extraction)
     pool: Any = ProcessPoolExecutor(args.workers) if args.workers else nullcontext()
@@ -61,10 +61,9 @@ def run(args: argparse.Namespace) -> None:
     if positions is not None:
         lines = trip_tables.geojson(trips, seen, positions)
         written[out / "trips.geojson"] = json.dumps(lines, ensure_ascii=False).encode()
+    say(summary(trips, seen, links))
+    tell(*(f"note: {note}" for note in trips.notes))
     files.write(written)
-    print(summary(trips, seen, links))
-    for note in trips.notes:
-        print(f"note: {note}", file=sys.stderr)
     wrote(*written, *pictures(trips, seen, network, out))
 
 
@@ -114,18 +113,18 @@ def read_positions(path: Path) -> dict[str, tuple[float, float]]:
     Raises:
         ValueError: a line that is not camera,longitude,latitude.
     """
-    import csv
+    from torchreid_dfrst.data.csv_parquet import read_cells
 
-    found = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            try:
-                camera, longitude, latitude = row[0].strip(), float(row[1]), float(row[2])
-            except (IndexError, ValueError):
-                if number == 1 and row:  # a heading
-                    continue
-                raise ValueError(f"{path}, line {number}: {','.join(row)!r} is not camera,longitude,latitude") from None
-            if not (-180 <= longitude <= 180 and -90 <= latitude <= 90):
-                raise ValueError(f"{path}, line {number}: longitude {longitude:g}, latitude {latitude:g} is no place")
-            found[camera] = (longitude, latitude)
+    found: dict[str, tuple[float, float]] = {}
+    for number, row in enumerate(read_cells(path, "positions"), 1):
+        try:
+            camera, longitude, latitude = row[0].strip(), float(row[1]), float(row[2])
+        except (IndexError, ValueError):
+            if number == 1 and row:  # a heading
+                continue
+            raise ValueError(f"{path}, line {number}: {','.join(row)!r} is not camera,longitude,latitude") from None
+        if not (-180 <= longitude <= 180 and -90 <= latitude <= 90):
+            raise ValueError(f"{path}, line {number}: longitude {longitude:g}, latitude {latitude:g} is no place")
+        if found.setdefault(camera, (longitude, latitude)) != (longitude, latitude):
+            raise ValueError(f"{path}, line {number}: camera {camera} stands there twice, at two places: leave one out")
     return found

@@ -125,7 +125,7 @@ def unrepeated(rows: Iterable[tuple[str, T]], where: object) -> dict[str, T]:
     """What a file says of each image, in its order; rows that repeat an earlier one are left out and counted.
 
     Args:
-        rows: image and what is said of it.
+        rows: an image and what the file says of it.
         where: the file, for messages.
 
     Raises:

@@ -15,7 +15,7 @@ import numpy as np
 
 from torchreid_dfrst.checks import nearest, sample
 from torchreid_dfrst.data.text import read_text
-from torchreid_dfrst.files import require_file
+from torchreid_dfrst.files import require_file, require_room
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,8 @@ def open_parquet(path: Path) -> Any:
     """The table in a Parquet file, as pyarrow has it.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, it is none, or pyarrow is not installed.
+        FileNotFoundError, ValueError: there is none, it is none or holds too much (``files.require_room``), or there is
+            no pyarrow.
     """
     try:
         import pyarrow.parquet
@@ -121,9 +122,13 @@ def open_parquet(path: Path) -> Any:
         raise ValueError(f"{path} needs pyarrow to be read: pip install pyarrow, or save the table as CSV") from error
     require_file(path, f"no file {path}")
     try:
+        about = pyarrow.parquet.read_metadata(path)
+        groups = (about.row_group(k) for k in range(about.num_row_groups))
+        values = sum(group.column(k).num_values for group in groups for k in range(group.num_columns))
+        require_room(8 * values, path.stat().st_size)
         return pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is not Parquet ({str(error).splitlines()[0][:200]})") from error
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:200]})") from error
 
 
 def words_of(column: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Names of images as other programs write them: found where one file alone can be meant, and it is said how."""
+"""Matches the names that other programs give to images, where only one file can be meant, and logs what differed."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def find(
 
 
 def tell(match: Match, of: object) -> None:
-    """Say in a line how names were found that are written in another way."""
+    """Log how many names were found in another spelling, and which."""
     if match.spelt:
         ways = ", ".join(f"{count} {way}" for way, count in match.spelt.most_common())
         text = numbered("{count} [path|paths] of %s [was|were] found in another spelling: %s (%s)", match.spelt.total())

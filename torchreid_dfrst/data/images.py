@@ -23,7 +23,7 @@ Key = int | tuple[int, int] | tuple[int, int, tuple[int, ...]]
 Change = Callable[[Image.Image, str], Image.Image]
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
-MAX_PIXELS = 64_000_000
+MAX_PIXELS, SIXTEEN_BITS = 64_000_000, 65_535
 PHOTOGRAPHS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
 """Formats that are opened. Others are programs (PostScript, which Pillow has Ghostscript run) or no photographs."""
 
@@ -94,8 +94,10 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
                 # ImageOps.exif_transpose would write all of the EXIF anew, and fail at any damaged entry
                 turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
                 upright = image.copy() if turn is None else image.transpose(turn)
-            if upright.mode == "F":
-                raise BadImageError(path, "has floating-point pixels, whose range nobody knows: save it with 8 bits")
+            kind = {"F": "floating-point", "I": "32-bit"}.get(upright.mode)
+            low, high = upright.getextrema() if upright.mode == "I" else (0, 0)
+            if kind == "floating-point" or low < 0 or high > SIXTEEN_BITS:
+                raise BadImageError(path, f"has {kind} pixels, whose range nobody knows: save it with 8 bits")
         return _as_rgb(upright) if box is None else _cropped_to_box(upright, box, name)
     except BadImageError:
         raise

@@ -21,7 +21,7 @@ from torchreid_dfrst.data.loader import Loader
 from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.data.sampling import EpochSampler
 from torchreid_dfrst.sightings import UNKNOWN
-from torchreid_dfrst.torchreid_tables import require_datasets
+from torchreid_dfrst.torchreid_tables import make_dataset, require_datasets
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class DataManager(torchreid.data.datamanager.DataManager):
             within(name, number, lowest=1)
         within("workers", workers)
         _check_names(sources, transforms, on_bad_image)
-        _check_normalisation(norm_mean, norm_std)
+        check_normalisation(norm_mean, norm_std)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             super().__init__(listed(sources), targets, height, width, transforms, norm_mean, norm_std, use_gpu)
@@ -220,8 +220,8 @@ def _build_datasets(
 ) -> dict[str, Any]:
     """Each named data set once; torchreid's manager builds three of each, and reads every list three times."""
     require_datasets(names)
-    own, build = share_options(options, names), torchreid.data.datasets.init_image_dataset
-    return {name: build(name, **shared, **own.get(name, {})) for name in dict.fromkeys(names)}
+    own = share_options(options, names)
+    return {name: make_dataset(name, **shared, **own.get(name, {})) for name in dict.fromkeys(names)}
 
 
 def _check_names(sources: str | Sequence[str], transforms: str | Sequence[str] | None, on_bad_image: str) -> None:
@@ -236,15 +236,23 @@ def _check_names(sources: str | Sequence[str], transforms: str | Sequence[str] |
         raise ValueError(f"data.on_bad_image is {on_bad_image!r}: use error or skip")
 
 
-def _check_normalisation(mean: Sequence[float] | None, deviation: Sequence[float] | None) -> None:
-    mine, other = ("norm_mean", mean), ("norm_std", deviation)
+def check_normalisation(mean: Sequence[float] | None, deviation: Sequence[float] | None, where: str = "") -> None:
+    """Refuse a mean and deviation of red, green and blue that are no normalisation; None and None are ImageNet's.
+
+    Raises:
+        ValueError: with the name of the one that is wrong, after ``where``.
+    """
+    mine, other = (f"{where}norm_mean", mean), (f"{where}norm_std", deviation)
     for (name, values), (missing, others) in ((mine, other), (other, mine)):
-        if values is not None and others is None:
+        if values is None:
+            continue
+        check(name, values, Sequence[float])
+        if others is None:
             raise ValueError(f"{name} is {values!r} and {missing} is not given: give both, or neither for ImageNet's")
-        if values is not None and len(values) != 3:
+        if len(values) != 3 or not all(map(math.isfinite, values)):
             raise ValueError(f"{name} is {values!r}: one number for each of red, green and blue")
-    if deviation is not None and not all(0 < value < math.inf for value in deviation):
-        raise ValueError(f"norm_std is {deviation!r}: numbers above 0")
+    if deviation is not None and not all(value > 0 for value in deviation):
+        raise ValueError(f"{other[0]} is {deviation!r}: numbers above 0")
 
 
 def _labelled(items: Sequence[Item]) -> list[Item]:

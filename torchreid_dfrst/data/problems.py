@@ -32,7 +32,7 @@ class Problems:
         self.errors: list[Exception] = []
 
     def attempt(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What the function returns; None if a user's data makes it raise, which is noted."""
+        """Call a function and return its result; where the user's data makes it raise, note that and return None."""
         try:
             return function(*arguments)
         except MISTAKES as error:

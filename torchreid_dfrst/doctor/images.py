@@ -79,7 +79,7 @@ def check_images(parts: dict[str, Sightings], bar: Bar, cameras: bool = True) ->
 
 
 def read_all(paths: Sequence[Path], bar: Bar) -> tuple[dict[str, str], list[Finding]]:
-    """Open image files: the digest of the bytes of each that can be read, by path, and what is said of the others."""
+    """Open image files: the digest of the bytes of each that can be read, by path, and findings about the others."""
     digest, bad, clipped = {}, [], []
     for path in bar(paths):
         try:

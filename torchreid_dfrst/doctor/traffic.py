@@ -216,7 +216,7 @@ def _coarse_clock_offsets(seen: Sightings, at: np.ndarray, count: int) -> np.nda
 
 
 def _robust_least_squares(a: np.ndarray, b: np.ndarray, difference: np.ndarray, count: int) -> np.ndarray:
-    """Solve ``x[b] - x[a] = difference`` with Huber weights; 0 where nothing is said of a camera."""
+    """Solve ``x[b] - x[a] = difference`` with Huber weights; 0 for a camera without pairs."""
     design = np.zeros((len(a), count))
     design[np.arange(len(a)), b], design[np.arange(len(a)), a] = 1, -1
     weight, x = np.ones(len(a)), np.zeros(count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from torchreid_dfrst import files, retrieval
-from torchreid_dfrst.checks import within
+from torchreid_dfrst.checks import check, expected_types, within
 from torchreid_dfrst.evaluation.weight import SEED, held_out
 from torchreid_dfrst.features import network_of
 from torchreid_dfrst.retrieval import Extraction, Features
@@ -28,6 +28,9 @@ SAMPLES = 100_000
 MOST_NATS = 12.0
 """Evidence of appearance is cut there: so few pairs say nothing beyond."""
 KNOTS = 256
+RATES = (0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)
+PASSING = 10
+"""Pairs of two vehicles that a rate of false matches rests on, at least."""
 SHARE = 0.1
 """Weight of pairs of one vehicle in a fit: first hits are judged where such pairs are rare."""
 
@@ -50,6 +53,8 @@ class Calibration:
         vehicles: how many it was fitted on.
         held_out: whether the network was trained without them; None where nobody knows.
         shape: ``logistic`` or ``isotonic``, the better one on vehicles left out.
+        false_matches: for falling rates: the rate, and the evidence that as many pairs of two vehicles reach, of
+            appearance alone and with space and time.
     """
 
     network: dict[str, Any]
@@ -61,6 +66,7 @@ class Calibration:
     vehicles: int
     held_out: bool | None
     shape: str
+    false_matches: tuple[tuple[float, float, float], ...] = ()
 
     def evidence(self, appearance: np.ndarray, transit: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Evidence of appearance, and of space and time, each elementwise in nats.
@@ -85,6 +91,23 @@ class Calibration:
         share = (1 - strangers) * np.minimum(self.matches / np.maximum(candidates, 1), 1.0)
         share = np.clip(share, 1e-12, 1 - 1e-6)
         return np.log(share / (1 - share))
+
+    def threshold(self, rate: float, fused: bool) -> float:
+        """Evidence, in nats, that a share of ``rate`` of all pairs of two vehicles reach.
+
+        Args:
+            rate: of false matches among pairs.
+            fused: with space and time.
+
+        Raises:
+            ValueError: a rate beyond those that the pairs behind the calibration tell.
+        """
+        rates = [row[0] for row in self.false_matches]
+        if not rates or not rates[-1] <= rate <= rates[0]:
+            known = f"{rates[-1]:g} to {rates[0]:g}" if rates else "none"
+            raise ValueError(f"a false-match rate of {rate:g}: this calibration knows {known}")
+        nats = [row[2 if fused else 1] for row in self.false_matches]
+        return float(np.interp(np.log(rate), np.log(rates[::-1]), nats[::-1]))
 
     def probability(
         self, appearance: np.ndarray, transit: np.ndarray | None, candidates: np.ndarray | float, strangers: float
@@ -127,9 +150,12 @@ class Calibration:
         if held.pop("format", None) != FORMAT or held.pop("version", None) != VERSION:
             raise ValueError(f"{where} is no calibration of this version: make it anew with `dfrst evaluate`")
         try:
-            return cls(**held)
+            found = cls(**held)
         except TypeError as error:
             raise ValueError(f"{where} lacks something ({error}): make it anew with `dfrst evaluate`") from error
+        for name, kind in expected_types(cls).items():
+            check(f"{where}: {name}", held[name], kind)
+        return found
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
@@ -139,14 +165,9 @@ class Calibration:
             FileNotFoundError: there is no such file.
             ValueError: not a calibration of this version.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(
-                f"no calibration at {path}: `dfrst evaluate` writes one from features with training images (--train)"
-            )
-        try:
-            return cls.of(json.loads(Path(path).read_bytes()), str(path))
-        except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
-            raise ValueError(f"{path} is no calibration ({error}): make it anew with `dfrst evaluate`") from error
+        missing = f"no calibration at {path}: `dfrst evaluate` writes one from features with training images (--train)"
+        files.require_file(path, missing)
+        return cls.of(files.read_json(path, "calibration", "make it anew with `dfrst evaluate`"), str(path))
 
 
 def fit(
@@ -187,8 +208,8 @@ def fit(
         bias, slope = logistic(-transit[known, None], same[known].astype(np.float64), SHARE).tolist()
         trip = (bias, max(slope, 0.0))
     about = None if model is None else _model_and_network(model)
-    kept = network_of(source)
-    return Calibration(kept, tuple(knots), tuple(nats), trip, about, matches, len(vehicles), held, shape)
+    made = Calibration(network_of(source), tuple(knots), tuple(nats), trip, about, matches, len(vehicles), held, shape)
+    return replace(made, false_matches=_false_matches(made, cosine[~same], transit[~same]))
 
 
 def of_extraction(extraction: Extraction, model: GapModel | None) -> Calibration | None:
@@ -205,6 +226,16 @@ def comparable(query: Sightings, gallery: Sightings) -> np.ndarray:
     """``(Q, G)`` whether a pair says something: both vehicles known, and not one vehicle by one camera."""
     own = same_vehicle(query.identity[:, None], gallery.identity) & (query.camera[:, None] == gallery.camera)
     return query.known[:, None] & gallery.known & ~own
+
+
+def _false_matches(
+    made: Calibration, cosine: np.ndarray, transit: np.ndarray
+) -> tuple[tuple[float, float, float], ...]:
+    """``Calibration.false_matches`` of pairs of two vehicles: rates that ``PASSING`` of the pairs reach or more."""
+    look, trip = made.evidence(np.sqrt(np.maximum(2 - 2 * cosine, 0)), transit)
+    rates = [rate for rate in RATES if rate * len(look) >= PASSING]
+    by_both = (np.quantile(value, 1 - np.array(rates)).tolist() for value in (look, look + trip))
+    return tuple(zip(rates, *by_both, strict=True))
 
 
 def _model_and_network(model: GapModel) -> dict[str, Any]:

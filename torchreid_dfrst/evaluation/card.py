@@ -233,6 +233,7 @@ def _calibration_in_words(calibration: Mapping[str, Any]) -> str:
     """Measures of probabilities and refusals in a line."""
     measured = {f"{name} {at}": one for name in ("FNMR", "TPIR") for at, one in calibration[name].items()}
     measured |= {name: calibration[name] for name in ("F1", "TNR")}
+    measured |= {f"look-alikes taken for one vehicle {how}": one for how, one in calibration["look_alikes"].items()}
     parts = [f"{name} {one['value']:.3f}{_ends(one)}" for name, one in measured.items() if one]
     lost = [name for name, one in measured.items() if not one]
     parts += [f"too few for {', '.join(lost)}"] if lost else []

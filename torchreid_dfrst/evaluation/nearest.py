@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst.checks import within
+from torchreid_dfrst.evaluation.calibration import FEWEST, Calibration, of_extraction
 from torchreid_dfrst.evaluation.scoring import fit_transit, last_row, rankings, sections
 from torchreid_dfrst.evaluation.weight import transit_weight
-from torchreid_dfrst.retrieval import Extraction
+from torchreid_dfrst.retrieval import Extraction, normalise
+from torchreid_dfrst.retrieval.distances import exact
+from torchreid_dfrst.retrieval.embeddings import Stack
 from torchreid_dfrst.retrieval.metrics import Best
+from torchreid_dfrst.retrieval.transit import transits
 from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.spatiotemporal import GapModel
 
 
 def rank(
@@ -22,6 +27,7 @@ def rank(
     spacetime: Mapping[str, Any] | None = None,
     rerank: Mapping[str, Any] | None = None,
     evaluate: Mapping[str, Any] | None = None,
+    strangers: float | None = None,
 ) -> tuple[str, dict[str, list[Any]]]:
     """The nearest gallery images of each query, by the last row that ``score`` would give.
 
@@ -31,13 +37,16 @@ def rank(
         spacetime: as ``score``.
         rerank: as ``score``.
         evaluate: as ``score``; of it, only ``rerank`` has a say.
+        strangers: gives each line the ``probability`` that it is the query's vehicle, where this share of queries has
+            none in the gallery; None for no probabilities.
 
     Returns:
         The row's name, and ``query``, ``rank`` (from 1), ``gallery`` and ``distance``, one value a line. An image
         without a name is called ``row N``, from 0.
 
     Raises:
-        ValueError, KeyError: as ``score``; ``top`` is below 1.
+        ValueError, KeyError: as ``score``; ``top`` is below 1; probabilities of re-ranked distances, or without
+            training images to calibrate on.
     """
     within("top", top, lowest=1)
     options, query, gallery = dict(spacetime or {}), extraction.query, extraction.gallery
@@ -46,18 +55,40 @@ def rank(
     weight = 0.0 if model is None else transit_weight(extraction, model, asked)[0]
     parameters = {**sections()["rerank"].defaults, **(rerank or {})}
     row = last_row(model, (evaluate or {}).get("rerank", True))
+    calibration = None if strangers is None else _calibrated(extraction, model, row)
     best = Best(query.sightings, gallery.sightings, min(top, len(gallery)), junk=False)
     for _, blocks, _ in rankings(query, gallery, model, weight, parameters, only=row):
         for block in _without_own_image(blocks, query.sightings, gallery.sightings):
             best.note(block)
     names, others = _names_of_images(query.sightings), _names_of_images(gallery.sightings)
     found = [(q, r) for q, line in enumerate(best.index) for r in range(int((line >= 0).sum()))]
-    return row, {
+    columns: dict[str, list[Any]] = {
         "query": [names[q] for q, _ in found],
         "rank": [r + 1 for _, r in found],
         "gallery": [others[best.index[q, r]] for q, r in found],
         "distance": [float(best.distance[q, r]) for q, r in found],
     }
+    if calibration is not None and strangers is not None and found:
+        asked, shown = (np.array(column) for column in zip(*((q, best.index[q, r]) for q, r in found), strict=True))
+        one, two = (Stack(normalise(part.embedding)) for part in (query, gallery))
+        trip = None if model is None else transits(model.transit(query.sightings, gallery.sightings), asked, shown)
+        if trip is not None:
+            trip[np.isnan(query.sightings.time_s[asked]) | np.isnan(gallery.sightings.time_s[shown])] = np.nan
+        sure = calibration.probability(exact(one, two, asked, shown), trip, len(gallery), strangers)
+        columns["probability"] = sure.tolist()
+    return row, columns
+
+
+def _calibrated(extraction: Extraction, model: GapModel | None, row: str) -> Calibration:
+    if row not in ("appearance", "+ ST"):
+        raise ValueError(
+            f"no probability of re-ranked distances (row {row!r}): they depend on everything else that is asked at the "
+            "time, so a threshold means nothing; add `evaluate.rerank false`"
+        )
+    found = of_extraction(extraction, model)
+    if found is None:
+        raise ValueError(f"no probability without {FEWEST} training vehicles to calibrate on: extract with --train")
+    return found
 
 
 def _names_of_images(part: Sightings) -> list[str]:

@@ -27,7 +27,7 @@ FALSE_ALARMS = (0.01, 0.1)
 
 @dataclass(eq=False)
 class _SeenPairs:
-    """What goes by, block by block: pairs by their probability at even odds, and the first hit of each query."""
+    """What goes by: pairs by probability at even odds; of each query the first hit and its look-alike's evidence."""
 
     vehicle: np.ndarray
     same: np.ndarray
@@ -38,6 +38,7 @@ class _SeenPairs:
     top: np.ndarray
     right: np.ndarray
     candidates: np.ndarray
+    alike: np.ndarray
     genuine: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
 
@@ -66,7 +67,9 @@ def measure(
         ``reliability``: of groups of pairs at even odds, probability, share of one vehicle, pairs; ``pairs_ece``: their
         expected calibration error; ``hits_ece``: that of first hits; ``FNMR``: share of pairs of one vehicle that a
         threshold refuses which as many pairs of two pass as it is named after; ``TPIR``: share of queries whose first
-        hit is right and passes a threshold that as many strangers pass; ``F1`` and ``TNR`` of refusing first hits
+        hit is right and passes a threshold that as many strangers pass; ``look_alikes``: a look-alike is the image of
+        another vehicle that is nearest to a query by appearance: the share of them that evidence (of appearance, and
+        of all) takes for the query's vehicle at even odds; ``F1`` and ``TNR`` of refusing first hits
         below 1/2. None where there are too few for it.
     """
     query, gallery = query[query.sightings.known], gallery[gallery.sightings.known]
@@ -85,6 +88,7 @@ def measure(
         "hits_ece": _with_interval(lambda w: _hits_ece(sure, seen.right & ~absent, vehicle, w), len(label)),
         "FNMR": {f"at FMR {rate:g}": _fnmr(seen, rate) for rate in FALSE_MATCHES},
         "TPIR": {f"at FPIR {rate:g}": _tpir(seen, absent, rate) for rate in FALSE_ALARMS},
+        "look_alikes": _look_alikes(seen, vehicle),
         **_measure_refusals(sure, seen.right, absent, vehicle, len(label)),
     }
 
@@ -108,7 +112,9 @@ def _watch_pairs(
     q, g, count, vehicles = query.sightings, gallery.sightings, len(query), int(who.max(initial=-1)) + 1
     counts = [np.zeros((vehicles, BINS)) for _ in range(4)]
     hits = np.full(count, -np.inf), np.zeros(count, dtype=bool), np.zeros(count, dtype=np.int64)
-    seen = _SeenPairs(who, counts[0], counts[1], counts[2], counts[3], np.zeros(len(EDGES) - 1), *hits)
+    seen = _SeenPairs(
+        who, counts[0], counts[1], counts[2], counts[3], np.zeros(len(EDGES) - 1), *hits, np.full((count, 2), np.nan)
+    )
     shown = ~np.isin(g.identity, gone)
     transit = None if model is None else model.transit(q, g)
     start = 0
@@ -118,10 +124,15 @@ def _watch_pairs(
         trip = None if transit is None else transit.block(part, slice(0, len(gallery)))
         if trip is not None:
             trip = np.where(np.isnan(q.time_s[part])[:, None] | np.isnan(g.time_s), np.nan, trip)
-        value = sum(calibration.evidence(distance, trip))
+        look, way = calibration.evidence(distance, trip)
+        value = look + way
         usable = comparable(q[part], g)
         same = same_vehicle(q.identity[part][:, None], g.identity) & usable
-        _note_pairs(seen, np.asarray(value), usable, same, start)
+        _note_pairs(seen, value, usable, same, start)
+        other = np.where(usable & ~same, distance, np.inf)
+        nearest = np.arange(len(other)), other.argmin(axis=1)
+        both = np.stack([look[nearest], value[nearest]], axis=1)
+        seen.alike[part] = np.where(np.isfinite(other[nearest])[:, None], both, np.nan)
         free = np.where(usable & shown, value, -np.inf)
         best = free.argmax(axis=1)
         seen.top[part] = free[np.arange(len(free)), best]
@@ -192,6 +203,14 @@ def _tpir(seen: _SeenPairs, absent: np.ndarray, rate: float) -> dict[str, Any] |
     threshold = strangers[passing] if passing < len(strangers) else -np.inf
     found = seen.right & (seen.top > threshold)
     return _mean_over_vehicles(found[~absent], seen.vehicle[~absent])
+
+
+def _look_alikes(seen: _SeenPairs, vehicle: np.ndarray) -> dict[str, Any]:
+    there = ~np.isnan(seen.alike[:, 0])
+    names = ("by appearance", "by all")
+    if not there.any():
+        return dict.fromkeys(names)
+    return {name: _mean_over_vehicles(seen.alike[there, k] > 0, vehicle[there]) for k, name in enumerate(names)}
 
 
 def _measure_refusals(

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 def sections() -> dict[str, Keywords]:
     """The configuration of scoring: section to valid keys."""
     chosen = keywords(protocols.build, extra_rows)
-    del chosen.defaults["protocol"]  # the data set's own where nothing is said
+    del chosen.defaults["protocol"]  # by default it is the data set's own
     return {
         "spacetime": keywords(fit_transit, transit_weight),
         "rerank": keywords(retrieval.rerank, leave_out=("transit", "weight")),
@@ -140,6 +140,11 @@ def score(
     source = extraction.source
     usual = source.get("protocol") or protocols.of_dataset(source.get("data"), source.get("options"))
     protocol = protocols.build(**{"protocol": usual, **evaluate})
+    if protocol.own_camera and (source.get("options") or {}).get("cameras") == "none":
+        raise ValueError(
+            f"evaluate.protocol {protocol.name} takes out images of the query's own camera, and the features were made "
+            "with cameras none: no-junk ranks all images"
+        )
     require_known(extraction.query.sightings.identity)
     asked = spacetime.pop("weight", None)
     model = fit_transit(extraction, **spacetime)

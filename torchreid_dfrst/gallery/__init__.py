@@ -4,7 +4,8 @@
 """
 
 from torchreid_dfrst.gallery.gallery import Gallery
-from torchreid_dfrst.gallery.searching import Hits
+from torchreid_dfrst.gallery.hits import Hits
 from torchreid_dfrst.gallery.store import File
+from torchreid_dfrst.gallery.watching import watch
 
-__all__ = ["File", "Gallery", "Hits"]
+__all__ = ["File", "Gallery", "Hits", "watch"]

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest, numbered, within
+from torchreid_dfrst.checks import nearest, within
 from torchreid_dfrst.features import network_of
-from torchreid_dfrst.gallery.searching import Hits, Query, find, kept
+from torchreid_dfrst.gallery.hits import Hits, Query, remarks
+from torchreid_dfrst.gallery.searching import HELD, find, kept, key_of
 from torchreid_dfrst.gallery.spacetime import Trips
 from torchreid_dfrst.gallery.store import (
     DTYPES,
@@ -99,6 +100,12 @@ class Gallery:
         """Take the list as it is now; searches do so by themselves."""
         if (stamp := self.store.stamp()) != self._stamp:
             self.content, self._stamp = self.store.read(), stamp
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let go of files in memory that count no more."""
+        address, content = self.store.address, self.content
+        HELD.keep(address, {key_of(address, file, content.deleted_from(file)) for file in content.files})
 
     def add(
         self, features: Features, source: Mapping[str, Any], thumbnails: Sequence[bytes | None] | None = None
@@ -150,6 +157,7 @@ class Gallery:
     def _publish(self, content: Content) -> None:
         self.store.publish(content)
         self.content, self._stamp = content, self.store.stamp()
+        self._forget()
 
     def info(self, check: bool = False) -> dict[str, Any]:
         """How much there is, of which times and cameras, by what network, and what is wrong with it; JSON types.
@@ -305,6 +313,7 @@ class Gallery:
         after_s: float | None = None,
         top: int = 20,
         strangers: float = 0.5,
+        false_match_rate: float | None = None,
         path: Sequence[str] | None = None,
         source: Mapping[str, Any] | None = None,
         executor: Executor | None = None,
@@ -322,17 +331,23 @@ class Gallery:
             after_s: no image that is later than a query by more; with ``before_s`` left out, nor earlier ones.
             top: how many for each query, at most.
             strangers: share of queries whose vehicle is not in the gallery, for probabilities.
+            false_match_rate: share of pairs of two vehicles that may pass; ``Hits.columns["passes"]`` says who does.
             path: name of each query; an image of that name is not listed.
             source: what made the embeddings, see ``Extraction.source``; None where the caller knows that they fit.
             executor: runs partitions at the same time: threads, processes, or Dask's ``Client.get_executor()``.
 
         Raises:
-            ValueError: another network or width, a window without a time, no query.
+            ValueError: another network or width, a window without a time, a rate of false matches without a
+                calibration that knows it, a negative span.
             KeyError: a camera that the space-time model does not know.
         """
         embedding = normalise(np.atleast_2d(embedding))
         self._require(self.content.network if source is None else network_of(source), embedding.shape[1])
         within("top", top, lowest=1)
+        for name, span in (("before_s", before_s), ("after_s", after_s)):
+            within(name, span or 0)
+        if false_match_rate is not None and self.content.calibration is None:
+            raise ValueError("a rate of false matches needs a calibration: `dfrst gallery fit` keeps one")
         count = len(embedding)
         times = np.full(count, np.nan) if time_s is None else np.asarray(time_s, dtype=np.float64)
         if (before_s, after_s) != (None, None) and np.isnan(times).any():
@@ -344,7 +359,9 @@ class Gallery:
         for _ in range(3):
             self.refresh()
             trips = self._trips(query)
-            hits, lost = find(self.store, self.content, query, trips, strangers, self.memory_limit, executor)
+            hits, lost = find(
+                self.store, self.content, query, trips, strangers, false_match_rate, self.memory_limit, executor
+            )
             if not any(why == "gone" for why in lost.values()):
                 break  # else a list that was read before something expired
         lost = {name: f"{self.store.at(name)} is gone" if why == "gone" else why for name, why in lost.items()}
@@ -352,7 +369,9 @@ class Gallery:
         self.damaged |= new
         for why in new.values():
             logger.warning("%s: it is left out", why)
-        return replace(hits, notes=(*hits.notes, *self._notes(query, trips, hits, lost)))
+        last = max((f.last_s for f in self.content.files if f.last_s is not None), default=None)
+        more = remarks(query, hits, trips is not None, self.content.spacetime is not None, last, len(lost))
+        return replace(hits, notes=(*hits.notes, *more))
 
     def _trips(self, query: Query) -> Trips | None:
         if self.content.spacetime is None or not all(query.camera) or np.isnan(query.time_s).any():
@@ -364,26 +383,6 @@ class Gallery:
         if lost:
             raise KeyError(f"the gallery has no camera {lost[0]!r}{nearest(lost[0], trips.names)}")
         return trips
-
-    def _notes(self, query: Query, trips: Trips | None, hits: Hits, lost: Mapping[str, str]) -> list[str]:
-        notes = []
-        if self.content.spacetime is not None and trips is None:
-            notes.append("ranked by appearance alone: a camera and a time of each query are needed for space and time")
-        if lost:
-            notes.append(
-                numbered("{count} [file|files] of the gallery could not be read and [is|are] left out", len(lost))
-            )
-        last = max((f.last_s for f in self.content.files if f.last_s is not None), default=None)
-        empty = int((hits.candidates == 0).sum())
-        if empty:
-            words = "{count} [query has|queries have] no sighting in [its|their] window of time"
-            notes.append(numbered(words, empty))
-        if last is not None and np.isfinite(query.low).any() and (query.low > last).any():
-            late = int((query.low > last).sum())
-            notes.append(
-                numbered("the window of {count} [query|queries] begins after the last sighting of the gallery", late)
-            )
-        return notes
 
     def thumbnails(self, hits: Hits) -> dict[str, bytes]:
         """Name to the small image that was kept, of the hits that have one."""

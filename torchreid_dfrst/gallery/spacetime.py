@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,11 +71,18 @@ class Trips:
 
     @classmethod
     def load(cls, content: dict[str, Any]) -> Trips:
-        """The model that a gallery keeps."""
-        names = np.array(content["names"], dtype=np.str_)
-        network = CameraNetwork(np.array(content["cameras"]), np.array(content["distance_m"]), names, content["kind"])
-        model = spatiotemporal.build(content["model"], **content["options"]).restore(content["fitted"], network)
-        return cls(model, content["weight"], tuple(content["names"]), content)
+        """The model that a gallery keeps.
+
+        Raises:
+            ValueError: something of it is missing or of another form.
+        """
+        try:
+            names, cameras = np.array(content["names"], dtype=np.str_), np.array(content["cameras"])
+            network = CameraNetwork(cameras, np.array(content["distance_m"]), names, content["kind"])
+            model = spatiotemporal.build(content["model"], **content["options"]).restore(content["fitted"], network)
+            return cls(model, content["weight"], tuple(content["names"]), content)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"space and time of the gallery are damaged ({error!r}): fit them anew") from error
 
     def require(self, cameras: Sequence[str]) -> None:
         """Refuse cameras without distances.
@@ -91,7 +99,15 @@ class Trips:
 
     def labels(self, cameras: Sequence[str]) -> np.ndarray:
         """Labels that the model knows cameras by, of their names."""
-        return np.array([self.content["cameras"][self.names.index(name)] for name in cameras], dtype=np.int64)
+        return np.array([self.content["cameras"][place] for place in self.rows(cameras)], dtype=np.int64)
+
+    def rows(self, cameras: Sequence[str]) -> np.ndarray:
+        """Rows of cameras in the model's network, of their names."""
+        return np.array([self._row[name] for name in cameras], dtype=np.int64)
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.names)}
 
     def describe(self) -> str:
         """Name, weight and network in words."""

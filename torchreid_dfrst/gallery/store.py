@@ -18,6 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from torchreid_dfrst import files
+from torchreid_dfrst.checks import check, expected_types
 from torchreid_dfrst.files import DAMAGED
 from torchreid_dfrst.names import plain
 from torchreid_dfrst.retrieval import Features, normalise
@@ -153,9 +154,15 @@ class Content:
             ) from error
         if kind != FORMAT or version != VERSION:
             raise ValueError(f"{where} is {kind!r} version {version}, this package reads {FORMAT!r} version {VERSION}")
-        held["files"] = tuple(File(**one) for one in held["files"])
-        held["deletions"] = tuple(Deletion(**one) for one in held["deletions"])
-        return cls(**held)
+        try:
+            held["files"] = tuple(File(**one) for one in held["files"])
+            held["deletions"] = tuple(Deletion(**one) for one in held["deletions"])
+            found = cls(**held)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{where} is damaged: it lacks something, or holds too much ({error!r})") from error
+        for name, kind in expected_types(cls).items():
+            check(f"{where}: {name}", held[name], kind)
+        return found
 
 
 class Store:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import io
 import json
 import logging
 import tempfile
@@ -64,8 +65,10 @@ def to_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> None:
 
 def to_torchscript(model: nn.Module, example: torch.Tensor, path: Path) -> None:
     """TorchScript by tracing, for services in C++."""
+    written = io.BytesIO()  # torch's own writer ends the process where the disk is full
     with torch.no_grad():
-        torch.jit.trace(model, example, check_trace=False).save(str(path))
+        torch.jit.save(torch.jit.trace(model, example, check_trace=False), written)
+    path.write_bytes(written.getbuffer())
 
 
 def to_openvino(model: nn.Module, example: torch.Tensor, path: Path) -> None:

@@ -21,6 +21,7 @@ from torchreid_dfrst.evaluation import HELD_OUT, TRAINED_ON
 from torchreid_dfrst.inference.opening import open_network
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.torchreid_tables import make_dataset
 from torchreid_dfrst.training.embed_images import embed
 from torchreid_dfrst.training.memory import EXTRACTION, explained
 from torchreid_dfrst.version import __version__
@@ -139,7 +140,7 @@ def open_dataset(
         FileNotFoundError, KeyError, ValueError: as the data set and torchreid raise them.
     """
     with contextlib.redirect_stdout(io.StringIO()):
-        dataset = torchreid.data.datasets.init_image_dataset(name, root=str(root), **(options or {}))
+        dataset = make_dataset(name, str(root), **(options or {}))
     return dataset, getattr(dataset, "sightings", None) or _sightings_of(dataset)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from torchreid_dfrst import files
+from torchreid_dfrst.checks import listed
 from torchreid_dfrst.evaluation.card import Card
 from torchreid_dfrst.inference.opening import open_network
 
@@ -60,13 +61,15 @@ def model_card(about: Mapping[str, Any], card: Card | None = None) -> str:
     """
     start = about.get("backbone") or {}
     licence = start.get("licence") or UNKNOWN
-    known = licence.lower() if licence.lower() in LICENCES else "other"
+    word = re.sub("[^a-z0-9.]+", "-", licence.lower())
+    terms = [f"license: {word}"] if word in LICENCES else ["license: other", f"license_name: {word}"]
     model, data = about["model"], about.get("config", {}).get("data", {})
-    sources = data.get("sources") or UNKNOWN
+    sources = ", ".join(listed(data.get("sources"))) or UNKNOWN
+    begun = start.get("file") or model.get("weights") or (UNKNOWN if model.get("pretrained", True) else "random values")
     options = ", ".join(f"{name} {value}" for name, value in model.items() if name not in ("name", "pretrained"))
     lines = [
         "---",
-        f"license: {known}",
+        *terms,
         "library_name: torchreid-dfrst",
         "pipeline_tag: image-feature-extraction",
         "tags: [re-identification, vehicle]",
@@ -78,7 +81,7 @@ def model_card(about: Mapping[str, Any], card: Card | None = None) -> str:
         "| | |",
         "|---|---|",
         f"| network | {model.get('name', 'dfrst')}{f' ({options})' if options else ''} |",
-        f"| backbone started from | {start.get('file') or 'random values, or a file that says nothing'} |",
+        f"| backbone started from | {begun} |",
         f"| licence of those weights | {licence} |",
         f"| trained on | {sources}, {about['num_classes']:,} identities |",
         f"| SHA-256 | `{about['weights_sha256']}` |",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,14 +17,11 @@ import torch
 from torchreid_dfrst.checks import sample
 from torchreid_dfrst.data.numbers import number
 from torchreid_dfrst.data.text import kind_of, read_text
-from torchreid_dfrst.files import DAMAGED, read_arrays
+from torchreid_dfrst.files import DAMAGED, read_arrays, require_room
 from torchreid_dfrst.inference.import_tables import OTHER_ORDER, counts_rows, meaning, read_frame
 from torchreid_dfrst.models.weights import read_safely
 
 logger = logging.getLogger(__name__)
-
-MOST = 64
-"""Arrays of a ``.h5`` file may fill so many times the file."""
 
 
 class Part(NamedTuple):
@@ -79,7 +77,7 @@ def _read_numpy(path: Path) -> Any:
     try:
         return read_arrays(path) if path.suffix == ".npz" else np.load(path, allow_pickle=False)
     except DAMAGED as error:
-        said = str(error).partition(".")[0]
+        said = str(error).partition(". ")[0]
         raise ValueError(
             f"{path} is torn, or holds pickled objects, which are refused and not run ({said}): save plain numbers"
         ) from error
@@ -110,6 +108,8 @@ def _read_matlab(path: Path) -> dict[str, Any]:
     import scipy.io
 
     try:
+        # of a compressed array the header alone is unpacked here
+        require_room(8 * sum(math.prod(shape) for _, shape, _ in scipy.io.whosmat(path)), path.stat().st_size)
         held = scipy.io.loadmat(path)
     except NotImplementedError:
         # MATLAB's 7.3 is HDF5 with the axes in the reverse order
@@ -139,9 +139,7 @@ def _read_hdf5(path: Path) -> dict[str, Any]:
         with h5py.File(path, "r") as file:
             sets: dict[str, Any] = {}
             file.visititems(lambda name, item: sets.update({name: item} if isinstance(item, h5py.Dataset) else {}))
-            size = sum(item.nbytes for item in sets.values())
-            if size > max(256 << 20, MOST * path.stat().st_size):
-                raise ValueError(f"its arrays would fill {size / 1e6:,.0f} MB, more than {MOST} times the file")
+            require_room(sum(item.nbytes for item in sets.values()), path.stat().st_size)
             for name, item in sets.items():
                 text = h5py.check_string_dtype(item.dtype)
                 found[name] = np.asarray(item.asstr()[()] if text else item[()])
@@ -191,9 +189,10 @@ def _parts_of_arrays(held: Any, path: Path) -> list[Part]:
             break
         [(name, values)] = ones.items()
         if not np.issubdtype(values.dtype, np.floating) or not values.size:
+            advice = "; of quantised embeddings, save what the numbers stand for as float32" if values.size else ""
             raise ValueError(
                 f"{path} holds an array of shape {values.shape} and type {values.dtype}: (N, D) floating point is "
-                "expected"
+                f"expected{advice}"
             )
         _refuse_labels(values, path)
         made, names = _described_part(part, values, {n: a for n, a in arrays.items() if n != name}, path)
@@ -229,6 +228,8 @@ def _as_array(value: Any, name: str, path: Path) -> np.ndarray | None:
         if value.layout != torch.strided or value.is_quantized:
             raise ValueError(f"{path} holds a sparse or quantised tensor {name!r}: save {name}.to_dense().float()")
         # NumPy has no bfloat16
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{path} holds {name!r} expanded, one number for many: save {name}.clone()")
         value = value.detach()
         return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     if isinstance(value, list | tuple) and value:

@@ -22,6 +22,7 @@ from torchreid_dfrst.data.manager import share_options
 from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.data.table import Table, read_distances, read_rows
 from torchreid_dfrst.evaluation.leaks import check_leaks
+from torchreid_dfrst.files import require_file
 from torchreid_dfrst.inference.extraction import open_dataset
 from torchreid_dfrst.inference.import_arrays import Part, read_embeddings
 from torchreid_dfrst.names import is_unknown, plain
@@ -213,8 +214,10 @@ def _photographs(lists: Lists, rows: np.ndarray) -> Callable[[int], tuple[Any, .
         if not np.isnan(seen.time_s[row]):
             return (*key, float(seen.time_s[row]))
         try:
-            return (*key, hashlib.sha256(Path(split_name(str(seen.path[row]))[0]).read_bytes()).digest())
-        except OSError:
+            file = split_name(str(seen.path[row]))[0]
+            require_file(file, file)
+            return (*key, hashlib.sha256(Path(file).read_bytes()).digest())
+        except (OSError, ValueError):
             return None
 
     return photo

@@ -13,6 +13,7 @@ from torch import nn
 
 from torchreid_dfrst import config, files
 from torchreid_dfrst.checks import check, within
+from torchreid_dfrst.data.manager import check_normalisation
 from torchreid_dfrst.models.weights import digest, read_safely, read_weights
 from torchreid_dfrst.torchreid_tables import build_model
 from torchreid_dfrst.training import checkpoint, sections
@@ -97,7 +98,9 @@ def _check_description(about: Any, weights: Mapping[str, torch.Tensor], where: P
         if name in about:
             check(f"{where}: {name}", about[name], expected)
     config.checked({"model": about["model"]}, {"model": sections()["model"]}, str(where))
-    check(f"{where}: config.data", about.get("config", {}).get("data", {}), Mapping)
+    data = about.get("config", {}).get("data", {})
+    check(f"{where}: config.data", data, Mapping)
+    check_normalisation(data.get("norm_mean"), data.get("norm_std"), f"{where}: config.data.")
     for name in ("height", "width"):
         within(f"{where}: {name}", about[name], lowest=1, highest=PIXELS)
     if not 1 <= about["num_classes"] <= max((value.shape[0] for value in weights.values() if value.dim()), default=0):

@@ -23,6 +23,7 @@ from torchreid_dfrst.retrieval import normalise
 from torchreid_dfrst.retrieval.transit import transits
 from torchreid_dfrst.sightings import Sightings, same_vehicle
 
+TRIP = "its trip, by time"
 QUERIES, EXPLAINED = 200, 40
 """Queries of a page, and how many of them have their first hits explained."""
 
@@ -90,7 +91,9 @@ def page_of_hits(gallery: Gallery, queries: Sightings, hits: Hits, limit: int = 
     kept, content = gallery.thumbnails(hits), gallery.content.spacetime
     network = None if content is None else Trips.load(content).model.network
     columns = hits.columns
-    page = Page(f"search in {gallery.store.address}", [hits.by], list(hits.notes), network, limit)
+    joined = any(trip is not None for trip in columns["trip"])
+    rows_shown = [hits.by, TRIP] if joined else [hits.by]
+    page = Page(f"search in {gallery.store.address}", rows_shown, list(hits.notes), network, limit)
     page.read = lambda name: kept[name] if name in kept else small(name)
     rows = np.array(columns["query"], dtype=np.int64)
     named = {"name": "path", "camera": "camera", "time": "time_s", "vehicle": "identity"}
@@ -98,10 +101,11 @@ def page_of_hits(gallery: Gallery, queries: Sightings, hits: Hits, limit: int = 
         about, found = _image_on_page(queries, query), []
         for k in np.flatnonzero(rows == query).tolist():
             hit = {name: columns[column][k] for name, column in named.items()}
-            hit |= {name: columns[name][k] for name in ("distance", "appearance", "probability")}
+            hit |= {name: columns[name][k] for name in ("distance", "appearance", "probability", "trip")}
             both = hit["vehicle"] and about["vehicle"]
             found.append({**hit, "right": hit["vehicle"] == about["vehicle"] if both else None})
-        page.add(about, [found])
+        trip = sorted((hit for hit in found if hit["trip"] == 0), key=lambda hit: hit["time"] or 0.0)
+        page.add(about, [found, trip] if joined else [found])
     page.notes += [numbered("{count} [image|images] in all windows together", int(hits.candidates.sum()))]
     return page
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
-from torchreid_dfrst.files import DAMAGED, not_the_file, require_file
+from torchreid_dfrst.files import DAMAGED, not_the_file, require_file, require_room
 from torchreid_dfrst.models import pretrained
 from torchreid_dfrst.models.network import BranchNetwork
 
@@ -28,8 +28,10 @@ SCALAR: Any = np.float64(0).__reduce__()[0]
 # torchreid's engine writes the rank-1 as a NumPy scalar, which holds no code; NumPy 1 and 2 name its maker differently
 torch.serialization.add_safe_globals(
     [(SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    + [np.dtype, *{type(np.dtype(code)) for code in "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]}]
+    + [np.dtype, *{type(np.dtype(code)) for code in "?US" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]}]
 )
+ARRAY: Any = np.zeros(0).__reduce__()[0]
+ARRAYS: list[Any] = [np.ndarray, *((ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core"))]
 
 
 class Loaded(NamedTuple):
@@ -132,7 +134,7 @@ def read_weights(path: str | Path, content: bytes | None = None) -> dict[str, to
 
 
 def read_safely(path: str | Path, content: bytes | None = None) -> Any:
-    """What a ``torch.save`` file holds, loaded onto the CPU: tensors, numbers, words, lists and dicts of them, no code.
+    """What a ``torch.save`` file holds, loaded onto the CPU: tensors, arrays, numbers, text, lists, dicts; no code.
 
     The file is read once, and every part of it is compared with its checksum, which PyTorch does not do.
 
@@ -146,21 +148,21 @@ def read_safely(path: str | Path, content: bytes | None = None) -> Any:
     """
     try:
         file = io.BytesIO(Path(path).read_bytes() if content is None else content)
-        torn = zipfile.is_zipfile(file) and zipfile.ZipFile(file).testzip()
-        if torn:
-            raise ValueError(f"the part {torn} does not match its checksum")
+        if zipfile.is_zipfile(file):
+            parts = zipfile.ZipFile(file)
+            require_room(sum(part.file_size for part in parts.infolist()), file.getbuffer().nbytes)
+            if torn := parts.testzip():
+                raise ValueError(f"the part {torn} does not match its checksum")
         file.seek(0)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(ARRAYS):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except (*DAMAGED, pickle.UnpicklingError, AssertionError, RecursionError) as error:
         # torch's own words go on to say how to load it all the same
-        wanted = isinstance(error, pickle.UnpicklingError) and re.search(
-            r"(?:GLOBAL|global|class) ([\w.]+\.\w+)", str(error)
-        )
+        wanted = isinstance(error, pickle.UnpicklingError) and re.search(r"(?:GLOBAL |class ')([\w.]+)", str(error))
         if wanted:
             raise ValueError(
                 f"{path} holds pickled Python objects beside tensors and numbers ({wanted[1]}); it was refused and "
-                "nothing in it was run. Files of torchreid 1.4.0 can be converted by whoever trusts them: save their "
-                "state_dict alone"
+                "nothing in it was run. Whoever trusts it can save it anew without them: of a network, its state_dict"
             ) from error
         not_the_file(error, path)
         raise ValueError(f"{path} is torn or not a checkpoint: {_why(error)}") from error
@@ -182,7 +184,7 @@ def _is_weight(name: Any, value: Any) -> bool:
 
 def _why(error: BaseException) -> str:
     """What of an error's words is about the file and not about the library."""
-    ours = isinstance(error, ValueError) and "checksum" in str(error)
+    ours = isinstance(error, ValueError) and re.search(r"checksum|its arrays would fill", str(error))
     return str(error) if ours else "it is no whole file of torch.save"
 
 

@@ -10,7 +10,13 @@ def sigmoid(odds: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(odds, -50, 50)))
 
 
-def logistic(values: np.ndarray, same: np.ndarray, share: float = 0.5, ridge: float = 1e-9) -> np.ndarray:
+def logistic(
+    values: np.ndarray,
+    same: np.ndarray,
+    share: float = 0.5,
+    ridge: float = 1e-9,
+    count: np.ndarray | None = None,
+) -> np.ndarray:
     """Log-likelihood ratio of one vehicle to two as ``bias + values @ slopes``, by Newton's method.
 
     Args:
@@ -18,13 +24,14 @@ def logistic(values: np.ndarray, same: np.ndarray, share: float = 0.5, ridge: fl
         same: ``(N,)`` whether it is one vehicle, or the probability that it is.
         share: weight of all pairs of one vehicle together, of 1: where the fit matters is where their odds are even.
         ridge: keeps the coefficients finite where the two kinds of pairs do not overlap.
+        count: ``(N,)`` how many pairs each row stands for; left out, one.
 
     Returns:
         ``(1 + P,)`` float64: bias, then slopes, in nats.
     """
     x = np.column_stack([np.ones(len(values)), values]).astype(np.float64)
-    one = same * (share / max(same.sum(), 1e-9))
-    two = (1 - same) * ((1 - share) / max((1 - same).sum(), 1e-9))
+    one, two = (part * (1 if count is None else count) for part in (same, 1 - same))
+    one, two = one * (share / max(one.sum(), 1e-9)), two * ((1 - share) / max(two.sum(), 1e-9))
     beta = np.zeros(x.shape[1])
     for _ in range(50):
         p = 1 / (1 + np.exp(-np.clip(x @ beta, -30, 30)))

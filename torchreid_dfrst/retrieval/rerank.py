@@ -18,7 +18,7 @@ from torchreid_dfrst.retrieval.embeddings import Stack, check_count, consecutive
 from torchreid_dfrst.retrieval.jaccard import Jaccard, encodings, scaled_distances
 from torchreid_dfrst.retrieval.metrics import lowest
 from torchreid_dfrst.retrieval.search import CLOSE, Neighbors, search
-from torchreid_dfrst.retrieval.tiles import Products, give_back, placed
+from torchreid_dfrst.retrieval.tiles import Products, each, give_back, placed, workers
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_finite, check_fusion, mirrored
 
 RESOLUTION = 2.0**-20
@@ -235,8 +235,11 @@ class Reranking:
             return np.concatenate(list(self.blocks()))
         result, self.original = self.original, None
         start = time.perf_counter()
-        for part in consecutive(0, self.queries, min(64, self.sizes[0])):
-            self._finish(part, result[part])
+        each(
+            consecutive(0, self.queries, min(64, self.sizes[0])),
+            lambda part: self._finish(part, result[part]),
+            workers(self.memory_limit),
+        )
         self.seconds["distances"] = time.perf_counter() - start
         return result
 
@@ -360,10 +363,13 @@ def rerank_distances(
     parts = [slice(0, queries), slice(queries, queries + images)]
     shared = Jaccard(*encodings(index, parameters.half, k2, exponent, parts))
     result = np.empty((queries, images), dtype=np.float32)
-    for part in consecutive(0, queries, 64):
+
+    def finish(part: slice) -> None:
         result[part] = _square_float32(query_gallery[part])
         result[part] *= (np.float32(lambda_value) / top[part])[:, None]
         result[part] += shared.distance(part, 1 - lambda_value)
+
+    each(consecutive(0, queries, 64), finish, workers(None))
     return result
 
 

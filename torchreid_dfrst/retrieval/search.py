@@ -7,26 +7,30 @@ row with every column where its candidates do not suffice.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from torchreid_dfrst.processes import Group, shared
-from torchreid_dfrst.retrieval.candidates import Candidates, candidates
+from torchreid_dfrst.processes import Group, shared, telling
 from torchreid_dfrst.retrieval.distances import exact, resolution, squares
 from torchreid_dfrst.retrieval.embeddings import Stack, check_count, consecutive, same_width, unit
 from torchreid_dfrst.retrieval.shards import agree, follow, lead
 from torchreid_dfrst.retrieval.tiles import (
+    Candidates,
     Products,
     at_once,
+    candidates,
+    each,
     float32_error,
     give_back,
     placed,
     random_error,
     tile_sizes,
+    workers,
 )
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_finite, check_fusion, is_symmetric
 
@@ -94,7 +98,7 @@ def neighbors(
         transit: ``(N, M)`` transit distances; None for appearance alone.
         weight: trade-off omega, ``>= 0``.
         memory_limit: bytes of working memory beside inputs and result (code that is loaded when first used is not
-            counted); None for some 100 MB and what the lists take.
+            counted); None for 40 to 80 MB a thread, of which there are eight at most, and what the lists take.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU if there is one.
         method: ``"product"``: blocks of the matrix product; ``"faiss"``: a flat index, sharded over all GPUs if there
             are any; ``"auto"``: FAISS on a GPU for appearance alone, else products, which are faster there.
@@ -108,11 +112,12 @@ def neighbors(
         KeyError: an unknown method or device.
         OtherProcessError: another process failed or was killed; the message says which.
     """
-    left = Stack(unit("rows", rows))
-    right = left if rows is columns else Stack(unit("columns", columns))
-    same_width(left.parts[0], right.parts[0])
-    check_count(count, len(right))
-    fusion = check_fusion(transit, weight, (len(left), len(right)))
+    with telling() if group is not None else nullcontext():
+        left = Stack(unit("rows", rows))
+        right = left if rows is columns else Stack(unit("columns", columns))
+        same_width(left.parts[0], right.parts[0])
+        check_count(count, len(right))
+        fusion = check_fusion(transit, weight, (len(left), len(right)))
     if group is not None and group.world_size > 1:
         agree("rows and columns", [*left.parts, *(right.parts if right is not left else ())])
         if not group.main:
@@ -161,7 +166,9 @@ def search(
     held = 4 * columns.shape[0] * columns.shape[1] if flat else 0
     sizes = tile_sizes(len(rows), len(columns), rows.shape[1], count, memory_limit, fusion is not None, held)
     give_back(memory_limit)
-    job = Search(rows, columns, count, fusion, *sizes, place if alone else torch.device("cpu"), sink)
+    # a GPU works by itself while one thread goes on
+    threads = workers(memory_limit) if place.type == "cpu" else 1
+    job = Search(rows, columns, count, fusion, *sizes, threads, place if alone else torch.device("cpu"), sink)
     name = f"faiss on {f'{gpus} GPUs' if gpus else 'cpu'}" if flat else f"torch on {place}"
     if group is not None:
         assert sink is None
@@ -172,17 +179,17 @@ def search(
     else:
         job.run(progress)
     ties = np.concatenate(job.near_ties)
-    ties = ties[np.argsort(ties[:, 0], kind="stable")]
+    ties, fallbacks = ties[np.argsort(ties[:, 0], kind="stable")], sum(job.compared)
     logger.info(
         "%d neighbours of %d rows (%s): %d near-ties, %d rows compared with every column in float64",
-        *(count, len(rows), name, len(ties), job.fallbacks),
+        *(count, len(rows), name, len(ties), fallbacks),
     )
-    return Neighbors(job.index, job.distance, job.farthest, ties, job.fallbacks, name)
+    return Neighbors(job.index, job.distance, job.farthest, ties, fallbacks, name)
 
 
 @dataclass(eq=False)
 class Search:
-    """One search, by products in tiles of ``step`` rows and ``span`` columns; see ``search``."""
+    """One search, by products in tiles of ``step`` rows and ``span`` columns on some threads; see ``search``."""
 
     rows: Stack
     columns: Stack
@@ -190,6 +197,7 @@ class Search:
     fusion: Fusion | None
     step: int
     span: int
+    threads: int
     device: torch.device
     sink: Sink | None
 
@@ -204,30 +212,38 @@ class Search:
         self.distance = np.empty((len(self.rows), self.count), dtype=np.float32)
         self.farthest = np.empty(len(self.rows), dtype=np.float32)
         self.near_ties: list[np.ndarray] = []
-        self.fallbacks = 0
+        self.compared: list[int] = []
+        # or two threads would take candidates of rows of which they have only some in common
+        assert self.span % self.step == 0
 
     def run(self, progress: Progress) -> None:
-        """Make every tile once, and write the lists of each block of rows after its last tile."""
+        """Make every tile once, then write the lists."""
         self.gather()
+        each(self.tiles(progress), self.tile, self.threads)
+        each(self.rows.blocks(self.step), self.settle, self.threads)
+
+    def tiles(self, progress: Progress) -> Iterator[tuple[slice, slice]]:
+        """Rows and columns of every tile that has to be made."""
         for block in self.rows.blocks(self.step):
             spans = self.columns.blocks(self.span)
             if self.symmetric:  # the products with earlier rows came with their blocks
                 spans = [block, *(slice(max(s.start, block.stop), s.stop) for s in spans if s.stop > block.stop)]
             for span in spans:
-                tile = self.products.tile(block, span)
-                if self.fusion is not None:
-                    self.fusion.scores(tile, block, span)
-                if self.sink is not None:
-                    self.sink(block, span, tile)
-                self.found.take(block, span.start, tile)
-                if self.symmetric and span != block:
-                    for part in consecutive(span.start, span.stop, self.step):
-                        self.found.take(
-                            part, block.start, tile[:, part.start - span.start : part.stop - span.start].t()
-                        )
-                del tile
-            self.settle(block)
+                yield block, span
             progress(block.stop - block.start)
+
+    def tile(self, place: tuple[slice, slice]) -> None:
+        """Make one tile and take the candidates in it, those of its columns too where they are rows."""
+        block, span = place
+        tile = self.products.tile(block, span)
+        if self.fusion is not None:
+            self.fusion.scores(tile, block, span)
+        if self.sink is not None:
+            self.sink(block, span, tile)
+        self.found.take(block, span.start, tile)
+        if self.symmetric and span != block:
+            for part in consecutive(span.start, span.stop, self.step):
+                self.found.take(part, block.start, tile[:, part.start - span.start : part.stop - span.start].t())
 
     def gather(self) -> None:
         """Make room for the candidates of all rows."""
@@ -306,7 +322,7 @@ class Search:
         """Write the lists of rows by comparing them with every column, in float64."""
         if not len(rows):
             return
-        self.fallbacks += len(rows)
+        self.compared.append(len(rows))
         kinds, once, back = np.unique(self.right, return_index=True, return_inverse=True)
         some, part = at_once(self.step, len(self.columns))
         for batch in np.split(rows, range(some, len(rows), some)):

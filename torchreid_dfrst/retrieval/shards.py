@@ -19,9 +19,8 @@ import torch
 import torch.distributed as dist
 
 from torchreid_dfrst.processes import Group, heard, of_all, reaching, say, telling
-from torchreid_dfrst.retrieval.candidates import Candidates
 from torchreid_dfrst.retrieval.embeddings import Stack, consecutive
-from torchreid_dfrst.retrieval.tiles import Products, placed, tensor
+from torchreid_dfrst.retrieval.tiles import Candidates, Products, placed, tensor
 from torchreid_dfrst.retrieval.transit import Fusion
 from torchreid_dfrst.version import __version__
 

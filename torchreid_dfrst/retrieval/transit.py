@@ -18,6 +18,8 @@ CELLS = 1 << 18
 class Transit(Protocol):
     """Transit distances between two lists of sightings, made block by block and never held whole.
 
+    A search asks for blocks from several threads at once.
+
     ``low`` and ``high`` bound every value, so that a search may stop where no transit term can change the order.
     A transit may also have ``pairs(rows, columns)``, the distances of single pairs of two equally long integer arrays,
     the same to the last bit as in their blocks; retrieval is faster with it. And it may have ``symmetric``, true where
@@ -52,10 +54,7 @@ class Fusion:
         return self.weight * float(self.transit.high)
 
     def scores(self, tile: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
-        """Turn a float32 tile of inner products into minus its fused distances, in place.
-
-        No threads of Python's: torch's own, which made the tile, still wait for work on the other cores.
-        """
+        """Turn a float32 tile of inner products into minus its fused distances, in place."""
         block = tensor(np.ascontiguousarray(self.transit.block(rows, columns))).to(tile.device)
         tile.mul_(-2).add_(2).clamp_(min=0).sqrt_()
         return tile.add_(block, alpha=self.weight).neg_()

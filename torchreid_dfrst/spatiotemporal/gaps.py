@@ -54,6 +54,18 @@ class Law:
         if self.offsets is None:
             object.__setattr__(self, "offsets", np.zeros((size, size)))
 
+    def distance(self, camera: np.ndarray | int, other: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
+        """Float32 distances of single pairs.
+
+        Args:
+            camera: rows of the queries' cameras in ``network``; the three arguments broadcast.
+            other: rows of the gallery cameras.
+            gap_s: ``t_gallery - t_query`` in seconds, NaN where one of the times is not known.
+        """
+        missing = np.isnan(gap_s)
+        value = self.curve(self.numbers[camera, other], np.where(missing, 0.0, gap_s)).astype(np.float32, copy=False)
+        return np.where(missing, np.float32(self.unknown), value) + self.offsets[camera, other].astype(np.float32)
+
 
 class GapTransit:
     """The distances of a law between two lists of sightings.
@@ -94,7 +106,7 @@ class GapTransit:
         reach = self._law.reach_s * TICKS_PER_SECOND / step
         self._beyond = max(abs(low), abs(high)) > reach + 1
         if self._beyond:
-            low, high = max(low, -int(reach) - 1), min(high, int(reach) + 1)
+            low, high = (min(max(end, -int(reach) - 1), int(reach) + 1) for end in (low, high))
         used = np.unique(self._law.numbers[np.ix_(np.unique(self._camera[0]), np.unique(self._camera[1]))])
         if len(used) * (high - low + 1) > min(most, self.shape[0] * self.shape[1]):
             return
@@ -134,12 +146,10 @@ class GapTransit:
         """Float32 distances of single pairs, the same values as in their ``block``."""
         camera, other = self._camera[0][rows], self._camera[1][columns]
         if self._table is None:
-            gap = np.nan_to_num(self._time[1][columns] - self._time[0][rows])
-            value = np.asarray(self._law.curve(self._law.numbers[camera, other], gap), dtype=np.float32)
-        else:
-            gap = self._tick[1][columns] - self._tick[0][rows]
-            place = self._start[camera, other] + (gap.clip(*self._ends) if self._beyond else gap)
-            value = self._table.reshape(-1).take(place, mode="clip")
+            return self._law.distance(camera, other, self._time[1][columns] - self._time[0][rows])
+        gap = self._tick[1][columns] - self._tick[0][rows]
+        place = self._start[camera, other] + (gap.clip(*self._ends) if self._beyond else gap)
+        value = self._table.reshape(-1).take(place, mode="clip")
         missing = np.isnan(self._time[0][rows]) | self._missing[columns]
         return np.where(missing, self._unknown, value) + self._offset[camera, other]
 

@@ -321,6 +321,11 @@ def set_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str)
             if name in state and state[name].dtype != own[name].dtype
         ],
     }
+    if wrong["of another type"] and sum(map(bool, wrong.values())) == 1:
+        raise ValueError(
+            f"{where} has {len(wrong['of another type'])} of {len(own)} tensors of another type than the network "
+            f"({wrong['of another type'][0]}, ...): save it as it was trained, in float32"
+        )
     if any(wrong.values()):
         words = [
             f"{len(names)} {word} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

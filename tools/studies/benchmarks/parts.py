@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import importlib
 import multiprocessing
+import os
+import socket
 import statistics
 import sys
 import time
@@ -21,6 +24,7 @@ from tqdm import tqdm
 
 from tools.studies.benchmarks.synthetic import features, ring
 from tools.studies.benchmarks.training import take_turns
+from torchreid_dfrst import processes
 from torchreid_dfrst.retrieval import (
     Features,
     Parameters,
@@ -29,8 +33,10 @@ from torchreid_dfrst.retrieval import (
     evaluate,
     jaccard_distance,
     rerank,
+    shards,
 )
-from torchreid_dfrst.retrieval.embeddings import consecutive
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive
+from torchreid_dfrst.retrieval.search import search
 from torchreid_dfrst.retrieval.tiles import give_back
 from torchreid_dfrst.retrieval.transit import Fusion, transits
 from torchreid_dfrst.sightings import Sightings
@@ -280,3 +286,64 @@ def load_spcl(folder: Path) -> ModuleType:
     package.__path__ = [str(folder)]
     sys.modules["spcl_utils"] = package
     return importlib.import_module("spcl_utils.faiss_rerank")
+
+
+def shards_memory(queries: int, gallery: int, width: int, seed: int, most: int = 3) -> dict[str, Any]:
+    """Peak memory over imports of each process, bytes exchanged and seconds of one search by 1 to ``most`` processes.
+
+    Embeddings are random, for the search does the same work on any. Lists of all numbers of processes are compared.
+    """
+    context, found, size = multiprocessing.get_context("forkserver"), {}, (queries, gallery, width)
+    context.set_forkserver_preload([__name__])
+    for count in range(1, most + 1):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        queue = context.SimpleQueue()
+        started = [context.Process(target=_shard, args=(queue, size, seed, rank, count, port)) for rank in range(count)]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join()
+        if any(process.exitcode for process in started):
+            raise RuntimeError(f"{count} processes ended with {[process.exitcode for process in started]}")
+        found[count] = dict(sorted(queue.get() for _ in started))
+    lists = {ranks[0].pop("lists") for ranks in found.values()}
+    if len(lists) > 1:
+        raise RuntimeError("the number of processes changes the lists")
+    return {"shards": found}
+
+
+def _shard(queue: Any, size: tuple[int, ...], seed: int, rank: int, count: int, port: int) -> None:
+    """One of some processes of a search: puts its rank and what it took."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    torch.set_num_threads(1)
+    group, exchanged, send, received = processes.start(), [0], shards.send, shards.received
+
+    def counted_send(array: np.ndarray, to: int) -> None:
+        exchanged[0] += array.nbytes
+        send(array, to)
+
+    def counted_received(shape: tuple[int, ...], dtype: Any, sender: int) -> np.ndarray:
+        array = received(shape, dtype, sender)
+        exchanged[0] += array.nbytes
+        return array
+
+    shards.send, shards.received = counted_send, counted_received
+    base, start, told = status("VmRSS"), time.perf_counter(), {}
+    if group.main:
+        generator, (queries, gallery, width) = np.random.default_rng(seed), size
+        rows = generator.standard_normal((queries + gallery, width), dtype=np.float32)
+        for part in consecutive(0, len(rows), 4096):
+            rows[part] /= np.linalg.norm(rows[part], axis=1, keepdims=True)
+        start = time.perf_counter()
+        near = search(
+            Stack(rows[:queries]), Stack(rows[queries:]), 21, device="cpu", group=group if count > 1 else None
+        )
+        told["lists"] = hashlib.sha256(near.index.tobytes()).hexdigest()
+    elif not shards.follow(group):
+        raise RuntimeError("there was no search")
+    told |= {"seconds": time.perf_counter() - start, "exchanged_bytes": exchanged[0]}
+    queue.put((rank, told | {"memory_bytes": status("VmHWM") - base}))
+    processes.stop()

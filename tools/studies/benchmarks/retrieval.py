@@ -53,6 +53,7 @@ JOBS = {
     "cold": "the whole job with both mAPs in fresh processes",
     "transit": "fused distances of all pairs against NumPy's, and the bound against the block",
     "clustering": "the Jaccard distance of all rows",
+    "shards": "memory of each of 1, 2 and 3 processes that search together, and bytes exchanged",
 }
 STREAMED = "distances in blocks: torchreid, with its six N x N matrices, is not run beside it and nothing compared"
 
@@ -215,6 +216,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=776)
     parser.add_argument("--without-torchreid", action="store_true", help="leave the slow peers out")
     parser.add_argument("--spcl", metavar="DIR", help="spcl/utils of a clone of SpCL, to measure --job clustering with")
+    parser.add_argument(
+        "--images", type=int, default=100_000, help="rows that 1,678 are searched among in --job shards"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     given = parser.parse_args()
     if given.rounds < 1:
@@ -226,6 +230,9 @@ def main() -> None:
     found: dict[str, Any] = described(scale, seed) | {"job": given.job, "command": command_line}
     if given.job == "streamed" or (given.job == "rerank" and images > HELD):
         found |= measure_streamed(scale, rounds, seed)
+    elif given.job == "shards":
+        size = SCALES["veri"][0], given.images, 512
+        found |= parts.shards_memory(*size, seed) | machine(1) | {"scale": "x".join(map(str, size))}
     elif images > HELD:
         raise ValueError(f"--job {given.job} holds matrices of all {images} images of --scale {scale}: at most {HELD}")
     elif given.job == "rerank":

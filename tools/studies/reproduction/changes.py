@@ -32,7 +32,7 @@ def changes(usual: Config) -> dict[str, Config]:
         "max pooling": {"model": {"pool": "max"}},
         "2 parts per division": {"model": {"parts": 2}},
         "conv4 shared by the streams": {"model": {"shared_stages": 3}},
-        "body at a third of the rate of new layers": {
+        "backbone at a third of the rate of new layers": {
             "optim": {"staged_lr": True, "new_layers": ["heads"], "base_lr_mult": 0.33},
         },
         "new layers at three times the rate": {

@@ -42,9 +42,9 @@ class Harness:
     """All networks of the tables in one folder, each in a folder named after its configuration.
 
     A run is found again by a hash of its configuration, defaults included, of the training data's lists and of the run
-    its body comes from; features and cards by what was extracted and scored, test lists included. Neither pixels nor
-    the version of this package are in any of them. An interrupted run is resumed. Two processes may share the folder:
-    the second waits where the first trains.
+    its backbone comes from; features and cards by what was extracted and scored, test lists included. Neither pixels
+    nor the version of this package are in any of them. An interrupted run is resumed. Two processes may share the
+    folder: the second waits where the first trains.
 
     Args:
         preset: what all rows share.
@@ -97,11 +97,15 @@ class Harness:
             change or {},
             {"train": {"seed": seed}},
         )
-        self._train_lists(self.root, settings["data"])  # a wrong folder is said before a body is pre-trained for hours
-        body = self._body(network)
-        if body is not None:
-            settings = merge(settings, {"model": {"weights": str(body / "weights.safetensors"), "pretrained": False}})
-        return self._run(f"{network}-seed{seed}", settings, self.root, body)
+        self._train_lists(
+            self.root, settings["data"]
+        )  # a wrong folder is said before a backbone is pre-trained for hours
+        backbone = self._pretrained_backbone(network)
+        if backbone is not None:
+            settings = merge(
+                settings, {"model": {"weights": str(backbone / "weights.safetensors"), "pretrained": False}}
+            )
+        return self._run(f"{network}-seed{seed}", settings, self.root, backbone)
 
     def features(self, run: Path, name: str, level: float = 0, train: bool = False) -> Extraction:
         """Features that a finished run gives a data set.
@@ -162,20 +166,22 @@ class Harness:
         name = self.tests[test]
         return self._lists(self.root, name, _options(self.preset.training["data"], name).get(name))[2]
 
-    def _body(self, network: str) -> Path | None:
-        """The run that a network's body starts from, None where the preset says how it starts."""
-        if self.preset.body is None:
+    def _pretrained_backbone(self, network: str) -> Path | None:
+        """The run that a network's backbone starts from, None where the preset says how it starts."""
+        if self.preset.pretraining is None:
             return None
-        root = self._city("body-data", self.preset.body["draw"])
-        settings = merge(self.preset.body["training"], {"model": {"name": body_of(network), "pretrained": False}})
-        return self._run(f"body-{body_of(network)}", settings, root, None)
+        root = self._city("pretraining-data", self.preset.pretraining["draw"])
+        settings = merge(
+            self.preset.pretraining["training"], {"model": {"name": backbone_of(network), "pretrained": False}}
+        )
+        return self._run(f"pretraining-{backbone_of(network)}", settings, root, None)
 
-    def _run(self, label: str, settings: Config, root: Path, body: Path | None) -> Path:
+    def _run(self, label: str, settings: Config, root: Path, backbone: Path | None) -> Path:
         config = checked(settings, sections(), label)
         whole = resolved(config)
         key = {name: {k: v for k, v in keys.items() if k not in FREE.get(name, ())} for name, keys in whole.items()}
         data = self._train_lists(root, settings["data"])
-        folder = self.out / "runs" / f"{label}-{digest([key, data, body and body.name])}"
+        folder = self.out / "runs" / f"{label}-{digest([key, data, backbone and backbone.name])}"
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             if (folder / "result.json").is_file():
@@ -212,8 +218,8 @@ class Harness:
         return folder
 
 
-def body_of(network: str) -> str:
-    """Name of the network that is pre-trained for ``network``'s body: a plain ResNet wherever the body is one."""
+def backbone_of(network: str) -> str:
+    """Name of the network that is pre-trained for ``network``'s backbone: a plain ResNet wherever that is one."""
     if network.endswith("_resnet18"):
         return "baseline_resnet18"
     return network if network.startswith("osnet") else "baseline"
@@ -251,7 +257,7 @@ def made_anew(path: Path) -> Iterator[None]:
         path: what to remove; the same command then makes it anew.
 
     Raises:
-        ValueError: the body raised it, or ``FileNotFoundError`` or ``KeyError``.
+        ValueError: the block raised it, or ``FileNotFoundError`` or ``KeyError``.
     """
     try:
         yield

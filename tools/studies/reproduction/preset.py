@@ -30,8 +30,8 @@ class Preset:
         backbone: ``resnet50`` or ``resnet18``, of all rows but those that name their own.
         tests: label of a test set to the name of a data set; several for VehicleID's three sizes.
         draw: settings of the synthetic city to train and test on, which is then drawn; None for data that is there.
-        body: what every row starts from where ImageNet's weights are not to be had: ``draw``, settings of the city to
-            pre-train on, and ``training``, sections; None where ``training`` says how the rows start.
+        pretraining: what every row starts from where ImageNet's weights are not to be had: ``draw``, settings of the
+            city to pre-train on, and ``training``, sections; None where ``training`` says how the rows start.
         networks: name of a network to sections that it alone needs.
         seeds: number of trainings of each row, with seeds 0, 1, ...; ``--seeds`` asks for another number.
         peers: networks of the ``peers`` table beside DFR-ST.
@@ -49,7 +49,7 @@ class Preset:
     backbone: str = "resnet50"
     tests: Mapping[str, str] = field(default_factory=dict)
     draw: Mapping[str, Any] | None = None
-    body: Mapping[str, Any] | None = None
+    pretraining: Mapping[str, Any] | None = None
     networks: Mapping[str, Config] = field(default_factory=dict)
     seeds: int = 1
     peers: tuple[str, ...] = PEERS
@@ -87,7 +87,7 @@ class Preset:
             ("short", preset.short),
             ("selection", preset.selection),
             *((f"networks.{name}", config) for name, config in preset.networks.items()),
-            *([("body.training", preset.body.get("training", {}))] if preset.body else []),
+            *([("pretraining.training", preset.pretraining.get("training", {}))] if preset.pretraining else []),
         ):
             checked(config, sections, f"{path}: {where}")
         checked(preset.scoring, evaluation.sections(), f"{path}: scoring")

@@ -210,13 +210,13 @@ def spacetime_weights(preset: Preset) -> list[Row]:
 def peers(preset: Preset) -> list[Row]:
     """Networks in one harness: same data, budget, augmentation and seeds.
 
-    ``dfrst_plus`` also stands there with ResNet-50, as PCB brings that body whatever the preset's; and peers stand
+    ``dfrst_plus`` also stands there with ResNet-50, as PCB brings that backbone whatever the preset's; and peers stand
     there once more with the rate, lambda and warm-up of ``dfrst_plus``, which are no part of the network.
     """
     plus = what_helps.training_of_plus(preset.training)
     entries: dict[str, tuple[str, Mapping[str, Any]]]
-    entries = {_entry(name, preset): (name, {}) for name in (_with_body(name, preset) for name in preset.peers)}
-    for name in (_with_body(name, preset) for name in TRAINED_ALIKE if name in preset.peers):
+    entries = {_entry(name, preset): (name, {}) for name in (_with_backbone(name, preset) for name in preset.peers)}
+    for name in (_with_backbone(name, preset) for name in TRAINED_ALIKE if name in preset.peers):
         entries[f"{_entry(name, preset)}, {ALIKE}"] = (name, plus)
     for name in (*(preset.network(name) for name in OURS), "dfrst_plus"):
         entries[_entry(name, preset)] = (name, plus if name.startswith("dfrst_plus") else {})
@@ -255,13 +255,13 @@ def ours(network: str) -> bool:
     return network.startswith("dfrst")
 
 
-def _with_body(network: str, preset: Preset) -> str:
-    """Registered name: networks of torchreid's or a user's bring their bodies, ours have the preset's."""
+def _with_backbone(network: str, preset: Preset) -> str:
+    """Registered name: networks of torchreid's or a user's bring their backbones, ours have the preset's."""
     return preset.network(network) if network in FACTORIES else network
 
 
 def _entry(network: str, preset: Preset) -> str:
-    """How a network is called in a table: with ResNet-50 where that is its body and not the preset's."""
+    """How a network is called in a table: with ResNet-50 where that is its backbone and not the preset's."""
     with_resnet50 = network == "pcb_p4" or (network in FACTORIES and not network.endswith("_resnet18"))
     return f"{network} (ResNet-50)" if with_resnet50 and preset.backbone != "resnet50" else network
 
@@ -292,7 +292,7 @@ TABLES: dict[str, Table] = {
     "peers": Table("Peers in one harness", peers, data="", cost=True, against=BEST_PEER),
     "changes": Table("What would help DFR-ST", changes, data="", against="dfrst", on_top="selection"),
     "resnet50": Table(
-        "ResNet-50 bodies, a shorter budget", larger, data="", cost=True, against=BEST_PEER, on_top="short"
+        "ResNet-50 backbones, a shorter budget", larger, data="", cost=True, against=BEST_PEER, on_top="short"
     ),
 }
 ALIASES = {"VII": "VI", "8": "VI"}
