@@ -29,12 +29,13 @@ NETWORK = "dfrst"
 
 
 def hero(result: evaluation.Result, folder: Path, count: int = 2) -> Path:
-    """Queries by appearance and, below, with space and time: at equal steps among those that time put right.
+    """Queries by appearance and, below, with space and time: at equal steps among those that time put right (or all).
 
     They are chosen to show what space and time do, so they are no sample of all queries; README says what all gain.
     """
     first = [result.metrics[row].first_match for row in ROWS]
     gained = np.flatnonzero((first[0] > 1) & (first[1] == 1))
+    gained = gained if len(gained) else np.flatnonzero(first[1])
     chosen = gained[np.linspace(0, len(gained) - 1, min(count, len(gained))).astype(int)]
     (drawn,) = show_rankings(result, folder, count, ROWS, chosen)
     return drawn.rename(folder / "hero.png")
