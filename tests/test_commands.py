@@ -134,6 +134,8 @@ def test_all_commands_are_on_one_screen(capsys):
             "error: no configuration file at demoo, and none is shipped by that name",
         ),
         (["city", "--out", __file__], f"error: {__file__} is a file: give the folder that the data set goes to"),
+        (["city", "--out", f"{__file__}/city"], f"error: {__file__}/city cannot be written ("),
+        (["demo", "--out", __file__], f"error: {__file__}/data/city cannot be written ("),
         (["evaluate", str(ROOT)], f"error: {ROOT} is a folder, where a file is expected"),
         (["compare", str(ROOT)], f"error: {ROOT} is a folder, where a file is expected"),
         (["extract", "--root", "x"], "error: the following arguments are required: --weights"),

@@ -380,6 +380,14 @@ def packed_parquet(path):
     pyarrow.parquet.write_table(pyarrow.table({f"n{k}": np.zeros(5_000_000) for k in range(8)}), path)
 
 
+def repeated_parquet(path):
+    """A text of a megabyte that stands 400 times."""
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"path": ["x" * 1_000_000] * 400, "n": np.zeros(400)}), path)
+
+
 def packed_torch(path):
     torch.save(torch.zeros(70_000_000), path)
     with zipfile.ZipFile(path) as plain:
@@ -391,6 +399,7 @@ def packed_torch(path):
 
 PACKED = {
     "e.parquet": packed_parquet,
+    "repeated.parquet": repeated_parquet,
     "e.mat": lambda path: scipy.io.savemat(path, {"f": np.zeros((5_000_000, 8))}, do_compression=True),
     "e.pt": packed_torch,
 }

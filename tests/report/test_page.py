@@ -132,6 +132,13 @@ def test_what_has_no_room_is_left_out_and_said(tmp_path):
     assert f"left out: {60 - shown} queries" in text
 
 
+@pytest.mark.parametrize("held", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", b"torn"])
+def test_small_images_are_jpeg(held):
+    made = Page("x", ["appearance"], read=lambda name: held)
+    with pytest.raises(ValueError, match=r"the small image of a\.jpg is no JPEG"):
+        made.add({"name": "a.jpg"}, [[]])
+
+
 def test_images_that_are_gone_are_said():
     made = Page("x", ["appearance"])
     made.add({"name": "gone.jpg", "camera": "c", "time": None, "vehicle": ""}, [[]])

@@ -56,6 +56,7 @@ def make_city(
     Raises:
         ValueError: a setting is unknown or out of range, or ``root`` holds something else: another city, a city that
             was not finished, or other files.
+        OSError: ``root`` cannot be made or written.
     """
     root = Path(root)
     unknown = sorted(set(settings) - set(Settings.__dataclass_fields__))
@@ -69,7 +70,10 @@ def make_city(
         return root
     plan = plan_city(wanted)
     for folder in FOLDERS:
-        (root / folder).mkdir(parents=True, exist_ok=True)
+        try:
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"{root} cannot be written ({error}): choose another folder") from error
     done = 0
     for count in _draw_all(plan, root, workers):
         done += count

@@ -122,13 +122,35 @@ def open_parquet(path: Path) -> Any:
         raise ValueError(f"{path} needs pyarrow to be read: pip install pyarrow, or save the table as CSV") from error
     require_file(path, f"no file {path}")
     try:
-        about = pyarrow.parquet.read_metadata(path)
-        groups = (about.row_group(k) for k in range(about.num_row_groups))
-        values = sum(group.column(k).num_values for group in groups for k in range(group.num_columns))
-        require_room(8 * values, path.stat().st_size)
-        return pyarrow.parquet.read_table(path)
+        file = pyarrow.parquet.ParquetFile(path)
+        about, own = file.metadata, path.stat().st_size
+        kinds = [about.schema.column(k) for k in range(about.num_columns)]
+        groups = [about.row_group(k) for k in range(about.num_row_groups)]
+        sizes = ((group.column(k), max(8, kind.length)) for group in groups for k, kind in enumerate(kinds))
+        require_room(sum(max(part.num_values * width, part.total_uncompressed_size) for part, width in sizes), own)
+        # a text that stands in all rows is kept once until its room is known
+        texts = [kind.path for kind in kinds if kind.physical_type == "BYTE_ARRAY"]
+        table = pyarrow.parquet.read_table(path, read_dictionary=texts)
+        require_room(sum(_bytes_written_out(chunk) for column in table.columns for chunk in column.chunks), own)
+        return table.cast(file.schema_arrow)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0][:200]})") from error
+
+
+def _bytes_written_out(chunk: Any) -> int:
+    """Bytes of an Arrow array whose texts are kept once, if each stood where it belongs."""
+    import pyarrow.compute
+
+    if pyarrow.types.is_struct(chunk.type):
+        return sum(map(_bytes_written_out, chunk.flatten()))
+    if pyarrow.types.is_map(chunk.type):
+        return _bytes_written_out(chunk.keys) + _bytes_written_out(chunk.items)
+    if pyarrow.types.is_nested(chunk.type):
+        return _bytes_written_out(chunk.flatten())
+    if not pyarrow.types.is_dictionary(chunk.type):
+        return chunk.nbytes
+    lengths = pyarrow.compute.binary_length(chunk.dictionary).cast(pyarrow.int64())
+    return pyarrow.compute.sum(lengths.take(chunk.indices)).as_py() or 0
 
 
 def words_of(column: Any) -> list[str]:

@@ -62,6 +62,9 @@ class Page:
 
         Returns:
             Whether there was room for it; once there is none, later queries are left out too.
+
+        Raises:
+            ValueError: what ``read`` gives for an image is no JPEG.
         """
         if self._left_out:
             self._left_out += 1
@@ -90,8 +93,11 @@ class Page:
         data = self.read(about["name"])
         size = [0, 0]
         if data is not None:
-            with Image.open(io.BytesIO(data)) as image:
-                size = list(image.size)
+            try:
+                with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+                    size = list(image.size)
+            except OSError as error:
+                raise ValueError(f"the small image of {about['name']} is no JPEG: add it anew") from error
         picture = "" if data is None else "data:image/jpeg;base64," + base64.b64encode(data).decode()
         self._place[key] = len(self._images)
         self._images.append({**own, "size": size, "picture": picture, "key": key})
