@@ -121,7 +121,7 @@ def test_expire_delete_compact_and_export(street, capsys, tmp_path):
 @pytest.fixture
 def calibrated(street, tiny_run):
     network = Gallery.open(street[0] / "g").content.network
-    made = Calibration(network, (-1.0, 1.0), (-9.0, 9.0), (3.0, 2.0), None, 4.0, 12, True, "logistic")
+    made = Calibration(network, (-1.0, 1.0), (-9.0, 9.0), (3.0, 1.0, 2.0), None, 4.0, 12, True, "logistic")
     made.save(tiny_run / "run" / "calibration.json")
     return made
 

@@ -133,8 +133,8 @@ def fit(args: argparse.Namespace, gallery: Any) -> None:
     """Run ``dfrst gallery fit``."""
     from torchreid_dfrst import config, evaluation
     from torchreid_dfrst.evaluation import calibration
-    from torchreid_dfrst.gallery.spacetime import alone
     from torchreid_dfrst.retrieval import Extraction
+    from torchreid_dfrst.spatiotemporal import by_pairs
 
     if args.what is None:
         raise ValueError("say which features file: dfrst gallery fit DIR features.npz")
@@ -144,7 +144,7 @@ def fit(args: argparse.Namespace, gallery: Any) -> None:
     model = evaluation.fit_transit(held, **settings)
     weight = 0.0
     if model is not None:
-        model = alone(model)
+        model = by_pairs(model)
         weight = evaluation.transit_weight(held, model, asked)[0]
     found = calibration.of_extraction(held, model)
     gallery.learn(model, weight, None if found is None else found.content)

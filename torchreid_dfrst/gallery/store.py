@@ -161,7 +161,7 @@ class Content:
         except (KeyError, TypeError) as error:
             raise ValueError(f"{where} is damaged: it lacks something, or holds too much ({error!r})") from error
         for name, kind in expected_types(cls).items():
-            check(f"{where}: {name}", held[name], kind)
+            check(f"{where}: {name}", getattr(found, name), kind)
         return found
 
 
