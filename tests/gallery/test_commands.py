@@ -81,11 +81,14 @@ def test_a_page_takes_small_images_from_the_gallery(street, capsys, tmp_path):
     assert (tmp_path / "p.html").read_text().count("data:image/jpeg") == 4
 
 
-def test_what_a_person_should_know_is_said(street, capsys):
+def test_what_a_person_should_know_is_said(street, capsys, tmp_path):
     folder, weights, rows = street
     where = f"{folder}/{rows[0][0]} --gallery {folder}/g {weights}"
     assert "appearance alone: a camera and a time" in search(where, capsys)[1]
     assert "--time has no zone: taken as UTC" in search(f"{where} --camera c003 --time 2026-05-01T16:05", capsys)[1]
+    invoke(f"gallery add {tmp_path}/new {folder}/crops.csv {weights}".split())
+    new = f"{folder}/{rows[0][0]} --gallery {tmp_path}/new {weights} --camera c003 --time 2026-05-01T16:05Z"
+    assert "`dfrst gallery fit` teaches the gallery space and time" in search(new, capsys)[1]
     late = search(f"{where} --camera c003 --time 2027-05-01T16:05Z --after 5min", capsys)
     assert "begins after the last sighting" in late[1] and "0 images in its window" in late[0]
 

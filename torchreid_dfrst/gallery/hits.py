@@ -191,6 +191,8 @@ def remarks(query: Query, hits: Hits, fused: bool, learnt: bool, last_s: float |
     notes = []
     if learnt and not fused:
         notes.append("ranked by appearance alone: a camera and a time of each query are needed for space and time")
+    elif not learnt and all(query.camera):
+        notes.append("ranked by appearance alone: `dfrst gallery fit` teaches the gallery space and time")
     if lost:
         notes.append(numbered("{count} [file|files] of the gallery could not be read and [is|are] left out", lost))
     empty = int((hits.candidates == 0).sum())
