@@ -121,7 +121,7 @@ def test_a_calibration_is_kept_and_refused_for_another_network(fitted, tmp_path)
         with pytest.raises(ValueError, match=r"of the network drawn .*: make one with that network"):
             held.require({**SOURCE, **change})
     with pytest.raises(ValueError, match="of the space-time model"):
-        held.require(SOURCE, build("likelihood", relays=0))
+        held.require(SOURCE, build("lognormal"))
     (tmp_path / "c.json").write_text("{}")
     with pytest.raises(ValueError, match="no calibration of this version"):
         Calibration.load(tmp_path / "c.json")

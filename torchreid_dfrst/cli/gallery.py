@@ -96,14 +96,17 @@ def add(args: argparse.Namespace) -> None:
 
     if args.what is None:
         raise ValueError("say what to add: a table path,camera,time, a folder of images, or a features file")
-    if folder := Store(args.gallery).folder:
-        require_writable(folder / LIST)
-    crops = read_crops(args.what, "gallery", args.weights, args.camera, args.time_format, args.workers, progress)
+    store, gallery = Store(args.gallery), None
     try:
         gallery = Gallery.open(args.gallery)
         if args.half and gallery.content.dtype != "float16":
             raise ValueError(f"{args.gallery} keeps {gallery.content.dtype}: --half is for a new gallery")
     except FileNotFoundError:
+        store.require_free()
+    if store.folder:
+        require_writable(store.folder / LIST)
+    crops = read_crops(args.what, "gallery", args.weights, args.camera, args.time_format, args.workers, progress)
+    if gallery is None:
         dtype = "float16" if args.half else "float32"
         gallery = Gallery.create(args.gallery, crops.source, crops.features.embedding.shape[1], dtype)
         take_calibration(args, gallery, crops.source)

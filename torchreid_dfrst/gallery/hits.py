@@ -126,7 +126,8 @@ def worth(
     """
     columns = hits.columns
     row, time_s = np.array(columns["query"], dtype=np.int64), _times(columns["time_s"])
-    way = np.where(np.isnan(time_s), np.nan, transit) if trips is not None else None
+    here = np.array(query.camera)[row] == np.array(columns["camera"], dtype=np.str_)  # which is no trip
+    way = np.where(np.isnan(time_s) | here, np.nan, transit) if trips is not None else None
     appearance = np.array(columns["appearance"])
     more: dict[str, list[Any]] = {"trip": [None] * len(hits)}
     sure = calibration.probability(appearance, way, hits.candidates[row], strangers)

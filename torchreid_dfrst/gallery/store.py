@@ -183,6 +183,15 @@ class Store:
         self.root = str(root)
         self.folder = Path(self.root) if "file" in self.fs.protocol else None
 
+    def require_free(self) -> None:
+        """Refuse a place for a new gallery where something is.
+
+        Raises:
+            ValueError: with its address.
+        """
+        if self.fs.exists(self.root) and (not self.fs.isdir(self.root) or self.fs.ls(self.root)):
+            raise ValueError(f"{self.address} is there and no gallery: name a new folder, or an empty one")
+
     def at(self, name: str) -> str:
         """A name below the gallery as the file system has it."""
         return posixpath.join(self.root, name)
