@@ -41,6 +41,7 @@ def fitted(world):
 def test_probabilities_hold_for_new_vehicles(world, fitted):
     model = build("likelihood").fit(world.train, road())
     assert fitted.transit is not None and fitted.held_out and fitted.vehicles == 90
+    assert fitted.spacetime["options"]["relays"] == 0, "they depend on the rest of the gallery"
     for chosen, trips in ((fitted, model), (evaluation.calibrate(world, None), None)):
         found = openset.measure(chosen, world.query, world.gallery, trips)
         assert found["pairs_ece"]["value"] <= 0.05
@@ -120,12 +121,16 @@ def test_a_calibration_is_kept_and_refused_for_another_network(fitted, tmp_path)
         with pytest.raises(ValueError, match=r"of the network drawn .*: make one with that network"):
             held.require({**SOURCE, **change})
     with pytest.raises(ValueError, match="of the space-time model"):
-        held.require(SOURCE, build("likelihood", relays=0))
+        held.require(SOURCE, build("lognormal"))
     (tmp_path / "c.json").write_text("{}")
     with pytest.raises(ValueError, match="no calibration of this version"):
         Calibration.load(tmp_path / "c.json")
     with pytest.raises(FileNotFoundError, match="dfrst evaluate"):
         Calibration.load(tmp_path / "none.json")
+    content = {name: value for name, value in fitted.content.items() if name != "false_matches"}
+    assert Calibration.of(content).false_matches == (), "what has a default may be left out"
+    with pytest.raises(ValueError, match=r"what the gallery keeps is no calibration of this version.*gallery fit"):
+        Calibration.of({**content, "version": 1})
 
 
 def test_the_better_shape_is_taken():
@@ -140,6 +145,20 @@ def test_the_better_shape_is_taken():
     assert calibration._curve_of_appearance(straight, same, fold)[0] == "logistic"
     shape, knots, nats = calibration._curve_of_appearance(bent, same, fold)
     assert shape == "isotonic" and (np.diff(nats) >= 0).all() and (np.diff(knots) > 0).all()
+
+
+def test_what_both_evidences_say_is_not_counted_twice(world, monkeypatch):
+    """Space and time that repeat what appearance says, with noise, add little to it."""
+    rng = np.random.default_rng(2)
+    same = np.arange(40_000) % 2 == 0
+    cosine = rng.normal(np.where(same, 0.3, -0.1), 0.2).clip(-1, 1)
+    transit = rng.normal(-cosine, 0.02)
+    drawn = [(cosine, transit, same, np.arange(len(same)) % 3)]
+    monkeypatch.setattr(calibration, "_pairs_to_calibrate_on", lambda *_: (drawn, 1.0))
+    made = calibration.fit(world.train_features, SOURCE, build("likelihood"))
+    look, more = made.evidence(np.sqrt(2 - 2 * cosine), transit)
+    assert np.abs(more).mean() < 0.1 * np.abs(look).mean()
+    assert made.evidence(np.array([1.0]), np.array([np.nan]))[1] == 0, "an unknown trip adds nothing"
 
 
 def test_logistic_finds_the_ratio_of_two_normal_laws():

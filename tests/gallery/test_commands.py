@@ -81,11 +81,15 @@ def test_a_page_takes_small_images_from_the_gallery(street, capsys, tmp_path):
     assert (tmp_path / "p.html").read_text().count("data:image/jpeg") == 4
 
 
-def test_what_a_person_should_know_is_said(street, capsys):
+def test_what_a_person_should_know_is_said(street, capsys, tmp_path):
     folder, weights, rows = street
     where = f"{folder}/{rows[0][0]} --gallery {folder}/g {weights}"
     assert "appearance alone: a camera and a time" in search(where, capsys)[1]
-    assert "--time has no zone: taken as UTC" in search(f"{where} --camera c003 --time 2026-05-01T16:05", capsys)[1]
+    for word in ("2026-05-01T16:05", "20260501_160500"):
+        assert f"{word} has no zone: taken as UTC" in search(f"{where} --camera c003 --time {word}", capsys)[1]
+    invoke(f"gallery add {tmp_path}/new {folder}/crops.csv {weights}".split())
+    new = f"{folder}/{rows[0][0]} --gallery {tmp_path}/new {weights} --camera c003 --time 2026-05-01T16:05Z"
+    assert "`dfrst gallery fit` teaches the gallery space and time" in search(new, capsys)[1]
     late = search(f"{where} --camera c003 --time 2027-05-01T16:05Z --after 5min", capsys)
     assert "begins after the last sighting" in late[1] and "0 images in its window" in late[0]
 
@@ -121,7 +125,7 @@ def test_expire_delete_compact_and_export(street, capsys, tmp_path):
 @pytest.fixture
 def calibrated(street, tiny_run):
     network = Gallery.open(street[0] / "g").content.network
-    made = Calibration(network, (-1.0, 1.0), (-9.0, 9.0), (3.0, 2.0), None, 4.0, 12, True, "logistic")
+    made = Calibration(network, (-1.0, 1.0), (-9.0, 9.0), (3.0, 1.0, 2.0), None, 4.0, 12, True, "logistic")
     made.save(tiny_run / "run" / "calibration.json")
     return made
 
@@ -158,6 +162,9 @@ def test_the_same_photograph_is_the_same_vehicle(street, calibrated, capsys):
     times = times.replace("16:0", "2026-05-01T16:0")
     invoke(f"same {a} {b} {weights} {times} --candidates 100".split())
     said = capsys.readouterr().out
+    here = times.replace("c001", "c003")
+    invoke(f"same {a} {b} {weights} {here}".split())
+    assert "space and time   +0.00 nats  (c003 to c003" in capsys.readouterr().out, "one camera and itself is no trip"
     assert "c003 to c001 in +60 s" in said and "100 candidates, 50% strangers" in said
     nats = [float(x) for x in re.findall(r"([+-]\d+\.\d\d) nats", said)]
     sure = float(re.match(r"([\d.]+)%", said)[1]) / 100
@@ -169,7 +176,7 @@ def test_the_same_photograph_is_the_same_vehicle(street, calibrated, capsys):
     [
         ("search {image} --gallery {folder}/none", "none does not exist: make one with `dfrst gallery add"),
         ("search {image} --gallery {folder}/g", "is no features file: say with --weights"),
-        ("search {folder}/no.jpg --gallery {folder}/g {weights}", "no.jpg cannot be read as an image (no such file)"),
+        ("search {folder}/no.jpg --gallery {folder}/g {weights}", "(no such file); repair it, or leave it out"),
         ("search {image} --gallery {folder}/g {weights} --least 0.5 --false-match-rate 0.1", "give one"),
         ("search {image} --gallery {folder}/g {weights} --least 2", "--least is 2.0: 0 or more, at most 1"),
         ("search {image} --gallery {folder}/g {weights} --false-match-rate 0.1", "calibration"),
@@ -179,7 +186,7 @@ def test_the_same_photograph_is_the_same_vehicle(street, calibrated, capsys):
         ("search {image} --gallery {folder}/g {weights} --time 16 --after soon", "'soon' is no duration"),
         ("gallery add {folder}/g {folder}/g {weights}", "holds no image"),
         ("gallery add {folder}/g {folder}/crops {weights}", "knows no camera 'unknown'"),
-        ("gallery add {folder}/crops {folder}/crops {weights}", "crops is there and no gallery"),
+        ("gallery add {folder}/crops {folder}/no.csv {weights}", "crops is there and no gallery"),
         ("gallery delete {folder}/g", "say what to delete"),
         ("gallery expire {folder}/g", "say either --before TIME or --keep"),
         ("gallery info {folder}/g --camera c003", "dfrst gallery info takes no camera (c003)"),

@@ -157,6 +157,13 @@ def test_probabilities_are_those_of_the_calibration(held):
     expected = line.probability(np.array(hits.columns["appearance"]), None, hits.candidates[0], 0.2)
     np.testing.assert_allclose(hits.columns["probability"], expected)
     assert (np.diff(np.array(hits.columns["probability"]).reshape(-1, 9), axis=1) <= 0).all()
+    made.learn(calibration=replace(line, transit=(1.0, 1.0, 9.0)).content)
+    hits = ask(made, query, True, strangers=0.2)
+    here = np.array(hits.columns["camera"]) == query.sightings.camera_name[hits.columns["query"]]
+    expected = line.probability(np.array(hits.columns["appearance"]), None, hits.candidates[0], 0.2)
+    assert here.any() and not here.all(), "one camera and itself is no trip"
+    here |= np.isnan(np.array(hits.columns["time_s"], dtype=np.float64))
+    np.testing.assert_array_equal(np.isclose(hits.columns["probability"], expected), here)
     other = {**line.content, "network": {**line.network, "weights_sha256": "ef" * 32}}
     with pytest.raises(ValueError, match="cannot be compared"):
         made.learn(calibration=other)

@@ -127,16 +127,18 @@ def described(name: str | None, size: Sequence[int] | None, model: Mapping[str, 
 
 
 def moment(word: str) -> float:
-    """A time of the command line in seconds, see ``data.times``.
+    """A time of the command line in seconds, see ``data.times``; says so where it is taken as UTC.
 
     Raises:
         ValueError: it is none.
     """
-    from torchreid_dfrst.data.times import ACCEPTED, read_times
+    from torchreid_dfrst.data.times import ACCEPTED, lacks_zone, read_times
 
     seconds, unread = read_times([word], "the command line")
     if unread or seconds[0] != seconds[0]:
         raise ValueError(f"{word!r} is no time: give {ACCEPTED}")
+    if lacks_zone(word):
+        tell(f"{word} has no zone: taken as UTC")
     return float(seconds[0])
 
 

@@ -96,14 +96,17 @@ def add(args: argparse.Namespace) -> None:
 
     if args.what is None:
         raise ValueError("say what to add: a table path,camera,time, a folder of images, or a features file")
-    if folder := Store(args.gallery).folder:
-        require_writable(folder / LIST)
-    crops = read_crops(args.what, "gallery", args.weights, args.camera, args.time_format, args.workers, progress)
+    store, gallery = Store(args.gallery), None
     try:
         gallery = Gallery.open(args.gallery)
         if args.half and gallery.content.dtype != "float16":
             raise ValueError(f"{args.gallery} keeps {gallery.content.dtype}: --half is for a new gallery")
     except FileNotFoundError:
+        store.require_free()
+    if store.folder:
+        require_writable(store.folder / LIST)
+    crops = read_crops(args.what, "gallery", args.weights, args.camera, args.time_format, args.workers, progress)
+    if gallery is None:
         dtype = "float16" if args.half else "float32"
         gallery = Gallery.create(args.gallery, crops.source, crops.features.embedding.shape[1], dtype)
         take_calibration(args, gallery, crops.source)
@@ -133,8 +136,8 @@ def fit(args: argparse.Namespace, gallery: Any) -> None:
     """Run ``dfrst gallery fit``."""
     from torchreid_dfrst import config, evaluation
     from torchreid_dfrst.evaluation import calibration
-    from torchreid_dfrst.gallery.spacetime import alone
     from torchreid_dfrst.retrieval import Extraction
+    from torchreid_dfrst.spatiotemporal import by_pairs
 
     if args.what is None:
         raise ValueError("say which features file: dfrst gallery fit DIR features.npz")
@@ -144,7 +147,7 @@ def fit(args: argparse.Namespace, gallery: Any) -> None:
     model = evaluation.fit_transit(held, **settings)
     weight = 0.0
     if model is not None:
-        model = alone(model)
+        model = by_pairs(model)
         weight = evaluation.transit_weight(held, model, asked)[0]
     found = calibration.of_extraction(held, model)
     gallery.learn(model, weight, None if found is None else found.content)

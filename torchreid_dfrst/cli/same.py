@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> None:
         trips.require([args.camera_a, args.camera_b])
         labels = trips.labels([args.camera_a, args.camera_b])
         seen = Sightings(labels, np.array([moment(args.time_a), moment(args.time_b)]))
-        trip = trips.model.distance(seen[:1], seen[1:])[0, 0]
+        if labels[0] != labels[1]:  # one camera and itself is no trip
+            trip = trips.model.distance(seen[:1], seen[1:])[0, 0]
         words = f"{args.camera_a} to {args.camera_b} in {seen.time_s[1] - seen.time_s[0]:+,.0f} s"
     elif any(word is not None for word in given):
         raise ValueError("--camera-a, --time-a, --camera-b and --time-b go together")

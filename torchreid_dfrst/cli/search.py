@@ -11,7 +11,6 @@ and the number of its trip: 0 is the trip of the image asked for, others are oth
 
 import argparse
 import itertools
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -85,8 +84,6 @@ def find(args: argparse.Namespace, gallery: Any) -> tuple[Any, Any]:
         if not np.isnan(seen.time_s).all():
             raise ValueError(f"{args.what} has times itself: leave --time out")
         seen = replace(seen, time_s=np.full(len(seen), moment(args.time)))
-        if ":" in args.time and not re.search(r"(Z|UTC|GMT|[+-]\d\d(:?\d\d)?)$", args.time.strip().upper()):
-            tell("--time has no zone: taken as UTC, as the gallery's")
     cameras = cameras_of(seen) if NOWHERE not in seen.camera_name else None
     windows = {"before_s": args.before, "after_s": args.after}
     spans = {name: span(word) for name, word in windows.items() if word is not None}

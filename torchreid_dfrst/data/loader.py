@@ -13,6 +13,9 @@ from torch.utils.data._utils import signal_handling
 
 from torchreid_dfrst.data.images import BadImageError, Images
 
+SKIP = "or leave such images out: data.on_bad_image skip in training, --on-bad-image skip in extraction"
+"""What else a user can do about an image that cannot be read."""
+
 
 class Loader(DataLoader):
     """A ``DataLoader`` of ``Images`` that raises what went wrong, in one line, in the main process.
@@ -20,6 +23,7 @@ class Loader(DataLoader):
     Args:
         images: what to load.
         skip: leave unreadable images out of a batch (their paths are added to ``skipped``) instead of raising.
+        advice: what a user can do instead of mending an unreadable image.
         **options: ``DataLoader``'s own.
 
     Raises:
@@ -28,7 +32,7 @@ class Loader(DataLoader):
             anywhere in the main process, in the middle of a step or of a save, is taken out; one of your own stays.
     """
 
-    def __init__(self, images: Images, skip: bool = False, **options: Any) -> None:
+    def __init__(self, images: Images, skip: bool = False, advice: str = SKIP, **options: Any) -> None:
         # with a generator of its own, a pass over the data leaves the global one as it was
         super().__init__(
             images,
@@ -37,7 +41,7 @@ class Loader(DataLoader):
             worker_init_fn=_ignore_interrupts,
             **options,
         )
-        self.images, self.skip = images, skip
+        self.images, self.skip, self.advice = images, skip, advice
         self.skipped: set[str] = set()
         self.clipped: set[str] = set()
 
@@ -66,11 +70,7 @@ class Loader(DataLoader):
                 if self.images.substitute:
                     raise bad
                 if not self.skip:
-                    raise BadImageError(
-                        bad.path,
-                        f"{bad.args[1]}; repair it, or leave such images out: data.on_bad_image skip in training, "
-                        "--on-bad-image skip in extraction",
-                    )
+                    raise BadImageError(bad.path, f"{bad.args[1]}; repair it, {self.advice}")
                 self.skipped.add(bad.path)
             if batch is not None:
                 self.skipped.update(path for path in batch["bad"] if path)

@@ -101,6 +101,12 @@ def read_times(
     return seconds, [k for k in there if k not in found]
 
 
+def lacks_zone(word: str) -> bool:
+    """Is it a date without a time zone?"""
+    date = _parse_date(tidy(word))
+    return date is not None and not date.zone
+
+
 class _TimeColumn(NamedTuple):
     words: Sequence[str]
     there: list[int]

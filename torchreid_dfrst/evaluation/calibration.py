@@ -18,9 +18,10 @@ from torchreid_dfrst.features import network_of
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.retrieval.logistic import logistic, sigmoid
 from torchreid_dfrst.sightings import CameraNetwork, Sightings, same_vehicle
-from torchreid_dfrst.spatiotemporal import GapModel
+from torchreid_dfrst.spatiotemporal import GapModel, by_pairs
 
-FORMAT, VERSION = "torchreid_dfrst calibration", 1
+FORMAT, VERSION = "torchreid_dfrst calibration", 2
+AGAIN = "`dfrst evaluate`, or `dfrst gallery fit` for a gallery"
 FOLDS = 4
 FEWEST = 8
 """Vehicles without which nothing is fitted."""
@@ -39,15 +40,16 @@ SHARE = 0.1
 class Calibration:
     """What distances of one network say.
 
-    Evidence is ``ln p(distance | one vehicle) - ln p(distance | two)``, in nats; that of appearance and of space and
-    time are added. Probability is that with prior odds, see ``prior``. Distances after re-ranking depend on everything
+    Evidence is ``ln p(distance | one vehicle) - ln p(distance | two)``, in nats: that of appearance, and what space and
+    time add to it. Probability is that with prior odds, see ``prior``. Distances after re-ranking depend on everything
     else in the gallery and have no such law: they are never taken.
 
     Args:
         network: what made the embeddings, see ``features.network_of``.
         cosine: ``(K,)`` rising cosines at which the evidence of appearance is known, linear in between.
         nats: ``(K,)`` that evidence.
-        transit: bias and slope of the evidence of minus a transit distance; None without space and time.
+        transit: bias, slope of the evidence of appearance, and slope of minus a transit distance, fitted together:
+            the evidence of both; None without space and time.
         spacetime: name and options of the model of these distances.
         matches: images of its vehicle that a query finds in a gallery, by other cameras, on average.
         vehicles: how many it was fitted on.
@@ -60,7 +62,7 @@ class Calibration:
     network: dict[str, Any]
     cosine: tuple[float, ...]
     nats: tuple[float, ...]
-    transit: tuple[float, float] | None
+    transit: tuple[float, float, float] | None
     spacetime: dict[str, Any] | None
     matches: float
     vehicles: int
@@ -69,18 +71,19 @@ class Calibration:
     false_matches: tuple[tuple[float, float, float], ...] = ()
 
     def evidence(self, appearance: np.ndarray, transit: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Evidence of appearance, and of space and time, each elementwise in nats.
+        """Evidence of appearance, and what space and time add to it, each elementwise in nats.
 
         Args:
             appearance: Euclidean distances of embeddings of unit length, in [0, 2].
-            transit: distances of the model in ``spacetime``, NaN where not known; None for appearance alone.
+            transit: distances of the model in ``spacetime``, by pairs; NaN where not known; None for appearance alone.
         """
         cosine = 1 - np.asarray(appearance, dtype=np.float64) ** 2 / 2
         own = np.interp(cosine, self.cosine, self.nats)
         if transit is None or self.transit is None:
             return own, np.zeros_like(own)
-        trip = self.transit[0] - self.transit[1] * np.asarray(transit, dtype=np.float64)
-        return own, np.where(np.isnan(trip), 0.0, trip)
+        bias, look, trip = self.transit
+        more = bias + (look - 1) * own - trip * np.asarray(transit, dtype=np.float64)
+        return own, np.where(np.isnan(more), 0.0, more)
 
     def prior(self, candidates: np.ndarray | float, strangers: float) -> np.ndarray:
         """Log odds, before anything is seen, that one of ``candidates`` images shows the query's vehicle.
@@ -124,10 +127,10 @@ class Calibration:
         if network_of(source) != self.network:
             one, other = (f"{n.get('network')} ({str(n.get('weights_sha256'))[:8]})" for n in (self.network, source))
             raise ValueError(f"the calibration is of the network {one}, not of {other}: make one with that network")
-        if model is not None and self.spacetime is not None and self.spacetime != _model_and_network(model):
+        asked = None if model is None else _model_and_network(by_pairs(model))
+        if None not in (asked, self.spacetime) and self.spacetime != asked:
             raise ValueError(
-                f"the calibration is of the space-time model {self.spacetime}, not of "
-                f"{_model_and_network(model)}: make it anew"
+                f"the calibration is of the space-time model {self.spacetime}, not of {asked}: make it anew"
             )
 
     def save(self, path: str | Path) -> None:
@@ -140,7 +143,7 @@ class Calibration:
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
     @classmethod
-    def of(cls, content: Mapping[str, Any], where: str = "this") -> Calibration:
+    def of(cls, content: Mapping[str, Any], where: str = "what the gallery keeps") -> Calibration:
         """What ``content`` gave.
 
         Raises:
@@ -148,13 +151,13 @@ class Calibration:
         """
         held = dict(content)
         if held.pop("format", None) != FORMAT or held.pop("version", None) != VERSION:
-            raise ValueError(f"{where} is no calibration of this version: make it anew with `dfrst evaluate`")
+            raise ValueError(f"{where} is no calibration of this version: make it anew with {AGAIN}")
         try:
             found = cls(**held)
         except TypeError as error:
-            raise ValueError(f"{where} lacks something ({error}): make it anew with `dfrst evaluate`") from error
+            raise ValueError(f"{where} lacks something ({error}): make it anew with {AGAIN}") from error
         for name, kind in expected_types(cls).items():
-            check(f"{where}: {name}", held[name], kind)
+            check(f"{where}: {name}", getattr(found, name), kind)
         return found
 
     @classmethod
@@ -181,6 +184,9 @@ def fit(
 ) -> Calibration:
     """Fit on training vehicles that play query and gallery, best ones that the network was not trained on.
 
+    Of a space-time model, the distance of pairs alone counts (``spatiotemporal.by_pairs``): relays depend on the rest
+    of the gallery, as re-ranking does.
+
     Args:
         features: embeddings of training images with identities.
         source: what made them, see ``Extraction.source``.
@@ -194,7 +200,7 @@ def fit(
     Raises:
         ValueError: too few vehicles, or the model cannot be fitted.
     """
-    vehicles = features.sightings.vehicles
+    vehicles, model = features.sightings.vehicles, None if model is None else by_pairs(model)
     if len(vehicles) < FEWEST:
         raise ValueError(f"{len(vehicles)} training vehicles with features: a calibration needs {FEWEST} at least")
     drawn, matches = _pairs_to_calibrate_on(features, model, train, network, seed)
@@ -205,8 +211,9 @@ def fit(
     known = ~np.isnan(transit)
     trip = None
     if model is not None and same[known].any():
-        bias, slope = logistic(-transit[known, None], same[known].astype(np.float64), SHARE).tolist()
-        trip = (bias, max(slope, 0.0))
+        both = np.column_stack([np.interp(cosine, knots, nats), -transit])[known]
+        bias, *slopes = logistic(both, same[known].astype(np.float64), SHARE).tolist()
+        trip = (bias, max(slopes[0], 0.0), max(slopes[1], 0.0))
     about = None if model is None else _model_and_network(model)
     made = Calibration(network_of(source), tuple(knots), tuple(nats), trip, about, matches, len(vehicles), held, shape)
     return replace(made, false_matches=_false_matches(made, cosine[~same], transit[~same]))

@@ -18,7 +18,7 @@ from torchreid_dfrst.retrieval.embeddings import Stack
 from torchreid_dfrst.retrieval.metrics import Best
 from torchreid_dfrst.retrieval.transit import transits
 from torchreid_dfrst.sightings import Sightings
-from torchreid_dfrst.spatiotemporal import GapModel
+from torchreid_dfrst.spatiotemporal import GapModel, by_pairs
 
 
 def rank(
@@ -71,8 +71,9 @@ def rank(
     if calibration is not None and strangers is not None and found:
         asked, shown = (np.array(column) for column in zip(*((q, best.index[q, r]) for q, r in found), strict=True))
         one, two = (Stack(normalise(part.embedding)) for part in (query, gallery))
-        trip = None if model is None else transits(model.transit(query.sightings, gallery.sightings), asked, shown)
-        if trip is not None:
+        trip = None
+        if model is not None:
+            trip = transits(by_pairs(model).transit(query.sightings, gallery.sightings), asked, shown)
             trip[np.isnan(query.sightings.time_s[asked]) | np.isnan(gallery.sightings.time_s[shown])] = np.nan
         sure = calibration.probability(exact(one, two, asked, shown), trip, len(gallery), strangers)
         columns["probability"] = sure.tolist()

@@ -15,7 +15,7 @@ from torchreid_dfrst.evaluation.intervals import FEWEST, LEVEL, bootstrap, inter
 from torchreid_dfrst.retrieval import Features
 from torchreid_dfrst.retrieval.logistic import sigmoid
 from torchreid_dfrst.sightings import same_vehicle
-from torchreid_dfrst.spatiotemporal import GapModel
+from torchreid_dfrst.spatiotemporal import GapModel, by_pairs
 
 STRANGERS, SEED, SAMPLES = 0.2, 776, 1000
 BINS = 10
@@ -116,7 +116,7 @@ def _watch_pairs(
         who, counts[0], counts[1], counts[2], counts[3], np.zeros(len(EDGES) - 1), *hits, np.full((count, 2), np.nan)
     )
     shown = ~np.isin(g.identity, gone)
-    transit = None if model is None else model.transit(q, g)
+    transit = None if model is None else by_pairs(model).transit(q, g)
     start = 0
     rows, columns = (retrieval.normalise(part.embedding) for part in (query, gallery))
     for distance in retrieval.distance_blocks(rows, columns) if count and len(gallery) else ():

@@ -90,8 +90,7 @@ class Gallery:
             raise ValueError(f"dtype is {dtype!r}: {' or '.join(DTYPES)}")
         pyarrow()
         store = Store(address)
-        if store.fs.exists(store.root) and (not store.fs.isdir(store.root) or store.fs.ls(store.root)):
-            raise ValueError(f"{address} is there and no gallery: name a new folder, or an empty one")
+        store.require_free()
         with store.writer():
             store.publish(Content(1, network_of(source), int(width), dtype))
         return cls.open(address)

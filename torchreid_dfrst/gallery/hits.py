@@ -126,7 +126,8 @@ def worth(
     """
     columns = hits.columns
     row, time_s = np.array(columns["query"], dtype=np.int64), _times(columns["time_s"])
-    way = np.where(np.isnan(time_s), np.nan, transit) if trips is not None else None
+    here = np.array(query.camera)[row] == np.array(columns["camera"], dtype=np.str_)  # which is no trip
+    way = np.where(np.isnan(time_s) | here, np.nan, transit) if trips is not None else None
     appearance = np.array(columns["appearance"])
     more: dict[str, list[Any]] = {"trip": [None] * len(hits)}
     sure = calibration.probability(appearance, way, hits.candidates[row], strangers)
@@ -191,6 +192,8 @@ def remarks(query: Query, hits: Hits, fused: bool, learnt: bool, last_s: float |
     notes = []
     if learnt and not fused:
         notes.append("ranked by appearance alone: a camera and a time of each query are needed for space and time")
+    elif not learnt and all(query.camera):
+        notes.append("ranked by appearance alone: `dfrst gallery fit` teaches the gallery space and time")
     if lost:
         notes.append(numbered("{count} [file|files] of the gallery could not be read and [is|are] left out", lost))
     empty = int((hits.candidates == 0).sum())

@@ -15,21 +15,6 @@ from torchreid_dfrst.names import plain
 from torchreid_dfrst.sightings import CameraNetwork
 from torchreid_dfrst.spatiotemporal import GapModel
 
-PAIRS_ONLY = {"relays": 0, "pooling": False}
-"""Options that make the distance of a pair depend on nothing but the pair, in whatever part of a gallery it is."""
-
-
-def alone(model: GapModel) -> GapModel:
-    """A fitted model without what looks at other images of a gallery (``relays``).
-
-    Raises:
-        ValueError: it is not fitted.
-    """
-    if model.network is None:
-        raise ValueError(f"the {model.name} model is not fitted: there is nothing to keep")
-    options = {**model.options, **{k: v for k, v in PAIRS_ONLY.items() if k in model.options}}
-    return spatiotemporal.build(model.name, **options).restore(model.fitted, model.network)
-
 
 @dataclass(frozen=True, eq=False)
 class Trips:
@@ -48,12 +33,14 @@ class Trips:
 
     @classmethod
     def of(cls, model: GapModel, weight: float) -> Trips:
-        """Take a fitted model over, see ``alone``.
+        """Take a fitted model over, see ``spatiotemporal.by_pairs``.
 
         Raises:
             ValueError: the model is not fitted, or the weight is out of range.
         """
-        model = alone(model)
+        if model.network is None:
+            raise ValueError(f"the {model.name} model is not fitted: there is nothing to keep")
+        model = spatiotemporal.by_pairs(model)
         if not 0 <= weight < np.inf:
             raise ValueError(f"weight is {weight}: omega is 0 or more")
         network = model.network

@@ -161,7 +161,7 @@ class Content:
         except (KeyError, TypeError) as error:
             raise ValueError(f"{where} is damaged: it lacks something, or holds too much ({error!r})") from error
         for name, kind in expected_types(cls).items():
-            check(f"{where}: {name}", held[name], kind)
+            check(f"{where}: {name}", getattr(found, name), kind)
         return found
 
 
@@ -182,6 +182,15 @@ class Store:
         self.fs, root = url_to_fs(self.address)
         self.root = str(root)
         self.folder = Path(self.root) if "file" in self.fs.protocol else None
+
+    def require_free(self) -> None:
+        """Refuse a place for a new gallery where something is.
+
+        Raises:
+            ValueError: with its address.
+        """
+        if self.fs.exists(self.root) and (not self.fs.isdir(self.root) or self.fs.ls(self.root)):
+            raise ValueError(f"{self.address} is there and no gallery: name a new folder, or an empty one")
 
     def at(self, name: str) -> str:
         """A name below the gallery as the file system has it."""

@@ -92,7 +92,7 @@ def page_of_hits(gallery: Gallery, queries: Sightings, hits: Hits, limit: int = 
     network = None if content is None else Trips.load(content).model.network
     columns = hits.columns
     joined = any(trip is not None for trip in columns["trip"])
-    rows_shown = [hits.by, TRIP] if joined else [hits.by]
+    rows_shown = [TRIP, hits.by] if joined else [hits.by]
     page = Page(f"search in {gallery.store.address}", rows_shown, list(hits.notes), network, limit)
     page.read = lambda name: kept[name] if name in kept else small(name)
     rows = np.array(columns["query"], dtype=np.int64)
@@ -105,7 +105,7 @@ def page_of_hits(gallery: Gallery, queries: Sightings, hits: Hits, limit: int = 
             both = hit["vehicle"] and about["vehicle"]
             found.append({**hit, "right": hit["vehicle"] == about["vehicle"] if both else None})
         trip = sorted((hit for hit in found if hit["trip"] == 0), key=lambda hit: hit["time"] or 0.0)
-        page.add(about, [found, trip] if joined else [found])
+        page.add(about, [trip, found] if joined else [found])
     page.notes += [numbered("{count} [image|images] in all windows together", int(hits.candidates.sum()))]
     return page
 

@@ -74,7 +74,7 @@ def read_crops(
     model, about = open_network(weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     items = [(path, 0, 0, 0) for path in seen.path.tolist()]
-    loader = Loader(Images(items, input_transform(about)), batch_size=64, num_workers=workers)
+    loader = Loader(Images(items, input_transform(about)), advice="or leave it out", batch_size=64, num_workers=workers)
     embedded = embed(model.to(device), loader, device, bar=bar)
     warn_of_clipped(loader.clipped)
     return Crops(Features(embedded.embedding, seen), describe_source(about))

@@ -26,7 +26,10 @@ from torchreid_dfrst.spatiotemporal.transition import Transition
 
 MODELS: dict[str, type[GapModel]] = {m.name: m for m in (LogNormal, Provid, Transition, Histogram, Likelihood)}
 
-__all__ = ["MODELS", "GapModel", "Transit", "build", "fuse", "load"]
+__all__ = ["MODELS", "GapModel", "Transit", "build", "by_pairs", "fuse", "load"]
+
+PAIRS_ONLY = {"relays": 0, "pooling": False}
+"""Options that make the distance of a pair depend on nothing but the pair, in whatever part of a gallery it is."""
 
 
 def build(name: str, **options: Any) -> GapModel:
@@ -48,6 +51,13 @@ def build(name: str, **options: Any) -> GapModel:
             raise KeyError(f"{name} has no option {option!r}{nearest(option, expected)}")
         check(f"option {option} of {name}", value, expected[option])
     return MODELS[name](**options)
+
+
+def by_pairs(model: GapModel) -> GapModel:
+    """The model without what looks at other images of a gallery (``relays``); fitted where it was."""
+    options = {**model.options, **{name: value for name, value in PAIRS_ONLY.items() if name in model.options}}
+    made = build(model.name, **options)
+    return made if model.network is None else made.restore(model.fitted, model.network)
 
 
 def load(path: str | Path, network: CameraNetwork) -> GapModel:
