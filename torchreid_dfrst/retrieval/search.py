@@ -29,6 +29,7 @@ from torchreid_dfrst.retrieval.tiles import (
     give_back,
     placed,
     random_error,
+    threads_within,
     tile_sizes,
     workers,
 )
@@ -177,7 +178,8 @@ def search(
     elif flat:
         search_faiss(job, gpus, progress)
     else:
-        job.run(progress)
+        with threads_within(memory_limit):
+            job.run(progress)
     ties = np.concatenate(job.near_ties)
     ties, fallbacks = ties[np.argsort(ties[:, 0], kind="stable")], sum(job.compared)
     logger.info(
