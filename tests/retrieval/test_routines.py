@@ -178,6 +178,15 @@ def test_the_number_of_threads_and_who_is_late_change_no_bit(weight, threads, mo
             np.testing.assert_array_equal(one, same)
 
 
+@pytest.mark.parametrize(("room", "used"), [(1, 1), (2, 2), (9, 3)])
+def test_a_limited_search_computes_on_the_threads_that_its_limit_has_room_for(room, used, threads, monkeypatch):
+    x, seen, multiply = clusters(300)[0], set(), tiles._multiply
+    monkeypatch.setattr(tiles, "_multiply", lambda *both: seen.add(torch.get_num_threads()) or multiply(*both))
+    threads(3)
+    neighbors(x, x, 9, memory_limit=room * tiles.THREAD_BYTES)
+    assert seen == {used} and torch.get_num_threads() == 3
+
+
 def test_two_threads_that_come_first_to_the_same_rows_take_one_lock(monkeypatch):
     taken, both, lock = set(), threading.Barrier(2, timeout=60), threading.Lock
 
