@@ -283,7 +283,7 @@ def test_the_features_file_stands_anywhere(words, file, others):
 @pytest.mark.parametrize("name", ["rank", "spacetime", "compare", "extract"])
 def test_what_works_in_one_process_refuses_torchrun(name, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    words = {"compare": ["a.json", "b.json"], "spacetime": [], "rank": ["f.npz"]}
+    words = {"compare": ["a.json", "b.json"], "spacetime": [], "rank": ["f.npz", "--out", "r.csv"]}
     words["extract"] = ["--weights", "w", "--root", "d", "-t", "veri776", "--out", "f.npz"]
     with pytest.raises(SystemExit) as ended:
         main([name, *words[name]])

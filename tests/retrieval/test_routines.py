@@ -3,6 +3,8 @@
 import itertools
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -174,6 +176,38 @@ def test_the_number_of_threads_and_who_is_late_change_no_bit(weight, threads, mo
     for other in found[1:]:
         for one, same in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize(("room", "used"), [(1, 1), (2, 2), (9, 3)])
+def test_a_limited_search_computes_on_the_threads_that_its_limit_has_room_for(room, used, threads, monkeypatch):
+    x, seen, multiply = clusters(300)[0], set(), tiles._multiply
+    monkeypatch.setattr(tiles, "_multiply", lambda *both: seen.add(torch.get_num_threads()) or multiply(*both))
+    threads(3)
+    neighbors(x, x, 9, memory_limit=room * tiles.THREAD_BYTES)
+    assert seen == {used} and torch.get_num_threads() == 3
+
+
+def test_two_threads_that_come_first_to_the_same_rows_take_one_lock(monkeypatch):
+    taken, both, lock = set(), threading.Barrier(2, timeout=60), threading.Lock
+
+    class Late:
+        def __init__(self):
+            both.wait()  # neither thread has kept its lock yet
+            self.lock = lock()
+
+        def __enter__(self):
+            taken.add(self)
+            self.lock.acquire()
+
+        def __exit__(self, *_):
+            self.lock.release()
+
+    monkeypatch.setattr(tiles, "threading", SimpleNamespace(Lock=Late))
+    found = tiles.Candidates(2, 1, torch.device("cpu"))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda first: found.take(slice(0, 2), first, torch.full((2, 4), first / 8)), (0, 4)))
+    assert len(taken) == 1
+    np.testing.assert_array_equal(found.ordered(slice(0, 2))[0], [[0.5], [0.5]])
 
 
 def test_an_error_in_one_thread_ends_all_and_is_raised(threads):

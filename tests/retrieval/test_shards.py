@@ -69,7 +69,8 @@ def test_several_processes_find_the_lists_of_one(count, tmp_path):
                 for name in ("index", "near_ties"):
                     np.testing.assert_array_equal(part[name], whole[name])
                 for name in ("distance", "farthest"):
-                    np.testing.assert_allclose(part[name], whole[name], rtol=0, atol=3e-7)
+                    # tiles of other shapes sum in another order: as near as numbers that a change must keep
+                    np.testing.assert_allclose(part[name], whole[name], rtol=0, atol=1e-6)
 
 
 def drive(vehicles, rng):

@@ -111,7 +111,14 @@ def test_spcl_runs_beside_ours(tmp_path, monkeypatch, capsys):
 def test_memory_and_exchange_of_several_processes(monkeypatch, capsys):
     queries = SCALES["tiny"][0]
     monkeypatch.setitem(SCALES, "veri", SCALES["tiny"])
-    found = json.loads(run("--job shards --images 300 --json", monkeypatch, capsys))["shards"]
+    whole = json.loads(run("--job shards --images 300 --json", monkeypatch, capsys))
+    assert [whole[name] for name in ("queries", "gallery", "dimensions", "images")] == [
+        queries,
+        300,
+        512,
+        300 + queries,
+    ]
+    found = whole["shards"]
     assert [list(ranks) for ranks in found.values()] == [["0"], ["0", "1"], ["0", "1", "2"]]
     assert found["1"]["0"]["exchanged_bytes"] == 0
     # half of the columns, all rows there, and back the candidates and the lowest score of each

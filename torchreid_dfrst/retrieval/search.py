@@ -29,6 +29,7 @@ from torchreid_dfrst.retrieval.tiles import (
     give_back,
     placed,
     random_error,
+    threads_within,
     tile_sizes,
     workers,
 )
@@ -98,7 +99,8 @@ def neighbors(
         transit: ``(N, M)`` transit distances; None for appearance alone.
         weight: trade-off omega, ``>= 0``.
         memory_limit: bytes of working memory beside inputs and result (code that is loaded when first used is not
-            counted); None for 40 to 80 MB a thread, of which there are eight at most, and what the lists take.
+            counted), where each thread takes 16 MiB of room; None for 40 to 80 MB a thread, of which there are eight at
+            most, and what the lists take.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU if there is one.
         method: ``"product"``: blocks of the matrix product; ``"faiss"``: a flat index, sharded over all GPUs if there
             are any; ``"auto"``: FAISS on a GPU for appearance alone, else products, which are faster there.
@@ -177,7 +179,8 @@ def search(
     elif flat:
         search_faiss(job, gpus, progress)
     else:
-        job.run(progress)
+        with threads_within(memory_limit):
+            job.run(progress)
     ties = np.concatenate(job.near_ties)
     ties, fallbacks = ties[np.argsort(ties[:, 0], kind="stable")], sum(job.compared)
     logger.info(

@@ -10,7 +10,6 @@ import ctypes
 import sys
 import threading
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,6 +35,8 @@ GROUP = 8
 """Most columns of a tile that are compared by their maximum first."""
 WORKERS = 8
 """Threads that tiles are handed out to, at most; where there are more processors, each computes on several."""
+THREAD_BYTES = 1 << 24
+"""Of a limit of memory, for each thread that computes: it keeps some 3 MB of its own."""
 _lock = threading.Lock()
 _inside = 0
 _undo: list[tuple[Any, str]] = []
@@ -104,7 +105,7 @@ class Candidates:
         self.best = np.full((rows, kept), packed(np.full(1, -np.inf, np.float32), np.zeros(1, int)))
         self.worst = torch.full((rows,), -torch.inf, dtype=torch.float32, device=device)
         self.lowest = -self.worst
-        self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+        self._locks: dict[int, threading.Lock] = {}
 
     def take(self, rows: slice, first: int, tile: torch.Tensor) -> None:
         """Find the scores ``(R, C)`` of some rows and the columns from ``first`` on that are among the best so far.
@@ -137,7 +138,7 @@ class Candidates:
         keep = score > worst[row, None]
         found = row[:, None].expand_as(column)[keep], column[keep] + first, score[keep]
         arrays = [part.cpu().numpy() for part in found]
-        with self._locks[rows.start]:
+        with self._locks.setdefault(rows.start, threading.Lock()):
             self.lowest[rows] = torch.minimum(self.lowest[rows], lowest)
             self._merge(rows, *arrays)
 
@@ -184,6 +185,18 @@ def candidates(count: int, columns: int) -> int:
 def workers(memory_limit: int | None) -> int:
     """How many threads make tiles at once on a processor; one where memory is limited, for each takes its own."""
     return 1 if memory_limit is not None else min(torch.get_num_threads(), WORKERS)
+
+
+@contextmanager
+def threads_within(memory_limit: int | None) -> Iterator[None]:
+    """No more of torch's threads than a limit of memory has room for."""
+    cores = torch.get_num_threads()
+    if memory_limit is not None:
+        torch.set_num_threads(max(1, min(cores, memory_limit // THREAD_BYTES)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(cores)
 
 
 def each(items: Iterable[T], do: Callable[[T], object], threads: int) -> None:

@@ -311,7 +311,8 @@ def shards_memory(queries: int, gallery: int, width: int, seed: int, most: int =
     lists = {ranks[0].pop("lists") for ranks in found.values()}
     if len(lists) > 1:
         raise RuntimeError("the number of processes changes the lists")
-    return {"shards": found}
+    named = {"queries": queries, "gallery": gallery, "dimensions": width, "images": queries + gallery, "vehicles": None}
+    return named | {"scale": f"{queries}x{gallery}x{width}", "shards": found}
 
 
 def _shard(queue: Any, size: tuple[int, ...], seed: int, rank: int, count: int, port: int) -> None:

@@ -231,8 +231,7 @@ def main() -> None:
     if given.job == "streamed" or (given.job == "rerank" and images > HELD):
         found |= measure_streamed(scale, rounds, seed)
     elif given.job == "shards":
-        size = SCALES["veri"][0], given.images, 512
-        found |= parts.shards_memory(*size, seed) | machine(1) | {"scale": "x".join(map(str, size))}
+        found |= parts.shards_memory(SCALES["veri"][0], given.images, 512, seed) | machine(1)
     elif images > HELD:
         raise ValueError(f"--job {given.job} holds matrices of all {images} images of --scale {scale}: at most {HELD}")
     elif given.job == "rerank":
