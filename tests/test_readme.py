@@ -36,6 +36,7 @@ RUN_HERE = {
 """Pages to words of their blocks that a test below runs."""
 RUN_ELSEWHERE = {
     "docs/bring_your_own.md": {"vits16_dino": "downloads weights"},
+    "docs/search.md": {"watch(": "tests/gallery/test_search.py"},
     "docs/models.md": {"from_pretrained": "tests/inference/test_hub.py"},
     "docs/results.md": {"my_network": "tests/studies/test_reproduction.py"},
 }
