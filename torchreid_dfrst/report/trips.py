@@ -81,7 +81,7 @@ def by_hour(legs: Legs, sightings: Sightings, path: str | Path) -> Path:
         low, middle, high = np.array([np.quantile(seconds[hour == h], [0.15, 0.5, 0.85]) for h in hours]).T
         name = " to ".join(sightings.camera_called(camera) for camera in (a, b))
         axes.errorbar(hours, middle, [middle - low, high - middle], marker="o", ms=3, capsize=2, label=name)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.set(xlabel="hours since the first trip", ylabel="travel time, s", ylim=(0, None))
     if pairs:
         axes.legend(frameon=False, fontsize=8)
