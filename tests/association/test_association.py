@@ -304,7 +304,7 @@ def test_images_without_a_time_are_joined_by_appearance_and_counted():
     [
         (lambda: association.associate(plain(0)), "no images to join"),
         (lambda: association.associate(plain(5), window_s=0), "window_s is 0"),
-        (lambda: association.fit(plain(5)), "0 training vehicles"),
+        (lambda: association.fit(plain(5)), "with an identity: 0"),
         (lambda: next(association.ranking(association.associate(world(0)), plain(2), plain(3).sightings)), "3 gallery"),
     ],
 )

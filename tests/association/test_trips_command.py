@@ -15,6 +15,7 @@ from torchreid_dfrst.cli import invoke
 from torchreid_dfrst.cli.trips import read_positions
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import UNKNOWN
+from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 
 CAMERAS = range(3, 13, 2)
 
@@ -99,6 +100,13 @@ def test_rows_by_trips_read_no_identity_of_what_they_rank(extraction):
         strict=True,
     ):
         np.testing.assert_array_equal(np.concatenate(list(seen)), np.concatenate(list(unseen)), err_msg=row)
+
+
+@pytest.mark.parametrize(("seen", "warns"), [("held out", False), ("trained on", False), (None, True)])
+def test_appearance_is_fitted_on_vehicles_the_network_does_not_know_or_the_log_warns(extraction, seen, warns, caplog):
+    found = evaluation.trips.evidence(replace(extraction, source={"train_features": seen}))
+    assert isinstance(found, Likelihood) == (seen == "trained on")
+    assert ("may have been trained on" in caplog.text) == warns
 
 
 @pytest.mark.parametrize("protocol", ["image-to-track-min", "image-to-track-mean", "vehicleid"])

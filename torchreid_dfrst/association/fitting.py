@@ -44,7 +44,10 @@ def fit(
     lists = train.sightings if sightings is None else sightings[sightings.known]
     vehicles = np.unique(train.sightings.identity)
     if len(vehicles) < 2:
-        raise ValueError(f"{len(vehicles)} training vehicles: evidence is fitted on two or more with an identity")
+        raise ValueError(
+            f"training vehicles with an identity: {len(vehicles)}; evidence is fitted on two or more (dfrst trips "
+            "--no-labels does without)"
+        )
     halves = np.array_split(np.random.default_rng(seed).permutation(vehicles), 2)
     score, usual = np.zeros(len(BOLDNESS)), []
     for asked, known in (halves, halves[::-1]):

@@ -106,19 +106,27 @@ def geojson(trips: Association, sightings: Sightings, positions: Mapping[str, tu
     Raises:
         KeyError: a camera has no position.
     """
-    names = {camera: sightings.camera_called(camera) for camera in np.unique(trips.passes.camera).tolist()}
-    lost = sorted(set(names.values()) - set(positions))
-    if lost:
-        raise KeyError(f"no position for camera {', '.join(lost)}: give one for each, or leave --positions out")
+    require_positions(sightings, positions)
     order, features = np.lexsort((trips.passes.first_s, trips.trajectory)), []
     for rows in np.split(order, np.flatnonzero(np.diff(trips.trajectory[order])) + 1):
         if len(rows) > 1:
-            cameras = [names[camera] for camera in trips.passes.camera[rows].tolist()]
+            cameras = [sightings.camera_called(camera) for camera in trips.passes.camera[rows].tolist()]
             times = [_rounded_cell(value, 3) for value in trips.passes.first_s[rows]]
             about = {"trajectory": int(trips.trajectory[rows[0]]), "cameras": cameras, "first_s": times}
             line = {"type": "LineString", "coordinates": [list(positions[name]) for name in cameras]}
             features.append({"type": "Feature", "properties": about, "geometry": line})
     return {"type": "FeatureCollection", "features": features}
+
+
+def require_positions(sightings: Sightings, positions: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse positions that lack a camera.
+
+    Raises:
+        KeyError: with the names of the cameras.
+    """
+    lost = sorted({sightings.camera_called(camera) for camera in np.unique(sightings.camera).tolist()} - set(positions))
+    if lost:
+        raise KeyError(f"no position for camera {', '.join(lost)}: give one for each, or leave --positions out")
 
 
 def _rounded_cell(value: float, digits: int) -> float | str:

@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--workers is {args.workers}: how many processes, 0 for none but this")
     extraction = Extraction.load(args.features)
     positions = None if args.positions is None else read_positions(args.positions)
+    if positions is not None:
+        trip_tables.require_positions(extraction.gallery.sightings, positions)
     out = args.out or Path(args.features).parent / "trips"
     files.require_writable(out / "trips.csv")
     gallery, network = extraction.gallery, extraction.network

@@ -10,13 +10,13 @@ import numpy as np
 
 from torchreid_dfrst import association
 from torchreid_dfrst.association import Association, Evidence
+from torchreid_dfrst.evaluation.weight import HELD_OUT, TRAINED_ON
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 
 TRIPS, FUSED_TRIPS = "+ trips", "+ ST + trips"
 USES = "a rank depends on the whole gallery and, where there are any, its tracks"
-TRAINED_ON = "trained on"
 logger = logging.getLogger(__name__)
 
 
@@ -24,10 +24,16 @@ def evidence(extraction: Extraction) -> Evidence | Likelihood | None:
     """What labelled training sightings say: the whole evidence, or that of trips alone, or nothing.
 
     Appearance is fitted only on embeddings of vehicles that the network was not trained on: it knows the others too
-    well. Without them it is calibrated on the gallery.
+    well. Without them it is calibrated on the gallery. Where nothing says which they are, the log warns.
     """
     train, known, network = extraction.train, extraction.train_features, extraction.network
-    if known is not None and extraction.source.get("train_features") != TRAINED_ON:
+    seen = extraction.source.get("train_features")
+    if known is not None and seen != TRAINED_ON:
+        if seen != HELD_OUT:
+            logger.warning(
+                "trips are fitted on training vehicles that the network may have been trained on, nothing says that "
+                "they were held out: if it was, probabilities are too sure; dfrst trips --no-labels does without them"
+            )
         return association.fit(known, network, train)
     if train is not None and network is not None and not np.isnan(train.time_s).all():
         return Likelihood().fit(train, network)
