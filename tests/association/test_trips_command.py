@@ -10,7 +10,7 @@ import pytest
 from test_association import world
 from worlds import road
 
-from torchreid_dfrst import evaluation
+from torchreid_dfrst import association, evaluation
 from torchreid_dfrst.cli import invoke
 from torchreid_dfrst.cli.trips import read_positions
 from torchreid_dfrst.retrieval import Extraction, Features
@@ -73,6 +73,13 @@ def test_positions_that_will_not_do_are_named(file, tmp_path, text, words):
     with pytest.raises((ValueError, KeyError), match=words):
         invoke(["trips", str(file), "--positions", str(tmp_path / "places.csv")])
     assert not (tmp_path / "trips").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(association, "associate", lambda *_, **__: pytest.fail("sightings were joined"))
+    (tmp_path / "taken").write_bytes(b"")
+    with pytest.raises(OSError, match=r"could not be written .*: choose another place"):
+        invoke(["trips", str(file), "--out", str(tmp_path / "taken" / "x")])
 
 
 def test_rows_by_trips_stand_beside_the_four(extraction):

@@ -154,7 +154,7 @@ def test_the_line_of_appearance_alone_is_named_where_there_is_one(tmp_path, monk
     result |= {"as it is": score, "shuffled": dict.fromkeys(("times", "cameras", "both"), score)}
     for extra, names in (({}, ["provid"]), ({"appearance": {"mAP": 40.0}}, ["appearance alone", "provid"])):
         report.controls({"provid": result | extra}, tmp_path / "controls.png")
-        legend = figures["controls.png"].axes[0].get_legend()
+        (legend,) = figures["controls.png"].legends
         assert sorted(text.get_text() for text in legend.get_texts()) == names
 
 

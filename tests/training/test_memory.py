@@ -57,6 +57,6 @@ def test_an_evaluation_without_memory_says_what_to_lower(tiny_veri, tmp_path):
 
 def test_an_extraction_without_memory_says_what_to_lower(tiny_veri, monkeypatch):
     about = {"model": {}, "height": 32, "width": 32, "weights": "weights.safetensors", "weights_sha256": ""}
-    monkeypatch.setattr(inference, "open_network", lambda *_: (Greedy(4), about))
+    monkeypatch.setattr("torchreid_dfrst.inference.extraction.open_network", lambda *_: (Greedy(4), about))
     with pytest.raises(OSError, match=r"memory ran out .*: lower --batch-size or --workers"):
         inference.extract("weights.safetensors", str(tiny_veri), "veri776", workers=0)
