@@ -16,8 +16,9 @@ $(VENV)/installed: pyproject.toml setup.py
 demo: $(VENV)/installed
 	$(BIN)/dfrst demo --out $(DEMO)
 
+# a test process for each of two cores: threads beside them would only wait for each other
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # the site, into build/site; a warning is an error
 docs: $(VENV)/installed
