@@ -1,4 +1,4 @@
-"""How many threads the command takes and how they wait: by what is free, before torch loads, never over the user."""
+"""How threads of a command wait: by what is free, before torch loads, never over the user."""
 
 import os
 import sys
@@ -12,35 +12,31 @@ SPINNING, SLEEPING = {"GOMP_SPINCOUNT": "10000"}, {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @pytest.mark.parametrize(
-    ("job", "given", "cores", "free", "expected"),
+    ("given", "cores", "free", "expected"),
     [
-        ("evaluate", {}, 2, 1.9, SPINNING),
-        ("evaluate", {}, 2, 1.1, {**SLEEPING, "OMP_NUM_THREADS": "1"}),
-        ("evaluate", {}, 2, 0.0, {**SLEEPING, "OMP_NUM_THREADS": "1"}),
-        ("evaluate", {}, 16, 11.8, {**SLEEPING, "OMP_NUM_THREADS": "12"}),
-        ("train", {}, 2, 1.9, SPINNING),
-        ("train", {}, 2, 0.0, SLEEPING),
-        ("evaluate", {"OMP_NUM_THREADS": "2"}, 2, 0.0, SLEEPING),
-        ("evaluate", {"MKL_NUM_THREADS": "2"}, 2, 0.0, SLEEPING),
-        ("evaluate", {"OMP_WAIT_POLICY": "ACTIVE"}, 2, 0.0, {"OMP_NUM_THREADS": "1"}),
-        ("train", {"GOMP_SPINCOUNT": "5"}, 2, 2.0, {}),
+        ({}, 2, 1.9, SPINNING),
+        ({}, 2, 1.1, SLEEPING),
+        ({}, 16, 11.8, SLEEPING),
+        ({"OMP_NUM_THREADS": "2"}, 2, 0.0, SLEEPING),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, 2, 0.0, {}),
+        ({"GOMP_SPINCOUNT": "5"}, 2, 2.0, {}),
     ],
 )
-def test_what_is_free_decides_and_the_user_wins(job, given, cores, free, expected):
-    assert chosen(job, given, cores, free) == expected
+def test_what_is_free_decides_and_the_user_wins(given, cores, free, expected):
+    assert chosen(given, cores, free) == expected
 
 
 def test_it_is_decided_before_torch_loads_or_not_at_all(monkeypatch):
-    for name in (*threads.COUNTS, *threads.WAITS):
+    for name in threads.WAITS:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv(name, "")  # so that what is set below goes when the test ends
         monkeypatch.delenv(name)
     monkeypatch.setattr(threads, "watched", lambda: (2, 2.0))
     monkeypatch.setitem(sys.modules, "torch", object())
-    settle("evaluate")
+    settle()
     assert "GOMP_SPINCOUNT" not in os.environ
     monkeypatch.delitem(sys.modules, "torch")
-    settle("evaluate")
+    settle()
     assert os.environ["GOMP_SPINCOUNT"] == "10000"
 
 

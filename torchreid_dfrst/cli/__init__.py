@@ -164,7 +164,7 @@ def invoke(words: Sequence[str]) -> int:
             f"WORLD_SIZE is {count}, as torchrun sets it, but dfrst {words[0]} works in one process: start it without "
             f"torchrun; {' and '.join(SHARED)} share their work"
         )
-    settle(words[0])
+    settle()
     return args.run(args) or 0
 
 

@@ -1,4 +1,4 @@
-"""How many threads compute and how they wait for each other, by what the machine has free when a command starts."""
+"""How threads wait for each other, by what the machine has free when a command starts."""
 
 from __future__ import annotations
 
@@ -9,37 +9,31 @@ from collections.abc import Mapping
 
 WATCHED_S = 0.1
 """How long the processors are watched."""
-COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 SPIN = 10_000
 """Turns that a thread waits for the next piece of work before it sleeps; libgomp's own choice is 300,000."""
 WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def chosen(job: str, given: Mapping[str, str], cores: int, free: float) -> dict[str, str]:
+def chosen(given: Mapping[str, str], cores: int, free: float) -> dict[str, str]:
     """Environment variables for OpenMP; what the user has given stays.
 
     On an idle machine threads wait for each other actively, but not for as long as they would by themselves: a process
-    that starts later would take their turns. On a busy one they sleep, and there are as many as processors are free.
-    Training keeps its threads: it lasts, and its last bits depend on their number.
+    that starts later would take their turns. On a busy one they sleep at once.
 
     Args:
-        job: the subcommand.
         given: the environment.
         cores: processors that this process may use.
         free: how many of them nobody used.
     """
-    idle, found = round(free) >= cores, {}
-    if not any(name in given for name in WAITS):
-        found = {"GOMP_SPINCOUNT": str(SPIN)} if idle else {"OMP_WAIT_POLICY": "PASSIVE"}
-    if not idle and job != "train" and not any(name in given for name in COUNTS):
-        found["OMP_NUM_THREADS"] = str(max(1, round(free)))
-    return found
+    if any(name in given for name in WAITS):
+        return {}
+    return {"GOMP_SPINCOUNT": str(SPIN)} if round(free) >= cores else {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def settle(job: str) -> None:
+def settle() -> None:
     """Choose for this process, if it has not loaded torch, which reads the variables once."""
     if "torch" not in sys.modules:
-        os.environ.update(chosen(job, os.environ, *watched()))
+        os.environ.update(chosen(os.environ, *watched()))
 
 
 def watched(seconds: float = WATCHED_S) -> tuple[int, float]:
