@@ -147,10 +147,13 @@ def test_changes_that_helped_are_added_to_one_another():
 
 def test_single_rows_are_made_beside_the_one_they_are_tested_against():
     rows = TABLES["changes"].rows(Preset.load(CONFIGS / "city_a.yaml"))
-    assert [row.label for row in chosen(TABLES["changes"], rows, ["larger images"])] == ["dfrst", "larger images"]
+    assert [row.label for row in chosen(TABLES["changes"], rows, ["2 parts per division"])] == [
+        "dfrst",
+        "2 parts per division",
+    ]
     assert chosen(TABLES["changes"], rows, None) == rows
-    with pytest.raises(KeyError, match=r"no row 'larger image' \(did you mean 'larger images'"):
-        chosen(TABLES["changes"], rows, ["larger image"])
+    with pytest.raises(KeyError, match=r"no row '2 parts per divisio' \(did you mean '2 parts per division'"):
+        chosen(TABLES["changes"], rows, ["2 parts per divisio"])
 
 
 def test_the_better_network_is_what_helped():
