@@ -203,28 +203,25 @@ def test_a_camera_without_distances_is_refused(held, model):
         made.add(crops(5), SOURCE)
 
 
-def test_relays_are_left_out_so_that_a_distance_is_that_of_its_pair(held, tmp_path):
+def check_against_pairs(held, tmp_path, query):
+    """A gallery that is taught a model with relays ranks as the same model without them does."""
     _, everything = held
-    likelihood = build("likelihood").fit(traffic(0, 60), NAMED)
     made = Gallery.create(tmp_path / "g", SOURCE, WIDTH)
     made.add(everything, SOURCE)
-    made.learn(likelihood, WEIGHT)
-    query = asked(held)
+    made.learn(build("likelihood").fit(traffic(0, 60), NAMED), WEIGHT)
     alone = build("likelihood", relays=0, pooling=False).fit(traffic(0, 60), NAMED)
     check(ask(made, query, True), slow(everything, query, 9, alone))
 
 
+def test_relays_are_left_out_so_that_a_distance_is_that_of_its_pair(held, tmp_path):
+    check_against_pairs(held, tmp_path, asked(held))
+
+
 def test_a_partition_out_of_reach_of_the_law_is_searched(held, tmp_path):
     """A table of gaps has no column where all lie beyond the last that differs."""
-    _, everything = held
-    likelihood = build("likelihood").fit(traffic(0, 60), NAMED)
-    made = Gallery.create(tmp_path / "g", SOURCE, WIDTH)
-    made.add(everything, SOURCE)
-    made.learn(likelihood, WEIGHT)
     late = asked(held)
     late = Features(late.embedding, replace(late.sightings, time_s=late.sightings.time_s + 1e6))
-    alone = build("likelihood", relays=0, pooling=False).fit(traffic(0, 60), NAMED)
-    check(ask(made, late, True), slow(everything, late, 9, alone))
+    check_against_pairs(held, tmp_path, late)
 
 
 def test_memory_forgets_what_was_compacted_or_expired(held, tmp_path, monkeypatch):

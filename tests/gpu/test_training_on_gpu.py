@@ -1,6 +1,5 @@
 """Training on a GPU: every precision, compiled, shared, stopped, resumed, out of memory, not finite."""
 
-import contextlib
 import os
 import signal
 
@@ -11,6 +10,7 @@ import torch.distributed as dist
 from networks import TinyNet
 from runs import kill_a_loading_process
 
+from tools.studies.gpu import rounded
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import build
 from torchreid_dfrst.training import build_optimizer, build_scheduler, checkpoint, settings
@@ -39,19 +39,6 @@ def losses(device, precision="fp32", steps=3, **how):
     return [float(step(IMAGES, LABELS).loss) for _ in range(steps)]
 
 
-@contextlib.contextmanager
-def tf32():
-    places = torch.backends.cuda.matmul, torch.backends.cudnn.conv
-    before = [place.fp32_precision for place in places]
-    try:
-        for place in places:
-            place.fp32_precision = "tf32"
-        yield
-    finally:
-        for place, value in zip(places, before, strict=True):
-            place.fp32_precision = value
-
-
 @pytest.mark.parametrize(
     ("precision", "how", "tolerance"),
     [
@@ -65,7 +52,7 @@ def tf32():
 )
 def test_steps_have_the_losses_of_a_cpu(precision, how, tolerance):
     expected = losses(CPU)
-    with tf32() if precision == "tf32" else contextlib.nullcontext():
+    with rounded(precision):
         found = losses(GPU, "fp32" if precision == "tf32" else precision, **how)
     np.testing.assert_allclose(found, expected, rtol=tolerance)
 

@@ -166,13 +166,16 @@ def test_what_one_process_cannot_do_ends_all_with_one_line_that_names_it(change,
     assert not (tmp_path / "out").exists()
 
 
-def too_many(folder):
-    group = processes.start()
+def refused(group, rows, columns):
     try:
-        neighbors(X[:2], X[:2], 2, group=group)
+        neighbors(rows, columns, 2, group=group)
     except (ValueError, OSError) as error:
         print(error)
         sys.exit(3)
+
+
+def too_many(folder):
+    refused(processes.start(), X[:2], X[:2])
 
 
 def test_more_processes_than_rows_are_refused(tmp_path):
@@ -187,11 +190,7 @@ def bad_rows(folder):
     group = processes.start()
     rows = X.copy()
     rows[5, 0] += np.nan if group.rank == 1 else 0
-    try:
-        neighbors(rows, X, 2, group=group)
-    except (ValueError, OSError) as error:
-        print(error)
-        sys.exit(3)
+    refused(group, rows, X)
 
 
 def test_what_is_wrong_with_the_arrays_of_one_process_is_said_by_the_others(tmp_path):

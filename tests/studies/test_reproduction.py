@@ -38,6 +38,10 @@ DIVISIONS, PLACEMENTS = ((), ("height",), DIVIDED), ("channel", "channel-spatial
 CHANGES = (changes.FASTER, "2 parts per division", f"{changes.FASTER} + lambda 1")
 
 
+def few_changes(usual):
+    return {label: changes.rows(usual)[label] for label in CHANGES}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """All tables once, of few peers and with two or three rows where the others would be made in the same way."""
@@ -49,8 +53,7 @@ def folder(tmp_path_factory):
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables, "paper", SimpleNamespace(**{**vars(paper), **few}))
-        rows = lambda usual: {label: changes.rows(usual)[label] for label in CHANGES}  # noqa: E731
-        patch.setattr(tables, "what_helps", SimpleNamespace(**{**vars(changes), "rows": rows}))
+        patch.setattr(tables, "what_helps", SimpleNamespace(**{**vars(changes), "rows": few_changes}))
         run(patch, "all", "--config", out / "city.yaml", "--out", out)
         yield out
 

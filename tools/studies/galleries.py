@@ -66,7 +66,8 @@ def main() -> None:
     for name in args.engines:
         try:
             before_s = time.process_time()
-            engine = ENGINES[name](gallery.export(), args.folder / name)
+            exported = [file.removeprefix("file://") for file in gallery.export()]
+            engine = ENGINES[name](exported, args.folder / name)
         except ImportError as error:
             print(f"{name}: left out ({error})")
             continue
@@ -145,7 +146,7 @@ def _tables(files: list[str]) -> Iterator[Any]:
     import pyarrow.parquet
 
     for file in files:
-        yield pyarrow.parquet.read_table(file.removeprefix("file://"), partitioning=None)
+        yield pyarrow.parquet.read_table(file, partitioning=None)
 
 
 def lance(files: list[str], folder: Path) -> Engine:
@@ -154,7 +155,7 @@ def lance(files: list[str], folder: Path) -> Engine:
     import pyarrow.dataset
     from lancedb.index import BTree
 
-    source = pyarrow.dataset.dataset([file.removeprefix("file://") for file in files])
+    source = pyarrow.dataset.dataset(files)
     table = lancedb.connect(folder).create_table("crops", source.to_batches(), schema=source.schema)
     table.create_index("time_s", config=BTree())
 
@@ -172,9 +173,8 @@ def duck(files: list[str], folder: Path) -> Engine:
 
     folder.mkdir(parents=True)
     base = duckdb.connect(str(folder / "crops.duckdb"))
-    listed = [file.removeprefix("file://") for file in files]
     columns = f"path, time_s, embedding::FLOAT[{WIDTH}] AS embedding"
-    base.execute(f"CREATE TABLE crops AS SELECT {columns} FROM read_parquet($1) ORDER BY time_s", [listed])
+    base.execute(f"CREATE TABLE crops AS SELECT {columns} FROM read_parquet($1) ORDER BY time_s", [files])
 
     def search(query: np.ndarray, low: float, high: float) -> list[str]:
         words = f"array_cosine_distance(embedding, $1::FLOAT[{WIDTH}])"

@@ -34,8 +34,9 @@ OTHER = "ours, other version"
 JOBS = {"evaluate": "re-ranking, 13,257 x 512", "train": "training step, dfrst_resnet18, 128 px, batch 16"}
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 BUSY = "while True: pass"
-CHOOSE = "import json, os, sys; from torchreid_dfrst.cli.threads import chosen, watched; "
-CHOOSE += "print(json.dumps(chosen(os.environ, *watched())))"
+CHOOSE = "import inspect, json, os, sys; from torchreid_dfrst.cli.threads import chosen, watched; "
+CHOOSE += "job = sys.argv[1:] if 'job' in inspect.signature(chosen).parameters else []; "  # of another version
+CHOOSE += "print(json.dumps(chosen(*job, os.environ, *watched())))"
 SMALL = {"images": 200, "queries": 20, "width": 16, "pixels": 64, "batch": 4}
 FULL = {"images": 13_257, "queries": 1_678, "width": 512, "pixels": 128, "batch": 16}
 Found = dict[str, dict[str, dict[str, list[float]]]]
@@ -95,7 +96,7 @@ def in_process(args: argparse.Namespace, way: str, job: str) -> list[float]:
     given = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     given["PYTHONPATH"] = str(folder)
     if (variables := WAYS.get(way)) is None:
-        variables = json.loads(said([sys.executable, "-c", CHOOSE], given))
+        variables = json.loads(said([sys.executable, "-c", CHOOSE, job], given))
     sizes = SMALL if args.tiny else FULL
     call = f"import runpy, sys; m = runpy.run_path({str(Path(__file__).resolve())!r}); "
     call += f"m['measure']({job!r}, {args.repeats}, {sizes!r})"

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torchreid_dfrst.checks import nearest, printable, short
+from torchreid_dfrst.checks import error_text, nearest, printable, short
 from torchreid_dfrst.cli.arguments import USER_ERROR, Parser, say
 from torchreid_dfrst.cli.threads import settle
 
@@ -56,7 +56,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             code = _exit_with(INTERRUPTED, "interrupted")
         except Exception as error:
-            text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+            text = error_text(error)
             if isinstance(error, MemoryError):
                 code = _exit_with(USER_ERROR, f"memory ran out {text}".rstrip())
             elif isinstance(error, ValueError | OSError) or (isinstance(error, KeyError) and " " in text):

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torchreid_dfrst.checks import printable
+from torchreid_dfrst.checks import printable, within
 from torchreid_dfrst.cli.arguments import moment, progress, say, span, tell, wrote
 
 
@@ -44,12 +44,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run ``dfrst search``."""
-    from torchreid_dfrst.checks import within
     from torchreid_dfrst.gallery import Gallery
 
     if args.least is not None and args.false_match_rate is not None:
         raise ValueError("--least and --false-match-rate are two ways to say who is not seen: give one")
-    within("--least", 0.5 if args.least is None else args.least, lowest=0, highest=1)
+    least = 0.5 if args.least is None else args.least
+    within("--least", least, lowest=0, highest=1)
     gallery = Gallery.open(args.gallery)
     if args.least is not None and gallery.content.calibration is None:
         raise ValueError(f"{args.gallery} has no calibration for --least: dfrst gallery fit {args.gallery} FEATURES")
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         written = written_as(Path("hits.json" if args.json else "hits.csv"), columns).decode()
         sys.stdout.write(printable(written) if sys.stdout.isatty() else written)
     else:
-        say(listing(hits.columns, names, hits.candidates.tolist(), args.least, args.false_match_rate))
+        say(listing(hits.columns, names, hits.candidates.tolist(), least, args.false_match_rate))
     if args.page:
         from torchreid_dfrst.inference.pages import page_of_hits
 
@@ -98,7 +98,7 @@ def find(args: argparse.Namespace, gallery: Any) -> tuple[Any, Any]:
 
 
 def listing(
-    columns: dict[str, list[Any]], names: list[str], candidates: list[int], least: float | None, rate: float | None
+    columns: dict[str, list[Any]], names: list[str], candidates: list[int], least: float, rate: float | None
 ) -> str:
     """Hits for a screen, query by query."""
     lines = []
@@ -109,8 +109,7 @@ def listing(
         if rate is not None and not any(columns["passes"][k] for k in rows):
             chance = candidates[query] * rate
             lines.append(f"  not seen: none passes a false-match rate of {rate:g} ({chance:.3g} would by chance)")
-        elif rate is None and sure and max(sure) < (0.5 if least is None else least):
-            least = 0.5 if least is None else least
+        elif rate is None and sure and max(sure) < least:
             lines.append(f"  not seen: no image is likelier than {least:g} (the first: {max(sure):.2g})")
         lines += [_line(columns, k) for k in rows]
         own = sorted((k for k in rows if columns["trip"][k] == 0), key=lambda k: columns["time_s"][k] or 0.0)

@@ -249,7 +249,7 @@ def check_normalisation(mean: Sequence[float] | None, deviation: Sequence[float]
         check(name, values, Sequence[float])
         if others is None:
             raise ValueError(f"{name} is {values!r} and {missing} is not given: give both, or neither for ImageNet's")
-        if len(values) != 3 or not all(map(math.isfinite, mean or ())):
+        if len(values) != 3 or (values is mean and not all(map(math.isfinite, values))):
             raise ValueError(f"{name} is {values!r}: one number for each of red, green and blue")
     if deviation is not None and not all(0 < value < math.inf for value in deviation):
         raise ValueError(f"{other[0]} is {deviation!r}: numbers above 0")
