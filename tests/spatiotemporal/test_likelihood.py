@@ -11,7 +11,7 @@ from torchreid_dfrst.retrieval.embeddings import consecutive
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 from torchreid_dfrst.spatiotemporal import build
 from torchreid_dfrst.spatiotemporal.axis import LogAxis
-from torchreid_dfrst.spatiotemporal.passes import middle_of_pass, one_per_pass, passes
+from torchreid_dfrst.spatiotemporal.passes import first_and_last, one_per_pass, passes
 
 TRAIN, ROAD = traffic(0, 80), road()
 
@@ -129,11 +129,19 @@ def test_passes_are_tracks_or_runs_of_one_vehicle():
     label = passes(seen, by_identity=True)
     assert label[0] == label[1] and len(np.unique(label)) == 5
     assert len(np.unique(passes(seen, by_identity=False))) == 6
-    middle = middle_of_pass(time_s, label)
+    middle = first_and_last(time_s, label).mean(axis=0)
     assert middle[label[0]] == 4.5 and np.isnan(middle[label[3]])
     track = Sightings(camera, time_s, track=np.array([4, 4, 4, 4, 4, 4]))
     label = passes(track, by_identity=False)
-    assert label[0] == label[1] == label[5] and len(np.unique(label)) == 4
+    assert label[0] == label[1] == label[5] and label[2] == label[3] and len(np.unique(label)) == 3
+
+
+@pytest.mark.parametrize("by_identity", [False, True])
+def test_a_track_is_one_pass_without_times_too(by_identity):
+    seen = Sightings([1, 1, 2, 1, 1], identity=[7] * 5, track=[4, 4, 4, 5, UNKNOWN])
+    label = passes(seen, by_identity)
+    assert label[0] == label[1] and len(np.unique(label)) == 4
+    assert np.isnan(first_and_last(seen.time_s, label)).all()
 
 
 def many(count, seed, step_s):

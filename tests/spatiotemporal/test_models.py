@@ -13,8 +13,8 @@ from worlds import road, traffic
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal import MODELS, GapModel, build, fuse, load
-from torchreid_dfrst.spatiotemporal.gaps import Law
-from torchreid_dfrst.spatiotemporal.model import learned
+from torchreid_dfrst.spatiotemporal.gap_model import learned
+from torchreid_dfrst.spatiotemporal.gap_transit import Law
 
 NAMES = sorted(MODELS)
 

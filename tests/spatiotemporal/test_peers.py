@@ -27,16 +27,15 @@ def same_vehicle(seen):
                 yield i, j
 
 
-@pytest.mark.parametrize("same_camera", ["last", "printed"])
-def test_provid_is_the_product_of_two_shares(same_camera):
-    got = build("provid", same_camera=same_camera).fit(TRAIN, ROAD).distance(QUERY, GALLERY)
+def test_provid_is_the_product_of_two_shares():
+    got = build("provid").fit(TRAIN, ROAD).distance(QUERY, GALLERY)
     longest = TRAIN.time_s.max() - TRAIN.time_s.min()
     for i, j, a, b, gap in each_pair():
         expected = min(abs(gap) / longest, 1) * ROAD.distance_m[a, b] / ROAD.distance_m.max()
-        expected = 1.0 if a == b and same_camera == "last" else expected
+        expected = 1.0 if a == b else expected
         assert got[i, j] == pytest.approx(expected, abs=1e-6)
     own = QUERY.camera[:, None] == GALLERY.camera
-    assert own.any() and (got[own] == (1 if same_camera == "last" else 0)).all()
+    assert own.any() and (got[own] == 1).all()
 
 
 def slow_trips(seen):
@@ -145,7 +144,6 @@ def test_passes_and_not_mean_times_are_counted():
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("provid", {"same_camera": "first"}),
         ("transition", {"min_trips": 0}),
         ("transition", {"estimate": "mean"}),
         ("transition", {"depth": -1.0}),

@@ -79,7 +79,7 @@ def test_another_format(saved, name, change, word, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("key", ["model", "network", "cameras", "options", "fitted"])
+@pytest.mark.parametrize("key", ["model", "network", "cameras", "options", "fitted", "habits"])
 def test_a_section_that_is_missing_or_of_another_type(saved, name, key, tmp_path):
     content = json.loads(saved[name])
     assert f"has {key} NoneType" in refused_content({**content, key: None}, tmp_path)
@@ -149,7 +149,7 @@ def test_a_number_that_no_fit_leaves(saved, name, field, kind, tmp_path):
     content["fitted"][field] = put(value, (NO_NUMBER | TOO_SMALL)[kind])
     text = refused_content(content, tmp_path)
     last = str([size - 1 for size in np.shape(value)]) if np.shape(value) else ""
-    assert f"{field}{'' if kind == 'long' else last} " in text, "the place of the number is named"
+    assert f"{field}{last} " in text, "the place of the number is named"
     wanted = "a positive" if field in POSITIVE else "a whole" if field in COUNTS else "a finite"
     assert f"expected {wanted} number" in text
 

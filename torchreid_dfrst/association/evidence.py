@@ -8,7 +8,7 @@ import numpy as np
 
 from torchreid_dfrst.association.pooling import Passes
 from torchreid_dfrst.sightings import CameraNetwork
-from torchreid_dfrst.spatiotemporal.gaps import GapTransit, Law
+from torchreid_dfrst.spatiotemporal.gap_transit import GapTransit, Law
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 
 NEVER = -15.0

@@ -12,7 +12,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import rankdata
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.clocks import pairs_within, peak
+from torchreid_dfrst.spatiotemporal.clocks import peak
+from torchreid_dfrst.spatiotemporal.passes import pairs_within
 from torchreid_dfrst.spatiotemporal.speeds import LEG_M
 
 QUANTILE = 0.1  # of the delays between two cameras: trips without a stop, not those by way of a car park

@@ -16,11 +16,11 @@ import numpy as np
 from torchreid_dfrst.checks import check, expected_types, nearest
 from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork
-from torchreid_dfrst.spatiotemporal.habits import restored
+from torchreid_dfrst.spatiotemporal.clocks import restored
+from torchreid_dfrst.spatiotemporal.gap_model import AGAIN, GapModel, fuse, read
 from torchreid_dfrst.spatiotemporal.histogram import Histogram
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal
-from torchreid_dfrst.spatiotemporal.model import AGAIN, GapModel, fuse, read
 from torchreid_dfrst.spatiotemporal.provid import Provid
 from torchreid_dfrst.spatiotemporal.transition import Transition
 
@@ -28,16 +28,9 @@ MODELS: dict[str, type[GapModel]] = {m.name: m for m in (LogNormal, Provid, Tran
 
 __all__ = ["MODELS", "GapModel", "Transit", "build", "by_pairs", "fuse", "load"]
 
-PAIRS_ONLY = {"relays": 0, "pooling": False}
-"""Options that make the distance of a pair depend on nothing but the pair, in whatever part of a gallery it is."""
-
 
 def build(name: str, **options: Any) -> GapModel:
-    """A model that is not fitted yet.
-
-    Args:
-        name: a key of ``MODELS``.
-        options: the model's keyword arguments; left out, its defaults.
+    """A model of ``MODELS`` that is not fitted yet; options that are left out have their defaults.
 
     Raises:
         KeyError: unknown model or option; the message names the nearest one.
@@ -54,9 +47,9 @@ def build(name: str, **options: Any) -> GapModel:
 
 
 def by_pairs(model: GapModel) -> GapModel:
-    """The model without what looks at other images of a gallery (``relays``); fitted where it was."""
-    options = {**model.options, **{name: value for name, value in PAIRS_ONLY.items() if name in model.options}}
-    made = build(model.name, **options)
+    """The model whose distance depends on nothing but the pair, in whatever gallery; fitted where it was."""
+    pairs_only = {name: value for name, value in (("relays", 0), ("pooling", False)) if name in model.options}
+    made = build(model.name, **{**model.options, **pairs_only})
     return made if model.network is None else made.restore(model.fitted, model.network)
 
 
@@ -77,7 +70,7 @@ def load(path: str | Path, network: CameraNetwork) -> GapModel:
         model = build(content["model"], **content["options"])
         if lacking := set(model.options) - set(content["options"]):
             raise ValueError(f"options lacks {', '.join(sorted(lacking))}")
-        model.habits = restored(content.get("habits"))
+        model.habits = restored(content["habits"])
         return model.restore(content["fitted"], own)
     except (ValueError, KeyError) as error:
         raise type(error)(f"{path}: {error.args[0]}; {AGAIN}") from error

@@ -1,14 +1,15 @@
-"""Cameras whose clock is not that of the others: ahead or behind, at another rate, in another unit, or started anew."""
+"""Times that do not fit: of a camera on another clock than the others, or of other lists than a model was fitted on."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.passes import Pairs, first_and_last, one_per_pass, pairs_within
 from torchreid_dfrst.spatiotemporal.speeds import MIN_LEGS, PLAUSIBLE_SPEED, UNITS, USUAL_SPEED, leg_speeds, usual_speed
 
 MIN_VEHICLES = 10
@@ -18,6 +19,8 @@ CUT = 2.5  # times as many trips must a start cut in two as chance would have it
 LEAST, BEYOND = 1 / 3, 0.25  # share of the trips that it must explain, and beyond those
 PASSES, OF_ONE, MOST = 20_000, 32, 2000  # passes in all and of a vehicle, and pairs of a camera, that are looked at
 DRAWS = 60
+FASTER = 3.0  # than in training, or slower: train and test of one city differ by some percent
+GALLERY, QUERY = 0, 1  # of two clocks that contradict each other the first is right
 
 
 class Clock(NamedTuple):
@@ -48,7 +51,7 @@ class Clock(NamedTuple):
         )
 
 
-class Trips(NamedTuple):
+class _Trips(NamedTuple):
     """Passes of a camera beside those of the same vehicles elsewhere: ``(P,)`` each, seconds."""
 
     here: np.ndarray
@@ -60,8 +63,7 @@ class Trips(NamedTuple):
 def odd_clocks(seen: Sightings, network: CameraNetwork, part: np.ndarray | None = None, seed: int = 0) -> list[Clock]:
     """Cameras whose clock explains the traffic far better if it is set, geared or unwound like the others'.
 
-    A trip takes a usual time if it takes at most twice as long as the road at ``USUAL_SPEED``, and a minute, in either
-    direction. The clock that explains most is corrected first, then those that are left.
+    A trip takes a usual time if it takes at most twice as long as the road at ``USUAL_SPEED``, and a minute.
 
     Args:
         seen: one sighting for each pass, with times and identities, see ``one_per_pass``.
@@ -73,12 +75,10 @@ def odd_clocks(seen: Sightings, network: CameraNetwork, part: np.ndarray | None 
     group, keep = _groups_of_one_clock(seen, network, part, rng)
     found = [
         clock._replace(camera=label)
-        for clock in _correct_one_by_one(seen, group, network, rng, done=[keep])
+        for clock in _correct_one_by_one(seen, group, network, rng, [keep])
         for label in np.unique(part[group == clock.camera]).tolist()
     ]
-    return found + _correct_one_by_one(
-        *corrected(seen, found, part), network, rng, done=[clock.camera for clock in found]
-    )
+    return found + _correct_one_by_one(*corrected(seen, found, part), network, rng, [clock.camera for clock in found])
 
 
 def start_anew_s(seen: Sightings, network: CameraNetwork, seed: int = 0) -> float:
@@ -123,11 +123,7 @@ def _groups_of_one_clock(
 
 
 def _correct_one_by_one(
-    seen: Sightings,
-    part: np.ndarray,
-    network: CameraNetwork,
-    rng: np.random.Generator,
-    done: list[int],
+    seen: Sightings, part: np.ndarray, network: CameraNetwork, rng: np.random.Generator, done: list[int]
 ) -> list[Clock]:
     """The clock that explains most is corrected first, then those that are left; those that are ``done`` are right."""
     found: list[Clock] = []
@@ -155,14 +151,6 @@ def corrected(seen: Sightings, clocks: list[Clock], part: np.ndarray) -> tuple[S
     return replace(seen, time_s=time_s)[kept], part[kept]
 
 
-def pairs_within(identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of every pair of one vehicle, the first before the second; ``identity`` is in ascending order."""
-    row = np.arange(len(identity))
-    later = np.searchsorted(identity, identity, side="right") - row - 1
-    first = np.repeat(row, later)
-    return first, first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(later) - later, later)
-
-
 def peak(gap_s: np.ndarray, most: np.ndarray) -> tuple[float, float]:
     """The offset that brings most gaps within ``most`` of it, the middle one of several; and their share."""
     edge, step = np.concatenate([gap_s - most, gap_s + most]), np.repeat([1, -1], len(gap_s))
@@ -175,13 +163,12 @@ def peak(gap_s: np.ndarray, most: np.ndarray) -> tuple[float, float]:
 
 def _trips_by_camera(
     seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.random.Generator
-) -> dict[int, Trips]:
+) -> dict[int, _Trips]:
     order = rng.permutation(len(seen))[:PASSES]
     order = order[np.argsort(seen.identity[order], kind="stable")]
     start = np.searchsorted(seen.identity[order], seen.identity[order])
     order = order[np.arange(len(order)) - start < OF_ONE]  # or a vehicle that never leaves would have millions of pairs
-    first, second = (order[rows] for rows in pairs_within(seen.identity[order]))
-    here, there = np.concatenate([first, second]), np.concatenate([second, first])
+    here, there = (order[rows] for rows in Pairs(*pairs_within(seen.identity[order])).both_ways())
     apart = (seen.camera[here] != seen.camera[there]) & (part[here] != part[there])
     here, there = here[apart], there[apart]
     row, found = network.rows(seen.camera), {}
@@ -190,13 +177,13 @@ def _trips_by_camera(
         if len(np.unique(seen.identity[here[rows]])) >= MIN_VEHICLES:
             rows = rng.permutation(rows)[:MOST]
             metres = network.distance_m[row[here[rows]], row[there[rows]]]
-            found[label] = Trips(
+            found[label] = _Trips(
                 seen.time_s[here[rows]], seen.time_s[there[rows]], 60 + 2 * metres / USUAL_SPEED, part[there[rows]]
             )
     return found
 
 
-def _find_clock(camera: int, trips: Trips, rng: np.random.Generator) -> Clock | None:
+def _find_clock(camera: int, trips: _Trips, rng: np.random.Generator) -> Clock | None:
     """The simplest clock that explains a camera's trips much better than its own, None if there is none."""
     before = float(np.mean(np.abs(trips.here - trips.there) <= trips.most))
     if max(MORE * before, before + BEYOND) >= 1:  # no clock can explain so much more
@@ -209,7 +196,7 @@ def _find_clock(camera: int, trips: Trips, rng: np.random.Generator) -> Clock | 
     return best if best.explained > max(MORE * before, before + BEYOND, LEAST) else None
 
 
-def _find_rate(best: Clock, trips: Trips, rng: np.random.Generator) -> Clock | None:
+def _find_rate(best: Clock, trips: _Trips, rng: np.random.Generator) -> Clock | None:
     """Rates from two passes each, with their best offsets; the best of them is fitted to what it explains."""
     i, j = rng.integers(0, len(trips.here), (2, 20 * DRAWS))
     # those that are far apart tell a rate best, unless some of the others count in another unit
@@ -234,7 +221,7 @@ def _find_rate(best: Clock, trips: Trips, rng: np.random.Generator) -> Clock | N
     return best._replace(explained=explained, offset_s=offset * rate, rate=rate)
 
 
-def _find_period(best: Clock, trips: Trips) -> Clock | None:
+def _find_period(best: Clock, trips: _Trips) -> Clock | None:
     """The period, no less than the range of the camera's times, that folds gaps best; less what chance explains."""
     least, span = float(np.ptp(trips.here)), float(np.ptp(trips.there))
     if not 0 < least < 0.6 * span:
@@ -256,3 +243,81 @@ def _find_period(best: Clock, trips: Trips) -> Clock | None:
         return None
     period = max(least, -float(np.polyfit(starts[near], gap[near], 1)[0]))
     return best._replace(explained=explained, offset_s=0.0, period_s=period)
+
+
+class Habits(NamedTuple):
+    """What a fitted model keeps of the times it was fitted on. 0 where too little was seen."""
+
+    speed: float  # m/s, see ``speeds.usual_speed``
+    longest_s: float  # between two sightings of one vehicle
+
+
+NOTHING_KNOWN = Habits(0.0, 0.0)
+
+
+def restored(content: dict[str, Any]) -> Habits:
+    """Of a saved model.
+
+    Raises:
+        ValueError: not what ``habits`` leaves.
+    """
+    right = all(type(value) in (int, float) and 0 <= value < np.inf for value in content.values())
+    if set(content) != set(Habits._fields) or not right:
+        raise ValueError(f"habits is {str(content)[:80]}, expected {' and '.join(Habits._fields)}, 0 or more")
+    return Habits(**content)
+
+
+def habits(sightings: Sightings, network: CameraNetwork) -> Habits:
+    """Of a training list; rows without identity or time are left out."""
+    known = sightings[sightings.known & ~np.isnan(sightings.time_s)]
+    speeds, label = leg_speeds(known, network), np.unique(known.identity, return_inverse=True)[1]
+    first, last = first_and_last(known.time_s, label)
+    speed = usual_speed(speeds) if len(speeds) >= MIN_LEGS else 0.0
+    return Habits(speed, float((last - first).max(initial=0.0)))
+
+
+def contradictions(fitted: Habits, query: Sightings, gallery: Sightings, network: CameraNetwork) -> list[str]:
+    """What in two lists to be ranked does not fit the times of the training list, each in a sentence with figures.
+
+    Their identities are looked at for this alone; where they are not known, only the gap from each query to the nearest
+    gallery image of another camera is.
+    """
+    found = []
+    nearest = _nearest_gap_s(query, gallery)
+    if fitted.longest_s and len(nearest) and (share := float(np.mean(nearest > fitted.longest_s))) > 0.5:
+        found.append(
+            f"{100 * share:.0f} % of the queries are more than {fitted.longest_s:.0f} s (the longest gap that was "
+            "fitted) from every gallery image of another camera"
+        )
+    everyone = Sightings.concatenate([query, gallery])
+    part = np.repeat([QUERY, GALLERY], [len(query), len(gallery)])
+    known = everyone.known & ~np.isnan(everyone.time_s)
+    everyone, part = everyone[known], part[known]
+    speeds = leg_speeds(everyone, network)
+    if fitted.speed and len(speeds) >= MIN_LEGS:
+        speed = usual_speed(speeds)
+        if not 1 / FASTER <= speed / fitted.speed <= FASTER:
+            words = (
+                f"vehicles drive {speed:.3g} m/s between cameras (upper quartile), {speed / fitted.speed:.3g} times the"
+            )
+            return [*found, f"{words} {fitted.speed:.3g} m/s that were fitted"]
+    lists = [one_per_pass(everyone[part == side]) for side in (QUERY, GALLERY)]
+    both = Sightings.concatenate(lists)
+    side = np.repeat([QUERY, GALLERY], [len(one) for one in lists])
+    if odd := odd_clocks(both, network, side):
+        return [*found, f"the clock of the queries: {odd[0].describe()}"]
+    called = network.named(both).called
+    return found + [f"camera {called(clock.camera)}: {clock.describe()}" for clock in odd_clocks(both, network)]
+
+
+def _nearest_gap_s(query: Sightings, gallery: Sightings) -> np.ndarray:
+    """Seconds from each query with a time to the nearest gallery image of another camera."""
+    found = []
+    for camera in np.unique(query.camera):
+        times = np.sort(gallery.time_s[(gallery.camera != camera) & ~np.isnan(gallery.time_s)])
+        asked = query.time_s[(query.camera == camera) & ~np.isnan(query.time_s)]
+        if len(times) and len(asked):
+            after = np.searchsorted(times, asked)
+            ends = [times[np.clip(after + step, 0, len(times) - 1)] for step in (-1, 0)]
+            found.append(np.abs(np.array(ends) - asked).min(axis=0))
+    return np.concatenate([np.empty(0), *found])

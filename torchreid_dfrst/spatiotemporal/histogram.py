@@ -9,8 +9,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.gaps import NATS, Law, distance_of
-from torchreid_dfrst.spatiotemporal.model import GapModel, learned
+from torchreid_dfrst.spatiotemporal.gap_model import GapModel, learned
+from torchreid_dfrst.spatiotemporal.gap_transit import NATS, Law, distance_of
 from torchreid_dfrst.spatiotemporal.passes import one_per_pass, pairs_of_a_vehicle
 
 ROUNDING = 1e-6  # of a bin: gaps of whole frames fall on edges and must not depend on the last bit

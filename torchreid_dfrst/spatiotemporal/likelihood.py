@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -12,9 +12,9 @@ from torchreid_dfrst.retrieval.embeddings import consecutive
 from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.axis import LogAxis
-from torchreid_dfrst.spatiotemporal.gaps import NATS, TABLE_SHARE, GapTransit, Law
-from torchreid_dfrst.spatiotemporal.model import GapModel, learned
-from torchreid_dfrst.spatiotemporal.passes import Pairs, middle_of_pass, one_per_pass, pairs_of_a_vehicle, passes
+from torchreid_dfrst.spatiotemporal.gap_model import GapModel, learned
+from torchreid_dfrst.spatiotemporal.gap_transit import NATS, TABLE_SHARE, GapTransit, Law
+from torchreid_dfrst.spatiotemporal.passes import Pairs, first_and_last, one_per_pass, pairs_of_a_vehicle, passes
 
 COUNTED = 40_000_000  # pairs of passes of any two vehicles
 NEAREST_M = 20.0
@@ -35,9 +35,8 @@ class Likelihood(GapModel):
     between tell, see ``RelayTransit``; then the distance depends on the whole gallery (never on its identities).
 
     One camera and itself is no trip: the smallest evidence of all. An image without a time has evidence 0, as likely
-    for one vehicle as for two. Distances are tenths of nats below the largest possible evidence.
-
-    All defaults were chosen on training vehicles held out from each other, see docs/spacetime_experiments.md.
+    for one vehicle as for two. Distances are tenths of nats below the largest possible evidence. Defaults were chosen
+    on training vehicles held out from each other, see docs/spacetime_experiments.md.
 
     Args:
         bins: points of the axis.
@@ -80,7 +79,7 @@ class Likelihood(GapModel):
     def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
         seen = one_per_pass(sightings[~np.isnan(sightings.time_s)])
         pairs = pairs_of_a_vehicle(seen)
-        self._count(seen, pairs, np.ones(len(pairs.first)), self.background_of(seen, network), network)
+        self._learn_pairs(seen, pairs, np.ones(len(pairs.first)), self.background_of(seen, network), network)
 
     def fit_pairs(
         self, seen: Sightings, pairs: Pairs, weight: np.ndarray, background: np.ndarray, network: CameraNetwork
@@ -94,14 +93,26 @@ class Likelihood(GapModel):
             background: ``background_of(seen, network)``.
             network: road distances.
         """
-        self._count(seen, pairs, weight, background, network)
+        self._learn_pairs(seen, pairs, weight, background, network)
         return self._on(network)
 
     def background_of(self, seen: Sightings, network: CameraNetwork) -> np.ndarray:
-        """``(C * C, bins)`` counts of the gaps between all passes, one sighting each, of whichever vehicles."""
-        return _count_all_pairs(self.axis, network.rows(seen.camera), seen.time_s, len(network))
+        """``(C * C, bins)`` counts of the gaps between all passes, one sighting each, of whichever vehicles.
 
-    def _count(
+        Of a camera with very many passes every n-th is taken and counted n times.
+        """
+        count, row = len(network), network.rows(seen.camera)
+        most = max(20, int(np.sqrt(COUNTED) / count))
+        times = [np.sort(seen.time_s[row == camera]) for camera in range(count)]
+        step = [max(1, len(t) // most) for t in times]
+        out = np.empty((count * count, self.bins))
+        for a in range(count):
+            for b in range(count):
+                gap = (times[b][None, :: step[b]] - times[a][:: step[a], None]).ravel()
+                out[a * count + b] = self.axis.count(np.zeros_like(gap, dtype=int), gap, 1)[0] * (step[a] * step[b])
+        return out
+
+    def _learn_pairs(
         self, seen: Sightings, pairs: Pairs, weight: np.ndarray, everyone: np.ndarray, network: CameraNetwork
     ) -> None:
         count, (first, second), weight = len(network), pairs.both_ways(), np.tile(weight, 2)
@@ -114,10 +125,7 @@ class Likelihood(GapModel):
         prior = self._at_similar_distance(same, everyone, network)
         # heights of 1: smoothed counts stay counts of pairs within reach of the Gaussian
         height = self.smoothing * np.sqrt(2 * np.pi)
-        same, everyone = (
-            height * _smoothed_counts(same, self.smoothing),
-            height * _smoothed_counts(everyone, self.background),
-        )
+        same, everyone = height * _smooth(same, self.smoothing), height * _smooth(everyone, self.background)
         ratio = (same + self.shrinkage) / (everyone + self.shrinkage / prior)
         across = ~np.eye(count, dtype=bool).ravel()
         evidence = np.log(ratio * (everyone[across].sum() / same[across].sum()))
@@ -138,7 +146,7 @@ class Likelihood(GapModel):
         weight = np.exp(-0.5 * ((log[:, None] - log) / self.similar) ** 2)
         total = same[across].sum() / everyone[across].sum()
         pooled = [
-            weight @ resampled(_smoothed_counts(counts[across], width), np.exp(log) / reference)
+            weight @ resampled(_smooth(counts[across], width), np.exp(log) / reference)
             for counts, width in ((same, self.smoothing), (everyone, self.background))
         ]
         # one pair at the overall rate, where nothing at all was seen
@@ -161,9 +169,9 @@ class Likelihood(GapModel):
         """Distance without relays: tenths of nats below the largest evidence."""
         return (self._bounds[1] - self.ratio(number, gap_s)) / NATS
 
-    def _transit(self, query: Sightings, gallery: Sightings, memory_limit: int | None) -> Transit:
+    def _transit_of(self, query: Sightings, gallery: Sightings, memory_limit: int | None) -> Transit:
         if not self.pooling or not len(query) or not len(gallery):
-            return super()._transit(query, gallery, memory_limit)
+            return super()._transit_of(query, gallery, memory_limit)
         evidence = Law(self.law.network, self.ratio, 0.0, self._bounds, reach_s=self.reach_s)
         return RelayTransit(query, gallery, evidence, self.relays, self.returns, memory_limit)
 
@@ -187,7 +195,7 @@ class RelayTransit:
 
     Args:
         query: sightings of the rows.
-        gallery: sightings of the columns; the relays are taken from it.
+        gallery: sightings of the columns, of which the relays are.
         evidence: ``e``, in nats.
         relays: how many passes each query relies on; 0 leaves ``e`` alone.
         returns: how many other passes one pass of a vehicle has on average, for the prior of ``P``.
@@ -195,18 +203,12 @@ class RelayTransit:
     """
 
     def __init__(
-        self,
-        query: Sightings,
-        gallery: Sightings,
-        evidence: Law,
-        relays: int,
-        returns: float,
-        memory_limit: int | None = None,
+        self, query: Sightings, gallery: Sightings, evidence: Law, relays: int, returns: float, memory_limit: int | None
     ):
         self.shape = (len(query), len(gallery))
         everyone = Sightings.concatenate([query, gallery])
         label = passes(everyone, by_identity=False)
-        time_s = middle_of_pass(everyone.time_s, label)
+        time_s = first_and_last(everyone.time_s, label).mean(axis=0)
         lists = []
         for part, labels in ((query, label[: len(query)]), (gallery, label[len(query) :])):
             seen, first, where = np.unique(labels, return_index=True, return_inverse=True)
@@ -225,7 +227,7 @@ class RelayTransit:
         self._ratio = np.exp(self._among.block(slice(None), slice(None))) if small else None
 
     def _find(self, odds: float) -> None:
-        """The most likely passes of each row and their probabilities."""
+        """The likeliest passes of each row and their probabilities."""
         count, kept = self._base.shape[0], self._relays
         self._relay = np.empty((count, kept), dtype=np.int64)
         self._weight = np.empty((count, kept), dtype=np.float32)
@@ -239,11 +241,7 @@ class RelayTransit:
     def block(self, rows: slice, columns: slice) -> np.ndarray:
         """Float32 distances of those rows and columns, in their order."""
         row, back = np.unique(self._row[rows], return_inverse=True)
-        column: Any
-        if columns == slice(None) or columns == slice(0, self.shape[1]):
-            column, forth = slice(None), self._column
-        else:
-            column, forth = np.unique(self._column[columns], return_inverse=True)
+        column, forth = np.unique(self._column[columns], return_inverse=True)
         x = self._base.block(row, column)
         if self._relays and x.size:
             for part in consecutive(0, len(row), max(1, int(np.sqrt(self._cells / self._relays)))):
@@ -252,38 +250,20 @@ class RelayTransit:
         x *= np.float32(-1 / NATS)
         return x.take(forth, axis=1)[back]
 
-    def _add_relays(self, x: np.ndarray, row: np.ndarray, column: slice | np.ndarray) -> None:
+    def _add_relays(self, x: np.ndarray, row: np.ndarray, column: np.ndarray) -> None:
         """Add the second term to the first, ``x``, in place, for some passes of the query and the gallery."""
         relay, place = np.unique(self._relay[row], return_inverse=True)
         weight = np.zeros((len(row), len(relay)), dtype=np.float32)
         np.put_along_axis(weight, place.reshape(len(row), -1), self._weight[row], axis=1)
         for part in consecutive(0, x.shape[1], max(1, self._cells // len(relay))):
-            some = part if isinstance(column, slice) else column[part]
             if self._ratio is None:
-                ratio = self._among.block(relay, some)
+                ratio = self._among.block(relay, column[part])
                 np.exp(ratio, out=ratio)
             else:
-                ratio = self._ratio[relay[:, None], some] if some is not part else self._ratio[relay, part]
+                ratio = self._ratio[relay[:, None], column[part]]
             total = weight @ ratio
             x[:, part] += np.log1p(total, out=total)
 
 
-def _smoothed_counts(counts: np.ndarray, width: float) -> np.ndarray:
+def _smooth(counts: np.ndarray, width: float) -> np.ndarray:
     return gaussian_filter1d(counts, width, axis=1, mode="constant", truncate=4.0)
-
-
-def _count_all_pairs(axis: LogAxis, row: np.ndarray, time_s: np.ndarray, count: int) -> np.ndarray:
-    """``(C * C, bins)`` counts of gaps between all passes, of whichever vehicles.
-
-    Of a camera with very many passes every n-th is taken and counted n times.
-    """
-    most = max(20, int(np.sqrt(COUNTED) / count))
-    order = np.lexsort((time_s, row))
-    times = [time_s[order[row[order] == camera]] for camera in range(count)]
-    step = [max(1, len(t) // most) for t in times]
-    out = np.empty((count * count, axis.bins))
-    for a in range(count):
-        for b in range(count):
-            gap = (times[b][None, :: step[b]] - times[a][:: step[a], None]).ravel()
-            out[a * count + b] = axis.count(np.zeros(len(gap), dtype=np.int64), gap, 1)[0] * (step[a] * step[b])
-    return out

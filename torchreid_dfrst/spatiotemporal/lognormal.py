@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.gaps import Law
-from torchreid_dfrst.spatiotemporal.model import GapModel, learned
+from torchreid_dfrst.spatiotemporal.gap_model import GapModel, learned
+from torchreid_dfrst.spatiotemporal.gap_transit import Law
 from torchreid_dfrst.spatiotemporal.passes import pairs_of_a_vehicle
 
 METRES = {"m": 1.0, "km": 1000.0}
@@ -30,9 +30,9 @@ class LogNormal(GapModel):
         slope_t: beta_1 of Eq. 5; Appendix C gives 6.
         offset_t: beta_2 of Eq. 5.
         density: ``"mode"`` divides the density by its value at the mode, so that ``p`` is in ``[0, 1]`` and free of
-            units; ``"raw"`` keeps the density per ``distance_unit`` and per ``time_unit``.
-        distance_unit: ``"m"`` or ``"km"``; counts for ``density="raw"`` only.
-        time_unit: ``"s"``, ``"min"`` or ``"h"``; counts for ``density="raw"`` only.
+            units; ``"raw"`` keeps the density per ``distance_unit`` (m, km) and per ``time_unit`` (s, min, h).
+        distance_unit: of the raw density.
+        time_unit: of the raw density.
         floor_m: shorter distances (one camera and itself) count as this, metres.
         floor_s: shorter gaps count as this, seconds.
 

@@ -1,4 +1,4 @@
-"""What every model learns from: pairs of sightings of one vehicle, checked before anything is fitted to them."""
+"""Passes (one vehicle going by one camera once) and pairs of sightings of one vehicle: what every model learns from."""
 
 from __future__ import annotations
 
@@ -23,41 +23,42 @@ class Pairs(NamedTuple):
         return Pairs(np.concatenate([self.first, self.second]), np.concatenate([self.second, self.first]))
 
 
+def pairs_within(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of every pair with one label, the first before the second: two arrays ``(P,)``."""
+    order = np.argsort(label, kind="stable")
+    ordered, row = label[order], np.arange(len(label))
+    later = np.searchsorted(ordered, ordered, side="right") - row - 1
+    first = np.repeat(row, later)
+    second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(later) - later, later)
+    return order[first], order[second]
+
+
 def pairs_of_a_vehicle(sightings: Sightings) -> Pairs:
     """All unordered pairs of two sightings of one vehicle by different cameras, both with a time; ``first < second``.
-
-    Rows without a time or an identity take part in no pair.
 
     Raises:
         ValueError: there is no such pair; the message says why.
     """
     usable = np.flatnonzero(sightings.known & ~np.isnan(sightings.time_s))
-    order = usable[np.argsort(sightings.identity[usable], kind="stable")]
-    found = [np.empty((2, 0), np.int64)]
-    for rows in np.split(order, np.flatnonzero(np.diff(sightings.identity[order])) + 1):
-        pairs = rows[np.array(np.triu_indices(len(rows), 1))]
-        found.append(pairs[:, sightings.camera[pairs[0]] != sightings.camera[pairs[1]]])
-    first, second = np.concatenate(found, axis=1)
-    if not len(first):
+    first, second = (usable[rows] for rows in pairs_within(sightings.identity[usable]))
+    apart = sightings.camera[first] != sightings.camera[second]
+    if not apart.any():
         raise ValueError(
             f"nothing to fit space and time on: of {len(sightings)} training sightings {len(usable)} have an identity "
             f"and a time, and no vehicle among them was seen by two cameras ({len(np.unique(sightings.camera))} "
             "cameras in all): at least one vehicle must be"
         )
-    return Pairs(first, second)
+    return Pairs(first[apart], second[apart])
 
 
 def direct_trips(seen: Sightings) -> Pairs:
-    """Pairs of passes of one vehicle by two cameras, with no other pass by either of them in between.
+    """The earlier and the later of two passes of one vehicle by two cameras, with no pass by either in between.
 
     A vehicle that goes from A to B, and by A and B once more an hour later, has made the trip from A to B twice; that
     it was by A at first and by B at last is no trip.
 
     Args:
         seen: one sighting for each pass, see ``one_per_pass``.
-
-    Returns:
-        The earlier pass and the later one of each trip.
 
     Raises:
         ValueError: as ``pairs_of_a_vehicle``.
@@ -74,42 +75,38 @@ def direct_trips(seen: Sightings) -> Pairs:
 
 
 def passes(sightings: Sightings, by_identity: bool) -> np.ndarray:
-    """Which pass of one vehicle by one camera each sighting belongs to.
+    """``(N,)`` int64 pass that each sighting belongs to, from 0, in no particular order.
 
-    Sightings of one track and camera, cut where the time jumps by more than ``PASS_GAP_S``. Where the track is not
-    known, those of one vehicle and camera; the caller says whether identities may be looked at.
+    A pass: sightings of one track and camera, cut where the time jumps by more than ``PASS_GAP_S``; those without a
+    time go with the last of the track. Where the track is not known, those of one vehicle and camera that have a time.
+    Any other sighting is a pass of its own.
 
     Args:
         sightings: the images.
-        by_identity: True for training lists. False for lists that are to be ranked: a row without a track is then a
-            pass of its own.
-
-    Returns:
-        ``(N,)`` int64 labels from 0, in no particular order. A row without a time is a pass of its own.
+        by_identity: whether identities may be looked at: True for training lists, False for those to be ranked.
     """
     track, time = sightings.track, sightings.time_s
-    vehicle = np.where(track == UNKNOWN, sightings.identity, UNKNOWN) if by_identity else np.full(len(track), UNKNOWN)
-    alone = ((track == UNKNOWN) & (vehicle == UNKNOWN)) | np.isnan(time)
+    loose = track == UNKNOWN
+    vehicle = np.where(loose & by_identity & ~np.isnan(time), sightings.identity, UNKNOWN)
+    alone = loose & (vehicle == UNKNOWN)
     order = np.lexsort((time, track, sightings.camera, vehicle, alone))
     keys = np.stack([vehicle, sightings.camera, track])[:, order]
-    cut = (np.diff(keys, axis=1) != 0).any(axis=0) | alone[order][1:] | ~(np.diff(time[order]) <= PASS_GAP_S)
+    cut = (np.diff(keys, axis=1) != 0).any(axis=0) | alone[order][1:] | (np.diff(time[order]) > PASS_GAP_S)
     label = np.empty(len(sightings), dtype=np.int64)
     label[order] = np.concatenate([np.zeros(min(1, len(order)), np.int64), np.cumsum(cut)])
     return label
 
 
-def middle_of_pass(time_s: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """``(passes,)`` middle between the first and the last time of each pass, NaN where it has none."""
-    count = label.max(initial=-1) + 1
-    first, last = np.full(count, np.inf), np.full(count, -np.inf)
-    known = ~np.isnan(time_s)
-    np.minimum.at(first, label[known], time_s[known])
-    np.maximum.at(last, label[known], time_s[known])
-    return np.where(np.isinf(first), np.nan, (first + np.where(np.isinf(last), 0.0, last)) / 2)
+def first_and_last(time_s: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """``(2, labels)`` first and last time of each label, from 0; NaN where it has none."""
+    ends = np.full((2, label.max(initial=-1) + 1), np.nan)
+    np.fmin.at(ends[0], label, time_s)
+    np.fmax.at(ends[1], label, time_s)
+    return ends
 
 
 def one_per_pass(sightings: Sightings) -> Sightings:
     """One sighting for each pass of a training list: its first row, at the middle of the pass."""
     label = passes(sightings, by_identity=True)
     _, rows = np.unique(label, return_index=True)
-    return replace(sightings[rows], time_s=middle_of_pass(sightings.time_s, label))
+    return replace(sightings[rows], time_s=first_and_last(sightings.time_s, label).mean(axis=0))

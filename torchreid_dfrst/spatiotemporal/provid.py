@@ -8,35 +8,23 @@ from typing import ClassVar
 import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.gaps import Law
-from torchreid_dfrst.spatiotemporal.model import GapModel, learned
+from torchreid_dfrst.spatiotemporal.gap_model import GapModel, learned
+from torchreid_dfrst.spatiotemporal.gap_transit import Law
 from torchreid_dfrst.spatiotemporal.passes import pairs_of_a_vehicle
-
-LAST, PRINTED = "last", "printed"
 
 
 @dataclass(eq=False, kw_only=True)
 class Provid(GapModel):
     """``|t_i - t_j| / T_max * d(c_i, c_j) / D_max`` in ``[0, 1]``; 0 means entirely plausible.
 
-    An image without a time counts as half of ``T_max`` away at the mean distance.
-
-    Args:
-        same_camera: as printed, two sightings by one camera have distance 0 and come before everything else, whoever
-            they are. ``"last"`` gives them the largest distance, 1; ``"printed"`` keeps the formula.
-
-    Raises:
-        KeyError: an unknown ``same_camera``.
+    As printed, two sightings by one camera would have distance 0 and come before everything else, whoever they are;
+    here they have the largest distance, 1. An image without a time counts as half of ``T_max`` away at the mean
+    distance.
     """
 
     name: ClassVar[str] = "provid"
-    same_camera: str = LAST
     longest_s: float = learned(positive=True)
     longest_m: float = learned(positive=True)
-
-    def __post_init__(self) -> None:
-        """Check the option."""
-        self._require_choice("same_camera", (LAST, PRINTED))
 
     def _learn(self, sightings: Sightings, network: CameraNetwork) -> None:
         pairs_of_a_vehicle(sightings)
@@ -52,12 +40,10 @@ class Provid(GapModel):
         if self.longest_m < network.distance_m.max():
             raise ValueError(f"longest_m is {self.longest_m}, but a road of the network has {network.distance_m.max()}")
         share = network.distance_m / self.longest_m
-        # one curve for each distance that occurs, and one for a camera and itself
-        self._share, number = np.unique(share, return_inverse=True)
-        number = number.reshape(share.shape)
-        if self.same_camera == LAST:
-            self._share = np.append(self._share, -1.0)
-            number[np.eye(len(network), dtype=bool)] = len(self._share) - 1
+        # one curve for each distance that occurs, and one, marked by -1, for a camera and itself
+        share_of, number = np.unique(share, return_inverse=True)
+        number, self._share = number.reshape(share.shape), np.append(share_of, -1.0)
+        number[np.eye(len(network), dtype=bool)] = len(share_of)
         alike = np.array_equal(number, number.T)
         return Law(network, self.curve, float(share.mean() / 2), (0.0, 1.0), numbers=number, symmetric=alike)
 
@@ -68,7 +54,4 @@ class Provid(GapModel):
 
     def describe(self) -> str:
         """What gap and distance are divided by."""
-        return (
-            f"provid (STR), gaps as a share of {self.longest_s:.0f} s, distances of {self.longest_m:.0f} m; "
-            f"two sightings by one camera: {self.same_camera}"
-        )
+        return f"provid (STR), gaps as a share of {self.longest_s:.0f} s, distances of {self.longest_m:.0f} m"

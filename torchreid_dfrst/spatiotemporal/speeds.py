@@ -8,7 +8,6 @@ from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.passes import one_per_pass
 
 EARTH_M = 4.0e7
-
 PLAUSIBLE_SPEED = (1.0, 70.0)  # m/s: 4 to 250 km/h
 USUAL_SPEED = 10.0
 LEG_M = 100.0
@@ -48,11 +47,10 @@ def usual_speed(speeds: np.ndarray) -> float:
 def check_speed(sightings: Sightings, network: CameraNetwork) -> None:
     """Refuse times in another unit than seconds, or distances in another than metres.
 
-    The speed is ``usual_speed``. Fewer than ``MIN_LEGS`` legs say nothing of the times; then only a network of less
-    than ``SHORT_M`` from end to end is refused.
+    Fewer than ``MIN_LEGS`` legs say nothing of the times; then only a network shorter than ``SHORT_M`` is refused.
 
     Raises:
-        ValueError: that speed or network is impossible; the message names the unit that would make it usual.
+        ValueError: the ``usual_speed`` is impossible; the message names the unit that would make it usual.
     """
     speeds, longest = leg_speeds(sightings, network), network.distance_m.max()
     if len(speeds) < MIN_LEGS:

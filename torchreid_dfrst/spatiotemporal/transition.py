@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.gaps import NATS, Law, distance_of
-from torchreid_dfrst.spatiotemporal.model import GapModel, learned
+from torchreid_dfrst.spatiotemporal.gap_model import GapModel, learned
+from torchreid_dfrst.spatiotemporal.gap_transit import NATS, Law, distance_of
 from torchreid_dfrst.spatiotemporal.passes import direct_trips, one_per_pass
 
 NORMAL = 1.4826  # a normal law's deviation over its median absolute deviation

@@ -13,7 +13,7 @@ from torchreid_dfrst.evaluation.audit import alone
 from torchreid_dfrst.evaluation.weight import OMEGAS, choose_weight
 from torchreid_dfrst.features import Extraction
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.model import GapModel, fuse
+from torchreid_dfrst.spatiotemporal.gap_model import GapModel, fuse
 
 PAPER_OMEGA = 0.2
 NOTE = (

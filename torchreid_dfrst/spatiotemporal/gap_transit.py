@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.axis import TICKS_PER_SECOND, on_a_grid
 
 NATS = 10.0  # one unit of distance, so that omega has the same meaning for every model that speaks in logarithms
-
+TICKS_PER_SECOND, TOLERANCE_S = 1000, 1e-6
 TABLE_LIMIT = 1 << 25  # float32 values: 128 MiB
 TABLE_SHARE = 32  # of a limit of bytes, one table may hold one float32 value for each 32
 CELLS = 1 << 15  # pairs whose curve is evaluated in one call
@@ -32,8 +31,7 @@ class Law:
         bounds: smallest and largest possible distance.
         numbers: ``(C, C)`` int64, which curve belongs to an ordered camera pair; left out, each pair has its own.
         offsets: ``(C, C)`` float, what the camera pair alone contributes; left out, nothing.
-        symmetric: whether curve and offset of a camera pair are those of the reversed pair at minus the gap, to the
-            last bit.
+        symmetric: whether a camera pair is the reversed pair at minus the gap, to the last bit.
         reach_s: every curve is constant for gaps beyond this, to the last bit.
     """
 
@@ -55,10 +53,10 @@ class Law:
             object.__setattr__(self, "offsets", np.zeros((size, size)))
 
     def distance(self, camera: np.ndarray | int, other: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
-        """Float32 distances of single pairs.
+        """Float32 distances of single pairs; the arguments broadcast.
 
         Args:
-            camera: rows of the queries' cameras in ``network``; the three arguments broadcast.
+            camera: rows of the queries' cameras in ``network``.
             other: rows of the gallery cameras.
             gap_s: ``t_gallery - t_query`` in seconds, NaN where one of the times is not known.
         """
@@ -70,9 +68,9 @@ class Law:
 class GapTransit:
     """The distances of a law between two lists of sightings.
 
-    Timestamps are frame numbers or whole milliseconds far more often than not, so there are far fewer different gaps
-    than pairs. Where they lie on such a grid every curve is evaluated once per possible gap and each distance is one
-    look-up; otherwise the curve is evaluated pair by pair. Both give the same float32 values.
+    Timestamps are mostly frame numbers or whole milliseconds, so there are far fewer different gaps than pairs. Where
+    they lie on such a grid, every curve is evaluated once per possible gap and each distance is one look-up; otherwise
+    the curve is evaluated pair by pair. Both give the same float32 values.
 
     Args:
         query: sightings of the rows.
@@ -156,23 +154,36 @@ class GapTransit:
     def _look_up(
         self, out: np.ndarray, group: np.ndarray, rows: Rows, start: np.ndarray, ticks: np.ndarray, offset: np.ndarray
     ) -> None:
-        """One camera's rows, some at a time: enough to be worth a call, few enough for the processor's cache.
-
-        torch's ``gather`` in two threads takes half as long as NumPy's ``take`` at its best.
-        """
+        """One camera's rows, some at a time; torch's ``gather`` takes half as long as NumPy's ``take``."""
         table, tick = torch.from_numpy(self._table).view(1, -1), torch.from_numpy(self._tick[0][rows])
         begin, more = torch.from_numpy(start), torch.from_numpy(offset)
         at = torch.from_numpy(ticks if self._beyond else start + ticks)
-        size = min(TOGETHER, len(group)), len(start)
-        index, value = torch.empty(size, dtype=at.dtype), torch.empty(size, dtype=table.dtype)
         for part in np.split(group, range(TOGETHER, len(group), TOGETHER)):
-            here, found = index[: len(part)], value[: len(part)]
-            torch.sub(at, tick[part, None], out=here)
+            here = at - tick[part, None]
             if self._beyond:
                 here.clamp_(*self._ends).add_(begin)
-            torch.gather(table.expand(len(part), -1), 1, here, out=found)
-            found += more
-            out[part] = found.numpy()
+            out[part] = torch.gather(table.expand(len(part), -1), 1, here).add_(more).numpy()
+
+
+def on_a_grid(query_s: np.ndarray, gallery_s: np.ndarray) -> tuple[int, np.ndarray, np.ndarray] | None:
+    """The coarsest grid of whole milliseconds on which all known times of two lists lie (seconds, NaN: not known).
+
+    Returns:
+        The step in milliseconds and both lists as int64 counts of steps from the first time (0 where not known); None
+        if a time is more than a microsecond from a whole millisecond, or none is known.
+    """
+    known = np.concatenate([query_s[~np.isnan(query_s)], gallery_s[~np.isnan(gallery_s)]])
+    if not len(known):
+        return None
+    ticks = np.rint(known * TICKS_PER_SECOND)
+    if np.abs(ticks / TICKS_PER_SECOND - known).max() > TOLERANCE_S:
+        return None
+    first = ticks.min()
+    step = int(np.gcd.reduce(np.unique(ticks - first).astype(np.int64))) or 1
+    query, gallery = (
+        np.rint(np.nan_to_num(t * TICKS_PER_SECOND - first)).astype(np.int64) // step for t in (query_s, gallery_s)
+    )
+    return step, query, gallery
 
 
 def distance_of(evidence: np.ndarray, top: float, bottom: float) -> np.ndarray:

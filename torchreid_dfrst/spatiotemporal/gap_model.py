@@ -1,4 +1,4 @@
-"""What all models share: checks, distances, files, and Eq. 6."""
+"""What all space-time models share: checks, distances, the saved file, and Eq. 6."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ import numpy as np
 from torchreid_dfrst import files
 from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.gaps import GapTransit, Law
-from torchreid_dfrst.spatiotemporal.habits import NOTHING_KNOWN, Habits, contradictions, habits
+from torchreid_dfrst.spatiotemporal.clocks import NOTHING_KNOWN, Habits, contradictions, habits
+from torchreid_dfrst.spatiotemporal.gap_transit import GapTransit, Law
 from torchreid_dfrst.spatiotemporal.speeds import check_network, check_speed
 
-ROWS = 1024
-FORMAT = "torchreid_dfrst space-time model"
-FORMAT_VERSION = 1
+FORMAT, FORMAT_VERSION = "torchreid_dfrst space-time model", 1
 AGAIN = "fit the model again and save it"
-SECTIONS = {"model": str, "network": str, "cameras": list, "options": dict, "fitted": dict}
+SECTIONS = {"model": str, "network": str, "cameras": list, "options": dict, "fitted": dict, "habits": dict}
 WORDS = {str: "text", list: "a list", dict: "names and values"}
 
 logger = logging.getLogger(__name__)
@@ -34,8 +32,8 @@ def learned(*shape: str, positive: bool = False, count: bool = False) -> Any:
     """A field that ``fit`` learns and a file keeps.
 
     Args:
-        shape: axes of an array: ``"cameras"``, ``"pairs"`` (all ordered pairs of cameras) or ``"bins"`` (the model's
-            own number of them); none for a single number.
+        shape: axes of an array: ``"cameras"``, ``"pairs"`` (ordered pairs of cameras), ``"bins"`` (the model's own
+            number); none for a single number.
         positive: every number is above 0.
         count: every number is whole and 0 or more.
     """
@@ -78,14 +76,11 @@ class GapModel(ABC):
         """The fitted model in words and numbers, for a person."""
 
     def fit(self: Self, sightings: Sightings, network: CameraNetwork) -> Self:
-        """Learn from *training* sightings, never from those to be ranked.
+        """Learn from *training* sightings, never from those to be ranked; gives the model itself.
 
         Args:
             sightings: training images; rows without identity or time are left out.
             network: road distances between all cameras that will ever be asked about.
-
-        Returns:
-            The model itself.
 
         Raises:
             ValueError: no vehicle seen by two cameras, no times, an impossible network, a wrong unit.
@@ -110,7 +105,7 @@ class GapModel(ABC):
         return self
 
     def transit(self, query: Sightings, gallery: Sightings, memory_limit: int | None = None) -> Transit:
-        """Distances between two lists, to be taken in blocks.
+        """Distances between queries (rows) and gallery (columns), to be taken in blocks.
 
         Args:
             query: the rows.
@@ -127,9 +122,9 @@ class GapModel(ABC):
             if len(part) and np.isnan(part.time_s).all():
                 part.require_times(f"the {name} list")
             self.network.rows(part.camera, part.camera_called)
-        return self._transit(query, gallery, memory_limit)
+        return self._transit_of(query, gallery, memory_limit)
 
-    def _transit(self, query: Sightings, gallery: Sightings, memory_limit: int | None) -> Transit:
+    def _transit_of(self, query: Sightings, gallery: Sightings, memory_limit: int | None) -> Transit:
         return GapTransit(query, gallery, self.law, memory_limit)
 
     def check_use(self, query: Sightings, gallery: Sightings) -> None:
@@ -153,11 +148,7 @@ class GapModel(ABC):
 
     def distance(self, query: Sightings, gallery: Sightings) -> np.ndarray:
         """All ``(Q, G)`` float32 distances at once; small means plausible. Raises as ``transit`` does."""
-        transit = self.transit(query, gallery)
-        out = np.empty(transit.shape, dtype=np.float32)
-        for start in range(0, len(query), ROWS):
-            out[start : start + ROWS] = transit.block(slice(start, start + ROWS), slice(None))
-        return out
+        return self.transit(query, gallery).block(slice(None), slice(None))
 
     @property
     def options(self) -> dict[str, Any]:
@@ -285,16 +276,12 @@ def _checked_field(name: str, value: Any, shape: tuple[int, ...], positive: bool
         array = np.asarray(value)
     except ValueError:
         raise ValueError(f"{name} has rows of different lengths, expected shape {shape}") from None
-    fits = array.dtype.kind in ("i" if count else "if")
-    if not fits:
-        number = int if count else (int, float)
+    if array.dtype.kind not in ("i" if count else "if"):
         for place, item in np.ndenumerate(np.array(value, dtype=object)):
-            if isinstance(item, bool) or not isinstance(item, number):
+            if type(item) not in ((int,) if count else (int, float)) or abs(item) >= 1 << 63:
                 raise ValueError(f"{name}{list(place) or ''} is {json.dumps(item)[:40]}, expected {kind}")
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
-    if not fits:
-        raise ValueError(f"{name} holds a number of more than 18 digits, expected {kind}")
     bad = ~np.isfinite(array) | (array <= 0 if positive else count & (array < 0))
     if bad.any():
         place = np.argwhere(bad)[0].tolist()
