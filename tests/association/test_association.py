@@ -13,7 +13,7 @@ from worlds import road, traffic
 from torchreid_dfrst import association
 from torchreid_dfrst.association import average_linkage, learning, windows
 from torchreid_dfrst.association.evidence import at_once
-from torchreid_dfrst.association.pooling import find
+from torchreid_dfrst.association.passes import find_passes
 from torchreid_dfrst.association.ranking import _TreePlaces
 from torchreid_dfrst.association.topology import topology
 from torchreid_dfrst.retrieval import Features, normalise
@@ -50,10 +50,21 @@ def joined():
 
 def test_trips_are_found_without_any_label(joined):
     features, trips = joined
-    score = association.MEASURES["pairwise"](trips.trajectory, vehicles_of(trips, features))
+    score = association.MEASURES["pairwise"](trips.image_trajectory, features.sightings.identity)
     appearance = association.associate(Features(features.embedding, replace(features.sightings, time_s=None)), road())
-    alone = association.MEASURES["pairwise"](appearance.trajectory, vehicles_of(appearance, features))
+    alone = association.MEASURES["pairwise"](appearance.image_trajectory, features.sightings.identity)
     assert score.f1 > 0.8 and score.f1 > alone.f1 > 0.3
+
+
+def test_a_track_without_times_is_one_pass_and_its_queries_stand_there():
+    features = world(0, noise=0.3)
+    still = Features(features.embedding, replace(features.sightings, time_s=None))
+    trips = association.associate(still, None, association.fit(world(7, 80, noise=0.3)))
+    track = features.sightings.track
+    assert len(trips.passes) == len(np.unique(track)) < len(track)
+    (ranked,) = association.ranking(trips, still[:20], still.sightings)
+    for row, line in enumerate(ranked):
+        assert set(track[line == line.min()]) == {track[row]}
 
 
 def test_labels_and_road_distances_may_come_in_or_stay_away():
@@ -258,7 +269,7 @@ def test_a_large_part_falls_into_groups_that_nothing_joins(monkeypatch):
 def test_passes_are_found_without_tracks():
     features = world(0, 200, tracks=False, width=64)
     true = passes(features.sightings, by_identity=True)
-    label, _ = find(normalise(features.embedding), replace(features.sightings, identity=None))
+    label, _ = find_passes(normalise(features.embedding), replace(features.sightings, identity=None))
     pairs = association.MEASURES["pairwise"](label, true)
     assert pairs.precision > 0.95 and pairs.recall > 0.9
 

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from tools.studies.spacetime.simulated import DIFFICULTY, WIDTH, embed
 from torchreid_dfrst import association, retrieval, spatiotemporal
 from torchreid_dfrst.association.evidence import equal_network
-from torchreid_dfrst.association.pooling import find, pool
+from torchreid_dfrst.association.passes import find_passes, pool
 from torchreid_dfrst.association.topology import alike, topology
 from torchreid_dfrst.data import VeRiFormat
 from torchreid_dfrst.data.veri776 import LISTS
@@ -108,9 +108,9 @@ def table(lists: Lists, args: argparse.Namespace) -> None:
 def pooled(stage: Stage, gallery: Sightings, query: Sightings) -> np.ndarray:
     """Scores of appearance with passes pooled and cameras centred; each query is given the embedding of its track."""
     unit = retrieval.normalise(stage.gallery.embedding)
-    label, _ = find(unit, gallery)
-    found, centre = pool(unit, gallery, label)
-    rows = centre(retrieval.normalise(stage.query.embedding), query.camera)
+    label, _ = find_passes(unit, gallery)
+    found, means = pool(unit, gallery, label)
+    rows = means.taken_from(retrieval.normalise(stage.query.embedding), query.camera)
     track, first = np.unique(gallery.track, return_index=True)
     place = np.searchsorted(track, query.track).clip(max=len(track) - 1)
     own = (track[place] == query.track) & (gallery.camera[first][place] == query.camera)

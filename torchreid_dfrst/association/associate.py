@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from torchreid_dfrst.association.average_linkage import Tree
 from torchreid_dfrst.association.evidence import Evidence
 from torchreid_dfrst.association.learning import FEWEST, doubt, learn
-from torchreid_dfrst.association.pooling import Centre, Passes, find, pool
+from torchreid_dfrst.association.passes import CameraMeans, Passes, find_passes, pool
 from torchreid_dfrst.association.windows import join
 from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.retrieval import Features, normalise
 from torchreid_dfrst.retrieval.logistic import sigmoid
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
+from torchreid_dfrst.spatiotemporal.passes import pairs_within
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class Association:
         label: ``(N,)`` int64 pass of each image.
         trajectory: ``(P,)`` int64 trajectory of each pass, numbered in the order of the passes.
         evidence: what the trips rest on; None where nothing could be learnt, and each pass is its own trajectory.
-        centre: the means that were taken from embeddings.
+        means: of cameras, which were taken from embeddings.
         unit: ``(N, D)`` embeddings of the images, of unit length.
         alike: likeness from which on images without a track were taken for one pass; None where all had tracks.
         notes: what was left out or could not be used, and why, one sentence each.
@@ -41,7 +43,7 @@ class Association:
     label: np.ndarray
     trajectory: np.ndarray
     evidence: Evidence | None
-    centre: Centre
+    means: CameraMeans
     unit: np.ndarray
     alike: float | None
     notes: tuple[str, ...]
@@ -64,13 +66,10 @@ class Association:
     def membership(self) -> np.ndarray:
         """``(P,)`` probability that a pass is of its trajectory's vehicle, by its mean evidence with all others there.
 
-        A pass alone: the probability that the one it is nearest to is another vehicle.
-
-        Raises:
-            ValueError: there was nothing to calibrate on.
+        A pass alone: the probability that the one it is nearest to is another vehicle. Raises as ``calibrated``.
         """
         evidence = self.calibrated()
-        row, column = _inside(self.trajectory)
+        row, column = pairs_within(self.trajectory)
         value = evidence.pairs(self.passes, row, column)
         size = len(self.passes)
         count = np.bincount(row, minlength=size) + np.bincount(column, minlength=size)
@@ -79,18 +78,14 @@ class Association:
         return sigmoid(mean + self.odds)
 
     def link_probability(self) -> np.ndarray:
-        """``(L,)`` probability that what lies before a link and what lies after it are one vehicle, as ``links``.
-
-        Raises:
-            ValueError: there was nothing to calibrate on.
-        """
+        """``(L,)`` probability that what is before one of ``links`` and after it is one vehicle; raises so too."""
         evidence = self.calibrated()
         earlier, _ = self.links
         order = np.lexsort((self.passes.first_s, self.trajectory))
         rank = np.argsort(order)
         _, start, size = np.unique(self.trajectory[order], return_index=True, return_counts=True)
         before = rank - start[self.trajectory]
-        row, column = _inside(self.trajectory)
+        row, column = pairs_within(self.trajectory)
         value = evidence.pairs(self.passes, row, column)
         # a pair lies across every link between its two: add it at the first, take it away after the last
         low, high = np.minimum(rank[row], rank[column]), np.maximum(rank[row], rank[column])
@@ -153,8 +148,8 @@ def associate(
     if network is not None:
         network.rows(sightings.camera, sightings.camera_called)
     unit = normalise(features.embedding)
-    label, alike = find(unit, sightings)
-    passes, common = pool(unit, sightings, label)
+    label, alike = find_passes(unit, sightings)
+    passes, means = pool(unit, sightings, label)
     if not isinstance(evidence, Evidence):
         evidence = learn(passes, network, evidence)
     else:
@@ -167,23 +162,8 @@ def associate(
             f"{numbered('{count} [camera|cameras]', len(np.unique(passes.camera)))}): each pass is its own trajectory; "
             "give evidence that was fitted elsewhere (association.fit)"
         )
-        alone = np.arange(len(passes))
-        return Association(
-            passes, label, alone, None, common, unit, alike, tuple(notes), np.full(len(alone), -np.inf), None, 0.0
-        )
-    trajectory, height, tree, odds = join(passes, evidence, window_s, executor)
-    return Association(passes, label, trajectory, evidence, common, unit, alike, tuple(notes), height, tree, odds)
-
-
-def _inside(trajectory: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of passes of one trajectory."""
-    order = np.argsort(trajectory, kind="stable")
-    label = trajectory[order]
-    rows, columns = [], []
-    for step in range(1, int(np.bincount(trajectory).max(initial=0))):
-        same = np.flatnonzero(label[step:] == label[:-step])
-        rows.append(order[same])
-        columns.append(order[same + step])
-    if not rows:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    return np.concatenate(rows), np.concatenate(columns)
+        joined: tuple[Any, ...] = np.arange(len(passes)), np.full(len(passes), -np.inf), None, 0.0
+    else:
+        joined = join(passes, evidence, window_s, executor)
+    trajectory, height, tree, odds = joined
+    return Association(passes, label, trajectory, evidence, means, unit, alike, tuple(notes), height, tree, odds)

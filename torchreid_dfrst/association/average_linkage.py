@@ -11,9 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.cluster.hierarchy import cophenet, fcluster, linkage
 
-MOST = 20_000
-"""Passes of one matrix of evidence."""
-
 
 @dataclass(frozen=True, eq=False)
 class Tree:

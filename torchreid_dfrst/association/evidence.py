@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from torchreid_dfrst.association.pooling import Passes
+from torchreid_dfrst.association.passes import Passes
 from torchreid_dfrst.sightings import CameraNetwork
 from torchreid_dfrst.spatiotemporal.gap_transit import GapTransit, Law
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
@@ -41,7 +41,6 @@ class Evidence:
         overlapping: pairs of camera labels, the smaller first, that may see one vehicle at the same time.
         usual: share of the trips of held-out training vehicles that ``gaps`` did not foresee.
         doubt: of the others, the share for which ``gaps`` says nothing in this gallery: wrong times, other roads.
-        source: where bias and slope, gaps, and boldness come from, in words, for a report.
     """
 
     bias: float
@@ -50,7 +49,6 @@ class Evidence:
     returns: float
     boldness: float = 1.0
     overlapping: frozenset[tuple[int, int]] = frozenset()
-    source: str = ""
     usual: float = 0.0
     doubt: float = 0.0
 
@@ -78,7 +76,7 @@ class Evidence:
             number = place[row] * len(self.gaps.network) + place[column]
             gap = seen.time_s[column] - seen.time_s[row]
             trip = (passes.camera[row] != passes.camera[column]) & ~np.isnan(gap)
-            out[trip] += self.believed(self.gaps.ratio(number[trip], gap[trip]))
+            out[trip] += self._believed(self.gaps.ratio(number[trip], gap[trip]))
         return out
 
     def appearance(self, cosine: np.ndarray) -> np.ndarray:
@@ -87,28 +85,25 @@ class Evidence:
 
     def trips(self, rows: Passes, columns: Passes) -> np.ndarray | float:
         """``(R, C)`` float32 evidence of space and time: 0 for one camera and itself, or where a time is not known."""
-        if self.gaps is None or not len(rows) or not len(columns):
+        gaps = self.gaps
+        if gaps is None or not len(rows) or not len(columns):
             return 0.0
-        assert self.gaps.network is not None
-        low, high = self.believed(np.array(self.gaps._bounds))
-        law = Law(self.gaps.network, self._curve, 0.0, (low, high))
+        assert gaps.network is not None
+        bounds = self._believed(np.array([gaps.evidence.min(), gaps.evidence.max()]))
+        law = Law(gaps.network, lambda number, gap_s: self._believed(gaps.ratio(number, gap_s)), 0.0, tuple(bounds))
         out = GapTransit(rows.sightings, columns.sightings, law).block(slice(None), slice(None))
         unknown = np.isnan(rows.first_s)[:, None] | np.isnan(columns.first_s)
         out[(rows.camera[:, None] == columns.camera) | unknown] = 0
         return out
 
-    def believed(self, ratio: np.ndarray) -> np.ndarray:
+    def _believed(self, ratio: np.ndarray) -> np.ndarray:
         """Evidence of a log-likelihood ratio of ``gaps``, elementwise."""
         if not self.doubt:
             return TRUST * ratio
         return np.logaddexp(TRUST * ratio + np.log1p(-self.doubt), np.log(self.doubt))
 
-    def _curve(self, number: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
-        assert self.gaps is not None
-        return self.believed(self.gaps.ratio(number, gap_s))
 
-
-def at_once(rows: Passes, columns: Passes, overlapping: frozenset[tuple[int, int]]) -> np.ndarray:
+def at_once(rows: Passes, columns: Passes, overlapping: frozenset[tuple[int, int]] = frozenset()) -> np.ndarray:
     """``(R, C)`` whether two passes meet in time at cameras that do not see one place.
 
     Two passes at one camera at a time are two vehicles too, so this holds for a pass and itself.

@@ -10,7 +10,7 @@ from torchreid_dfrst.association.average_linkage import grow, upper
 from torchreid_dfrst.association.evidence import Evidence, at_once, equal_network
 from torchreid_dfrst.association.learning import calibrate, doubt, overlapping
 from torchreid_dfrst.association.measures import pairwise
-from torchreid_dfrst.association.pooling import Passes, pool
+from torchreid_dfrst.association.passes import Passes, pool
 from torchreid_dfrst.retrieval import Features, normalise
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
@@ -57,14 +57,14 @@ def fit(
             fitted = _fitted(rest, others, network)
         except ValueError:
             continue  # one half of few vehicles may have none that two cameras saw
-        found, vehicle = pooled(gallery)
+        found, vehicle = _pooled(gallery)
         score += _scores(fitted, found, vehicle)
         usual.append(doubt(found, fitted))
     boldness = float(BOLDNESS[score.argmax()])
     return replace(_fitted(train, lists, network), boldness=boldness, usual=float(np.mean(usual)) if usual else 0.0)
 
 
-def pooled(train: Features) -> tuple[Passes, np.ndarray]:
+def _pooled(train: Features) -> tuple[Passes, np.ndarray]:
     """Passes of a list with identities, and the vehicle of each."""
     label = passes(train.sightings, by_identity=True)
     found, _ = pool(normalise(train.embedding), train.sightings, label)
@@ -75,7 +75,7 @@ def _fitted(train: Features, sightings: Sightings, network: CameraNetwork | None
     timed = not np.isnan(sightings.time_s).all()
     roads = equal_network(sightings.camera) if network is None else network
     gaps = Likelihood(check_units=network is not None).fit(sightings, roads) if timed else None
-    found, vehicle = pooled(train)
+    found, vehicle = _pooled(train)
     if len(found) > MOST:
         some = np.sort(np.random.default_rng(0).permutation(len(found))[:MOST])
         found, vehicle = found[some], vehicle[some]
@@ -84,7 +84,7 @@ def _fitted(train: Features, sightings: Sightings, network: CameraNetwork | None
     if not (same & across).any():
         raise ValueError("no training vehicle was seen by two cameras: there is nothing to fit evidence on")
     bias, slope = calibrate(upper(found.embedding @ found.embedding.T)[across], same[across])
-    met = np.flatnonzero(across & upper(at_once(found, found, frozenset())))
+    met = np.flatnonzero(across & upper(at_once(found, found)))
     row, column = (index[met] for index in np.triu_indices(len(found), 1))
     overlap = overlapping(found.camera[row], found.camera[column], same[met], OVERLAP)
     # of a sample of passes only a share of each vehicle's others is there; the law of trips counts all

@@ -15,9 +15,10 @@ import numpy as np
 
 from torchreid_dfrst.association.average_linkage import grow, upper
 from torchreid_dfrst.association.evidence import NEVER, TRUST, Evidence, at_once, equal_network
-from torchreid_dfrst.association.pooling import Passes
+from torchreid_dfrst.association.passes import Passes
 from torchreid_dfrst.retrieval.logistic import logistic, sigmoid
 from torchreid_dfrst.sightings import CameraNetwork
+from torchreid_dfrst.spatiotemporal.axis import interpolated
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.passes import Pairs
 
@@ -39,21 +40,18 @@ OVERLAP, MEETINGS = 0.25, 2.0
 
 
 def learn(passes: Passes, network: CameraNetwork | None, gaps: Likelihood | None = None) -> Evidence | None:
-    """Evidence of a gallery, from itself.
+    """Evidence of a gallery, from itself; None where too few passes choose each other to calibrate anything.
 
     Args:
         passes: of the gallery; of more than ``MOST`` those in the middle of the list by time.
         network: road distances; None where not known.
         gaps: a model fitted on labelled sightings, if there is one: then only appearance is learnt.
-
-    Returns:
-        None where too few passes choose each other: nothing can be calibrated.
     """
-    learner = _Learner(middle(passes), network, gaps)
+    learner = _Learner(_middle(passes), network, gaps)
     return None if len(learner.first) < FEWEST else learner.run()
 
 
-def middle(passes: Passes) -> Passes:
+def _middle(passes: Passes) -> Passes:
     """At most ``MOST`` passes, those in the middle of the list by time."""
     order = np.argsort(passes.first_s, kind="stable")
     spare = max(0, (len(order) - MOST) // 2)
@@ -69,8 +67,8 @@ def doubt(passes: Passes, evidence: Evidence) -> float:
     """
     if evidence.gaps is None:
         return 0.0
-    some = middle(passes)
-    trip = upper((some.camera[:, None] != some.camera) & ~at_once(some, some, frozenset()))
+    some = _middle(passes)
+    trip = upper((some.camera[:, None] != some.camera) & ~at_once(some, some))
     trip &= ~np.isnan(upper(some.first_s[:, None] + some.first_s))
     ratio = upper(np.asarray(evidence.trips(some, some)))[trip].astype(np.float64) / TRUST
     alike = evidence.appearance(upper(some.embedding @ some.embedding.T)[trip])
@@ -92,16 +90,19 @@ class _Learner:
         known = network if gaps is None else gaps.network
         self.network = equal_network(passes.camera) if known is None else known
         self.row, self.column = (index.astype(np.int32) for index in np.triu_indices(len(passes), 1))
-        upper = np.triu(np.ones((len(passes), len(passes)), dtype=bool), 1)
-        self.cosine = (passes.embedding @ passes.embedding.T)[upper]
-        self.across = (passes.camera[:, None] != passes.camera)[upper]
-        self.met = np.flatnonzero(at_once(passes, passes, frozenset())[upper])
+        self.cosine = upper(passes.embedding @ passes.embedding.T)
+        self.across = upper(passes.camera[:, None] != passes.camera)
+        self.met = np.flatnonzero(upper(at_once(passes, passes)))
         seen = passes.sightings
-        self.apart = (seen.time_s[:, None] - seen.time_s)[upper]
+        self.apart = upper(seen.time_s[:, None] - seen.time_s)
         self.trip = self.across & ~np.isnan(self.apart)
         self.first = self._first_pairs()
         self.learns = gaps is None and bool(self.trip.any())
-        self._place()
+        # where on the axis of a model each trip lies, the same in all models
+        model, row = gaps or Likelihood(), self.network.rows(passes.camera)
+        low, part = model.axis.between(self.apart[self.trip])
+        number = row[self.column[self.trip]] * len(self.network) + row[self.row[self.trip]]
+        self.place, self.part = (number * model.bins + low).astype(np.int32), part.astype(np.float32)
         if self.learns:
             timed = np.flatnonzero(~np.isnan(seen.time_s))
             self.seen, self.rank = seen[timed], np.full(len(seen), -1)
@@ -112,8 +113,9 @@ class _Learner:
         """The evidence, after the first pairs and ``ROUNDS`` rounds."""
         weight = np.zeros_like(self.cosine)
         weight[self.first] = 1
-        gaps = self._gaps(weight) if self.learns else self.given
-        trips = self._trips(gaps)
+        gaps, trips = self._gaps(weight) if self.learns else self.given, np.zeros_like(self.cosine)
+        if gaps is not None:
+            trips[self.trip] = _evidence_at(gaps, self.place, self.part)
         weight = self._mixture(trips)
         found = self._evidence(weight, gaps)
         returns = found.returns if self.given is None else self.given.returns
@@ -121,7 +123,7 @@ class _Learner:
         for _ in range(ROUNDS):
             found = replace(found, returns=returns, boldness=BOLDNESS)
             odds, evidence = found.odds(len(self.passes)), found.appearance(self.cosine) + trips
-            evidence[self.met[~self._overlap(found.overlapping)]] = NEVER
+            evidence[upper(at_once(self.passes, self.passes, found.overlapping))] = NEVER
             tree = grow(evidence, len(self.passes))
             weight = np.where(self.across, sigmoid(tree.together() + np.float32(odds)), 0)
             if self.learns:
@@ -141,24 +143,9 @@ class _Learner:
         found = allowed & (best[self.row] == self.column) & (best[self.column] == self.row)
         return np.flatnonzero(found)
 
-    def _place(self) -> None:
-        """Where on the axis of a model each trip lies, the same in all models."""
-        gaps, row = self.given or Likelihood(), self.network.rows(self.passes.camera)
-        low, part = gaps.axis.between(self.apart[self.trip])
-        number = row[self.column[self.trip]] * len(self.network) + row[self.row[self.trip]]
-        self.place, self.part = (number * gaps.axis.bins + low).astype(np.int32), part.astype(np.float32)
-
-    def _trips(self, gaps: Likelihood | None) -> np.ndarray:
-        """Evidence of each pair's trip, 0 where there is none."""
-        out = np.zeros_like(self.cosine)
-        if gaps is not None:
-            out[self.trip] = _read(gaps, self.place, self.part)
-        return out
-
-    def _gaps(self, weight: np.ndarray, among: np.ndarray | None = None) -> Likelihood:
+    def _gaps(self, weight: np.ndarray, among: np.ndarray | bool = True) -> Likelihood:
         """The law of trips from pairs that count by a weight."""
-        counts = self.trip & (weight > LEAST)
-        chosen = np.flatnonzero(counts if among is None else counts & among)
+        chosen = np.flatnonzero(self.trip & (weight > LEAST) & among)
         pairs = Pairs(self.rank[self.row[chosen]], self.rank[self.column[chosen]])
         value = weight[chosen].astype(np.float64)
         return Likelihood(check_units=False).fit_pairs(self.seen, pairs, value, self.background, self.network)
@@ -171,7 +158,7 @@ class _Learner:
         value = np.empty(len(ours), dtype=np.float32)
         for number in range(3):
             mine = ours == number
-            value[mine] = _read(self._gaps(weight, group != number), self.place[mine], self.part[mine])
+            value[mine] = _evidence_at(self._gaps(weight, group != number), self.place[mine], self.part[mine])
         out[self.trip] = value
         return out
 
@@ -204,26 +191,17 @@ class _Learner:
         overlap = overlapping(camera[self.row[met]], camera[self.column[met]], same)
         return Evidence(bias, slope, gaps, returns, CUT, overlap)
 
-    def _overlap(self, pairs: frozenset[tuple[int, int]]) -> np.ndarray:
-        """Of all pairs that meet in time, which are at cameras that overlap."""
-        labels, place = np.unique(self.passes.camera, return_inverse=True)
-        table = np.zeros((len(labels), len(labels)), dtype=bool)
-        for pair in pairs:
-            i, j = np.searchsorted(labels, pair)
-            table[i, j] = table[j, i] = True
-        return table[place[self.row[self.met]], place[self.column[self.met]]]
-
 
 def overlapping(
     first: np.ndarray, second: np.ndarray, same: np.ndarray, share: float = OVERLAP
 ) -> frozenset[tuple[int, int]]:
-    """Pairs of cameras whose passes, where they meet in time, often are one vehicle.
+    """Pairs of cameras whose passes, where they meet in time, often are one vehicle: in ``share`` of the meetings.
 
     Args:
         first: ``(M,)`` camera of one pass of each meeting.
         second: ``(M,)`` camera of the other.
         same: ``(M,)`` probability that both are one vehicle.
-        share: of the meetings, from which on the cameras overlap.
+        share: from which on two cameras overlap.
     """
     if not len(first):
         return frozenset()
@@ -234,18 +212,15 @@ def overlapping(
     return frozenset((int(x), int(y)) for x, y in pairs[:, chosen].T)
 
 
-def _read(gaps: Likelihood, place: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Evidence at places on the axis, each between two points of it."""
-    table = gaps.evidence.astype(np.float32).reshape(-1)
-    below = table.take(place)
-    return below + (table.take(place + 1) - below) * part
+def _evidence_at(gaps: Likelihood, place: np.ndarray, part: np.ndarray) -> np.ndarray:
+    return interpolated(gaps.evidence.astype(np.float32), place, part)
 
 
 def calibrate(cosine: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
     """Bias and slope of the log-likelihood ratio of one vehicle to two, by a regression on a histogram of cosines.
 
     Args:
-        cosine: ``(N,)``.
+        cosine: ``(N,)`` in ``[-1, 1]``.
         weight: ``(N,)`` probability that the pair is one vehicle.
     """
     place = ((cosine + 1) * (BINS / 2)).astype(np.int64).clip(0, BINS - 1)

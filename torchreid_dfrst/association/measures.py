@@ -41,13 +41,13 @@ class Score:
     def interval(
         self, vehicle: np.ndarray, rng: np.random.Generator, samples: int = 1000, level: float = 0.95
     ) -> tuple[float, float]:
-        """Percentile interval of F1 when vehicles are drawn anew.
+        """Percentile interval of F1, with a share ``level`` of the samples in it, when vehicles are drawn anew.
 
         Args:
             vehicle: ``(N,)`` label of each pass.
             rng: source of the samples.
             samples: number of samples.
-            level: share of the samples inside the interval.
+            level: in (0, 1).
         """
         place = np.unique(vehicle, return_inverse=True)[1]
         sums = [np.bincount(place, column) for column in (self.right, self.found, self.known, self.there)]
@@ -60,12 +60,7 @@ class Score:
 
 
 def pairwise(trajectory: np.ndarray, vehicle: np.ndarray) -> Score:
-    """Of all pairs in one trajectory those of one vehicle, and of all pairs of one vehicle those in one trajectory.
-
-    Args:
-        trajectory: ``(N,)`` labels of passes or images.
-        vehicle: ``(N,)`` labels.
-    """
+    """Of all pairs in one trajectory those of one vehicle, and of all pairs of one vehicle those in one trajectory."""
     both, joined, same = _sizes(trajectory, vehicle)
     return Score(both - 1, joined - 1, both - 1, same - 1)
 
@@ -102,10 +97,9 @@ def identity(trajectory: np.ndarray, vehicle: np.ndarray) -> Score:
 
 
 MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], Score]] = {
-    "pairwise": pairwise,
-    "B-cubed": b_cubed,
-    "IDF1": identity,
-}
+    "pairwise": pairwise, "B-cubed": b_cubed, "IDF1": identity,
+}  # fmt: skip
+"""Of ``(N,)`` trajectory labels of passes or images and ``(N,)`` labels of their vehicles."""
 
 
 def _sizes(trajectory: np.ndarray, vehicle: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

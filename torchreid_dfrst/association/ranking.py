@@ -8,7 +8,7 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list
 
 from torchreid_dfrst.association.associate import Association
-from torchreid_dfrst.association.pooling import Passes
+from torchreid_dfrst.association.passes import Passes
 from torchreid_dfrst.retrieval import Features, normalise
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 from torchreid_dfrst.spatiotemporal.passes import PASS_GAP_S
@@ -37,7 +37,7 @@ def ranking(trips: Association, query: Features, gallery: Sightings) -> Iterator
     if len(gallery) != len(trips.label):
         raise ValueError(f"{len(gallery)} gallery images, but the trips are of {len(trips.label)}: give the same list")
     evidence = trips.calibrated()
-    own = own_pass(trips, query, gallery)
+    own = _own_pass(trips, query, gallery)
     asked = _as_passes(trips, query, own)
     places = _TreePlaces(trips) if trips.tree is not None else _MeanPlaces(trips)
     for start in range(0, len(query), ROWS):
@@ -50,7 +50,7 @@ def ranking(trips: Association, query: Features, gallery: Sightings) -> Iterator
         yield -score[:, trips.label]
 
 
-def own_pass(trips: Association, query: Features, gallery: Sightings) -> np.ndarray:
+def _own_pass(trips: Association, query: Features, gallery: Sightings) -> np.ndarray:
     """``(Q,)`` pass of the gallery that each query image is part of, -1 for none."""
     own, seen, passes = np.full(len(query), -1), query.sightings, trips.passes
     tracks: dict[tuple[int, int], list[int]] = {}
@@ -58,18 +58,17 @@ def own_pass(trips: Association, query: Features, gallery: Sightings) -> np.ndar
     for row, (camera, track) in enumerate(zip(gallery.camera[first], gallery.track[first], strict=True)):
         if track != UNKNOWN:
             tracks.setdefault((int(camera), int(track)), []).append(row)
-    for row in np.flatnonzero(~np.isnan(seen.time_s)).tolist():
-        for one in tracks.get((int(seen.camera[row]), int(seen.track[row])), ()):
-            if passes.first_s[one] - PASS_GAP_S <= seen.time_s[row] <= passes.last_s[one] + PASS_GAP_S:
+    for row, (camera, track) in enumerate(zip(seen.camera.tolist(), seen.track.tolist(), strict=True)):
+        for one in tracks.get((camera, track), ()):
+            outside = max(passes.first_s[one] - seen.time_s[row], seen.time_s[row] - passes.last_s[one])
+            if not outside > PASS_GAP_S:  # nor where a time is not known
                 own[row] = one
     if trips.alike is not None:
-        loose = np.flatnonzero((own < 0) & (seen.track == UNKNOWN) & ~np.isnan(seen.time_s))
-        unit = normalise(query.embedding[loose]) if len(loose) else None
-        for row, x in zip(loose.tolist(), () if unit is None else unit, strict=True):
+        for row in np.flatnonzero((own < 0) & (seen.track == UNKNOWN) & ~np.isnan(seen.time_s)).tolist():
             near = np.flatnonzero(
                 (gallery.camera == seen.camera[row]) & (np.abs(gallery.time_s - seen.time_s[row]) <= PASS_GAP_S)
             )
-            likeness = trips.unit[near] @ x
+            likeness = trips.unit[near] @ normalise(query.embedding[[row]])[0]
             if len(near) and likeness.max() >= trips.alike:
                 own[row] = trips.label[near[likeness.argmax()]]
     return own
@@ -78,7 +77,7 @@ def own_pass(trips: Association, query: Features, gallery: Sightings) -> np.ndar
 def _as_passes(trips: Association, query: Features, own: np.ndarray) -> Passes:
     """Each query as a pass of one image, or as the gallery's pass it is part of."""
     seen, passes = query.sightings, trips.passes
-    embedding = trips.centre(normalise(query.embedding), seen.camera)
+    embedding = trips.means.taken_from(normalise(query.embedding), seen.camera)
     mine = own >= 0
     embedding[mine] = passes.embedding[own[mine]]
     first, last = (np.where(mine, column[own], seen.time_s) for column in (passes.first_s, passes.last_s))

@@ -9,7 +9,7 @@ from scipy.stats import poisson
 
 from torchreid_dfrst.association.average_linkage import grow, upper
 from torchreid_dfrst.association.evidence import Evidence
-from torchreid_dfrst.association.pooling import Passes
+from torchreid_dfrst.association.passes import Passes
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal.passes import direct_trips
 

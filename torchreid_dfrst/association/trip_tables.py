@@ -15,12 +15,7 @@ SPEED = 3.6
 
 
 def trips_table(trips: Association, sightings: Sightings) -> list[Sequence[Any]]:
-    """A heading and a row for each pass, trajectory by trajectory in order of time.
-
-    Args:
-        trips: of these images.
-        sightings: the images, for the names of cameras and, where they are known, of vehicles.
-    """
+    """A heading and a row for each pass, trajectory by trajectory in order of time; names are those of the images."""
     rows: list[Sequence[Any]] = [
         ("trajectory", "vehicle", "camera", "first_s", "last_s", "images", "probability", "link_probability")
     ]
@@ -49,18 +44,15 @@ def legs(trips: Association) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarr
 
     A leg goes from the end of one pass to the beginning of the next; the two may be at one camera (a return).
     """
-    earlier, later = trips.links
-    passes = trips.passes
-    gap = passes.first_s[later] - passes.last_s[earlier]
-    found: dict[tuple[int, int], tuple[list[float], list[float]]] = {}
-    for a, b, start, seconds in zip(
-        passes.camera[earlier].tolist(), passes.camera[later].tolist(), passes.last_s[earlier], gap, strict=True
-    ):
-        if not np.isnan(seconds):
-            starts, durations = found.setdefault((a, b), ([], []))
-            starts.append(start)
-            durations.append(max(seconds, 0.0))
-    return {pair: (np.array(starts), np.array(durations)) for pair, (starts, durations) in sorted(found.items())}
+    passes, (earlier, later) = trips.passes, trips.links
+    start, seconds = passes.last_s[earlier], np.maximum(passes.first_s[later] - passes.last_s[earlier], 0.0)
+    ends, place = np.unique(np.stack([passes.camera[earlier], passes.camera[later]]), axis=1, return_inverse=True)
+    found = {}
+    for number, (a, b) in enumerate(ends.T.tolist()):
+        here = (place.ravel() == number) & ~np.isnan(seconds)
+        if here.any():
+            found[a, b] = start[here], seconds[here]
+    return found
 
 
 def travel_table(
@@ -96,12 +88,7 @@ def origin_destination(trips: Association, sightings: Sightings) -> list[Sequenc
 
 
 def geojson(trips: Association, sightings: Sightings, positions: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
-    """Trajectories of two passes or more as lines.
-
-    Args:
-        trips: of these images.
-        sightings: the images.
-        positions: camera name to longitude and latitude.
+    """Trajectories of two passes or more as lines through ``positions``: camera name to longitude and latitude.
 
     Raises:
         KeyError: a camera has no position.

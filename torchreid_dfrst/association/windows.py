@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from torchreid_dfrst.association.average_linkage import Tree, grow, upper
 from torchreid_dfrst.association.evidence import Evidence, at_once
-from torchreid_dfrst.association.pooling import Passes
+from torchreid_dfrst.association.passes import Passes
 from torchreid_dfrst.retrieval import neighbors
 
 MOST = 8000
@@ -24,17 +24,13 @@ CANDIDATES = 20
 def join(
     passes: Passes, evidence: Evidence, window_s: float, executor: Executor | None = None
 ) -> tuple[np.ndarray, np.ndarray, Tree | None, float]:
-    """Trajectories of all passes.
+    """``(P,)`` int64 trajectory of each pass, numbered by first pass; ``Association``'s height, tree and odds.
 
     Args:
         passes: of the gallery.
         evidence: fitted.
         window_s: in a gallery of more than ``MOST`` passes, two passes further apart than this are not compared.
         executor: runs the parts; None for one after the other, here.
-
-    Returns:
-        ``(P,)`` int64 trajectory of each pass, numbered by first pass; ``(P,)`` evidence at which each pass first
-        joins another; the tree, where one part holds all; log odds at a mean evidence of 0.
     """
     odds = evidence.odds(min(len(passes), MOST))
     if len(passes) <= MOST:
@@ -42,11 +38,11 @@ def join(
         return _numbered(label), height, tree, odds
     parts = list(stretches(passes, window_s))
     odds = evidence.odds(int(np.median([len(part) for part in parts])))
-    job = functools.partial(_join_only, evidence=evidence, odds=odds)
+    job = functools.partial(join_part, evidence=evidence, odds=odds)
     run = map if executor is None else executor.map
     found = run(job, [passes[part] for part in parts])
     label, height = np.full(len(passes), -1), np.full(len(passes), -np.inf)
-    for part, (own, high) in zip(parts, found, strict=True):
+    for part, (own, high, _) in zip(parts, found, strict=True):
         height[part] = np.maximum(height[part], high)
         _stitch(label, part, own, passes, evidence)
     return _numbered(label), height, None, odds
@@ -65,13 +61,7 @@ def stretches(passes: Passes, window_s: float) -> Iterator[np.ndarray]:
     if not len(timed):
         return
     first, last = passes.first_s[timed], np.maximum.accumulate(passes.last_s[timed])
-    blocks: list[np.ndarray] = []
-    for block in np.split(timed, np.flatnonzero(first[1:] - last[:-1] > window_s) + 1):
-        if blocks and len(blocks[-1]) + len(block) <= MOST // 3:
-            blocks[-1] = np.concatenate([blocks[-1], block])
-        else:
-            blocks.append(block)
-    for block in blocks:
+    for block in _together(np.split(timed, np.flatnonzero(first[1:] - last[:-1] > window_s) + 1)):
         if len(block) <= MOST:
             yield np.sort(block)
             continue
@@ -94,10 +84,6 @@ def join_part(passes: Passes, evidence: Evidence, odds: float) -> tuple[np.ndarr
         own, height[rows], _ = join_part(passes[rows], evidence, odds)
         label[rows] = label.max() + 1 + own
     return label, height, None
-
-
-def _join_only(passes: Passes, evidence: Evidence, odds: float) -> tuple[np.ndarray, np.ndarray]:
-    return join_part(passes, evidence, odds)[:2]
 
 
 def _first_join(tree: Tree) -> np.ndarray:
@@ -151,21 +137,20 @@ def _groups(passes: Passes, evidence: Evidence, odds: float) -> Iterator[np.ndar
         order = np.argsort(part, kind="stable")
         pieces = np.split(order, np.flatnonzero(np.diff(part[order])) + 1)
         todo += [rows[piece] for piece in pieces if len(piece) > MOST]
-        small = [piece for piece in pieces if len(piece) <= MOST]
-        yield from (rows[np.concatenate(some)] for some in _together(small))
+        yield from (rows[some] for some in _together([piece for piece in pieces if len(piece) <= MOST]))
         least += 0.5
 
 
-def _together(pieces: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Small pieces in heaps of at most ``MOST // 3`` or one piece, so that there are not too many parts."""
+def _together(pieces: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Pieces one after the other, as many as are ``MOST // 3`` rows, so that there are not too many parts."""
     heap: list[np.ndarray] = []
     for piece in pieces:
         if heap and sum(map(len, heap)) + len(piece) > MOST // 3:
-            yield heap
+            yield np.concatenate(heap)
             heap = []
         heap.append(piece)
     if heap:
-        yield heap
+        yield np.concatenate(heap)
 
 
 def _stitch(label: np.ndarray, part: np.ndarray, own: np.ndarray, passes: Passes, evidence: Evidence) -> None:
@@ -177,14 +162,11 @@ def _stitch(label: np.ndarray, part: np.ndarray, own: np.ndarray, passes: Passes
     if not len(mine):
         return
     cell, shared = np.unique(np.stack([mine, before]), axis=1, return_counts=True)
-    taken: set[int] = set()
-    seen: set[int] = set()
-    for k in np.argsort(-shared, kind="stable"):
-        one, other = (int(value) for value in cell[:, k])
-        if one in seen or other in taken:
+    goes_on: dict[int, int] = {}
+    for one, other in cell[:, np.argsort(-shared, kind="stable")].T.tolist():
+        if one in goes_on or other in goes_on.values():
             continue
-        seen.add(one)
-        taken.add(other)
+        goes_on[one] = other
         new, old = part[fresh & (own == one)], np.flatnonzero(label == other)
         if len(new) and not at_once(passes[new], passes[old], evidence.overlapping).any():
             label[new] = other

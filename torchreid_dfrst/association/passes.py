@@ -48,21 +48,26 @@ class Passes:
         return Sightings(self.camera, (self.first_s + self.last_s) / 2)
 
 
-@dataclass(frozen=True, eq=False)
-class Centre:
+class CameraMeans:
     """What the embeddings of a camera have in common (its light, its angle), which tells no vehicle from another.
 
+    The mean of a camera is drawn towards that of all where there are few passes.
+
     Args:
-        camera: ``(C,)`` int64 labels, rising.
-        mean: ``(C, D)`` float32 mean embedding, drawn towards that of all cameras where there are few passes.
-        overall: ``(D,)`` the mean for a camera that is not listed.
+        embedding: ``(P, D)`` one embedding for each pass.
+        camera: ``(P,)`` labels.
     """
 
-    camera: np.ndarray
-    mean: np.ndarray
-    overall: np.ndarray
+    def __init__(self, embedding: np.ndarray, camera: np.ndarray):
+        self.camera, place, count = np.unique(camera, return_inverse=True, return_counts=True)
+        overall = embedding.mean(axis=0, dtype=np.float64)
+        total = np.tile(FEW * overall, (len(self.camera), 1))
+        for row in range(len(self.camera)):
+            total[row] += embedding[place == row].sum(axis=0, dtype=np.float64)
+        self.mean = (total / (count + FEW)[:, None]).astype(np.float32)
+        self.overall = overall.astype(np.float32)
 
-    def __call__(self, embedding: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    def taken_from(self, embedding: np.ndarray, camera: np.ndarray) -> np.ndarray:
         """Embeddings less their camera's mean, of unit length; one that is all mean stays zero."""
         place = np.searchsorted(self.camera, camera).clip(max=len(self.camera) - 1)
         known = self.camera[place] == camera
@@ -71,43 +76,32 @@ class Centre:
         return np.divide(left, length, out=np.zeros_like(left), where=length > 1e-6)
 
 
-def centre(embedding: np.ndarray, camera: np.ndarray) -> Centre:
-    """The means of cameras, of one embedding for each pass."""
-    labels, place, count = np.unique(camera, return_inverse=True, return_counts=True)
-    overall = embedding.mean(axis=0, dtype=np.float64)
-    total = np.tile(FEW * overall, (len(labels), 1))
-    for row in range(len(labels)):
-        total[row] += embedding[place == row].sum(axis=0, dtype=np.float64)
-    mean = total / (count + FEW)[:, None]
-    return Centre(labels, mean.astype(np.float32), overall.astype(np.float32))
-
-
-def pool(embedding: np.ndarray, sightings: Sightings, label: np.ndarray) -> tuple[Passes, Centre]:
+def pool(embedding: np.ndarray, sightings: Sightings, label: np.ndarray) -> tuple[Passes, CameraMeans]:
     """One row for each pass.
 
     Args:
         embedding: ``(N, D)`` of unit length.
         sightings: the images.
-        label: ``(N,)`` pass of each image, from 0, as ``find`` gives it.
+        label: ``(N,)`` pass of each image, from 0, as ``find_passes`` gives it.
     """
     order = np.argsort(label, kind="stable")
     start = np.flatnonzero(np.diff(label[order], prepend=-1))
     images = np.diff(np.append(start, len(label)))
-    mean = np.add.reduceat(embedding[order], start, axis=0) if len(start) < len(label) else embedding[order]
-    if len(start) < len(label):
-        mean /= images[:, None].astype(np.float32)
+    mean = np.add.reduceat(embedding[order], start, axis=0)
+    mean /= images[:, None].astype(np.float32)
     camera, time = sightings.camera[order][start], sightings.time_s[order]
-    common = centre(mean, camera)
+    means = CameraMeans(mean, camera)
     ends = np.fmin.reduceat(time, start), np.fmax.reduceat(time, start)
-    return Passes(camera, *ends, images, common(mean, camera)), common
+    return Passes(camera, *ends, images, means.taken_from(mean, camera)), means
 
 
-def find(unit: np.ndarray, sightings: Sightings) -> tuple[np.ndarray, float | None]:
+def find_passes(unit: np.ndarray, sightings: Sightings) -> tuple[np.ndarray, float | None]:
     """Which pass each image belongs to: its track where there is one, else images of one camera, close and alike.
 
     An image without a track is compared with the ``LOOK_BACK`` images of its camera before it, as far as they are no
     more than ``PASS_GAP_S`` away, and joins the pass of the most alike, if the likeness is on the upper side of the
-    threshold that parts these likenesses best into two groups (Otsu's). Without a time an image is a pass of its own.
+    threshold that parts these likenesses best into two groups (Otsu's). With neither track nor time an image is a pass
+    of its own.
 
     Args:
         unit: ``(N, D)`` embeddings of unit length.
@@ -134,8 +128,7 @@ def find(unit: np.ndarray, sightings: Sightings) -> tuple[np.ndarray, float | No
         far = np.arange(len(loose) - half)
     chance = np.einsum("nd,nd->n", unit[far], unit[far + half])
     alike = max(_two_groups(best[np.isfinite(best)]), float(chance.mean() + SURE * chance.std()))
-    joined = best >= alike
-    root = np.where(joined, who, np.arange(len(loose)))
+    root = np.where(best >= alike, who, np.arange(len(loose)))
     while (root != root[root]).any():  # an image points to an earlier one, that one to its first
         root = root[root]
     label[loose] = label[loose][root]
