@@ -13,10 +13,12 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="galleries need pyarrow, an optional extra")
 
+from tests.gallery.crops import SOURCE, WIDTH
 from torchreid_dfrst.cli import invoke, main
 from torchreid_dfrst.cli.arguments import span
 from torchreid_dfrst.evaluation.calibration import Calibration
 from torchreid_dfrst.gallery import Gallery
+from torchreid_dfrst.retrieval import Extraction, normalise
 
 START = 1777651200  # 2026-05-01 16:00 UTC
 
@@ -92,6 +94,67 @@ def test_what_a_person_should_know_is_said(street, capsys, tmp_path):
     assert "`dfrst gallery fit` teaches the gallery space and time" in search(new, capsys)[1]
     late = search(f"{where} --camera c003 --time 2027-05-01T16:05Z --after 5min", capsys)
     assert "begins after the last sighting" in late[1] and "0 images in its window" in late[0]
+
+
+def test_cameras_and_times_that_the_gallery_does_not_know_are_said(street, capsys, caplog, tmp_path):
+    folder, weights, rows = street
+    where = f"{folder}/{rows[0][0]} --gallery {folder}/g {weights}"
+    late = search(f"{where} --camera c003 --time 2027-05-01T16:05Z", capsys)[1]
+    assert late.count("1 query is later than the last sighting of the gallery") == 1 and "window" not in late
+    with pytest.raises(KeyError, match="the gallery has no camera 'moon'"):
+        search(f"{where} --camera moon", capsys)
+    shutil.copytree(folder / "g", tmp_path / "g")
+    invoke(f"gallery delete {tmp_path}/g --camera moon".split())
+    said = capsys.readouterr()
+    cameras = ", ".join(sorted({camera for _, camera, _ in rows}))
+    assert said.out == "deleted 0 images\n"
+    assert said.err == f"no sighting is of camera 'moon': the gallery has {cameras}\n"
+    plain = "\n".join(f"{path},{camera},{time.removesuffix('Z')}" for path, camera, time in rows)
+    (folder / "plain.csv").write_text(f"path,camera,time\n{plain}\n")
+    invoke(f"gallery add {tmp_path}/plain {folder}/plain.csv {weights}".split())
+    assert caplog.text.count("have no zone: taken as UTC") == 1
+    words = f"{folder}/{rows[0][0]} --gallery {tmp_path}/plain {weights}"
+    assert "no sighting is of camera 'moon': the gallery has c0" in search(f"{words} --camera moon", capsys)[1]
+    assert "no sighting" not in search(f"{words} --camera c003", capsys)[1]
+    invoke(f"gallery add {tmp_path}/zoned {folder}/crops.csv {weights}".split())
+    assert caplog.text.count("have no zone") == 1
+
+
+def test_another_network_is_refused_before_any_image_is_read(street, monkeypatch, tmp_path):
+    folder, weights, rows = street
+    Gallery.create(tmp_path / "g", SOURCE, WIDTH)
+    monkeypatch.setattr("torchreid_dfrst.inference.unlabelled.embed", lambda *_, **__: pytest.fail("images were read"))
+    for words in (
+        f"gallery add {tmp_path}/g {folder}/crops.csv",
+        f"search {folder}/{rows[0][0]} --gallery {tmp_path}/g",
+    ):
+        with pytest.raises(ValueError, match=r"cannot be compared with those of .*, made by tiny, weights abababab"):
+            invoke([*words.split(), *weights.split()])
+
+
+def test_a_gallery_is_joined_to_trips_as_a_features_file_is(street, tiny_run, capsys, tmp_path):
+    folder, _, rows = street
+    invoke(f"trips {folder}/g --out {tmp_path}/trips".split())
+    said = capsys.readouterr().out
+    found = list(csv.DictReader(open(tmp_path / "trips" / "trips.csv")))
+    assert f"{len(rows)} images" in said and sum(int(row["images"]) for row in found) == len(rows)
+    assert {row["camera"] for row in found} == {camera for _, camera, _ in rows}
+    assert all(row["vehicle"] == "" and float(row["first_s"]) > START for row in found)
+    legs = csv.DictReader(open(tmp_path / "trips" / "travel_times.csv"))
+    assert all(float(row["distance_m"]) > 0 for row in legs if row["from"] != row["to"]), "roads of the model"
+    invoke(f"gallery add {tmp_path}/labelled {tiny_run}/features.npz".split())
+    held = Gallery.open(tmp_path / "labelled").extraction().gallery
+    there = Extraction.load(tiny_run / "features.npz").gallery
+    order = np.argsort(held.sightings.path), np.argsort(there.sightings.path)
+    ours, given = held[order[0]], there[order[1]]
+    np.testing.assert_allclose(ours.embedding, normalise(given.embedding), atol=1e-6)
+    for name in ("path", "time_s", "vehicle_name"):
+        np.testing.assert_array_equal(getattr(ours.sightings, name), getattr(given.sightings, name))
+    same = [x.sightings.identity[:, None] == x.sightings.identity for x in (ours, given)]
+    np.testing.assert_array_equal(*same)
+    Gallery.create(tmp_path / "empty", SOURCE, WIDTH)
+    with pytest.raises(ValueError, match="empty holds no image"):
+        invoke(["trips", str(tmp_path / "empty")])
 
 
 def test_a_folder_and_a_features_file_are_added_and_searched(street, tiny_run, capsys, tmp_path):

@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
         times = {"from_s": args.from_, "until_s": args.until}
         given = {name: moment(word) for name, word in times.items() if word is not None}
         count = gallery.delete(args.camera or "", args.identity or "", args.path or "", **given)
+        tell(*(gallery.unseen([args.camera or ""]) if not count else ()))
         print(f"deleted {count:,} images" + ("; dfrst gallery compact erases them" if count else ""))
     elif args.action == "compact":
         done = gallery.compact(args.memory_limit)
@@ -105,7 +106,9 @@ def add(args: argparse.Namespace) -> None:
         store.require_free()
     if store.folder:
         require_writable(store.folder / LIST)
-    crops = read_crops(args.what, "gallery", args.weights, args.camera, args.time_format, args.workers, progress)
+    require = None if gallery is None else gallery.require
+    given = args.weights, args.camera, args.time_format, args.workers, progress
+    crops = read_crops(args.what, "gallery", *given, require=require)
     if gallery is None:
         dtype = "float16" if args.half else "float32"
         gallery = Gallery.create(args.gallery, crops.source, crops.features.embedding.shape[1], dtype)

@@ -78,7 +78,7 @@ def find(args: argparse.Namespace, gallery: Any) -> tuple[Any, Any]:
     from torchreid_dfrst.gallery.store import cameras_of
     from torchreid_dfrst.inference.unlabelled import NOWHERE, read_crops
 
-    crops = read_crops(args.what, "query", args.weights, args.camera, bar=progress)
+    crops = read_crops(args.what, "query", args.weights, args.camera, bar=progress, require=gallery.require)
     seen = crops.features.sightings
     if args.time is not None:
         if not np.isnan(seen.time_s).all():

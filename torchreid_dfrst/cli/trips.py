@@ -17,7 +17,8 @@ from torchreid_dfrst.cli.arguments import say, tell, wrote
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``dfrst trips``."""
-    parser.add_argument("features", metavar="FEATURES", help="file of dfrst extract or dfrst import")
+    words = "file of dfrst extract or dfrst import, or a gallery of dfrst gallery add"
+    parser.add_argument("features", metavar="FEATURES | GALLERY", help=words)
     parser.add_argument("--out", type=Path, help="folder of tables and pictures (default: trips, beside the features)")
     parser.add_argument("--no-labels", action="store_true", help="learn from the gallery alone")
     parser.add_argument("--positions", type=Path, metavar="CSV", help="camera,longitude,latitude of each camera")
@@ -40,7 +41,12 @@ def run(args: argparse.Namespace) -> None:
 
     if args.workers < 0:
         raise ValueError(f"--workers is {args.workers}: how many processes, 0 for none but this")
-    extraction = Extraction.load(args.features)
+    if Path(args.features).is_dir() or "://" in args.features:
+        from torchreid_dfrst.gallery import Gallery
+
+        extraction = Gallery.open(args.features).extraction()
+    else:
+        extraction = Extraction.load(args.features)
     positions = None if args.positions is None else read_positions(args.positions)
     if positions is not None:
         trip_tables.require_positions(extraction.gallery.sightings, positions)

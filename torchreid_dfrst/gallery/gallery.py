@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest, within
-from torchreid_dfrst.features import network_of
-from torchreid_dfrst.gallery.hits import Hits, Query, remarks
-from torchreid_dfrst.gallery.searching import HELD, find, kept, key_of
+from torchreid_dfrst.checks import nearest, sample, within
+from torchreid_dfrst.features import Extraction, Features, network_of
+from torchreid_dfrst.gallery.hits import TEXT, Hits, Query, remarks
+from torchreid_dfrst.gallery.searching import HELD, find, kept, key_of, shard_of
 from torchreid_dfrst.gallery.spacetime import Trips
 from torchreid_dfrst.gallery.store import (
     DTYPES,
@@ -29,7 +29,8 @@ from torchreid_dfrst.gallery.store import (
     without,
 )
 from torchreid_dfrst.names import plain
-from torchreid_dfrst.retrieval import Features, normalise
+from torchreid_dfrst.retrieval import normalise
+from torchreid_dfrst.sightings import UNKNOWN, Sightings
 from torchreid_dfrst.spatiotemporal import GapModel
 
 COMPACTED = 1 << 30
@@ -47,31 +48,25 @@ class Gallery:
 
     On disk: a Parquet data set partitioned by day and hour, which other engines read too, and ``gallery.json``, the
     list of the files that count. What ``add`` has returned from is there after any crash; a reader sees all of an add
-    or nothing of it.
-
-    Args:
-        store: where it is.
-        content: what it holds now; see ``open`` and ``create``.
-        memory_limit: bytes of embeddings that searches keep in memory; None keeps all that were searched.
+    or nothing of it. See ``open`` and ``create``.
     """
 
-    def __init__(self, store: Store, content: Content, memory_limit: int | None = None):
-        self.store, self.content, self.memory_limit = store, content, memory_limit
-        self._stamp = store.stamp()
+    def __init__(self, address: str | Path, memory_limit: int | None = None):
+        self.store, self.memory_limit = Store(address), memory_limit
+        self.content, self._stamp = self.store.read(), self.store.stamp()
         self._cleaned = False
         self._trips_of: Trips | None = None
         self.damaged: dict[str, str] = {}
 
     @classmethod
     def open(cls, address: str | Path, memory_limit: int | None = None) -> Gallery:
-        """A gallery that exists.
+        """A gallery that exists; its searches keep ``memory_limit`` bytes of embeddings in memory, or all (None).
 
         Raises:
             FileNotFoundError: there is none.
             ValueError: its list is damaged, or of another version.
         """
-        store = Store(address)
-        return cls(store, store.read(), memory_limit)
+        return cls(address, memory_limit)
 
     @classmethod
     def create(cls, address: str | Path, source: Mapping[str, Any], width: int, dtype: str = "float32") -> Gallery:
@@ -109,7 +104,7 @@ class Gallery:
     def add(
         self, features: Features, source: Mapping[str, Any], thumbnails: Sequence[bytes | None] | None = None
     ) -> int:
-        """Add images; once this returns they survive any crash.
+        """Add images, and give their number; once this returns they survive any crash.
 
         Args:
             features: embeddings and sightings. Names of cameras and vehicles are kept, so that lists with other
@@ -117,15 +112,12 @@ class Gallery:
             source: what made the embeddings, see ``Extraction.source``.
             thumbnails: JPEG of each image.
 
-        Returns:
-            How many images were added.
-
         Raises:
             ValueError: embeddings of another network, width or preprocessing, or another writer is at work.
             KeyError: a camera that the space-time model of the gallery does not know.
             OSError: the disk is full; the gallery is as it was.
         """
-        self._require(network_of(source), features.embedding.shape[1])
+        self.require(source, features.embedding.shape[1])
         if not len(features):
             return 0
         with self.store.writer():
@@ -140,14 +132,19 @@ class Gallery:
             self._publish(without(self.content, (), self.store.save(table, number)))
         return len(features)
 
-    def _require(self, network: Mapping[str, Any], width: int) -> None:
-        held = self.content
-        if width != held.width:
+    def require(self, source: Mapping[str, Any], width: int | None = None) -> None:
+        """Refuse embeddings of another network, width or preprocessing.
+
+        Raises:
+            ValueError: with both networks.
+        """
+        held, network = self.content, network_of(source)
+        if width not in (None, held.width):
             raise ValueError(
                 f"embeddings have {width} numbers, those of {self.store.address} {held.width}: they are of another "
                 "network, and cannot be compared"
             )
-        if dict(network) != held.network:
+        if network != held.network:
             raise ValueError(
                 f"embeddings of {described(network)} cannot be compared with those of {self.store.address}, made by "
                 f"{described(held.network)}: embed the images with that network, or start another gallery"
@@ -161,8 +158,7 @@ class Gallery:
     def info(self, check: bool = False) -> dict[str, Any]:
         """How much there is, of which times and cameras, by what network, and what is wrong with it; JSON types.
 
-        Args:
-            check: read embeddings and thumbnails too, to find every damaged file.
+        With ``check`` embeddings and thumbnails are read too, to find every damaged file.
         """
         self.refresh()
         content, cameras, rows, without_time, damaged = self.content, set(), 0, 0, {}
@@ -188,11 +184,7 @@ class Gallery:
         }  # fmt: skip
 
     def expire(self, before_s: float) -> tuple[int, int]:
-        """Remove whole partitions, hours that end before a time.
-
-        Returns:
-            Files and rows that are gone.
-        """
+        """Remove whole partitions, hours that end before a time; gives the number of files and rows."""
         with self.store.writer():
             self.refresh()
             hour = before_s // 3600 * 3600
@@ -247,11 +239,8 @@ class Gallery:
     def compact(self, memory_limit: int = COMPACTED) -> dict[str, int]:
         """Put the small files of each partition together, and erase what was deleted.
 
-        Args:
-            memory_limit: bytes within which it works, at least those of a file ``COPIES`` times.
-
-        Returns:
-            ``files before``, ``files``, ``erased`` rows, and ``damaged`` files, which are left as they are.
+        Works within ``memory_limit`` bytes, at least those of a file ``COPIES`` times. Gives the number of ``files
+        before`` and ``files`` now, ``erased`` rows, and ``damaged`` files, which are left as they are.
         """
         within("memory_limit", memory_limit, lowest=1)
         with self.store.writer():
@@ -296,7 +285,7 @@ class Gallery:
             trips.require(self.info()["cameras"])
             change["spacetime"] = trips.content
         if calibration is not None:
-            self._require(calibration["network"], self.content.width)
+            self.require(calibration["network"])
             change["calibration"] = dict(calibration)
         with self.store.writer():
             self.refresh()
@@ -341,7 +330,7 @@ class Gallery:
             KeyError: a camera that the space-time model does not know.
         """
         embedding = normalise(np.atleast_2d(embedding))
-        self._require(self.content.network if source is None else network_of(source), embedding.shape[1])
+        self.require(self.content.network if source is None else source, embedding.shape[1])
         within("top", top, lowest=1)
         for name, span in (("before_s", before_s), ("after_s", after_s)):
             within(name, span or 0)
@@ -358,7 +347,7 @@ class Gallery:
         for _ in range(3):
             self.refresh()
             trips = self._trips(query)
-            hits, lost = find(
+            hits, lost, cameras = find(
                 self.store, self.content, query, trips, strangers, false_match_rate, self.memory_limit, executor
             )
             if not any(why == "gone" for why in lost.values()):
@@ -369,19 +358,56 @@ class Gallery:
         for why in new.values():
             logger.warning("%s: it is left out", why)
         last = max((f.last_s for f in self.content.files if f.last_s is not None), default=None)
-        more = remarks(query, hits, trips is not None, self.content.spacetime is not None, last, len(lost))
+        more = remarks(query, hits, self.content.spacetime is not None, last, len(lost))
+        if self.content.spacetime is None:
+            more += self.unseen(set(query.camera) - cameras)
         return replace(hits, notes=(*hits.notes, *more))
 
     def _trips(self, query: Query) -> Trips | None:
-        if self.content.spacetime is None or not all(query.camera) or np.isnan(query.time_s).any():
+        if self.content.spacetime is None:
             return None
         if self._trips_of is None or self._trips_of.content != self.content.spacetime:
             self._trips_of = Trips.load(self.content.spacetime)
         trips = self._trips_of
-        lost = sorted(set(query.camera) - set(trips.names))
+        lost = sorted(set(query.camera) - {"", *trips.names})
         if lost:
             raise KeyError(f"the gallery has no camera {lost[0]!r}{nearest(lost[0], trips.names)}")
-        return trips
+        return None if not all(query.camera) or np.isnan(query.time_s).any() else trips
+
+    def unseen(self, cameras: Collection[str]) -> list[str]:
+        """A sentence for each camera that no sighting is of; empty names are none."""
+        if not set(cameras) - {""}:
+            return []
+        known = self.info()["cameras"]
+        lost = sorted({plain(name) for name in cameras} - {"", *known})
+        return [f"no sighting is of camera {name!r}: the gallery has {sample(known, 20) or 'none'}" for name in lost]
+
+    def extraction(self) -> Extraction:
+        """All images that can be read as a features file has them, with the road distances of the space-time model.
+
+        Raises:
+            ValueError: there is no image.
+        """
+        self.refresh()
+        shards = []
+        for file in self.content.files:
+            try:
+                shards.append(shard_of(self.store, file, self.content.deleted_from(file)))
+            except GONE as error:
+                logger.warning("%s: it is left out", error)
+        words = {name: [word for shard in shards for word in shard.words[name].to_pylist()] for name in TEXT}
+        if not words["path"]:
+            raise ValueError(f"{self.store.address} holds no image: add some with `dfrst gallery add`")
+        trips = None if self.content.spacetime is None else Trips.load(self.content.spacetime)
+        camera, vehicle = (np.array(words[name], dtype=np.str_) for name in ("camera", "identity"))
+        label = np.unique(camera, return_inverse=True)[1] if trips is None else trips.labels(words["camera"])
+        identity = np.where(vehicle == "", UNKNOWN, np.unique(vehicle, return_inverse=True)[1])
+        track = np.array([UNKNOWN if one is None else one for one in words["track"]], dtype=np.int64)
+        time_s = np.concatenate([shard.time_s for shard in shards])
+        seen = Sightings(label, time_s, identity, track, words["path"], camera, vehicle)
+        features = Features(np.concatenate([shard.embedding for shard in shards]), seen)[np.argsort(time_s)]
+        network = None if trips is None else trips.model.network
+        return Extraction(features[:0], features, network=network, source=self.content.network)
 
     def thumbnails(self, hits: Hits) -> dict[str, bytes]:
         """Name to the small image that was kept, of the hits that have one."""

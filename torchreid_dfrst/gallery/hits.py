@@ -14,6 +14,8 @@ from torchreid_dfrst.evaluation.calibration import Calibration
 from torchreid_dfrst.gallery.spacetime import Trips
 
 TEXT = ("path", "camera", "identity", "track")
+NUMBERS = ("query", "distance", "appearance", "transit", "time_s")
+APPEARANCE, FUSED = "appearance", "+ ST"
 JOINED = 200
 """Hits of a query, the first ones, that are joined into trips."""
 
@@ -75,38 +77,43 @@ class Found:
 
     Args:
         candidates: ``(Q,)`` images in each query's window.
+        cameras: names of those whose images were searched.
         lost: file to why it could not be read; ``gone`` where it is not there any more.
-        parts: of each group of queries: query rows, distance, appearance, transit, time and embeddings of its images,
-            and their words.
+        parts: of each group of queries, a row for each image: ``NUMBERS``, ``TEXT`` and ``embedding``.
     """
 
     candidates: np.ndarray
+    cameras: set[str] = field(default_factory=set)
     lost: dict[str, str] = field(default_factory=dict)
-    parts: list[tuple[Any, ...]] = field(default_factory=list)
+    parts: list[dict[str, Any]] = field(default_factory=list)
 
 
-def merged(found: Sequence[Found], query: Query, trips: Trips | None) -> tuple[Hits, np.ndarray, np.ndarray]:
+def merged(found: Sequence[Found], query: Query, by: str) -> tuple[Hits, np.ndarray, np.ndarray]:
     """The nearest of all partitions, by query, distance, time and name; their transit distances and embeddings."""
     parts = [part for one in found for part in one.parts]
-    whole = [np.concatenate([np.empty(0), *(part[k] for part in parts)]) for k in range(5)]
-    row, distance, appearance, transit, time_s = whole
-    embedding = np.concatenate([np.empty((0, query.embedding.shape[1]), np.float32), *(p[5] for p in parts)])
-    words = {name: [word for part in parts for word in part[6][name]] for name in TEXT}
-    order = np.lexsort((np.array(words["path"], dtype=np.str_), time_s, distance, row))
-    place = np.arange(len(order)) - np.searchsorted(row[order], row[order], "left")
+    number = {name: np.concatenate([np.empty(0), *(part[name] for part in parts)]) for name in NUMBERS}
+    embedding = np.concatenate([np.empty((0, query.embedding.shape[1]), np.float32), *(p["embedding"] for p in parts)])
+    words = {name: [word for part in parts for word in part[name]] for name in TEXT}
+    names = np.array(words["path"], dtype=np.str_)
+    order = np.lexsort((names, number["time_s"], number["distance"], number["query"]))
+    row = number["query"][order]
+    place = np.arange(len(order)) - np.searchsorted(row, row, "left")
     order, place = order[place < query.top], place[place < query.top]
+    text = {name: [words[name][k] for k in order] for name in TEXT}
     columns = {
-        "query": row[order].astype(np.int64).tolist(),
+        "query": number["query"][order].astype(np.int64).tolist(),
         "rank": (place + 1).tolist(),
-        **{name: [words[name][k] for k in order] for name in ("path", "camera")},
-        "time_s": [None if np.isnan(t) else t for t in time_s[order].tolist()],
-        **{name: [words[name][k] for k in order] for name in ("identity", "track")},
-        "distance": distance[order].tolist(),
-        "appearance": appearance[order].tolist(),
+        "path": text["path"],
+        "camera": text["camera"],
+        "time_s": [None if np.isnan(t) else t for t in number["time_s"][order].tolist()],
+        "identity": text["identity"],
+        "track": text["track"],
+        "distance": number["distance"][order].tolist(),
+        "appearance": number["appearance"][order].tolist(),
         **{name: [None] * len(order) for name in ("probability", "passes", "trip")},
     }
     count = sum((one.candidates for one in found), start=np.zeros(len(query.embedding), dtype=np.int64))
-    return Hits(columns, count, "appearance" if trips is None else "+ ST"), transit[order], embedding[order]
+    return Hits(columns, count, by), number["transit"][order], embedding[order]
 
 
 def worth(
@@ -124,83 +131,67 @@ def worth(
     Trips: the query and its hits are joined where pairs, by their mean evidence, are one vehicle with a probability of
     1/2 or more. Trip 0 holds the query; others, vehicles of their own, are numbered by their first hits.
     """
-    columns = hits.columns
-    row, time_s = np.array(columns["query"], dtype=np.int64), _times(columns["time_s"])
+    columns, notes = dict(hits.columns), hits.notes
+    row, time_s = np.array(columns["query"], dtype=np.int64), np.array(columns["time_s"], dtype=np.float64)
     here = np.array(query.camera)[row] == np.array(columns["camera"], dtype=np.str_)  # which is no trip
     way = np.where(np.isnan(time_s) | here, np.nan, transit) if trips is not None else None
     appearance = np.array(columns["appearance"])
-    more: dict[str, list[Any]] = {"trip": [None] * len(hits)}
-    sure = calibration.probability(appearance, way, hits.candidates[row], strangers)
-    more["probability"] = [float(value) for value in sure]
-    notes = hits.notes
+    columns["probability"] = calibration.probability(appearance, way, hits.candidates[row], strangers).tolist()
     if rate is not None:
         least = calibration.threshold(rate, trips is not None)
-        own, trip = calibration.evidence(appearance, way)
-        more["passes"] = [bool(value) for value in own + trip >= least]
-    for one in range(len(query.embedding)):
+        columns["passes"] = (np.asarray(sum(calibration.evidence(appearance, way))) >= least).tolist()
+    trip: list[int | None] = [None] * len(hits)
+    for one, candidates in enumerate(hits.candidates.tolist()):
         rows = np.flatnonzero(row == one)[:JOINED]
-        odds = float(calibration.prior(float(hits.candidates[one]), strangers))
-        label = _joined(query, one, columns, rows, time_s, embedding, trips, calibration, odds)
-        for k, number in zip(rows.tolist(), label.tolist(), strict=True):
-            more["trip"][k] = number
-    if None in more["trip"]:
+        both = np.concatenate([query.embedding[[one]], embedding[rows]]).astype(np.float64)
+        camera = [query.camera[one], *(columns["camera"][k] for k in rows)]
+        evidence = _evidence_among(both, camera, np.append(query.time_s[one], time_s[rows]), trips, calibration)
+        label = grow(upper(evidence), len(both)).cut(-float(calibration.prior(float(candidates), strangers)))
+        _, first = np.unique(label, return_index=True)
+        for k, number in zip(rows.tolist(), np.argsort(np.argsort(first))[label][1:].tolist(), strict=True):
+            trip[k] = number
+    if None in trip:
         notes = (*notes, numbered("hits beyond the first {count} of a query are not joined into trips", JOINED))
-    return replace(hits, columns={**columns, **more}, notes=notes)
+    return replace(hits, columns={**columns, "trip": trip}, notes=notes)
 
 
-def _joined(
-    query: Query,
-    one: int,
-    columns: dict[str, list[Any]],
-    rows: np.ndarray,
-    time_s: np.ndarray,
-    embedding: np.ndarray,
-    trips: Trips | None,
-    calibration: Calibration,
-    odds: float,
+def _evidence_among(
+    embedding: np.ndarray, camera: list[str], time_s: np.ndarray, trips: Trips | None, calibration: Calibration
 ) -> np.ndarray:
-    """Trip of each hit of a query."""
-    both = np.concatenate([query.embedding[[one]], embedding[rows]]).astype(np.float64)
-    appearance = np.linalg.norm(both[:, None] - both, axis=2)
-    way = None
+    """``(N, N)`` evidence that two of these images show one vehicle."""
+    appearance, way = np.linalg.norm(embedding[:, None] - embedding, axis=2), None
     if trips is not None:
-        camera = trips.rows([query.camera[one], *(columns["camera"][k] for k in rows)])
-        when = np.append(query.time_s[one], time_s[rows])
-        way = trips.model.law.distance(camera[:, None], camera, when - when[:, None]).astype(np.float64)
-        way[np.isnan(when[:, None] - when) | (camera[:, None] == camera)] = np.nan  # one camera and itself is no trip
-    evidence = upper(np.asarray(sum(calibration.evidence(appearance, way))))
-    label = grow(evidence, len(both)).cut(-odds)
-    _, first = np.unique(label, return_index=True)
-    return np.argsort(np.argsort(first))[label][1:]
+        rows, gap = trips.rows(camera), time_s - time_s[:, None]
+        way = trips.model.law.distance(rows[:, None], rows, gap).astype(np.float64)
+        way[np.isnan(gap) | (rows[:, None] == rows)] = np.nan  # one camera and itself is no trip
+    return np.asarray(sum(calibration.evidence(appearance, way)))
 
 
-def _times(column: Sequence[float | None]) -> np.ndarray:
-    return np.array([np.nan if time is None else time for time in column], dtype=np.float64)
-
-
-def remarks(query: Query, hits: Hits, fused: bool, learnt: bool, last_s: float | None, lost: int) -> list[str]:
+def remarks(query: Query, hits: Hits, learnt: bool, last_s: float | None, lost: int) -> list[str]:
     """What a reader of hits should know, a sentence each.
 
     Args:
         query: what was looked for.
         hits: what was found.
-        fused: by space and time too.
-        learnt: whether the gallery could do so.
+        learnt: whether the gallery has a space-time model.
         last_s: its last sighting.
         lost: how many of its files could not be read.
     """
     notes = []
-    if learnt and not fused:
+    if learnt and hits.by == APPEARANCE:
         notes.append("ranked by appearance alone: a camera and a time of each query are needed for space and time")
     elif not learnt and all(query.camera):
         notes.append("ranked by appearance alone: `dfrst gallery fit` teaches the gallery space and time")
     if lost:
         notes.append(numbered("{count} [file|files] of the gallery could not be read and [is|are] left out", lost))
-    empty = int((hits.candidates == 0).sum())
-    if empty:
+    if empty := int((hits.candidates == 0).sum()):
         notes.append(numbered("{count} [query has|queries have] no sighting in [its|their] window of time", empty))
-    late = int((np.isfinite(query.low) & (query.low > last_s)).sum()) if last_s is not None else 0
-    if late:
-        words = "the window of {count} [query|queries] begins after the last sighting of the gallery"
-        notes.append(numbered(words, late))
+    last = np.inf if last_s is None else last_s
+    after = np.isfinite(query.low) & (query.low > last)
+    for rows, words in (
+        (after, "the window of {count} [query|queries] begins after the last sighting of the gallery"),
+        (~after & (query.time_s > last), "{count} [query is|queries are] later than the last sighting of the gallery"),
+    ):
+        if rows.any():
+            notes.append(numbered(words, int(rows.sum())))
     return notes

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from torchreid_dfrst.evaluation.calibration import Calibration
-from torchreid_dfrst.gallery.hits import JOINED, TEXT, Found, Hits, Query, merged, worth
+from torchreid_dfrst.gallery.hits import APPEARANCE, FUSED, JOINED, TEXT, Found, Hits, Query, merged, worth
 from torchreid_dfrst.gallery.spacetime import Trips
 from torchreid_dfrst.gallery.store import Content, Deletion, File, Store
 from torchreid_dfrst.retrieval.distances import exact
@@ -111,17 +112,17 @@ def find(
     rate: float | None = None,
     memory_limit: int | None = None,
     executor: Executor | None = None,
-) -> tuple[Hits, dict[str, str]]:
-    """Search every partition that any query's window meets; also files that could not be read, see ``Found.lost``."""
+) -> tuple[Hits, dict[str, str], set[str]]:
+    """Search every partition that any query's window meets; also ``lost`` and ``cameras`` of all ``Found``."""
     calibration = None if content.calibration is None else Calibration.of(content.calibration)
     joined = 0 if calibration is None else JOINED
     tasks = [Task(store, files, query, trips, memory_limit, joined) for files in _groups(content, query, memory_limit)]
     found = list(map(search_partition, tasks) if executor is None else executor.map(search_partition, tasks))
     lost = {name: why for part in found for name, why in part.lost.items()}
-    hits, transit, embedding = merged(found, query, trips)
+    hits, transit, embedding = merged(found, query, APPEARANCE if trips is None else FUSED)
     if calibration is not None:
         hits = worth(hits, transit, embedding, query, trips, calibration, strangers, rate)
-    return hits, lost
+    return hits, lost, set().union(*(part.cameras for part in found))
 
 
 def _groups(content: Content, query: Query, memory_limit: int | None) -> list[Held]:
@@ -152,11 +153,12 @@ def search_partition(task: Task) -> Found:
     for file, deletions in task.files:
         key = key_of(task.store.address, file, deletions)
         try:
-            shards.append(HELD.get(key, lambda f=file, d=deletions: _shard(task.store, f, d), task.memory_limit))  # type: ignore[misc]
+            shards.append(HELD.get(key, functools.partial(shard_of, task.store, file, deletions), task.memory_limit))
         except FileNotFoundError:
             found.lost[file.path] = "gone"
         except ValueError as error:
             found.lost[file.path] = str(error)
+    found.cameras = {name for shard in shards for name in shard.cameras}
     windows: dict[tuple[tuple[int, int], ...], list[int]] = {}
     for row in range(len(query.embedding)):
         spans = tuple(_window(shard, query.low[row], query.high[row]) for shard in shards)
@@ -167,11 +169,13 @@ def search_partition(task: Task) -> Found:
         if total:
             inside = [(shard, slice(*span)) for shard, span in zip(shards, spans, strict=True) if span[0] < span[1]]
             step = max(1, CELLS // total)
-            found.parts += [_nearest(task, inside, rows[k : k + step]) for k in range(0, len(rows), step)]
+            for k in range(0, len(rows), step):
+                found.parts += _nearest(task, inside, rows[k : k + step])
     return found
 
 
-def _shard(store: Store, file: File, deletions: tuple[Deletion, ...]) -> Shard:
+def shard_of(store: Store, file: File, deletions: tuple[Deletion, ...]) -> Shard:
+    """A file as searches hold it; raises as ``Store.load`` does."""
     table = _undeleted(store.load(file, ("time_s", "embedding", *TEXT)), deletions)
     column = table["embedding"]
     width = column.type.list_size
@@ -196,7 +200,7 @@ def _window(shard: Shard, low: float, high: float) -> tuple[int, int]:
     return int(np.searchsorted(times, low, "left")), int(np.searchsorted(times, high, "right"))
 
 
-def _nearest(task: Task, inside: list[tuple[Shard, slice]], rows: list[int]) -> tuple[Any, ...]:
+def _nearest(task: Task, inside: list[tuple[Shard, slice]], rows: list[int]) -> Iterator[dict[str, Any]]:
     """The nearest images of some queries with one window, as ``Found.parts`` has them.
 
     Float32 finds every image that may belong (``_closest``), float64 measures and orders those.
@@ -204,9 +208,7 @@ def _nearest(task: Task, inside: list[tuple[Shard, slice]], rows: list[int]) -> 
     query, trips = task.query, task.trips
     columns = Stack(*(shard.embedding[part] for shard, part in inside))
     time_s = np.concatenate([shard.time_s[part] for shard, part in inside])
-    distance, error, trip = _roughly(query, trips, rows, inside, columns, time_s)
-    text: dict[str, list[Any]] = {name: [] for name in TEXT}
-    found = []
+    distance, error, trip = _roughly(task, rows, inside, columns, time_s)
     for k, row in enumerate(rows):
         count = query.top
         while True:  # until there are enough beside the query's own image
@@ -224,21 +226,22 @@ def _nearest(task: Task, inside: list[tuple[Shard, slice]], rows: list[int]) -> 
         best = best[free[best]][: query.top]
         near = columns.take(column[best])
         near[task.joined :] = 0
-        found.append((np.full(len(best), row), total[best], appearance[best], way[best], time_s[column[best]], near))
-        for name in TEXT:
-            text[name] += [words[name][one] for one in best.tolist()]
-    return (*(np.concatenate(part) for part in zip(*found, strict=True)), text)
+        yield {
+            "query": np.full(len(best), row),
+            "distance": total[best],
+            "appearance": appearance[best],
+            "transit": way[best],
+            "time_s": time_s[column[best]],
+            "embedding": near,
+            **{name: [words[name][one] for one in best.tolist()] for name in TEXT},
+        }
 
 
 def _roughly(
-    query: Query,
-    trips: Trips | None,
-    rows: list[int],
-    inside: list[tuple[Shard, slice]],
-    columns: Stack,
-    time_s: np.ndarray,
+    task: Task, rows: list[int], inside: list[tuple[Shard, slice]], columns: Stack, time_s: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Distances ``(R, N)`` in float32, bounds on their errors, and the transit distances among them."""
+    query, trips = task.query, task.trips
     distance = np.empty((len(rows), len(columns)), dtype=np.float32)
     for part, start in zip(columns.parts, columns.edges.tolist(), strict=False):
         np.matmul(query.embedding[rows], part.T, out=distance[:, start : start + len(part)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +12,21 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.data.boxes import warn_of_clipped
+from torchreid_dfrst.data.csv_parquet import read_columns
 from torchreid_dfrst.data.image_names import ENDINGS
 from torchreid_dfrst.data.images import Images
 from torchreid_dfrst.data.loader import Loader
 from torchreid_dfrst.data.problems import warn
-from torchreid_dfrst.data.table import read_rows
+from torchreid_dfrst.data.table import OPTIONAL, read_rows
+from torchreid_dfrst.data.times import lacks_zone
 from torchreid_dfrst.inference.extraction import describe_source, input_transform
 from torchreid_dfrst.inference.opening import open_network
+from torchreid_dfrst.names import is_unknown
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.training.embed_images import embed
 
+logger = logging.getLogger(__name__)
 NOWHERE = "unknown"
 """The camera of images whose camera nobody says."""
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
@@ -43,6 +48,7 @@ def read_crops(
     time_format: str | None = None,
     workers: int = 0,
     bar: Callable[..., Any] | None = None,
+    require: Callable[[dict[str, Any]], None] | None = None,
 ) -> Crops:
     """Images with their embeddings.
 
@@ -55,6 +61,7 @@ def read_crops(
         time_format: of the times of a table, see ``data.times``.
         workers: loading processes.
         bar: progress bar, such as ``tqdm.tqdm``.
+        require: is told what makes the embeddings before any image is read, and may refuse it.
 
     Raises:
         FileNotFoundError, ValueError: there is no such file, no image in the folder, an image cannot be read, or the
@@ -72,12 +79,15 @@ def read_crops(
             raise ValueError(f"{what} names cameras itself: leave --camera out")
         seen = replace(seen, camera_name=np.full(len(seen), camera))
     model, about = open_network(weights)
+    source = describe_source(about)
+    if require is not None:
+        require(source)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     items = [(path, 0, 0, 0) for path in seen.path.tolist()]
     loader = Loader(Images(items, input_transform(about)), advice="or leave it out", batch_size=64, num_workers=workers)
     embedded = embed(model.to(device), loader, device, bar=bar)
     warn_of_clipped(loader.clipped)
-    return Crops(Features(embedded.embedding, seen), describe_source(about))
+    return Crops(Features(embedded.embedding, seen), source)
 
 
 def sightings_of(what: Path, time_format: str | None = None) -> Sightings:
@@ -93,8 +103,18 @@ def sightings_of(what: Path, time_format: str | None = None) -> Sightings:
         seen, _, _, _ = read_rows(what, None, ("path",), time_format, images=True)
         named = seen.camera_name != ""
         warn(f"{{count}} [image|images] of {what} [has|have] no camera", seen.path[~named] if named.any() else [])
+        _tell_zone(what, time_format)
         return replace(seen, camera_name=np.where(named, seen.camera_name, NOWHERE))
     return _sightings_without_cameras([str(what)])
+
+
+def _tell_zone(table: Path, time_format: str | None) -> None:
+    """Say so where the times of a table are dates without a zone; all of them are written in one way."""
+    words = read_columns(table, ("path",), OPTIONAL).get("time", [])
+    word = next((one for one in words if not is_unknown(one)), "")
+    lacks = lacks_zone(word) if time_format is None else bool(word) and "%z" not in time_format
+    if lacks:
+        logger.warning("times of %s, such as %s, have no zone: taken as UTC", table, word)
 
 
 def _sightings_without_cameras(paths: list[str]) -> Sightings:
