@@ -95,11 +95,7 @@ class Association:
         return sigmoid(across / pairs + self.odds)
 
     def calibrated(self) -> Evidence:
-        """The evidence.
-
-        Raises:
-            ValueError: there was nothing to calibrate on.
-        """
+        """The evidence; a ``ValueError`` where there was nothing to calibrate on."""
         if self.evidence is None:
             raise ValueError(f"no probability without anything to calibrate on: {self.notes[-1]}")
         return self.evidence

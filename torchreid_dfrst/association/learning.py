@@ -195,13 +195,9 @@ class _Learner:
 def overlapping(
     first: np.ndarray, second: np.ndarray, same: np.ndarray, share: float = OVERLAP
 ) -> frozenset[tuple[int, int]]:
-    """Pairs of cameras whose passes, where they meet in time, often are one vehicle: in ``share`` of the meetings.
+    """Pairs of cameras whose passes, where they meet in time, often (in ``share`` of the meetings) are one vehicle.
 
-    Args:
-        first: ``(M,)`` camera of one pass of each meeting.
-        second: ``(M,)`` camera of the other.
-        same: ``(M,)`` probability that both are one vehicle.
-        share: from which on two cameras overlap.
+    ``first`` and ``second`` are the ``(M,)`` cameras of each meeting, ``same`` the probability of one vehicle.
     """
     if not len(first):
         return frozenset()
@@ -219,9 +215,7 @@ def _evidence_at(gaps: Likelihood, place: np.ndarray, part: np.ndarray) -> np.nd
 def calibrate(cosine: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
     """Bias and slope of the log-likelihood ratio of one vehicle to two, by a regression on a histogram of cosines.
 
-    Args:
-        cosine: ``(N,)`` in ``[-1, 1]``.
-        weight: ``(N,)`` probability that the pair is one vehicle.
+    ``(N,)`` cosines in ``[-1, 1]``, and the ``weight``, the probability that a pair is one vehicle.
     """
     place = ((cosine + 1) * (BINS / 2)).astype(np.int64).clip(0, BINS - 1)
     count = np.bincount(place, minlength=BINS)

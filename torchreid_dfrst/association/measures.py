@@ -10,6 +10,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from torchreid_dfrst.spatiotemporal.passes import rows_by_label
+
+SAMPLES = 1000
+
 
 @dataclass(frozen=True, eq=False)
 class Score:
@@ -38,24 +42,15 @@ class Score:
         """Harmonic mean of both."""
         return float(_harmonic(np.array(self.precision), np.array(self.recall)))
 
-    def interval(
-        self, vehicle: np.ndarray, rng: np.random.Generator, samples: int = 1000, level: float = 0.95
-    ) -> tuple[float, float]:
-        """Percentile interval of F1, with a share ``level`` of the samples in it, when vehicles are drawn anew.
-
-        Args:
-            vehicle: ``(N,)`` label of each pass.
-            rng: source of the samples.
-            samples: number of samples.
-            level: in (0, 1).
-        """
+    def interval(self, vehicle: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+        """95 % percentile interval of F1 when vehicles, the ``(N,)`` labels of the passes, are drawn anew."""
         place = np.unique(vehicle, return_inverse=True)[1]
         sums = [np.bincount(place, column) for column in (self.right, self.found, self.known, self.there)]
-        times = rng.multinomial(len(sums[0]), np.full(len(sums[0]), 1 / len(sums[0])), size=samples)
+        times = rng.multinomial(len(sums[0]), np.full(len(sums[0]), 1 / len(sums[0])), size=SAMPLES)
         right, found, known, there = (times @ column for column in sums)
-        precision = np.divide(right, found, out=np.ones(samples), where=found > 0)
-        recall = np.divide(known, there, out=np.ones(samples), where=there > 0)
-        low, high = np.quantile(_harmonic(precision, recall), [(1 - level) / 2, (1 + level) / 2])
+        precision = np.divide(right, found, out=np.ones(SAMPLES), where=found > 0)
+        recall = np.divide(known, there, out=np.ones(SAMPLES), where=there > 0)
+        low, high = np.quantile(_harmonic(precision, recall), [0.025, 0.975])
         return float(low), float(high)
 
 
@@ -84,8 +79,7 @@ def identity(trajectory: np.ndarray, vehicle: np.ndarray) -> Score:
     links = coo_matrix((np.ones(len(cell)), (row, column + row.max(initial=0) + 1)), shape=(size, size))
     part = connected_components(links, directed=False)[1][row]
     chosen = np.zeros(len(cell))
-    order = np.argsort(part, kind="stable")
-    for cells in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):
+    for cells in rows_by_label(part):
         i, j = (np.unique(labels[cells], return_inverse=True)[1] for labels in (row, column))
         table = np.zeros((i.max(initial=-1) + 1, j.max(initial=-1) + 1))
         table[i, j] = count[cells]
@@ -97,8 +91,10 @@ def identity(trajectory: np.ndarray, vehicle: np.ndarray) -> Score:
 
 
 MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], Score]] = {
-    "pairwise": pairwise, "B-cubed": b_cubed, "IDF1": identity,
-}  # fmt: skip
+    "pairwise": pairwise,
+    "B-cubed": b_cubed,
+    "IDF1": identity,
+}
 """Of ``(N,)`` trajectory labels of passes or images and ``(N,)`` labels of their vehicles."""
 
 

@@ -105,9 +105,7 @@ class _TreePlaces:
     def of(self, single: np.ndarray, own: np.ndarray) -> np.ndarray:
         """``(R, P)`` float32 evidence at which rows and passes come together.
 
-        Args:
-            single: ``(R, P)`` evidence between them alone.
-            own: ``(R,)`` the leaf where a row stands, -1 for one that is to be placed.
+        ``single`` is ``(R, P)``, that between them alone; ``own`` the leaf where a row stands, -1 for one to be placed.
         """
         out = np.empty_like(single)
         total = np.zeros((len(single), self.size + 1))

@@ -48,7 +48,7 @@ def alike(passes: Passes, evidence: Evidence) -> np.ndarray:
     return grow(pairs, len(passes)).cut(-evidence.odds(len(passes)) + evidence.boldness)
 
 
-def topology(passes: Passes, trajectory: np.ndarray, seed: int = 0) -> list[Link]:
+def topology(passes: Passes, trajectory: np.ndarray) -> list[Link]:
     """The ordered pairs of cameras whose trips have more of one duration than chance makes.
 
     The trips of a pair (see ``passes.direct_trips``) are compared with those that the same trajectories make when the
@@ -59,7 +59,6 @@ def topology(passes: Passes, trajectory: np.ndarray, seed: int = 0) -> list[Link
     Args:
         passes: all with a time; others take no part.
         trajectory: ``(P,)`` such as ``alike`` gives; or vehicles, where they are known.
-        seed: of the deals.
     """
     known = np.flatnonzero(~np.isnan(passes.first_s))
     seen = passes[known].sightings
@@ -67,7 +66,7 @@ def topology(passes: Passes, trajectory: np.ndarray, seed: int = 0) -> list[Link
     if cameras < 2:
         return []
     observed = _durations(seen, trajectory[known])
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     dealt = [_backgrounds(seen, trajectory[known], generator, what) for what in ("times", "cameras")]
     links = []
     for (origin, destination), values in sorted(observed.items()):

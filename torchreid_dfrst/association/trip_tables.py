@@ -88,11 +88,7 @@ def origin_destination(trips: Association, sightings: Sightings) -> list[Sequenc
 
 
 def geojson(trips: Association, sightings: Sightings, positions: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
-    """Trajectories of two passes or more as lines through ``positions``: camera name to longitude and latitude.
-
-    Raises:
-        KeyError: a camera has no position.
-    """
+    """Trajectories of two passes or more as lines through ``positions``: camera name to longitude and latitude."""
     require_positions(sightings, positions)
     order, features = np.lexsort((trips.passes.first_s, trips.trajectory)), []
     for rows in np.split(order, np.flatnonzero(np.diff(trips.trajectory[order])) + 1):
@@ -106,11 +102,7 @@ def geojson(trips: Association, sightings: Sightings, positions: Mapping[str, tu
 
 
 def require_positions(sightings: Sightings, positions: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse positions that lack a camera.
-
-    Raises:
-        KeyError: with the names of the cameras.
-    """
+    """Refuse with a ``KeyError`` positions that lack a camera."""
     lost = sorted({sightings.camera_called(camera) for camera in np.unique(sightings.camera).tolist()} - set(positions))
     if lost:
         raise KeyError(f"no position for camera {', '.join(lost)}: give one for each, or leave --positions out")

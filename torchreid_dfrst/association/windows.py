@@ -14,6 +14,7 @@ from torchreid_dfrst.association.average_linkage import Tree, grow, upper
 from torchreid_dfrst.association.evidence import Evidence, at_once
 from torchreid_dfrst.association.passes import Passes
 from torchreid_dfrst.retrieval import neighbors
+from torchreid_dfrst.spatiotemporal.passes import rows_by_label
 
 MOST = 8000
 """Passes whose evidence is held for all pairs at once: 256 MB, and four times that while they are joined."""
@@ -98,8 +99,8 @@ def _first_join(tree: Tree) -> np.ndarray:
 
 def _apart(label: np.ndarray, passes: Passes, evidence: Evidence, odds: float) -> np.ndarray:
     """Take apart trajectories that would be at two places at a time."""
-    label, order = label.copy(), np.argsort(label, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(label[order])) + 1):
+    label = label.copy()
+    for rows in rows_by_label(label):
         if len(rows) < 2:
             continue
         some = passes[rows]
@@ -133,9 +134,7 @@ def _groups(passes: Passes, evidence: Evidence, odds: float) -> Iterator[np.ndar
         strong = (value > least) & (place[row] >= 0) & (place[column] >= 0)
         ends = place[row[strong]], place[column[strong]]
         links = coo_matrix((np.ones(int(strong.sum())), ends), shape=(len(rows), len(rows)))
-        _, part = connected_components(links, directed=False)
-        order = np.argsort(part, kind="stable")
-        pieces = np.split(order, np.flatnonzero(np.diff(part[order])) + 1)
+        pieces = rows_by_label(connected_components(links, directed=False)[1])
         todo += [rows[piece] for piece in pieces if len(piece) > MOST]
         yield from (rows[some] for some in _together([piece for piece in pieces if len(piece) <= MOST]))
         least += 0.5

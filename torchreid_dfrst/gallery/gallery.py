@@ -133,11 +133,7 @@ class Gallery:
         return len(features)
 
     def require(self, source: Mapping[str, Any], width: int | None = None) -> None:
-        """Refuse embeddings of another network, width or preprocessing.
-
-        Raises:
-            ValueError: with both networks.
-        """
+        """Refuse with a ``ValueError`` embeddings of another network, width or preprocessing."""
         held, network = self.content, network_of(source)
         if width not in (None, held.width):
             raise ValueError(
@@ -202,7 +198,7 @@ class Gallery:
         from_s: float | None = None,
         until_s: float | None = None,
     ) -> int:
-        """Delete the images to which all of this applies: searches miss them at once, ``compact`` erases them.
+        """Delete the images to which all of this applies, and give their number; ``compact`` erases them from disk.
 
         Args:
             camera: its name.
@@ -210,9 +206,6 @@ class Gallery:
             path: as ``search`` gives it.
             from_s: this time and later.
             until_s: before this time.
-
-        Returns:
-            How many images are gone.
 
         Raises:
             ValueError: nothing is said, which would delete all.
@@ -338,10 +331,12 @@ class Gallery:
             raise ValueError("a rate of false matches needs a calibration: `dfrst gallery fit` keeps one")
         count = len(embedding)
         times = np.full(count, np.nan) if time_s is None else np.asarray(time_s, dtype=np.float64)
-        if (before_s, after_s) != (None, None) and np.isnan(times).any():
+        windowed = before_s is not None or after_s is not None
+        if windowed and np.isnan(times).any():
             raise ValueError("a window of time was asked for, but not every query has a time: say when it was seen")
-        low = times - (before_s or 0) if (before_s, after_s) != (None, None) else np.full(count, -np.inf)
-        high = times + (after_s or 0) if (before_s, after_s) != (None, None) else np.full(count, np.inf)
+        low, high = np.full(count, -np.inf), np.full(count, np.inf)
+        if windowed:
+            low, high = times - (before_s or 0), times + (after_s or 0)
         names = [plain(word) for word in camera] if camera is not None else [""] * count
         query = Query(embedding, tuple(names), times, low, high, tuple(path or [""] * count), top)
         for _ in range(3):
@@ -383,11 +378,7 @@ class Gallery:
         return [f"no sighting is of camera {name!r}: the gallery has {sample(known, 20) or 'none'}" for name in lost]
 
     def extraction(self) -> Extraction:
-        """All images that can be read as a features file has them, with the road distances of the space-time model.
-
-        Raises:
-            ValueError: there is no image.
-        """
+        """All images that can be read, as a features file has them, with road distances; a ``ValueError`` for none."""
         self.refresh()
         shards = []
         for file in self.content.files:
@@ -404,7 +395,7 @@ class Gallery:
         identity = np.where(vehicle == "", UNKNOWN, np.unique(vehicle, return_inverse=True)[1])
         track = np.array([UNKNOWN if one is None else one for one in words["track"]], dtype=np.int64)
         time_s = np.concatenate([shard.time_s for shard in shards])
-        seen = Sightings(label, time_s, identity, track, words["path"], camera, vehicle)
+        seen = Sightings(label, time_s, identity, track, np.array(words["path"]), camera, vehicle)
         features = Features(np.concatenate([shard.embedding for shard in shards]), seen)[np.argsort(time_s)]
         network = None if trips is None else trips.model.network
         return Extraction(features[:0], features, network=network, source=self.content.network)
@@ -425,11 +416,7 @@ class Gallery:
         return {path: found[path] for path in hits.columns["path"] if path in found}
 
     def export(self) -> list[str]:
-        """Addresses of the Parquet files that count, for Spark, DuckDB, Polars, Dask and others.
-
-        Raises:
-            ValueError: there are deletions that are not erased yet.
-        """
+        """Addresses of the Parquet files, for other engines; a ``ValueError`` if deleted images are still in them."""
         self.refresh()
         if self.content.deletions:
             raise ValueError("deleted images still lie in the files: compact the gallery first")

@@ -79,7 +79,7 @@ class Found:
         candidates: ``(Q,)`` images in each query's window.
         cameras: names of those whose images were searched.
         lost: file to why it could not be read; ``gone`` where it is not there any more.
-        parts: of each group of queries, a row for each image: ``NUMBERS``, ``TEXT`` and ``embedding``.
+        parts: of some queries, a row for each image: ``NUMBERS``, ``TEXT`` and ``embedding``.
     """
 
     candidates: np.ndarray
@@ -170,12 +170,7 @@ def _evidence_among(
 def remarks(query: Query, hits: Hits, learnt: bool, last_s: float | None, lost: int) -> list[str]:
     """What a reader of hits should know, a sentence each.
 
-    Args:
-        query: what was looked for.
-        hits: what was found.
-        learnt: whether the gallery has a space-time model.
-        last_s: its last sighting.
-        lost: how many of its files could not be read.
+    ``learnt``: the gallery has a space-time model; ``last_s``: its last sighting; ``lost``: files that were not read.
     """
     notes = []
     if learnt and hits.by == APPEARANCE:

@@ -24,6 +24,7 @@ class Trips:
         model: its distance depends on a pair only.
         weight: omega of Eq. 6.
         names: of the cameras of its network, as names are compared.
+        content: what ``load`` reads, JSON types.
     """
 
     model: GapModel
@@ -33,11 +34,7 @@ class Trips:
 
     @classmethod
     def of(cls, model: GapModel, weight: float) -> Trips:
-        """Take a fitted model over, see ``spatiotemporal.by_pairs``.
-
-        Raises:
-            ValueError: the model is not fitted, or the weight is out of range.
-        """
+        """Take a fitted model over; a ``ValueError`` where it is not fitted or the weight is out of range."""
         if model.network is None:
             raise ValueError(f"the {model.name} model is not fitted: there is nothing to keep")
         model = spatiotemporal.by_pairs(model)
@@ -58,11 +55,7 @@ class Trips:
 
     @classmethod
     def load(cls, content: dict[str, Any]) -> Trips:
-        """The model that a gallery keeps.
-
-        Raises:
-            ValueError: something of it is missing or of another form.
-        """
+        """The model that a gallery keeps; a ``ValueError`` where something of it is missing or of another form."""
         try:
             names, cameras = np.array(content["names"], dtype=np.str_), np.array(content["cameras"])
             network = CameraNetwork(cameras, np.array(content["distance_m"]), names, content["kind"])
@@ -72,11 +65,7 @@ class Trips:
             raise ValueError(f"space and time of the gallery are damaged ({error!r}): fit them anew") from error
 
     def require(self, cameras: Sequence[str]) -> None:
-        """Refuse cameras without distances.
-
-        Raises:
-            KeyError: with the nearest name.
-        """
+        """Refuse with a ``KeyError`` cameras without distances."""
         for name in cameras:
             if name not in self.names:
                 raise KeyError(

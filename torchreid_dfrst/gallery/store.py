@@ -36,11 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def pyarrow() -> Any:
-    """The package, which is an optional extra.
-
-    Raises:
-        ValueError: it is not there.
-    """
+    """The package, an optional extra; a ``ValueError`` where it is not there."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -57,7 +53,7 @@ class File:
         path: below the gallery, such as ``day=2026-05-01/hour=16/0f3a....parquet``.
         rows: images.
         bytes: size of the file.
-        first_s: earliest time; None where no image has one.
+        first_s: earliest time; None, as ``last_s``, where no image has one.
         last_s: latest time.
         since: number of the list that brought it; later deletions apply to it.
     """
@@ -117,8 +113,8 @@ class Content:
         dtype: of embeddings on disk, one of ``DTYPES``.
         files: those that count; any other in the folder is left from a writer that was stopped.
         deletions: what is to be left out of files that are older.
-        spacetime: a fitted space-time model, its cameras and its weight; None for appearance alone.
-        calibration: what turns distances into probabilities; None without.
+        spacetime: ``gallery.spacetime.Trips.content``; None for appearance alone.
+        calibration: ``Calibration.content``; None without.
     """
 
     number: int
@@ -140,11 +136,7 @@ class Content:
 
     @classmethod
     def decode(cls, text: bytes, where: str) -> Content:
-        """Read what ``encode`` wrote.
-
-        Raises:
-            ValueError: not such a list, or of another version.
-        """
+        """Read what ``encode`` wrote; a ``ValueError`` for anything else, or another version."""
         try:
             held = json.loads(text.decode())
             kind, version = held.pop("format"), held.pop("version")
@@ -170,9 +162,6 @@ class Store:
 
     A change is a new ``gallery.json``, written aside, synced and renamed (elsewhere than on a disk: stored as one
     object), after the files that it lists are whole in the same way. Readers hold one list and never lock.
-
-    Args:
-        address: of the folder.
     """
 
     def __init__(self, address: str | Path):
@@ -184,11 +173,7 @@ class Store:
         self.folder = Path(self.root) if "file" in self.fs.protocol else None
 
     def require_free(self) -> None:
-        """Refuse a place for a new gallery where something is.
-
-        Raises:
-            ValueError: with its address.
-        """
+        """Refuse with a ``ValueError`` a place for a new gallery where something is."""
         if self.fs.exists(self.root) and (not self.fs.isdir(self.root) or self.fs.ls(self.root)):
             raise ValueError(f"{self.address} is there and no gallery: name a new folder, or an empty one")
 
@@ -197,12 +182,7 @@ class Store:
         return posixpath.join(self.root, name)
 
     def read(self) -> Content:
-        """The list as it is now.
-
-        Raises:
-            FileNotFoundError: there is no gallery.
-            ValueError: as ``Content.decode``.
-        """
+        """The list as it is now; a ``FileNotFoundError`` where there is no gallery, else as ``Content.decode``."""
         try:
             text = self.fs.cat_file(self.at(LIST))
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -221,11 +201,7 @@ class Store:
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[None]:
-        """Hold the gallery for writing.
-
-        Raises:
-            ValueError: somebody else does.
-        """
+        """Hold the gallery for writing; a ``ValueError`` if somebody else does."""
         held = f"another program is writing to {self.address}: wait for it to end, and try again"
         if self.folder is None:
             try:
@@ -291,12 +267,7 @@ class Store:
             files.sync_folder(folder.parent)
 
     def load(self, file: File, columns: Sequence[str] | None = None) -> Any:
-        """A file as an Arrow table.
-
-        Raises:
-            FileNotFoundError: it is gone.
-            ValueError: it is damaged.
-        """
+        """A file as an Arrow table; a ``FileNotFoundError`` if it is gone, a ``ValueError`` if it is damaged."""
         try:
             table = pyarrow().parquet.read_table(
                 self.at(file.path), columns=columns and list(columns), filesystem=self.fs, partitioning=None,

@@ -29,13 +29,13 @@ def watch(
 
     Args:
         gallery: to search; others add to it meanwhile.
-        embedding: see ``Gallery.search``.
-        camera: see ``Gallery.search``.
-        time_s: see ``Gallery.search``.
+        embedding: see ``Gallery.search``, as are ``camera``, ``time_s`` and ``options``.
+        camera: of each query.
+        time_s: of each query.
         least: give only hits of this probability or more. With a ``false_match_rate``, only those that pass are given.
         every_s: seconds between looks at the gallery.
         patience_s: end after so many seconds without a change.
-        options: see ``Gallery.search``.
+        options: of the search.
 
     Raises:
         ValueError: as ``Gallery.search``, or ``least`` without a calibration.

@@ -60,7 +60,7 @@ class _Trips(NamedTuple):
     other: np.ndarray  # (P,) int64 the part that the other pass is of
 
 
-def odd_clocks(seen: Sightings, network: CameraNetwork, part: np.ndarray | None = None, seed: int = 0) -> list[Clock]:
+def odd_clocks(seen: Sightings, network: CameraNetwork, part: np.ndarray | None = None) -> list[Clock]:
     """Cameras whose clock explains the traffic far better if it is set, geared or unwound like the others'.
 
     A trip takes a usual time if it takes at most twice as long as the road at ``USUAL_SPEED``, and a minute.
@@ -69,9 +69,8 @@ def odd_clocks(seen: Sightings, network: CameraNetwork, part: np.ndarray | None 
         seen: one sighting for each pass, with times and identities, see ``one_per_pass``.
         network: distances of all their cameras.
         part: ``(N,)`` int64, what shares a clock instead of the images of a camera; ``Clock.camera`` is one of these.
-        seed: of the pairs of passes that are looked at.
     """
-    part, rng = seen.camera if part is None else part, np.random.default_rng(seed)
+    part, rng = seen.camera if part is None else part, np.random.default_rng(0)
     group, keep = _groups_of_one_clock(seen, network, part, rng)
     found = [
         clock._replace(camera=label)
@@ -81,13 +80,13 @@ def odd_clocks(seen: Sightings, network: CameraNetwork, part: np.ndarray | None 
     return found + _correct_one_by_one(*corrected(seen, found, part), network, rng, [clock.camera for clock in found])
 
 
-def start_anew_s(seen: Sightings, network: CameraNetwork, seed: int = 0) -> float:
+def start_anew_s(seen: Sightings, network: CameraNetwork) -> float:
     """Seconds after which all counters start anew together, at least; 0 where nothing shows that they do.
 
     A trip that a start cuts in two lacks as much of the whole span of times as it took: far more of the trips that take
     no usual time are within a usual one of the span than of trips between any two times.
     """
-    trips = _trips_by_camera(seen, network, seen.camera, np.random.default_rng(seed)).values()
+    trips = _trips_by_camera(seen, network, seen.camera, np.random.default_rng(0)).values()
     if not trips:
         return 0.0
     here, there, most, _ = (np.concatenate(column) for column in zip(*trips, strict=True))
@@ -256,11 +255,7 @@ NOTHING_KNOWN = Habits(0.0, 0.0)
 
 
 def restored(content: dict[str, Any]) -> Habits:
-    """Of a saved model.
-
-    Raises:
-        ValueError: not what ``habits`` leaves.
-    """
+    """Of a saved model; a ``ValueError`` where it is not what ``habits`` leaves."""
     right = all(type(value) in (int, float) and 0 <= value < np.inf for value in content.values())
     if set(content) != set(Habits._fields) or not right:
         raise ValueError(f"habits is {str(content)[:80]}, expected {' and '.join(Habits._fields)}, 0 or more")

@@ -105,12 +105,9 @@ class GapModel(ABC):
         return self
 
     def transit(self, query: Sightings, gallery: Sightings, memory_limit: int | None = None) -> Transit:
-        """Distances between queries (rows) and gallery (columns), to be taken in blocks.
+        """Distances between two lists, the rows and the columns, to be taken in blocks.
 
-        Args:
-            query: the rows.
-            gallery: the columns.
-            memory_limit: bytes for what is held, and for what a block needs beside itself; None for no limit.
+        ``memory_limit`` bounds the bytes of what is held, and of what a block needs beside itself; None for no limit.
 
         Raises:
             ValueError: the model is not fitted, or no image of a list has a time.
@@ -170,12 +167,7 @@ class GapModel(ABC):
         return {"model": self.name, "network": network, **along, **self.options, **scalars}
 
     def save(self, path: str | Path) -> None:
-        """Write the fitted model as JSON; the file appears whole or not at all.
-
-        Raises:
-            ValueError: the model is not fitted.
-            OSError: the disk is full or the folder cannot be written; an earlier file stays.
-        """
+        """Write the fitted model as JSON, whole or not at all; a ``ValueError`` where it is not fitted."""
         if self.network is None:
             raise ValueError(f"the {self.name} model is not fitted: there is nothing to save")
         content = {
@@ -216,15 +208,12 @@ class GapModel(ABC):
 
 
 def fuse(appearance: np.ndarray, transit: np.ndarray, weight: float) -> np.ndarray:
-    """Final distance ``appearance + weight * transit`` (paper, Eq. 6).
+    """Final distance ``appearance + weight * transit`` (paper, Eq. 6), of ``appearance``'s dtype.
 
     Args:
         appearance: ``(Q, G)`` Euclidean distance, not squared, of L2-normalised embeddings, in ``[0, 2]``.
         transit: ``(Q, G)`` distance; small means that the trip is plausible.
         weight: trade-off omega, ``>= 0``; 0 gives ``appearance`` back.
-
-    Returns:
-        ``(Q, G)`` array of ``appearance``'s dtype.
 
     Raises:
         ValueError: the shapes differ, or ``weight`` is negative or not finite.
@@ -237,12 +226,7 @@ def fuse(appearance: np.ndarray, transit: np.ndarray, weight: float) -> np.ndarr
 
 
 def read(path: str | Path, network: CameraNetwork) -> dict[str, Any]:
-    """Content of a saved model, checked as far as its kind does not matter.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a model of ours, of another format version, incomplete, or fitted on another camera network.
-    """
+    """Content of a saved model, checked as far as its kind does not matter; raises as ``spatiotemporal.load``."""
     files.require_file(path, f"no space-time model at {path}: fit one and save it there")
     content = files.read_json(path, "saved space-time model", AGAIN)
     if "format" not in content or "version" not in content:

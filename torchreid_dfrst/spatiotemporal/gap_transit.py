@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
+from torchreid_dfrst.spatiotemporal.passes import rows_by_label
 
 NATS = 10.0  # one unit of distance, so that omega has the same meaning for every model that speaks in logarithms
 TICKS_PER_SECOND, TOLERANCE_S = 1000, 1e-6
@@ -53,12 +54,9 @@ class Law:
             object.__setattr__(self, "offsets", np.zeros((size, size)))
 
     def distance(self, camera: np.ndarray | int, other: np.ndarray, gap_s: np.ndarray) -> np.ndarray:
-        """Float32 distances of single pairs; the arguments broadcast.
+        """Float32 distances of single pairs of a query ``camera`` and an ``other``, rows of the network; all broadcast.
 
-        Args:
-            camera: rows of the queries' cameras in ``network``.
-            other: rows of the gallery cameras.
-            gap_s: ``t_gallery - t_query`` in seconds, NaN where one of the times is not known.
+        ``gap_s`` is ``t_gallery - t_query`` in seconds, NaN where one of the times is not known.
         """
         missing = np.isnan(gap_s)
         value = self.curve(self.numbers[camera, other], np.where(missing, 0.0, gap_s)).astype(np.float32, copy=False)
@@ -66,20 +64,11 @@ class Law:
 
 
 class GapTransit:
-    """The distances of a law between two lists of sightings.
+    """The distances of a law between two lists of sightings, the rows and the columns.
 
     Timestamps are mostly frame numbers or whole milliseconds, so there are far fewer different gaps than pairs. Where
     they lie on such a grid, every curve is evaluated once per possible gap and each distance is one look-up; otherwise
-    the curve is evaluated pair by pair. Both give the same float32 values.
-
-    Args:
-        query: sightings of the rows.
-        gallery: sightings of the columns.
-        law: what the distance of a camera pair and a gap is.
-        memory_limit: bytes, of which a share is used; None for no limit.
-
-    Raises:
-        KeyError: a camera has no row in the network.
+    the curve is evaluated pair by pair. Both give the same float32 values. Of ``memory_limit`` bytes a share is used.
     """
 
     def __init__(self, query: Sightings, gallery: Sightings, law: Law, memory_limit: int | None = None):
@@ -120,8 +109,7 @@ class GapTransit:
         camera, other = self._camera[0][rows], self._camera[1][columns]
         missing = np.flatnonzero(self._missing[columns])
         out = np.empty((len(camera), len(other)), dtype=np.float32)
-        order = np.argsort(camera, kind="stable")
-        for group in np.split(order, np.flatnonzero(np.diff(camera[order])) + 1) if len(order) else []:
+        for group in rows_by_label(camera):
             a = camera[group[0]]
             offset = self._offset[a, other]
             if self._table is None:
@@ -168,9 +156,8 @@ class GapTransit:
 def on_a_grid(query_s: np.ndarray, gallery_s: np.ndarray) -> tuple[int, np.ndarray, np.ndarray] | None:
     """The coarsest grid of whole milliseconds on which all known times of two lists lie (seconds, NaN: not known).
 
-    Returns:
-        The step in milliseconds and both lists as int64 counts of steps from the first time (0 where not known); None
-        if a time is more than a microsecond from a whole millisecond, or none is known.
+    The step in milliseconds and both lists as int64 counts of steps from the first time (0 where not known); None if a
+    time is more than a microsecond from a whole millisecond, or none is known.
     """
     known = np.concatenate([query_s[~np.isnan(query_s)], gallery_s[~np.isnan(gallery_s)]])
     if not len(known):

@@ -84,11 +84,11 @@ class Likelihood(GapModel):
     def fit_pairs(
         self, seen: Sightings, pairs: Pairs, weight: np.ndarray, background: np.ndarray, network: CameraNetwork
     ) -> Likelihood:
-        """Learn from pairs of passes that are one vehicle with a probability, where no identity is known.
+        """Learn from ``P`` pairs of passes that are one vehicle with a probability, where no identity is known.
 
         Args:
             seen: one sighting for each pass, all with a time.
-            pairs: ``P`` pairs of its rows at different cameras, each once.
+            pairs: rows of ``seen`` at different cameras, each pair once.
             weight: ``(P,)`` probability that a pair is one vehicle.
             background: ``background_of(seen, network)``.
             network: road distances.
@@ -189,17 +189,10 @@ class Likelihood(GapModel):
 class RelayTransit:
     """``(top - x) / 10`` with ``x(q, g) = e(q, g) + ln(1 + sum over h of P(h | q) exp e(h, g))``.
 
-    ``e`` is a log-likelihood ratio of two passes, ``h`` runs over the passes of the gallery that are the most likely
-    to be the query's vehicle and ``P(h | q)`` is their probability. No identity is looked at. All images of one pass
-    (one track, see ``passes.passes``) share its time and so their distance; without tracks each image is a pass.
-
-    Args:
-        query: sightings of the rows.
-        gallery: sightings of the columns, of which the relays are.
-        evidence: ``e``, in nats.
-        relays: how many passes each query relies on; 0 leaves ``e`` alone.
-        returns: how many other passes one pass of a vehicle has on average, for the prior of ``P``.
-        memory_limit: bytes, of which a share is used; None for no limit.
+    ``e`` is ``evidence``, the log-likelihood ratio of two passes in nats, ``h`` runs over the ``relays`` passes of the
+    gallery that are the most likely to be the query's vehicle and ``P(h | q)`` is their probability, with ``returns``
+    others of a vehicle for a prior. No identity is looked at. All images of one pass (one track, see ``passes.passes``)
+    share its time and so their distance; without tracks each image is a pass. Of ``memory_limit`` a share is used.
     """
 
     def __init__(

@@ -33,6 +33,12 @@ def pairs_within(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return order[first], order[second]
 
 
+def rows_by_label(label: np.ndarray) -> list[np.ndarray]:
+    """Rows of each label that occurs, rising."""
+    order = np.argsort(label, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(label[order])) + 1) if len(order) else []
+
+
 def pairs_of_a_vehicle(sightings: Sightings) -> Pairs:
     """All unordered pairs of two sightings of one vehicle by different cameras, both with a time; ``first < second``.
 
@@ -55,10 +61,7 @@ def direct_trips(seen: Sightings) -> Pairs:
     """The earlier and the later of two passes of one vehicle by two cameras, with no pass by either in between.
 
     A vehicle that goes from A to B, and by A and B once more an hour later, has made the trip from A to B twice; that
-    it was by A at first and by B at last is no trip.
-
-    Args:
-        seen: one sighting for each pass, see ``one_per_pass``.
+    it was by A at first and by B at last is no trip. ``seen`` has one sighting for each pass, see ``one_per_pass``.
 
     Raises:
         ValueError: as ``pairs_of_a_vehicle``.
@@ -78,12 +81,8 @@ def passes(sightings: Sightings, by_identity: bool) -> np.ndarray:
     """``(N,)`` int64 pass that each sighting belongs to, from 0, in no particular order.
 
     A pass: sightings of one track and camera, cut where the time jumps by more than ``PASS_GAP_S``; those without a
-    time go with the last of the track. Where the track is not known, those of one vehicle and camera that have a time.
-    Any other sighting is a pass of its own.
-
-    Args:
-        sightings: the images.
-        by_identity: whether identities may be looked at: True for training lists, False for those to be ranked.
+    time go with the last of the track. Where the track is not known, those of one vehicle and camera that have a time,
+    if ``by_identity`` says that identities may be looked at: for training lists. Any other sighting is its own pass.
     """
     track, time = sightings.track, sightings.time_s
     loose = track == UNKNOWN

@@ -11,7 +11,7 @@ import numpy as np
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.gap_model import GapModel, learned
 from torchreid_dfrst.spatiotemporal.gap_transit import NATS, Law, distance_of
-from torchreid_dfrst.spatiotemporal.passes import direct_trips, one_per_pass
+from torchreid_dfrst.spatiotemporal.passes import direct_trips, one_per_pass, rows_by_label
 
 NORMAL = 1.4826  # a normal law's deviation over its median absolute deviation
 
@@ -81,8 +81,7 @@ class Transition(GapModel):
         # the law of all trips is one of pace: ln(gap / distance)
         pace = log - metres[pair]
         mu, sigma = metres + middle(pace), np.full(count**2, spread(pace))
-        order = np.argsort(pair, kind="stable")
-        for own in np.split(order, np.flatnonzero(np.diff(pair[order])) + 1):
+        for own in rows_by_label(pair):
             if len(own) >= self.min_trips:
                 mu[pair[own[0]]], sigma[pair[own[0]]] = middle(log[own]), spread(log[own])
         self.mu, self.sigma = mu.reshape(count, count), np.maximum(sigma, self.sigma_floor).reshape(count, count)
