@@ -18,6 +18,7 @@ from torchreid_dfrst.cli import invoke, main
 from torchreid_dfrst.cli.arguments import span
 from torchreid_dfrst.evaluation.calibration import Calibration
 from torchreid_dfrst.gallery import Gallery
+from torchreid_dfrst.gallery.extraction import extraction
 from torchreid_dfrst.retrieval import Extraction, normalise
 
 START = 1777651200  # 2026-05-01 16:00 UTC
@@ -143,7 +144,7 @@ def test_a_gallery_is_joined_to_trips_as_a_features_file_is(street, tiny_run, ca
     legs = csv.DictReader(open(tmp_path / "trips" / "travel_times.csv"))
     assert all(float(row["distance_m"]) > 0 for row in legs if row["from"] != row["to"]), "roads of the model"
     invoke(f"gallery add {tmp_path}/labelled {tiny_run}/features.npz".split())
-    held = Gallery.open(tmp_path / "labelled").extraction().gallery
+    held = extraction(Gallery.open(tmp_path / "labelled")).gallery
     there = Extraction.load(tiny_run / "features.npz").gallery
     order = np.argsort(held.sightings.path), np.argsort(there.sightings.path)
     ours, given = held[order[0]], there[order[1]]

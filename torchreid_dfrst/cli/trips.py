@@ -43,8 +43,9 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--workers is {args.workers}: how many processes, 0 for none but this")
     if Path(args.features).is_dir() or "://" in args.features:
         from torchreid_dfrst.gallery import Gallery
+        from torchreid_dfrst.gallery.extraction import extraction as extraction_of
 
-        extraction = Gallery.open(args.features).extraction()
+        extraction = extraction_of(Gallery.open(args.features))
     else:
         extraction = Extraction.load(args.features)
     positions = None if args.positions is None else read_positions(args.positions)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst.checks import nearest, sample, within
-from torchreid_dfrst.features import Extraction, Features, network_of
-from torchreid_dfrst.gallery.hits import TEXT, Hits, Query, remarks
-from torchreid_dfrst.gallery.searching import HELD, find, kept, key_of, shard_of
+from torchreid_dfrst.features import Features, network_of
+from torchreid_dfrst.gallery.hits import Hits, Query, remarks
+from torchreid_dfrst.gallery.searching import HELD, find, key_of
 from torchreid_dfrst.gallery.spacetime import Trips
 from torchreid_dfrst.gallery.store import (
     DTYPES,
@@ -30,7 +30,6 @@ from torchreid_dfrst.gallery.store import (
 )
 from torchreid_dfrst.names import plain
 from torchreid_dfrst.retrieval import normalise
-from torchreid_dfrst.sightings import UNKNOWN, Sightings
 from torchreid_dfrst.spatiotemporal import GapModel
 
 COMPACTED = 1 << 30
@@ -160,7 +159,7 @@ class Gallery:
         content, cameras, rows, without_time, damaged = self.content, set(), 0, 0, {}
         for file in content.files:
             try:
-                table = kept(self.store, file, content, None if check else META)
+                table = self.store.load(file, None if check else META, content.deleted_from(file))
             except GONE as error:
                 damaged[file.path] = str(error)
                 continue
@@ -222,7 +221,8 @@ class Gallery:
             count = 0
             for file in self.content.files:
                 try:
-                    count += int(one.covers(kept(self.store, file, self.content, META)).sum())
+                    table = self.store.load(file, META, self.content.deleted_from(file))
+                    count += int(one.covers(table).sum())
                 except GONE as error:
                     logger.warning("%s: what it holds is deleted should it be mended", error)
             if count:
@@ -245,7 +245,7 @@ class Gallery:
                     tables, read = [], []
                     for file in batch:
                         try:
-                            tables.append(kept(self.store, file, self.content))
+                            tables.append(self.store.load(file, None, self.content.deleted_from(file)))
                             read.append(file)
                         except GONE as error:
                             logger.warning("%s: it is left as it is", error)
@@ -376,29 +376,6 @@ class Gallery:
         known = self.info()["cameras"]
         lost = sorted({plain(name) for name in cameras} - {"", *known})
         return [f"no sighting is of camera {name!r}: the gallery has {sample(known, 20) or 'none'}" for name in lost]
-
-    def extraction(self) -> Extraction:
-        """All images that can be read, as a features file has them, with road distances; a ``ValueError`` for none."""
-        self.refresh()
-        shards = []
-        for file in self.content.files:
-            try:
-                shards.append(shard_of(self.store, file, self.content.deleted_from(file)))
-            except GONE as error:
-                logger.warning("%s: it is left out", error)
-        words = {name: [word for shard in shards for word in shard.words[name].to_pylist()] for name in TEXT}
-        if not words["path"]:
-            raise ValueError(f"{self.store.address} holds no image: add some with `dfrst gallery add`")
-        trips = None if self.content.spacetime is None else Trips.load(self.content.spacetime)
-        camera, vehicle = (np.array(words[name], dtype=np.str_) for name in ("camera", "identity"))
-        label = np.unique(camera, return_inverse=True)[1] if trips is None else trips.labels(words["camera"])
-        identity = np.where(vehicle == "", UNKNOWN, np.unique(vehicle, return_inverse=True)[1])
-        track = np.array([UNKNOWN if one is None else one for one in words["track"]], dtype=np.int64)
-        time_s = np.concatenate([shard.time_s for shard in shards])
-        seen = Sightings(label, time_s, identity, track, np.array(words["path"]), camera, vehicle)
-        features = Features(np.concatenate([shard.embedding for shard in shards]), seen)[np.argsort(time_s)]
-        network = None if trips is None else trips.model.network
-        return Extraction(features[:0], features, network=network, source=self.content.network)
 
     def thumbnails(self, hits: Hits) -> dict[str, bytes]:
         """Name to the small image that was kept, of the hits that have one."""

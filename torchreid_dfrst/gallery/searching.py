@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
@@ -51,7 +51,6 @@ class Shards:
 
     def __init__(self) -> None:
         self._held: OrderedDict[Any, Shard] = OrderedDict()
-        self._bytes = 0
         self._lock = threading.Lock()
 
     def get(self, key: Key, load: Callable[[], Shard], limit: int | None) -> Shard:
@@ -64,16 +63,15 @@ class Shards:
         with self._lock:
             if key not in self._held:
                 self._held[key] = found
-                self._bytes += found.size
-            while limit is not None and len(self._held) > 1 and self._bytes > limit:
-                self._bytes -= self._held.popitem(last=False)[1].size
+            while limit is not None and len(self._held) > 1 and sum(one.size for one in self._held.values()) > limit:
+                self._held.popitem(last=False)
         return found
 
     def keep(self, address: str, keys: Collection[Key]) -> None:
         """Forget the files of a gallery that are not among these: they are expired, compacted or shorter now."""
         with self._lock:
             for key in [key for key in self._held if key[0] == address and key not in keys]:
-                self._bytes -= self._held.pop(key).size
+                del self._held[key]
 
 
 HELD = Shards()
@@ -89,18 +87,6 @@ class Task(NamedTuple):
     memory_limit: int | None
     joined: int
     """Hits of each query whose embeddings are asked for."""
-
-
-def kept(store: Store, file: File, content: Content, columns: Sequence[str] | None = None) -> Any:
-    """Rows of a file that are not deleted, as an Arrow table; raises as ``Store.load`` does."""
-    return _undeleted(store.load(file, columns), content.deleted_from(file))
-
-
-def _undeleted(table: Any, deletions: Iterable[Deletion]) -> Any:
-    for one in deletions:
-        gone = one.covers(table)
-        table = table.take(np.flatnonzero(~gone)) if gone.any() else table
-    return table
 
 
 def find(
@@ -176,7 +162,7 @@ def search_partition(task: Task) -> Found:
 
 def shard_of(store: Store, file: File, deletions: tuple[Deletion, ...]) -> Shard:
     """A file as searches hold it; raises as ``Store.load`` does."""
-    table = _undeleted(store.load(file, ("time_s", "embedding", *TEXT)), deletions)
+    table = store.load(file, ("time_s", "embedding", *TEXT), deletions)
     column = table["embedding"]
     width = column.type.list_size
     chunks = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width) for chunk in column.chunks]

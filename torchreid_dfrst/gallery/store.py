@@ -266,8 +266,13 @@ class Store:
             folder.mkdir(exist_ok=True)
             files.sync_folder(folder.parent)
 
-    def load(self, file: File, columns: Sequence[str] | None = None) -> Any:
-        """A file as an Arrow table; a ``FileNotFoundError`` if it is gone, a ``ValueError`` if it is damaged."""
+    def load(self, file: File, columns: Sequence[str] | None = None, deletions: Sequence[Deletion] = ()) -> Any:
+        """What is not deleted of a file, as an Arrow table.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            ValueError: it is damaged.
+        """
         try:
             table = pyarrow().parquet.read_table(
                 self.at(file.path), columns=columns and list(columns), filesystem=self.fs, partitioning=None,
@@ -275,6 +280,8 @@ class Store:
             )  # fmt: skip
             if len(table) != file.rows:
                 raise ValueError(f"{len(table)} rows in place of {file.rows}")
+            for one in deletions:
+                table = table.filter(~one.covers(table))
             return table
         except FileNotFoundError:
             raise
