@@ -31,7 +31,6 @@ TOP = {
     "data",
     "doctor",
     "inference",
-    "registry",
     "report",
     "torchreid_tables",
     "training",

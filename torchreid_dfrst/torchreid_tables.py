@@ -1,4 +1,4 @@
-"""Reading torchreid's tables: which models and data sets there are, and building them by name."""
+"""torchreid's tables of models and data sets: ours are written into them, and all are built by name from them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,39 @@ def table(module: ModuleType, name: str) -> dict[str, Any]:
             "registers itself: it works with 0.2.5 (PyPI) and 1.4.0 (GitHub)"
         )
     return found
+
+
+def register() -> None:
+    """Make ``torchreid.models.build_model`` know our models and ``torchreid.data.ImageDataManager`` our data sets.
+
+    torchreid has no function to register a model, and its function for data sets refuses to run twice. Registering
+    again changes nothing. Either all names are taken or none.
+
+    Raises:
+        RuntimeError: this torchreid does not have the tables.
+        ValueError: a name already belongs to something that is not ours.
+    """
+    # importing torchreid registers, for which this file has to be whole
+    import torchreid
+
+    from torchreid_dfrst.data import DATASETS
+    from torchreid_dfrst.models import FACTORIES
+
+    models, datasets = table(torchreid.models, "__model_factory"), table(torchreid.data.datasets, "__image_datasets")
+    for what, known, ours in (("model", models, FACTORIES), ("data set", datasets, DATASETS)):
+        for name, value in ours.items():
+            if _origin(known.get(name, value)) != _origin(value):
+                raise ValueError(
+                    f"torchreid already knows a {what} {name!r}, {_origin(known[name])}: torchreid_dfrst does not "
+                    "replace it; register the other one under another name, or after importing torchreid_dfrst"
+                )
+    models.update(FACTORIES)
+    datasets.update(DATASETS)
+
+
+def _origin(value: Any) -> str:
+    """Where a function or class was defined; after a reload it is another object but still the same one."""
+    return f"{value.__module__}.{value.__qualname__}"
 
 
 def require_datasets(names: Iterable[str]) -> None:
@@ -74,8 +107,7 @@ def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, 
     """
     import torchreid
 
-    from torchreid_dfrst.models import FACTORIES, build
-    from torchreid_dfrst.models.weights import load_backbone
+    from torchreid_dfrst.models import FACTORIES, build, load_backbone
 
     if name in FACTORIES:
         return build(name, num_classes, loss="triplet", pretrained=pretrained, **options)

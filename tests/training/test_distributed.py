@@ -9,12 +9,12 @@ import torch.distributed as dist
 from networks import TinyNet
 from processes import together
 
+from torchreid_dfrst import processes as distributed
 from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import build
-from torchreid_dfrst.training import distributed
 from torchreid_dfrst.training import step as loop_step
-from torchreid_dfrst.training.distributed import GroupBatchNorm, synchronize_batch_norm
+from torchreid_dfrst.training.distributed import GroupBatchNorm, gather_rows, synchronize_batch_norm
 from torchreid_dfrst.training.embed_images import embed
 from torchreid_dfrst.training.step import TrainStep
 
@@ -125,7 +125,7 @@ def mined_locally(folder):
     mine = features[4 * group.rank : 4 * group.rank + 4]
     labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
     own = DFRSTLoss()([mine], [mine], labels[:4] if group.rank == 0 else labels[4:] - 2).triplet
-    gathered = distributed.gather_rows(mine)
+    gathered = gather_rows(mine)
     assert torch.equal(gathered, features)
     wide = DFRSTLoss()([mine], [gathered], labels[:4] % 4, labels).triplet
     assert wide > own + 1e-6, "the global batch has harder triplets"

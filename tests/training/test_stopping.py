@@ -13,10 +13,11 @@ from processes import launch, quick
 from runs import engine, run
 from torch.utils.data import _utils
 
+from torchreid_dfrst import processes as distributed
 from torchreid_dfrst.data.images import BadImageError
-from torchreid_dfrst.training import checkpoint, distributed, embed_images, interrupt, sections, train
+from torchreid_dfrst.processes import OtherProcessError
+from torchreid_dfrst.training import checkpoint, embed_images, interrupt, sections, train
 from torchreid_dfrst.training import run as configured
-from torchreid_dfrst.training.distributed import OtherProcessError
 from torchreid_dfrst.training.interrupt import EXIT_CODE, MARKER, StoppedError, stopping_at_once
 
 pytestmark = pytest.mark.usefixtures("thin_resnets")

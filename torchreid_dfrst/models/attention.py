@@ -12,14 +12,10 @@ PLACEMENTS = ("channel-spatial", "spatial-channel", "parallel", "channel", "spat
 
 
 class ChannelAttention(nn.Module):
-    """``g_c = sigmoid(MLP(average) + MLP(max))`` with one shared MLP of one hidden layer.
-
-    Args:
-        channels: channels of the map.
-        reduction: the paper's k; the hidden layer has ``channels / reduction`` units.
+    """``g_c = sigmoid(MLP(average) + MLP(max))``, one MLP whose hidden layer has ``channels / reduction`` units.
 
     Raises:
-        ValueError: ``reduction`` leaves no hidden unit.
+        ValueError: ``reduction``, the paper's k, leaves no hidden unit.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
@@ -43,11 +39,8 @@ class ChannelAttention(nn.Module):
 class SpatialAttention(nn.Module):
     """``g_s = sigmoid(W [max; average])``: one convolution over maximum and average of the channels at each place.
 
-    Args:
-        kernel_size: side of the convolution, odd; the map is padded so that its size stays.
-
     Raises:
-        ValueError: an even or non-positive ``kernel_size``.
+        ValueError: ``kernel_size`` is not an odd number, 1 or more.
     """
 
     def __init__(self, kernel_size: int = 7) -> None:
@@ -64,15 +57,11 @@ class SpatialAttention(nn.Module):
 class AttentionNet(nn.Module):
     """Channel and spatial gates, in one of the placements of Table IX.
 
-    Args:
-        channels: channels of the map.
-        placement: one of ``PLACEMENTS``. The default applies ``g_c``, then ``g_s`` computed from the result. In
-            ``parallel`` both gates see the unattended map and both multiply it (our reading; the paper only names it).
-        reduction: see ``ChannelAttention``.
-        kernel_size: see ``SpatialAttention``.
+    The default applies ``g_c``, then ``g_s`` computed from the result. In ``parallel`` both gates see the unattended
+    map and both multiply it (our reading; the paper only names it).
 
     Raises:
-        KeyError: unknown placement.
+        KeyError: none of ``PLACEMENTS``.
     """
 
     def __init__(
@@ -100,9 +89,7 @@ class AttentionNet(nn.Module):
 class AttentiveBlock(nn.Module):
     """A torchvision residual block with AttentionNet at the end of its residual branch, before the skip is added.
 
-    Args:
-        block: ``BasicBlock`` or ``Bottleneck``; its layers are taken over under their own names.
-        attention: maps ``(N, C, H, W)`` to the same shape.
+    The layers of ``block``, a ``BasicBlock`` or ``Bottleneck``, keep their names.
     """
 
     def __init__(self, block: nn.Module, attention: nn.Module) -> None:
@@ -130,9 +117,7 @@ class AttentiveBlock(nn.Module):
 def attend(tail: nn.Module, attention: nn.Module) -> None:
     """Put AttentionNet into the last residual block of a tail, or after its map where the block is not torchvision's.
 
-    Args:
-        tail: changed in place; a ``Sequential``, or a module that runs its child ``attention`` on its map.
-        attention: maps ``(N, C, H, W)`` to the same shape.
+    A tail that is no ``Sequential`` runs its child ``attention`` on its map.
     """
     stage = tail[-1] if isinstance(tail, nn.Sequential) else tail
     if isinstance(stage, nn.Sequential) and isinstance(stage[-1], (resnet.BasicBlock, resnet.Bottleneck)):

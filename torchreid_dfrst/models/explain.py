@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from torchreid_dfrst.models.division import DIVISIONS, POOLS
-from torchreid_dfrst.models.heads import BNNeckHeads
+from torchreid_dfrst.models.heads import DIVISIONS, POOLS, BNNeckHeads
 from torchreid_dfrst.models.network import BranchNetwork
 
 EXACT = ("average", "max")
@@ -18,10 +17,10 @@ class Explanation(NamedTuple):
     """The cosine similarity of two embeddings, taken apart.
 
     Args:
-        similarity: in [-1, 1]; the Euclidean distance of embeddings of unit length is ``sqrt(2 - 2 similarity)``.
+        similarity: in [-1, 1].
         branches: name of each branch to its part of the similarity; they add up to it.
         first: name of each branch to ``(H, W)``, how much of its part each place of the first image's map brings;
-            they add up to the branch. Rows and columns of the map cover the image evenly.
+            they add up to the branch.
         second: the same for the second image.
     """
 
@@ -32,16 +31,11 @@ class Explanation(NamedTuple):
 
 
 def explain(model: torch.nn.Module, first: torch.Tensor, second: torch.Tensor) -> Explanation:
-    """Why a network finds two images alike, exactly.
+    """Why a network finds two images alike, each ``(3, height, width)`` as the test transform gives it, exactly.
 
     With average pooling a feature is an affine function of the last map, and with the other image and both lengths held
     fixed so is the similarity. With maximum pooling the place that won brings all of a channel. What no place brings
     (the batch norm's shift) is shared by the places as the pooling shares.
-
-    Args:
-        model: one of our networks; used in evaluation mode, and left as it was.
-        first: ``(3, height, width)``, as the test transform gives it.
-        second: likewise.
 
     Raises:
         ValueError: not one of our networks, or one whose pooling is no sum over places.

@@ -29,12 +29,10 @@ class BranchNetwork(nn.Module):
     Args:
         backbone: split into a trunk and one tail per stream.
         streams: names of the tails, in order.
-        heads: name to heads. The names, in order, with the number of the part where there are several, name the
-            branches.
+        heads: name to heads; with the number of the part where there are several, the names of the branches.
         reads: name of each head to the stream it reads.
         loss: ``"softmax"`` or ``"triplet"``.
-        normalise: in the embedding every branch has length 1, so that all weigh the same; else each weighs as much as
-            its activations are large.
+        normalise: in the embedding every branch has length 1; else each weighs as much as its activations are large.
 
     Attributes:
         start: ``file``, ``licence`` and ``sha256`` (see ``weights.digest``) of what the backbone started from, if
@@ -101,12 +99,9 @@ class BranchNetwork(nn.Module):
     def forward(
         self, images: torch.Tensor, return_featuremaps: bool = False
     ) -> torch.Tensor | Branches | tuple[Branches, Branches]:
-        """Branches in training, the embedding in evaluation.
+        """Branches in training, the embedding in evaluation, of images ``(N, 3, height, width)``.
 
-        Args:
-            images: ``(N, 3, height, width)``, normalised as ImageNet's.
-            return_featuremaps: give the last stream's map ``(N, C, H, W)`` instead, for torchreid's activation-map
-                tool.
+        With ``return_featuremaps`` the last stream's map ``(N, C, H, W)``, for torchreid's activation-map tool.
         """
         maps = self.feature_maps(images)
         if return_featuremaps:

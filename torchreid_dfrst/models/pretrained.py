@@ -32,7 +32,7 @@ class Pretrained(NamedTuple):
 
 
 class Package(NamedTuple):
-    """A Python package that holds weights: none of its code is run."""
+    """A Python package that holds weights; none of its code is run."""
 
     module: str
     file: str
@@ -62,9 +62,9 @@ PACKAGES = {
 
 
 def own_input(backbone: str) -> dict[str, Any]:
-    """The image size, mean and deviation that the pretrained weights of one of timm's backbones were made with.
+    """Keywords of ``DataManager`` for the images that the weights of one of timm's backbones were made with.
 
-    Nothing for torchvision's, which keep torchreid's defaults, and where timm is missing.
+    None for torchvision's, which keep torchreid's defaults, and where timm is missing.
     """
     if backbone in BACKBONES or importlib.util.find_spec("timm") is None or not timm_backbones.has(backbone):
         return {}

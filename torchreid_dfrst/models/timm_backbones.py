@@ -15,11 +15,7 @@ FAMILIES = "ResNet, ConvNeXt, RegNet, EfficientNet, MobileNet, HGNet, RepViT, Ti
 
 
 class TokenTrunk(nn.Module):
-    """The first blocks of a vision transformer.
-
-    Args:
-        whole: timm's model; what lies behind its first blocks is taken away from it.
-    """
+    """The first blocks of a vision transformer; from timm's model what lies behind them has been taken away."""
 
     def __init__(self, whole: Any) -> None:
         super().__init__()
@@ -37,12 +33,7 @@ class TokenTrunk(nn.Module):
 
 
 class TokenTail(nn.Module):
-    """The last blocks of a vision transformer and its norm; gives a map as a convolutional network does.
-
-    Args:
-        blocks: name to block, in order.
-        norm: name and layer.
-    """
+    """The last blocks of a vision transformer, by name, and its norm; gives a map as a convolutional network does."""
 
     def __init__(self, blocks: dict[str, nn.Module], norm: tuple[str, nn.Module]) -> None:
         super().__init__()

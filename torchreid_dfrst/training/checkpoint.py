@@ -19,6 +19,7 @@ from safetensors.torch import save as tensors_as_bytes
 from torch import nn
 
 from torchreid_dfrst import files
+from torchreid_dfrst.checks import sample
 from torchreid_dfrst.models.weights import digest, read_safely
 
 logger = logging.getLogger(__name__)
@@ -39,15 +40,13 @@ class UnreadableError(ValueError):
 def save(path: str | Path, state: Mapping[str, Any]) -> Path:
     """Write a checkpoint: to a temporary file, synced, read back and checked, then renamed.
 
-    Whatever happens meanwhile, a file of that name is either the old one or the new one, whole.
-
     Args:
         path: file to write; its folder is made if needed.
         state: tensors, numbers, strings, and lists and dicts of them.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; nothing is left behind.
-        UnreadableError: the file is whole and could not be loaded again, because of what ``state`` holds.
+        OSError: the disk is full or the folder cannot be written; an earlier file of that name stays, whole.
+        UnreadableError: it could not be loaded again, because of what ``state`` holds.
     """
     content = {"format": FORMAT, **state}
     files.write({Path(path): lambda file: _write_checkpoint(content, file)}, _read_back, _bytes_of_state(content))
@@ -93,7 +92,7 @@ def _unreadable(why: str) -> UnreadableError:
 def _bytes_of_state(value: Any) -> int:
     """Bytes of all tensors in a state, nearly all of its file."""
     if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
+        return value.nbytes
     values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
     return sum(map(_bytes_of_state, values))
 
@@ -107,10 +106,7 @@ def load(path: str | Path) -> dict[str, Any]:
         OSError: it could not be read, which says nothing about the file.
     """
     files.require_file(path, f"no checkpoint at {path}")
-    content = Path(path).read_bytes()
-    if not content.startswith(b"PK"):
-        raise ValueError(f"{path} is torn or not a checkpoint")
-    state = read_safely(path, content)
+    state = read_safely(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(
             f"{path} is not a checkpoint of this package and version: to start from bare weights use model.weights, "
@@ -169,8 +165,6 @@ class Checkpoints:
     def save(self, step: int, state: Mapping[str, Any], keep_each: int = 0, final: bool = False) -> Path | None:
         """Write the checkpoint after ``step`` optimiser steps.
 
-        A full disk is logged and does not end training, unless this is the last save.
-
         Args:
             step: optimiser steps taken.
             state: see ``checkpoint.save``.
@@ -178,7 +172,7 @@ class Checkpoints:
             final: training ends with this one.
 
         Returns:
-            The file, or None where nothing was written.
+            The file, or None where nothing was written, which is logged.
 
         Raises:
             OSError: a ``final`` one could not be written.
@@ -212,9 +206,8 @@ class Checkpoints:
             resume: a file, ``auto`` for the newest whole one of the folder, or None.
 
         Raises:
-            FileNotFoundError, ValueError: as ``load``; or ``resume`` is None or a file elsewhere and an earlier run's
-                checkpoints are in the way, or ``auto`` and none of those there are is whole.
-            OSError: one could not be read.
+            FileNotFoundError, ValueError, OSError: as ``load``.
+            ValueError: an earlier run's checkpoints are in the way, or none of them is whole.
         """
         there = all_steps(self.folder)
         if resume == "auto":
@@ -283,12 +276,11 @@ def finished_result(save_dir: Path, step: int) -> dict[str, Any] | None:
 def export(path: str | Path, model: nn.Module, source: Mapping[str, Any]) -> Path:
     """Write the weights alone as ``.safetensors``, and what is needed to use them as ``.json`` beside them.
 
-    The ``.json`` has the weights' ``digest`` as ``tensors_sha256``, and no folder of the machine that made them.
-
     Args:
         path: file to write, ending in ``.safetensors``.
-        model: its state dict is written.
-        source: JSON types: the model's name and options, number of identities, image size, configuration.
+        model: its state dict is written, and its ``digest`` as ``tensors_sha256`` of the ``.json``.
+        source: JSON types: the model's name and options, number of identities, image size, configuration; folders of
+            this machine are left out.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; earlier files of these names stay.
@@ -307,31 +299,22 @@ def set_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str)
         ValueError: names, shapes or types differ; the message counts and shows them.
     """
     own = model.state_dict()
+    both = [(name, state[name], own[name]) for name in own if name in state]
+    shapes = [f"{name} {tuple(a.shape)} for {tuple(b.shape)}" for name, a, b in both if a.shape != b.shape]
+    types = [f"{name} {a.dtype} for {b.dtype}".replace("torch.", "") for name, a, b in both if a.dtype != b.dtype]
     wrong = {
         "missing": [name for name in own if name not in state],
         "unknown": [name for name in state if name not in own],
-        "of another shape": [
-            f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-            for name in own
-            if name in state and state[name].shape != own[name].shape
-        ],
-        "of another type": [
-            f"{name} {state[name].dtype} for {own[name].dtype}".replace("torch.", "")
-            for name in own
-            if name in state and state[name].dtype != own[name].dtype
-        ],
+        "of another shape": shapes,
+        "of another type": types,
     }
-    if wrong["of another type"] and sum(map(bool, wrong.values())) == 1:
+    if types and sum(map(bool, wrong.values())) == 1:
         raise ValueError(
-            f"{where} has {len(wrong['of another type'])} of {len(own)} tensors of another type than the network "
-            f"({wrong['of another type'][0]}, ...): save it as it was trained, in float32"
+            f"{where} has {len(types)} of {len(own)} tensors of another type than the network ({types[0]}, ...): save "
+            "it as it was trained, in float32"
         )
     if any(wrong.values()):
-        words = [
-            f"{len(names)} {word} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-            for word, names in wrong.items()
-            if names
-        ]
+        words = [f"{len(names)} {kind} ({sample(names)})" for kind, names in wrong.items() if names]
         raise ValueError(
             f"{where} is of another architecture than {type(model).__name__}: of {len(own)} tensors "
             f"{'; '.join(words)}. Use the model name, options and number of identities that it was trained with"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from torchreid_dfrst.training.distributed import current, of_all, raise_together
+from torchreid_dfrst.processes import current, of_all, raise_together
 from torchreid_dfrst.training.step import PRECISIONS
 
 
@@ -39,13 +39,11 @@ def embed(
 ) -> Embedded:
     """Run a network over test images.
 
-    With several processes, each process's loader holds every n-th image (``DataManager.loader``); every process gets
-    the whole result, each image once, in the order of the whole list.
+    Each of several processes has every n-th image in its loader (``DataManager.loader``) and gets the whole result.
 
     Args:
         model: gives ``(B, D)`` in evaluation; left in the mode it was in.
-        loader: batches with ``img``, ``pid``, ``camid`` and ``impath``, as torchreid's loaders give them; where images
-            may be left out, also their ``number`` in the loader's own list, as ours have it.
+        loader: torchreid's batches; where images may be left out, also their ``number`` in the loader's own list.
         device: where the model is.
         precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
         channels_last: memory layout of the images; numbers may differ in the last bits.

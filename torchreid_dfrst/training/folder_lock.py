@@ -6,22 +6,20 @@ import contextlib
 import logging
 import os
 import socket
+import tempfile
 import threading
-import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from torchreid_dfrst import files
-from torchreid_dfrst.training import distributed
+from torchreid_dfrst.processes import from_main
 
 logger = logging.getLogger(__name__)
 
 RUNNING = "running"
 """File that a run keeps in its folder while it goes on, and that says who runs."""
-BEAT_S, DEAD_S, SETTLE_S = 15.0, 180.0, 1.0
-"""Seconds between two signs of life; without one until a run on another machine is taken for dead; and until one
-without locks sees whether another one has started."""
+BEAT_S, DEAD_S = 15.0, 180.0
+"""Seconds between two signs of life, and without one until a run on another machine is taken for dead."""
 _mine: set[Path] = set()
 
 
@@ -36,48 +34,42 @@ def alone(folder: str | Path) -> Iterator[None]:
         OSError: another run trains there, or the folder cannot be written.
     """
     with contextlib.ExitStack() as stack:
-        distributed.from_main(lambda: stack.enter_context(_locked_folder(folder)))
+        from_main(lambda: stack.enter_context(_locked_folder(Path(folder).resolve())))
         yield
 
 
 @contextlib.contextmanager
-def _locked_folder(folder: str | Path) -> Iterator[None]:
-    place = Path(folder).resolve()
-    if place in _mine:
+def _locked_folder(folder: Path) -> Iterator[None]:
+    if folder in _mine:
         yield
         return
-    path = place / RUNNING
+    path, machine = folder / RUNNING, socket.gethostname()
     with contextlib.ExitStack() as stack:
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             handle = stack.enter_context(files.locked(path, wait=False, keep=True))
-            age = _seconds_since_touched(path)
+            there = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+            with tempfile.TemporaryFile(dir=folder) as now:  # by the clock of the file system
+                age = os.fstat(now.fileno()).st_mtime - path.stat().st_mtime if there else DEAD_S
         except BlockingIOError:
             raise OSError(f"{_who(path)}: wait for it, or choose another train.save_dir") from None
         except OSError as error:
             raise OSError(f"train.save_dir {folder} cannot be written ({error}): choose another one") from error
-        me = f"process {os.getpid()} on {_name_of_machine()}\n"
-        there = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         # under a lock, what a process of this machine left is a dead one's
-        lives = there and (handle is None or not there.endswith(f" on {_name_of_machine()}\n"))
-        if lives and age < DEAD_S:
+        if age < DEAD_S and (handle is None or not there.endswith(f" on {machine}\n")):
             raise OSError(
                 f"{_who(path)}, which gave a sign of life {age:.0f} s ago: choose another train.save_dir, or, if it is "
                 f"dead, try again in {DEAD_S - age:.0f} s"
             )
-        path.write_text(me, encoding="utf-8")
-        if handle is None:  # of several that start in the same moment the last to write goes on
-            time.sleep(SETTLE_S)
-            if path.read_text(encoding="utf-8", errors="replace") != me:
-                raise OSError(f"{_who(path)}, which started in the same moment: choose another train.save_dir")
+        path.write_text(f"process {os.getpid()} on {machine}\n", encoding="utf-8")
         ended = threading.Event()
         threading.Thread(target=_touch_regularly, args=(path, ended), daemon=True).start()
-        _mine.add(place)
+        _mine.add(folder)
         try:
             yield
         finally:
             ended.set()
-            _mine.discard(place)
+            _mine.discard(folder)
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -90,27 +82,8 @@ def _touch_regularly(path: Path, ended: threading.Event) -> None:
             logger.warning("%s cannot be touched (%s): another machine may take this run for dead", path, error)
 
 
-def _seconds_since_touched(path: Path) -> float:
-    """By the clock of the file system, which machines that share it need not agree with."""
-    now = path.with_name(f".{uuid.uuid4().hex}.now")
-    try:
-        now.write_bytes(b"")
-        return now.stat().st_mtime - path.stat().st_mtime if path.exists() else 0.0
-    finally:
-        now.unlink(missing_ok=True)
-
-
 def _who(path: Path) -> str:
     with contextlib.suppress(OSError):
-        if said := path.read_text(encoding="utf-8", errors="replace").split("(")[0].strip():
+        if said := path.read_text(encoding="utf-8", errors="replace").strip():
             return f"{path.parent} is being trained into by {said}"
     return f"{path.parent} is being trained into by another process"
-
-
-def _name_of_machine() -> str:
-    """Name of this machine, and what tells it from another one of that name."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        boot = f"{uuid.getnode():x}"
-    return f"{socket.gethostname()} ({boot})"

@@ -19,10 +19,8 @@ logger = logging.getLogger(__name__)
 
 EXIT_CODE = 75
 """Exit code of a run that was stopped by a signal and can be resumed (EX_TEMPFAIL: try again later)."""
-
 MARKER = "stopped"
 """File that a stopped run leaves in its folder until it is resumed: torchrun passes no exit code on."""
-
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -78,11 +76,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Meanwhile SIGTERM and the first SIGINT (Ctrl-C) ask for a stop instead of ending the process.
-
-        A second SIGINT raises ``KeyboardInterrupt`` as usual. Outside of the main thread signals cannot be caught, and
-        nothing changes.
-        """
+        """Meanwhile SIGTERM and the first SIGINT (Ctrl-C) ask for a stop; a second SIGINT interrupts as usual."""
         with _handled_by(self._remember):
             try:
                 yield
@@ -90,14 +84,7 @@ class StopRequest:
                 self.requested = False
 
     def agree(self, failed: bool = False) -> tuple[bool, bool]:
-        """Exchange the state of all processes, which wait for each other here.
-
-        Args:
-            failed: this process cannot take part in the next step.
-
-        Returns:
-            Has any process been asked to stop? Has any failed? The same answers in all processes.
-        """
+        """Has any process been asked to stop? Has any ``failed``? Asked and answered in all processes together."""
         if not several():
             return self.requested, failed
         flags = torch.tensor([float(self.requested), float(failed)])
@@ -119,6 +106,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Signals go to ``handler`` in the main thread; outside of it they cannot be caught, and nothing changes."""
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, handler) for number in SIGNALS if main}
     try:
@@ -132,8 +120,8 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
 def ended_together() -> Iterator[None]:
     """Where an error in the body ends one process alone, the others raise that error's message.
 
-    Without it they would say that a connection was closed. They find the message in the store through which the
-    processes met; where process 0 keeps it (without ``torchrun``) and is the one that failed, it is gone.
+    They find it in the store through which the processes met; where process 0 keeps it (without ``torchrun``) and is
+    the one that failed, it is gone.
 
     Raises:
         OtherProcessError: the body waited for a process that is gone.

@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 
 from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.losses import DFRSTLoss
-from torchreid_dfrst.training.distributed import Group, gather_rows, synchronize_batch_norm
+from torchreid_dfrst.processes import Group
+from torchreid_dfrst.training.distributed import gather_rows, synchronize_batch_norm
 
 FIRST_SCALE = 2.0**16
 """Factor of the loss in the first step of fp16."""
@@ -86,23 +87,16 @@ class TrainStep:
             self.run = torch.compile(self.run)  # type: ignore[assignment]
         self.scaler = torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=precision == "fp16")
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._buffers: list[torch.Tensor] = []
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> StepResult:
-        """Take one step.
-
-        Args:
-            images: ``(B, 3, H, W)`` of this process, on any device.
-            labels: ``(B,)`` int64.
+        """Take one step with ``images``, ``(B, 3, H, W)`` of this process, and ``labels``, ``(B,)`` int64.
 
         Returns:
-            The loss terms before the update. On a CPU a non-finite step is not taken (``undo`` tells); on a GPU, where
-            looking would stall it, the caller looks when it next reads the numbers.
+            The loss terms before the update. The caller looks whether they are finite when it next reads numbers: a
+            GPU would have to be waited for.
         """
         images = images.to(self.device, memory_format=self.layout, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
-        if self.device.type == "cpu":
-            self._buffers = [buffer.clone() for buffer in self.model.buffers()]
         with torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
             outputs = self.run(images)
         logits, features = _branches_of_output(outputs)
@@ -117,13 +111,11 @@ class TrainStep:
         else:
             parts = self.loss(logits, features, labels)
         self.optimizer.zero_grad(set_to_none=True)
-        # 1, or NaN where the loss of this process is not finite: then no process has finite gradients, and all see it
-        self.scaler.scale(parts.total).backward(gradient=1 + 0 * parts.total.detach())
+        self.scaler.scale(parts.total).backward()
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm(p.grad for p in self.parameters if p.grad is not None)
-        if self.device.type != "cpu" or self.precision == "fp16" or bool(torch.isfinite(norm)):
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         with torch.no_grad():
             accuracy = (logits[0].argmax(1) == labels).float().mean()
         return StepResult(*(x.detach() for x in (*parts, accuracy, norm)))
@@ -141,11 +133,8 @@ class TrainStep:
     def refuse_untrained(self, steps: int) -> None:
         """Refuse to call a network trained of which no step was taken.
 
-        Args:
-            steps: since the start of the run.
-
         Raises:
-            NonFiniteError: under fp16 the scaler left out every one of them.
+            NonFiniteError: under fp16 the scaler left out every one of the ``steps`` since the start of the run.
         """
         scale = self.scaler.get_scale()
         # halved by each step that is left out
@@ -156,20 +145,12 @@ class TrainStep:
                 "for more steps (each of these halves the scale), or use train.precision bf16 or fp32"
             )
 
-    def undo(self) -> None:
-        """After a failed step on a CPU: put the running statistics back, so that the state is that before the step."""
-        for buffer, before in zip(self.model.buffers(), self._buffers, strict=False):
-            buffer.copy_(before)
 
-
-def _branches_of_output(outputs: object) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
+def _branches_of_output(outputs: object) -> list[Sequence[torch.Tensor]]:
+    """Logits and features, each a sequence of branches."""
     if not (isinstance(outputs, (tuple, list)) and len(outputs) == 2):
         raise ValueError(
             f"the model gave {type(outputs).__name__} in training, expected (logits, features): build it with "
             'loss="triplet"'
         )
-    logits, features = outputs
-    return (
-        logits if isinstance(logits, (tuple, list)) else (logits,),
-        features if isinstance(features, (tuple, list)) else (features,),
-    )
+    return [part if isinstance(part, (tuple, list)) else (part,) for part in outputs]
