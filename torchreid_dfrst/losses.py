@@ -22,15 +22,12 @@ def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, epsilon: 
     The printed softmax sums over the batch; ours is the ordinary one, over the K classes.
 
     Args:
-        logits: ``(N, K)``; computed in float32 at least.
+        logits: ``(N, K)``, K 2 or more; computed in float32 at least.
         labels: ``(N,)`` int64 in ``[0, K)``.
         epsilon: in ``[0, 1]``.
 
     Returns:
         The mean over the batch, ``>= 0``; 0 with a gradient for an empty batch.
-
-    Raises:
-        ValueError: fewer than two classes, for which the rest has nobody to go to.
     """
     classes = logits.shape[1]
     if classes < 2:
@@ -54,10 +51,7 @@ def batch_hard_triplet(
             ``"sum"`` over them, as printed.
 
     Returns:
-        ``>= 0``; 0 with a gradient of 0 where there are no anchors, rows with another of their identity and of others.
-
-    Raises:
-        ValueError: unknown reduction.
+        ``>= 0``; 0 with a gradient of 0 where there are no anchors: rows with another of their identity and of others.
     """
     _check_reduction(reduction)
     with torch.autocast(features.device.type, enabled=False):

@@ -13,11 +13,7 @@ from torchreid_dfrst.checks import nearest
 
 
 def table(module: ModuleType, name: str) -> dict[str, Any]:
-    """A private table of torchreid: ``__model_factory`` of its models, ``__image_datasets`` of its data sets.
-
-    Raises:
-        RuntimeError: this torchreid does not have it.
-    """
+    """A private table of torchreid: ``__model_factory`` of models, ``__image_datasets`` of data sets."""
     found = vars(module).get(name)
     if not isinstance(found, dict):
         import torchreid
@@ -32,11 +28,9 @@ def table(module: ModuleType, name: str) -> dict[str, Any]:
 def register() -> None:
     """Make ``torchreid.models.build_model`` know our models and ``torchreid.data.ImageDataManager`` our data sets.
 
-    torchreid has no function to register a model, and its function for data sets refuses to run twice. Registering
-    again changes nothing. Either all names are taken or none.
+    Registering again changes nothing. Either all names are taken or none.
 
     Raises:
-        RuntimeError: this torchreid does not have the tables.
         ValueError: a name already belongs to something that is not ours.
     """
     # importing torchreid registers, for which this file has to be whole
@@ -63,11 +57,7 @@ def _origin(value: Any) -> str:
 
 
 def require_datasets(names: Iterable[str]) -> None:
-    """Refuse names of data sets that torchreid does not know, ours among them.
-
-    Raises:
-        KeyError: with the nearest name.
-    """
+    """Raise a ``KeyError`` for names of data sets that torchreid does not know, ours among them."""
     import torchreid
 
     known = table(torchreid.data.datasets, "__image_datasets")
@@ -77,12 +67,7 @@ def require_datasets(names: Iterable[str]) -> None:
 
 
 def make_dataset(name: str, root: str, **options: Any) -> Any:
-    """A data set that is registered with torchreid; torchreid's own are downloaded where they are missing.
-
-    Raises:
-        OSError: one of torchreid's is not below ``root``, nor to be had.
-        ValueError, KeyError, OSError: as ours raise them.
-    """
+    """A data set that torchreid knows; its own are downloaded where they are missing."""
     import torchreid
 
     try:

@@ -90,7 +90,7 @@ def test_a_run_leaves_everything_needed_to_use_and_repeat_it(once):
         "step-0000000004.pt",
         "step-0000000008.pt",
     ]
-    assert (folder / "checkpoints" / "best.pt").is_file()
+    assert (folder / "best.safetensors").is_file()
 
 
 def test_checkpoints_load_again_also_with_torchreid(once):

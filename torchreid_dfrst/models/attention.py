@@ -12,11 +12,7 @@ PLACEMENTS = ("channel-spatial", "spatial-channel", "parallel", "channel", "spat
 
 
 class ChannelAttention(nn.Module):
-    """``g_c = sigmoid(MLP(average) + MLP(max))``, one MLP whose hidden layer has ``channels / reduction`` units.
-
-    Raises:
-        ValueError: ``reduction``, the paper's k, leaves no hidden unit.
-    """
+    """``g_c = sigmoid(MLP(average) + MLP(max))``, one MLP with ``channels / reduction`` hidden units."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -37,11 +33,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """``g_s = sigmoid(W [max; average])``: one convolution over maximum and average of the channels at each place.
-
-    Raises:
-        ValueError: ``kernel_size`` is not an odd number, 1 or more.
-    """
+    """``g_s = sigmoid(W [max; average])``: a convolution over maximum and average of the channels."""
 
     def __init__(self, kernel_size: int = 7) -> None:
         super().__init__()
@@ -59,9 +51,6 @@ class AttentionNet(nn.Module):
 
     The default applies ``g_c``, then ``g_s`` computed from the result. In ``parallel`` both gates see the unattended
     map and both multiply it (our reading; the paper only names it).
-
-    Raises:
-        KeyError: none of ``PLACEMENTS``.
     """
 
     def __init__(
@@ -87,10 +76,7 @@ class AttentionNet(nn.Module):
 
 
 class AttentiveBlock(nn.Module):
-    """A torchvision residual block with AttentionNet at the end of its residual branch, before the skip is added.
-
-    The layers of ``block``, a ``BasicBlock`` or ``Bottleneck``, keep their names.
-    """
+    """A torchvision residual block whose layers keep their names, with AttentionNet before the skip is added."""
 
     def __init__(self, block: nn.Module, attention: nn.Module) -> None:
         super().__init__()
@@ -115,10 +101,7 @@ class AttentiveBlock(nn.Module):
 
 
 def attend(tail: nn.Module, attention: nn.Module) -> None:
-    """Put AttentionNet into the last residual block of a tail, or after its map where the block is not torchvision's.
-
-    A tail that is no ``Sequential`` runs its child ``attention`` on its map.
-    """
+    """Put AttentionNet into a tail's last residual block; if that is not torchvision's, after its map."""
     stage = tail[-1] if isinstance(tail, nn.Sequential) else tail
     if isinstance(stage, nn.Sequential) and isinstance(stage[-1], (resnet.BasicBlock, resnet.Bottleneck)):
         stage[-1] = AttentiveBlock(stage[-1], attention)

@@ -19,8 +19,7 @@ class Explanation(NamedTuple):
     Args:
         similarity: in [-1, 1].
         branches: name of each branch to its part of the similarity; they add up to it.
-        first: name of each branch to ``(H, W)``, how much of its part each place of the first image's map brings;
-            they add up to the branch.
+        first: name of each branch to ``(H, W)``, what each place of the first image's map brings; they add up to it.
         second: the same for the second image.
     """
 

@@ -82,11 +82,7 @@ class BranchNetwork(nn.Module):
         return sum(head.parts * head.features for head in self.groups.values())
 
     def feature_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Last map of each stream, ``(N, C, H, W)``, of images ``(N, 3, height, width)``.
-
-        Raises:
-            ValueError: the images are smaller than a place on the map.
-        """
+        """Last map of each stream, ``(N, C, H, W)``, of images ``(N, 3, height, width)``."""
         height, width = images.shape[2:]
         if min(height, width) < self.place:
             raise ValueError(
@@ -121,11 +117,7 @@ class BranchNetwork(nn.Module):
 
     @torch.no_grad()
     def spatial_gate(self, images: torch.Tensor) -> torch.Tensor | None:
-        """Where spatial attention looks (Fig. 7): ``(N, H, W)`` gate ``g_s`` in (0, 1); None without such attention.
-
-        Raises:
-            ValueError: the network is in training mode, where looking would change its batch norms.
-        """
+        """Where spatial attention looks (Fig. 7): gate ``(N, H, W)`` in (0, 1); None without such attention."""
         if self.training:
             raise ValueError("the gate of a network in training mode: call model.eval() first")
         gates: list[torch.Tensor] = []

@@ -16,12 +16,7 @@ class PartNetwork(BranchNetwork):
     global *max* pooling, branches ``height_0`` to ``height_3`` and ``channel_0`` to ``channel_3``, 256 wide each.
     ``pcb`` is PCB (Sun et al., ECCV 2018) with average pooling of ``height_0`` to ``height_3`` alone. Four parts and
     where the triplet loss reads (before the batch norm, as in our other networks) are our reading of both.
-
     Arguments as of ``DFRST``; ``divisions`` are in the order of the embedding.
-
-    Raises:
-        KeyError: an unknown loss, backbone, division or pooling.
-        ValueError: a number out of range, or no division.
     """
 
     def __init__(

@@ -62,10 +62,7 @@ PACKAGES = {
 
 
 def own_input(backbone: str) -> dict[str, Any]:
-    """Keywords of ``DataManager`` for the images that the weights of one of timm's backbones were made with.
-
-    None for torchvision's, which keep torchreid's defaults, and where timm is missing.
-    """
+    """The images that weights of timm's were made for, as keywords of ``DataManager``; none for torchvision's."""
     if backbone in BACKBONES or importlib.util.find_spec("timm") is None or not timm_backbones.has(backbone):
         return {}
     found = timm_backbones.about(backbone)
@@ -74,11 +71,7 @@ def own_input(backbone: str) -> dict[str, Any]:
 
 
 def imagenet(backbone: str) -> Pretrained:
-    """The weights that torchvision, IBN-Net or timm offer for a backbone, downloaded once.
-
-    Raises:
-        OSError: they are not in the cache and cannot be downloaded, or the cached file cannot be read.
-    """
+    """The weights that torchvision, IBN-Net or timm offer for a backbone, downloaded once; an ``OSError`` without."""
     if backbone not in BACKBONES:
         found = timm_backbones.about(backbone)
         licence = str(found.get("license") or "not stated")
@@ -99,12 +92,7 @@ def imagenet(backbone: str) -> Pretrained:
 
 
 def package_file(name: str) -> tuple[Path, Package]:
-    """The file of weights in an installed package.
-
-    Raises:
-        KeyError: none of ``PACKAGES``.
-        OSError: the package is not installed, or its file is not the one that is known.
-    """
+    """The file of weights in an installed package; an ``OSError`` where it is missing or not the one known."""
     if name not in PACKAGES:
         raise KeyError(f"no package of weights {name!r}{nearest(name, PACKAGES)}")
     package = PACKAGES[name]
@@ -120,11 +108,7 @@ def package_file(name: str) -> tuple[Path, Package]:
 
 
 def in_order(state: Mapping[str, torch.Tensor], backbone: str) -> dict[str, torch.Tensor]:
-    """Weights of one of timm's models under timm's names, from a file that has them in the same order under others.
-
-    Raises:
-        ValueError: shapes differ.
-    """
+    """Weights of one of timm's models under timm's names, from a file that has them in the same order."""
     import timm
 
     own = {n: v for n, v in timm.create_model(backbone).state_dict().items() if not n.endswith("num_batches_tracked")}

@@ -51,10 +51,8 @@ def load_backbone(model: nn.Module, path: str | Path | None = None) -> Loaded:
     Args:
         model: changed in place. A ``BranchNetwork`` must find all of its backbone but attention; any other network,
             such as one of torchreid's, takes what fits and must find each convolution with more than one place.
-        path: what ``read_weights`` reads, of a whole backbone under torchvision's or timm's names, or of one of our or
-            torchreid's networks; ``package:NAME`` takes the weights in an installed package, see
-            ``pretrained.PACKAGES``; None takes torchvision's ImageNet weights (IMAGENET1K_V1), IBN-Net's or timm's,
-            which are downloaded once into a cache.
+        path: what ``read_weights`` reads, under torchvision's, timm's or our names; ``package:NAME`` for an installed
+            package (``pretrained.PACKAGES``); None for torchvision's ImageNet weights, IBN-Net's or timm's.
 
     Raises:
         FileNotFoundError: no such file.
@@ -111,8 +109,7 @@ def read_weights(path: str | Path, content: bytes | None = None) -> dict[str, to
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is torn, holds pickled code, or no state dict.
-        OSError: it could not be read, which says nothing about the file.
+        ValueError, OSError: as ``read_safely``, or it holds no state dict.
     """
     path = Path(path)
     if content is None:
@@ -131,13 +128,7 @@ def read_weights(path: str | Path, content: bytes | None = None) -> dict[str, to
 
 
 def read_safely(path: str | Path, content: bytes | None = None) -> Any:
-    """What a ``torch.save`` file holds, loaded onto the CPU: tensors, arrays, numbers, text, lists, dicts; no code.
-
-    Every part of it is compared with its checksum, which PyTorch does not do.
-
-    Args:
-        path: the file.
-        content: of the file, where it has been read already.
+    """What a ``torch.save`` file holds, compared with its checksums and loaded onto the CPU; no code.
 
     Raises:
         ValueError: the file is torn, none of ``torch.save``, or holds pickled code, which is refused and not run.

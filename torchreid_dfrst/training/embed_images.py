@@ -46,14 +46,13 @@ def embed(
         loader: torchreid's batches; where images may be left out, also their ``number`` in the loader's own list.
         device: where the model is.
         precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
-        channels_last: memory layout of the images; numbers may differ in the last bits.
+        channels_last: memory layout of the images.
         bar: wraps the loader, such as ``tqdm.tqdm``.
         check: called before each batch; what it raises ends the pass.
         agree: called by all processes at once, each with what happened to it; raises in all of them or in none.
 
     Raises:
         ValueError: the loader has no image.
-        OtherProcessError: another process could not embed its part, or not put the parts together.
     """
     device = torch.device(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -80,13 +79,7 @@ def embed(
         model.train(mode)
     # nobody may wait for rows that will never come
     agree(failure)
-    parts = of_all(mine)
-    try:
-        merged = _merge_processes(parts)
-    except Exception as error:
-        failure = error
-    agree(failure)
-    return merged
+    return _merge_processes(of_all(mine))
 
 
 def _join_batches(parts: list[tuple[Any, ...]]) -> tuple[Any, ...] | None:

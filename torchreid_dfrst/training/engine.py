@@ -117,8 +117,7 @@ class DFRSTEngine(EvaluatingEngine):
         """Go on from what ``state_dict`` gave, with the settings of this run's optimiser and scheduler.
 
         Raises:
-            ValueError: ``where``, the file of the state, is of a run on other data, of another architecture or with
-                another optimiser.
+            ValueError: ``where``, its file, is of a run on other data, of another network or with another optimiser.
         """
         refuse_other_run(state, self.data, self.optimizer, where)
         warn_of_changes(state["describe"].get("config", {}), self.describe.get("config", {}))
@@ -147,15 +146,13 @@ class DFRSTEngine(EvaluatingEngine):
             options: keywords of ``RunOptions``.
 
         Returns:
-            The last evaluation: data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1]; that of ``result.json`` where
-            the run was finished before, in which case nothing is done.
+            The last evaluation: data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1].
 
         Raises:
             StoppedError: SIGTERM or Ctrl-C came; the state is saved, and ``save_dir/stopped`` says so.
             NonFiniteError: the loss or a gradient is not finite, or under fp16 none was in the whole run.
             KeyError, ValueError: unusable options, or a checkpoint that does not belong to this run.
-            OSError: ``save_dir`` is another run's or cannot be written, memory ran out, a loading process died, or
-                another process of the run could not go on.
+            OSError: ``save_dir`` is another run's or cannot be written, memory ran out, or a process died.
         """
         self.options, self.bar, self.finished = RunOptions(*torchreids, **options), bar, None
         if self.options.precision == "fp16" and self.device.type == "cpu" and self.group.main:
@@ -177,7 +174,7 @@ class DFRSTEngine(EvaluatingEngine):
         self.save_dir = Path(options.save_dir)
         self.layers = options.layers([name for name, _ in self.model.named_children()], self.group.world_size)
         self.epoch, self.batch, self.evaluated, self.best, self.random = options.start_epoch, 0, True, {}, None
-        self.checkpoints = from_main(lambda: Checkpoints(self.save_dir / "checkpoints"))
+        self.checkpoints = Checkpoints(self.save_dir / "checkpoints")
         how = options.precision, options.channels_last, options.compile
         self.step = TrainStep(self.model, self.optimizer, self.loss, self.device, *how, self.group)
         found = from_main(lambda: self.checkpoints.find(options.resume))
@@ -383,13 +380,11 @@ class DFRSTEngine(EvaluatingEngine):
             return
         before, values = self.best, {key: metrics[name].get(key, 0.0) for key in ("mAP", "rank1")}
         self.best = {**values, "step": self.global_step, "epoch": self.epoch, "chosen_on": name}
-        path = self._save()
-        if path is None or not from_main(lambda: self._write_best(path)):
+        if self._save() is None or not from_main(self._write_best):
             self.best = before
 
-    def _write_best(self, path: Path) -> bool:
+    def _write_best(self) -> bool:
         try:
-            self.checkpoints.keep_best(path)
             self._export("best.safetensors", best=self.best)
         except OSError as error:
             logger.error("the best weights so far could not be kept (%s): training goes on", error)

@@ -29,9 +29,9 @@ class Journal:
     """Scalars and pictures of one run, by optimiser step; a full disk is logged and does not end training.
 
     Args:
-        folder: where ``metrics.jsonl`` and the TensorBoard files go; None writes nothing, in all processes but one.
-        step: step from which the run goes on; later lines of an earlier attempt are taken out.
-        repeats: the run begins with the evaluation of this very step: an earlier attempt's lines of it are taken out.
+        folder: of ``metrics.jsonl`` and the TensorBoard files; None writes nothing, in all processes but one.
+        step: from which the run goes on; later lines of an earlier attempt are taken out.
+        repeats: the run begins with the evaluation of this very step, whose earlier lines are taken out.
     """
 
     def __init__(self, folder: str | Path | None, step: int = 0, repeats: bool = False) -> None:
@@ -46,13 +46,7 @@ class Journal:
         self.writer = SummaryWriter(log_dir=str(folder), purge_step=step + 1)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Add one line to ``metrics.jsonl`` and its numbers to TensorBoard under ``kind/``.
-
-        Args:
-            kind: ``train``, or what was evaluated.
-            step: optimiser steps taken so far.
-            values: JSON types; a number that is not finite becomes null in the file.
-        """
+        """Add a line to ``metrics.jsonl``, with null for what is not finite, and its numbers to TensorBoard."""
         if self._file is None:
             return
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
@@ -110,10 +104,7 @@ def _rewind_lines(path: Path, step: int, repeats: bool) -> None:
 
 
 class ProgressLine:
-    """Loss, rate and time left of one epoch, in the journal and as a bar (``tqdm.tqdm``) or lines in the log.
-
-    ``total`` steps make the epoch, ``done`` of them were taken before; only an ``active`` one shows anything.
-    """
+    """Loss, rate and time left of one epoch, from ``done`` steps on, as a bar (``tqdm.tqdm``) or lines in the log."""
 
     def __init__(
         self, journal: Journal, label: str, total: int, done: int, bar: Callable[..., Any] | None, active: bool
@@ -129,16 +120,9 @@ class ProgressLine:
             self.bar.update()
 
     def note(self, results: list[StepResult], step: int, rate: float, epoch: int, images_left: int) -> None:
-        """Read the numbers of the last steps from the device, all at once, and pass their means on.
+        """Read the numbers of the last steps from the device, all at once, and pass their means over processes on.
 
-        Called in all processes: the means are over the rows of all of them.
-
-        Args:
-            results: of the steps since the last note.
-            step: optimiser steps taken so far in the run.
-            rate: learning rate of the last step.
-            epoch: number of the epoch, from 1.
-            images_left: of the whole run.
+        ``step`` and ``images_left`` are of the whole run.
         """
         images_per_s = self.images / (time.perf_counter() - self.began)
         means = mean_over_group(torch.stack([torch.stack(result) for result in results]).mean(0)).tolist()

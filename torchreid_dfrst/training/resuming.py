@@ -24,11 +24,7 @@ def digest(items: Sequence[tuple[Any, ...]]) -> str:
 
 
 def refuse_other_run(state: Mapping[str, Any], data: Mapping[str, Any], optimizer: Optimizer, where: str) -> None:
-    """Refuse the state (see ``DFRSTEngine.state_dict``) of a run on other ``data`` or with another kind of optimiser.
-
-    Raises:
-        ValueError: it cannot go on here; the message names the checkpoint, ``where``.
-    """
+    """Raise a ``ValueError`` if a state is of a run on other ``data`` or with another kind of optimiser."""
     saved, kind = state["data"], optimizer_kind(optimizer)
     differing = [name for name in data if name != "summary" and saved.get(name) != data[name]]
     if differing == ["images"]:

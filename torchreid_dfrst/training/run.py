@@ -21,7 +21,7 @@ from torchreid_dfrst.training.checkpoint import RESULT
 from torchreid_dfrst.training.configuration import settings, with_defaults, with_own_input
 from torchreid_dfrst.training.engine import DFRSTEngine
 from torchreid_dfrst.training.folder_lock import alone
-from torchreid_dfrst.training.interrupt import MARKER, ended_together, stopping_at_once
+from torchreid_dfrst.training.interrupt import StopRequest, ended_together
 from torchreid_dfrst.training.memory import explained
 from torchreid_dfrst.training.optimizer import build_optimizer, build_scheduler
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @ended_together()
 def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequence[str] = ()) -> dict[str, Any]:
-    """Train as configured; writes everything into ``train.save_dir``.
+    """Train as configured, into ``train.save_dir``.
 
     Args:
         config: sections as ``sections()`` names them; others are ignored.
@@ -41,9 +41,7 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
         What ``result.json`` holds: metrics of the last evaluation, the best one, what was skipped.
 
     Raises:
-        ValueError: ``train.max_epoch`` is below 1, which would leave untrained weights.
-        ValueError, KeyError, OSError: as the parts raise them; see ``DFRSTEngine.run``.
-        StoppedError: SIGTERM or SIGINT asked for it.
+        ValueError, KeyError, OSError, StoppedError: as ``DFRSTEngine.run``, and as the parts raise them.
     """
     epochs = config["train"].get("max_epoch", 0)
     if epochs < 1:
@@ -54,14 +52,16 @@ def train(config: Config, bar: Callable[..., Any] | None = None, command: Sequen
     config = with_own_input(config)
     group = processes.start()
     folder = Path(with_defaults(config)["train"]["save_dir"])
-    at_once = contextlib.nullcontext() if group.world_size > 1 else stopping_at_once(folder / MARKER)
+    stop = StopRequest()
+    # torchrun sends SIGTERM to all when one fails, and that is nothing to save for before training
+    early = contextlib.nullcontext() if group.world_size > 1 else stop.listening()
     # before any data is read, and until the result is written
-    with alone(folder), explained(), at_once:
-        return _train(config, group, epochs, bar, command)
+    with alone(folder), explained(), early:
+        return _train(config, group, stop, bar, command)
 
 
 def _train(
-    config: Config, group: processes.Group, epochs: int, bar: Callable[..., Any] | None, command: Sequence[str]
+    config: Config, group: processes.Group, stop: StopRequest, bar: Callable[..., Any] | None, command: Sequence[str]
 ) -> dict[str, Any]:
     run = dict(config["train"])
     with named("train", keywords(settings)):
@@ -77,7 +77,7 @@ def _train(
     with named("optim", config["optim"]):
         optimizer = build_optimizer(model, **config["optim"])
     with named("scheduler", config["scheduler"]):
-        scheduler = build_scheduler(optimizer, steps, max_epoch=epochs, **config["scheduler"])
+        scheduler = build_scheduler(optimizer, steps, max_epoch=run["max_epoch"], **config["scheduler"])
     describe = {
         "model": dict(config["model"]),
         "num_classes": data.num_train_pids,
@@ -88,6 +88,7 @@ def _train(
         "config": {name: dict(section) for name, section in config.items()},
     }
     engine = DFRSTEngine(data, model, optimizer, scheduler, loss, use_gpu, describe)
+    engine.stop = stop
     try:
         metrics = engine.run(**run, bar=bar, started=lambda: _write_settings(engine.save_dir, config, command))
     except BaseException:

@@ -37,18 +37,18 @@ class StepResult(NamedTuple):
 
 
 class TrainStep:
-    """Prepares a model for training and takes steps with it.
+    """Prepares a model for training, in place, and takes steps with it.
 
     With several processes, batch normalisation and triplet mining see the global batch, and gradients are averaged:
     one step equals that of a single process with the whole batch.
 
     Args:
-        model: gives ``(logits, features)`` in training, each one tensor or a tuple of branches. Changed in place.
+        model: gives ``(logits, features)`` in training, each one tensor or a tuple of branches.
         optimizer: over the model's parameters.
         loss: the criterion.
-        device: where the model is.
+        device: to train on.
         precision: ``fp32``; ``bf16`` (autocast); ``fp16`` (autocast with a gradient scaler). Weights stay float32.
-        channels_last: lay images and weights out channel by channel, which convolutions prefer.
+        channels_last: memory layout of images and weights.
         compile: run the model through ``torch.compile``.
         group: the processes of this run.
 
@@ -91,9 +91,8 @@ class TrainStep:
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> StepResult:
         """Take one step with ``images``, ``(B, 3, H, W)`` of this process, and ``labels``, ``(B,)`` int64.
 
-        Returns:
-            The loss terms before the update. The caller looks whether they are finite when it next reads numbers: a
-            GPU would have to be waited for.
+        It gives the loss terms before the update. Whether they are finite is for the caller to see when it next reads
+        numbers: a GPU would have to be waited for.
         """
         images = images.to(self.device, memory_format=self.layout, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
@@ -121,21 +120,13 @@ class TrainStep:
         return StepResult(*(x.detach() for x in (*parts, accuracy, norm)))
 
     def failed(self, result: StepResult) -> bool:
-        """Was the step not finite? Reading it waits for the device.
-
-        Under fp16 the scaler leaves out a step whose gradients are not finite and halves its scale, which is no
-        failure until the scale is below 1: then it was not the scale that made them so.
-        """
+        """Was the step not finite? Under fp16 the scale is at fault, and halved, until it is below 1."""
         if self.precision == "fp16" and bool(torch.isfinite(result.loss)):
             return not bool(torch.isfinite(result.gradient_norm)) and self.scaler.get_scale() < 1
         return not bool(torch.isfinite(result.loss + result.gradient_norm))
 
     def refuse_untrained(self, steps: int) -> None:
-        """Refuse to call a network trained of which no step was taken.
-
-        Raises:
-            NonFiniteError: under fp16 the scaler left out every one of the ``steps`` since the start of the run.
-        """
+        """Raise ``NonFiniteError`` if under fp16 the scaler left out all ``steps`` since the start of the run."""
         scale = self.scaler.get_scale()
         # halved by each step that is left out
         if steps and self.scaler.is_enabled() and scale == FIRST_SCALE * self.scaler.get_backoff_factor() ** steps:

@@ -67,10 +67,6 @@ class EvaluatingEngine(torchreid.engine.Engine):
 
         Returns:
             Data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1]; one with nothing to score is left out and logged.
-
-        Raises:
-            KeyError, ValueError: options that cannot be had.
-            OSError: memory ran out.
         """
         last = {"precision": self.options.precision, "channels_last": self.options.channels_last}
         self.options = RunOptions(test_only=True, **{**last, **dict(zip(TEST_OPTIONS, args, strict=False)), **options})
@@ -153,11 +149,7 @@ def draw(
     save_dir: Path, name: str, epoch: int, query: Embedded, gallery: Embedded, options: RunOptions, model: nn.Module,
     transform: Any,
 ) -> dict[str, Path]:  # fmt: skip
-    """Ranked lists and attention maps of a few queries of data set ``name``, in ``save_dir/pictures``.
-
-    Returns:
-        ``ranking``, and ``attention`` where the network can say what makes two images alike, to the file.
-    """
+    """Ranked lists and attention maps of a few queries of data set ``name``, in ``save_dir/pictures``."""
     label = str(save_dir / "pictures" / f"{name}-epoch-{epoch:03d}")
     queries, everyone = (Sightings(camera=p.camera, identity=p.identity, path=p.path) for p in (query, gallery))
     shown = spread(len(query.path), 5)
