@@ -31,6 +31,7 @@ TOP = {
     "data",
     "doctor",
     "inference",
+    "registry",
     "report",
     "torchreid_tables",
     "training",

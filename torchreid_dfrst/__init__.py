@@ -11,8 +11,8 @@ __all__ = ["__version__", "register"]
 
 
 def register() -> None:
-    """See ``torchreid_tables.register``; importing this package and torchreid, in either order, has done it already."""
-    import_module(f"{__name__}.torchreid_tables").register()
+    """See ``registry.register``; importing this package and torchreid, in either order, has done it already."""
+    import_module("torchreid_dfrst.registry").register()
 
 
 # torchreid's evaluation in Python is slow and says so; ours takes its place, so nobody has to compile anything

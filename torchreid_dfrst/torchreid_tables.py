@@ -1,4 +1,4 @@
-"""torchreid's tables of models and data sets: ours are written into them, and all are built by name from them."""
+"""Reading torchreid's tables: which models and data sets there are, and building them by name."""
 
 from __future__ import annotations
 
@@ -23,37 +23,6 @@ def table(module: ModuleType, name: str) -> dict[str, Any]:
             "registers itself: it works with 0.2.5 (PyPI) and 1.4.0 (GitHub)"
         )
     return found
-
-
-def register() -> None:
-    """Make ``torchreid.models.build_model`` know our models and ``torchreid.data.ImageDataManager`` our data sets.
-
-    Registering again changes nothing. Either all names are taken or none.
-
-    Raises:
-        ValueError: a name already belongs to something that is not ours.
-    """
-    # importing torchreid registers, for which this file has to be whole
-    import torchreid
-
-    from torchreid_dfrst.data import DATASETS
-    from torchreid_dfrst.models import FACTORIES
-
-    models, datasets = table(torchreid.models, "__model_factory"), table(torchreid.data.datasets, "__image_datasets")
-    for what, known, ours in (("model", models, FACTORIES), ("data set", datasets, DATASETS)):
-        for name, value in ours.items():
-            if _origin(known.get(name, value)) != _origin(value):
-                raise ValueError(
-                    f"torchreid already knows a {what} {name!r}, {_origin(known[name])}: torchreid_dfrst does not "
-                    "replace it; register the other one under another name, or after importing torchreid_dfrst"
-                )
-    models.update(FACTORIES)
-    datasets.update(DATASETS)
-
-
-def _origin(value: Any) -> str:
-    """Where a function or class was defined; after a reload it is another object but still the same one."""
-    return f"{value.__module__}.{value.__qualname__}"
 
 
 def require_datasets(names: Iterable[str]) -> None:

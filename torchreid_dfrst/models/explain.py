@@ -52,43 +52,32 @@ def explain(model: torch.nn.Module, first: torch.Tensor, second: torch.Tensor) -
         images = torch.stack([first, second]).to(next(model.parameters()).device)
         with torch.no_grad():
             maps = {name: values.detach() for name, values in model.feature_maps(images).items()}
-        whole, found = _sides(model, maps)
+        return _explain_maps(model, maps)
     finally:
         model.train(mode)
-    names = list(model.branches)
-    branches = {name: float(value) for name, value in zip(names, whole, strict=True)}
-    one, two = ({name: part[side] for name, part in zip(names, found, strict=True)} for side in (0, 1))
-    return Explanation(float(sum(branches.values())), branches, one, two)
 
 
-def _sides(
-    model: BranchNetwork, maps: dict[str, torch.Tensor]
-) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Part of the similarity of each branch, and its maps over both images."""
-    necks = {}
+def _explain_maps(model: BranchNetwork, maps: dict[str, torch.Tensor]) -> Explanation:
+    necks, scale = {}, {}
     for group, head in model.groups.items():
-        maps[model.reads[group]].requires_grad_(True)
-        necks[group] = head(maps[model.reads[group]])[1].double()  # (2, parts, features)
-    scale = {}
-    for group, neck in necks.items():
-        length = neck.detach().norm(dim=2, keepdim=True)
+        necks[group] = head(maps[model.reads[group]].requires_grad_(True))[1].double()  # (2, parts, features)
+        length = necks[group].detach().norm(dim=2, keepdim=True)
         scale[group] = 1 / length.clamp_min(1e-12) if model.normalise else torch.ones_like(length)
     weighed = {group: neck.detach() * scale[group] for group, neck in necks.items()}
-    total = sum(neck.square().sum((1, 2)) for neck in weighed.values())
-    assert isinstance(total, torch.Tensor)
-    both = total.prod().sqrt()
-    whole, found = [], []
+    both = torch.cat([neck.flatten(1) for neck in weighed.values()], dim=1).norm(dim=1).prod()
+    branches: dict[str, float] = {}
+    sides: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
+    names = iter(model.branches)
     for group, head in model.groups.items():
-        seen, neck = maps[model.reads[group]], necks[group]
         for part in range(head.parts):
+            name = next(names)
             value = (weighed[group][0, part] @ weighed[group][1, part]) / both
-            whole.append(value)
-            sides = []
+            branches[name] = float(value)
             for side in (0, 1):
                 other = weighed[group][1 - side, part] * scale[group][side, part] / both
-                sides.append(_places(head, seen, neck, side, part, other, value))
-            found.append((sides[0], sides[1]))
-    return torch.stack(whole), found
+                seen = maps[model.reads[group]]
+                sides[side][name] = _places(head, seen, necks[group], side, part, other, value)
+    return Explanation(sum(branches.values()), branches, *sides)
 
 
 def _places(

@@ -23,14 +23,6 @@ from torchreid_dfrst.models.backbones import BACKBONES
 logger = logging.getLogger(__name__)
 
 
-class Pretrained(NamedTuple):
-    """The weights of a whole backbone."""
-
-    state: Mapping[str, torch.Tensor]
-    file: str
-    licence: str
-
-
 class Package(NamedTuple):
     """A Python package that holds weights; none of its code is run."""
 
@@ -70,12 +62,12 @@ def own_input(backbone: str) -> dict[str, Any]:
     return {"height": height, "width": width, "norm_mean": list(found["mean"]), "norm_std": list(found["std"])}
 
 
-def imagenet(backbone: str) -> Pretrained:
-    """The weights that torchvision, IBN-Net or timm offer for a backbone, downloaded once; an ``OSError`` without."""
+def imagenet(backbone: str) -> tuple[dict[str, torch.Tensor], str, str]:
+    """Weights that torchvision, IBN-Net or timm offer, downloaded once, where from, and their licence."""
     if backbone not in BACKBONES:
         found = timm_backbones.about(backbone)
         licence = str(found.get("license") or "not stated")
-        return Pretrained(timm_backbones.whole_state(backbone), f"timm's {backbone}", licence)
+        return timm_backbones.whole_state(backbone), f"timm's {backbone}", licence
     if backbone in ibn.FILES:
         address, licence = ibn.ADDRESS + ibn.FILES[backbone], "MIT"
     else:
@@ -88,7 +80,7 @@ def imagenet(backbone: str) -> Pretrained:
             f"no ImageNet weights for {backbone}: tried {file} and {address} ({error}). "
             "Put the file of that address there, or start without it: pretrained=False"
         ) from error
-    return Pretrained({name.removeprefix("module."): value for name, value in state.items()}, str(file), licence)
+    return {name.removeprefix("module."): value for name, value in state.items()}, str(file), licence
 
 
 def package_file(name: str) -> tuple[Path, Package]:

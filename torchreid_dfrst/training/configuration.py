@@ -104,11 +104,8 @@ class RunOptions:
         """Refuse what cannot be had, before anything is written."""
         if self.best_on not in BEST_ON:
             raise KeyError(f"unknown train.best_on {self.best_on!r}{nearest(self.best_on, BEST_ON)}")
-        for name in ("print_freq", "save_freq"):
-            within(f"train.{name}", getattr(self, name), lowest=1)
-        for name in ("save_steps", "keep_freq", "fixbase_epoch"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"train.{name} is {getattr(self, name)}: 0 for none, or 1 or more")
+        for name in ("print_freq", "save_freq", "save_steps", "keep_freq", "fixbase_epoch"):
+            within(f"train.{name}", getattr(self, name), lowest=1 if name in ("print_freq", "save_freq") else 0)
         for rank in self.ranks:
             within("train.ranks: one of them", rank, lowest=1)
         for name in () if self.test_only else ("rerank", "visrank"):

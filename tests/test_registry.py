@@ -6,7 +6,7 @@ import pytest
 import torchreid
 from layouts import run_with
 
-from torchreid_dfrst import torchreid_tables
+from torchreid_dfrst import registry
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.models import FACTORIES
 
@@ -31,14 +31,14 @@ def test_every_model_and_data_set_is_known_to_torchreid(models):
 def test_registering_twice_equals_once(models):
     datasets = vars(torchreid.data.datasets)["__image_datasets"]
     before = dict(models), dict(datasets)
-    torchreid_tables.register()
+    registry.register()
     assert (models, datasets) == before
 
 
 def test_registering_fills_a_table_that_lacks_us(models):
     for name in FACTORIES:
         del models[name]
-    torchreid_tables.register()
+    registry.register()
     assert {name: models[name] for name in FACTORIES} == FACTORIES
 
 
@@ -46,7 +46,7 @@ def test_another_model_under_our_name_is_not_replaced(models):
     del models["dfrst_resnet18"]
     models["dfrst"] = torchreid.models.resnet18
     with pytest.raises(ValueError, match=r"already knows a model 'dfrst', torchreid.*resnet\.resnet18"):
-        torchreid_tables.register()
+        registry.register()
     assert models["dfrst"] is torchreid.models.resnet18
     assert "dfrst_resnet18" not in models, "all names or none"
 
@@ -54,7 +54,7 @@ def test_another_model_under_our_name_is_not_replaced(models):
 def test_a_torchreid_without_the_table_is_named(monkeypatch):
     monkeypatch.delitem(vars(torchreid.models), "__model_factory")
     with pytest.raises(RuntimeError, match=r"no table torchreid.*models\.__model_factory.*0\.2\.5"):
-        torchreid_tables.register()
+        registry.register()
 
 
 ORDERS = {
@@ -62,7 +62,7 @@ ORDERS = {
     "torchreid last": "import torchreid_dfrst, torchreid",
     "a data set first": "import torchreid_dfrst.data.table, torchreid",
     "the tables first": "import torchreid_dfrst.torchreid_tables, torchreid",
-    "registering first": "from torchreid_dfrst import torchreid_tables; torchreid_tables.register()",
+    "the registry first": "from torchreid_dfrst import registry; registry.register()",
     "by hand": "import torchreid_dfrst; torchreid_dfrst.register()",
 }
 KNOWN = """
