@@ -192,6 +192,20 @@ def test_batch_norms_are_exchanged_with_their_parameters_and_buffers():
     torch.testing.assert_close(model(images), _plain(model)(images))
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_activations_in_the_batch_norms_of_timm_stay(device):
+    pytest.importorskip("timm", reason="needs the extra timm")
+    model = build("bot", 4, pretrained=False, backbone="tf_efficientnet_lite0").eval()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    names = list(model.state_dict())
+    with torch.no_grad():
+        before = model(images)
+        model = synchronize_batch_norm(model, torch.device(device))
+        torch.testing.assert_close(model(images), before)
+    kind = GroupBatchNorm if device == "cpu" else torch.nn.SyncBatchNorm
+    assert list(model.state_dict()) == names and sum(isinstance(module, kind) for module in model.modules()) > 20
+
+
 def _plain(model):
     twin = TinyNet(4)
     twin.load_state_dict(model.state_dict())

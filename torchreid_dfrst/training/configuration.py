@@ -30,10 +30,6 @@ SECTIONS = ("data", "loss", "optim", "scheduler", "train")
 VALIDATION = "validation"
 BEST_ON = (VALIDATION, "test", "none")
 METRICS = ("euclidean", "cosine")
-TEST_OPTIONS = (
-    "dist_metric", "normalize_feature", "visrank", "visrank_topk", "save_dir", "use_metric_cuhk03", "ranks", "rerank",
-)  # fmt: skip
-"""What torchreid's ``Engine.test`` takes, in its order."""
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,12 @@ class GroupBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """``(B, C, ...)`` to the same shape."""
-        if not (self.training and several()):
-            return super().forward(input)
+        out = self._normalised(input) if self.training and several() else super().forward(input)
+        for layer in self.children():
+            out = layer(out)
+        return out
+
+    def _normalised(self, input: torch.Tensor) -> torch.Tensor:
         # statistics of half precision numbers need single precision, and gloo carries nothing less
         x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
         own = torch.stack(torch.var_mean(x, [axis for axis in range(x.dim()) if axis != 1], correction=0))
@@ -68,15 +72,25 @@ class GroupBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Make every batch normalisation of ``model`` use the global batch, with the parameters and buffers it has."""
+    """Make every batch normalisation of ``model`` use the global batch, with the parameters and buffers it has.
+
+    Many of timm's hold the activation behind them, which stays.
+    """
     if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if not any(
+            isinstance(norm, nn.modules.batchnorm._BatchNorm) and [*norm.children()] for norm in model.modules()
+        ):
+            return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        from timm.layers import convert_sync_batchnorm
+
+        return convert_sync_batchnorm(model)
     for name, child in model.named_children():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             twin = GroupBatchNorm(
                 child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
             )
-            twin._parameters, twin._buffers, twin.training = child._parameters, child._buffers, child.training
+            twin._parameters, twin._buffers, twin._modules = child._parameters, child._buffers, child._modules
+            twin.training = child.training
             setattr(model, name, twin)
         else:
             synchronize_batch_norm(child, device)

@@ -23,7 +23,7 @@ from torchreid_dfrst.retrieval import Parameters, Reranking, distance_blocks, no
 from torchreid_dfrst.retrieval import evaluate as metrics_of
 from torchreid_dfrst.retrieval.metrics import Best, NothingToScoreError
 from torchreid_dfrst.sightings import Sightings
-from torchreid_dfrst.training.configuration import TEST_OPTIONS, VALIDATION, RunOptions
+from torchreid_dfrst.training.configuration import VALIDATION, RunOptions
 from torchreid_dfrst.training.embed_images import Embedded, embed
 from torchreid_dfrst.training.interrupt import StopRequest
 from torchreid_dfrst.training.memory import explained
@@ -58,18 +58,16 @@ class EvaluatingEngine(torchreid.engine.Engine):
         self.options, self.stop = RunOptions(), StopRequest()
         self.bar: Callable[..., Any] | None = None
 
-    def test(self, *args: Any, **options: Any) -> dict[str, dict[str, float]]:
+    def test(self, **options: Any) -> dict[str, dict[str, float]]:
         """Evaluate on held-out training identities, if there are any, and on every target.
 
-        Args:
-            args: torchreid's, see ``TEST_OPTIONS``.
-            options: these and others by keyword, see ``RunOptions``; precision and layout stay the last run's.
+        ``options`` are torchreid's and others of ``RunOptions``; precision and layout stay the last run's.
 
         Returns:
             Data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1]; one with nothing to score is left out and logged.
         """
         last = {"precision": self.options.precision, "channels_last": self.options.channels_last}
-        self.options = RunOptions(test_only=True, **{**last, **dict(zip(TEST_OPTIONS, args, strict=False)), **options})
+        self.options = RunOptions(test_only=True, **{**last, **options})
         return self._test()
 
     @explained()
