@@ -8,7 +8,7 @@ import pickle
 import re
 import resource
 import signal
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -371,14 +371,18 @@ def test_a_checkpoint_that_could_not_be_loaded_again_is_refused_when_it_is_saved
     assert checkpoint.load(path)["value"] == 1 and not list(tmp_path.glob("*.part"))
 
 
-@pytest.mark.parametrize("value", [lambda step: 1, LossParts(1, 2, 3), Weapon(0)], ids=["code", "named", "own"])
+@pytest.mark.parametrize("value", [lambda step: 1, LossParts(1, 2, 3), defaultdict(int), Weapon(0)])
 def test_whatever_a_checkpoint_is_saved_with_loads_or_is_refused(value, tmp_path):
     with pytest.raises(
         checkpoint.UnreadableError, match=rf"state\['scheduler'\]\['lr'\] is of type {type(value).__name__}"
     ):
         checkpoint.save(tmp_path / "a.pt", {"scheduler": {"lr": value}})
     assert not list(tmp_path.iterdir())
-    held = {"a": OrderedDict(b=torch.ones(2)), "c": Counter("aa"), "d": (np.float64(1), np.int64(2), None, b"x")}
+    held = {
+        "a": OrderedDict(b=torch.ones(2)),
+        "c": Counter("aa"),
+        "d": (np.float64(1), np.int64(2), None, b"x", {1}, torch.Size([2]), 1j),
+    }
     found = checkpoint.load(checkpoint.save(tmp_path / "b.pt", held))
     assert {name: str(found[name]) for name in held} == {name: str(value) for name, value in held.items()}
 

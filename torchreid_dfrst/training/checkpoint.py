@@ -6,7 +6,7 @@ import json
 import logging
 import random
 import zipfile
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -52,11 +52,11 @@ def _bytes_of_state(value: Any, place: str = "") -> int:
     """Bytes of all tensors in a state, nearly all of its file; refuses what ``load`` would refuse."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
-    if type(value) in (dict, OrderedDict, defaultdict, Counter):
+    if type(value) in (dict, OrderedDict, Counter):
         return sum(_bytes_of_state(part, f"{place}[{name!r}]") for name, part in value.items())
-    if type(value) in (list, tuple):
+    if type(value) in (list, tuple, set, torch.Size):
         return sum(_bytes_of_state(part, f"{place}[{number}]") for number, part in enumerate(value))
-    if isinstance(value, (int, float, str, bytes, np.number, np.bool_, type(None))):
+    if isinstance(value, (int, float, complex, str, bytes, torch.dtype, np.number, np.bool_, type(None))):
         return 0
     raise UnreadableError(
         f"a checkpoint of this run could not be loaded again, so none is saved: its state{place} is of type "
