@@ -25,8 +25,7 @@ def equal(found, expected):
         assert (int(row), *pair) in near, f"row {row} differs at {place} and lists no near-tie there"
 
 
-@pytest.mark.parametrize("method", ["product", "faiss"])
-@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("method", "fused"), [("product", False), ("product", True), ("faiss", False)])
 @pytest.mark.parametrize("same", [False, True])
 def test_neighbours_are_those_of_the_processor(method, fused, same):
     if method == "faiss" and not search.faiss_gpus("cuda"):

@@ -59,14 +59,8 @@ def distance_blocks(
 ) -> Iterator[np.ndarray]:
     """What ``distance`` gives, as blocks of consecutive rows ``(rows, M)`` that are made when they are asked for.
 
-    Arguments are checked at once.
-
-    Args:
-        rows: see ``distance``.
-        columns: see ``distance``.
-        transit: see ``distance``.
-        weight: see ``distance``.
-        memory_limit: bytes for a block, the one who makes it and the one who ranks it; None for some 200 MB.
+    Arguments are those of ``distance``, checked at once. ``memory_limit`` are bytes for a block, the one who makes it
+    and the one who ranks it; None for some 200 MB.
 
     Raises:
         ValueError: as ``distance``, or a memory limit too small for single rows.
@@ -86,15 +80,15 @@ def distance_blocks(
 
 
 def _block(images: int, width: int, memory_limit: int | None) -> tuple[int, int]:
-    """Rows of a block of distances, and columns multiplied at once, that keep within a limit of memory."""
+    """Rows of a block of distances, and columns multiplied at once, within a limit of memory."""
     most = max(1, min(STEP, BLOCK_BYTES // (4 * images)))
     check("memory_limit", memory_limit, int | None)
     if memory_limit is None:
         return most, LADDER[0][1]
     # the other half is left to the C library and to the threads of the ranking
     free = memory_limit // 2
-    fitting = [span for _, span in LADDER if tile_bytes(1, min(span, images), width) <= free // 4]
-    span = min((fitting or [LADDER[-1][1]])[0], images)
+    fitting = (span for _, span in LADDER if tile_bytes(1, min(span, images), width) <= free // 4)
+    span = min(next(fitting, LADDER[-1][1]), images)
     single, fixed = RANKED * images + 10 * span + 4 * width, tile_bytes(1, span, width)
     if free < fixed + single:
         raise ValueError(
@@ -176,8 +170,3 @@ def resolution(appearance: np.ndarray, rounding: float) -> np.ndarray:
     """
     least = np.maximum(appearance, 0)
     return np.maximum(RESOLUTION, np.sqrt(least**2 + 4 * rounding) - least)
-
-
-def blocks(count: int, width: int) -> list[slice]:
-    """Consecutive slices of ``count`` rows of which one, ``width`` float32 values wide, takes at most 64 MB."""
-    return consecutive(0, count, max(1, BLOCK_BYTES // (4 * width)))

@@ -1,18 +1,25 @@
-"""k-reciprocal encodings (Zhong et al., CVPR 2017) as sparse matrices, and the Jaccard distance between them."""
+"""Jaccard distance of k-reciprocal encodings (Zhong et al., CVPR 2017), which are sparse matrices.
+
+And by itself, of all images: what clustering methods train on (SpCL; fast-reid's ``compute_jaccard_distance``).
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from scipy import sparse
 
+from torchreid_dfrst.checks import check, within
 from torchreid_dfrst.retrieval.distances import exact
-from torchreid_dfrst.retrieval.embeddings import Stack, consecutive
-from torchreid_dfrst.retrieval.search import Neighbors
-from torchreid_dfrst.retrieval.tiles import give_back
-from torchreid_dfrst.retrieval.transit import Fusion
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive, unit
+from torchreid_dfrst.retrieval.search import Neighbors, search
+from torchreid_dfrst.retrieval.tiles import give_back, threads_within
+from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, mirrored
+
+logger = logging.getLogger(__name__)
 
 STEP, SPAN = 1024, 4096
 """Rows averaged at once, and most columns multiplied at once."""
@@ -25,6 +32,20 @@ ENTRY_BYTES, MINIMUM_BYTES = 8, 40
 
 Exponent = Callable[[slice, sparse.csr_matrix], np.ndarray]
 """From a block of rows and the pairs that count in it to the exponent of the weight of each pair."""
+
+
+def check_lengths(k1: int, k2: int) -> None:
+    """Refuse lengths of lists that are no whole numbers or out of range."""
+    check("k1", k1, int)
+    check("k2", k2, int)
+    within("k1", k1, lowest=1)
+    if not 1 <= k2 <= k1:
+        raise ValueError(f"k2 is {k2} with k1 {k1}: between 1 (no query expansion) and k1")
+
+
+def half_length(k1: int) -> int:
+    """Length of the neighbours' own lists; a half rounds to the even number, as in the reference."""
+    return round(k1 / 2) + 1
 
 
 def encodings(
@@ -142,14 +163,9 @@ def held(index: np.ndarray, entries: int) -> int:
 
 
 class Jaccard:
-    """Jaccard distances between two sets of encodings, made by touching only pairs of images that share something.
+    """Jaccard distances of encodings ``(Q, N)`` and ``(G, N)`` CSR whose rows sum to 1, from the entries they share.
 
-    Args:
-        left: ``(Q, N)`` CSR encodings whose rows sum to 1.
-        right: ``(G, N)`` CSR encodings whose rows sum to 1.
-
-    Attributes:
-        most: minima of two entries that are held at once; those of one entry of ``left`` always are.
+    ``most`` minima of two entries are held at once; those of one entry of ``left`` always are.
     """
 
     def __init__(self, left: sparse.csr_matrix, right: sparse.csr_matrix):
@@ -213,3 +229,80 @@ class Jaccard:
         # encodings that sum to 1 have a sum of maxima of 2 - sum min: 1 - sum min / sum max = 2 - 2 / (2 - sum min)
         torch.from_numpy(total).neg_().add_(2).clamp_(min=1).reciprocal_().mul_(-2 * share).add_(2 * share)
         return total
+
+
+def jaccard_distance(
+    embedding: np.ndarray,
+    *,
+    transit: Transit | None = None,
+    weight: float = 0.0,
+    k1: int = 20,
+    k2: int = 6,
+    memory_limit: int | None = None,
+) -> np.ndarray:
+    """Jaccard distances of k-reciprocal encodings, all images against all: the definition "SpCL".
+
+    Not ``rerank`` without its original distance: lists hold k1 images, not k1 + 1 (those of the neighbours'
+    neighbours ``round(k1 / 2) + 1``, as there), and weights are ``exp(-D**2)`` without division by a maximum, as
+    SpCL has it.
+
+    Args:
+        embedding: ``(N, D)``, L2-normalised (see ``normalise``).
+        transit: ``(N, N)`` transit distances, of which both directions are averaged; None for appearance alone.
+        weight: trade-off omega of Eq. 6, ``>= 0``.
+        k1: length of the lists, ``2 <= k1 <= N``.
+        k2: images averaged in the local query expansion, ``1 <= k2 <= k1``; 1 for none.
+        memory_limit: see ``neighbors``; the result itself does not count.
+
+    Returns:
+        ``(N, N)`` float32 in [0, 1]. How many near-ties there were is logged; ``jaccard_blocks(...).near`` lists them.
+
+    Raises:
+        ValueError: bad embeddings, transit or weight, k1, k2 out of range, or a memory limit too small to work in; what
+            the encodings take is known only when the neighbours are found.
+    """
+    blocks = jaccard_blocks(embedding, transit=transit, weight=weight, k1=k1, k2=k2, memory_limit=memory_limit)
+    result = np.empty((len(embedding), len(embedding)), dtype=np.float32)
+    for rows, block in blocks:
+        result[rows] = block
+    return result
+
+
+class jaccard_blocks:
+    """The rows of ``jaccard_distance`` in blocks as they are made, for data whose ``(N, N)`` would not fit.
+
+    Iterating gives a slice of rows and their distances to all images, ``(rows, N)`` float32. ``near`` are the
+    neighbours they rest on, with near-ties, fallbacks and method.
+    """
+
+    def __init__(
+        self,
+        embedding: np.ndarray,
+        *,
+        transit: Transit | None = None,
+        weight: float = 0.0,
+        k1: int = 20,
+        k2: int = 6,
+        memory_limit: int | None = None,
+    ):
+        images, count = Stack(unit("embedding", embedding)), len(embedding)
+        check_lengths(k1, k2)
+        if count < 2:
+            raise ValueError("one image has nobody to be like: at least two are needed")
+        if not 2 <= k1 <= count:
+            raise ValueError(f"k1 is {k1} with {count} images: between 2 and {count}")
+        fusion = check_fusion(transit, weight, (count, count))
+        fusion = fusion and Fusion(mirrored(fusion.transit, 0), weight)
+        self._limit = memory_limit
+        self.near = near = search(images, images, k1, fusion=fusion, memory_limit=memory_limit)
+        logger.info("Jaccard distances by the definition of SpCL, %s: %d near-ties", near.method, len(near.near_ties))
+        exponent = scaled_distances(2, np.ones(count, dtype=np.float32), near, images, fusion)
+        (every,) = encodings(near.index, half_length(k1), k2, exponent, [slice(0, count)], memory_limit)
+        self._jaccard = Jaccard(every, every)
+        self._step = min(64, self._jaccard.sizes(near.index, memory_limit)[0])
+
+    def __iter__(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Give some rows, and their distances ``(rows, N)`` float32."""
+        distance = threads_within(self._limit)(self._jaccard.distance)
+        for rows in consecutive(0, len(self.near), self._step):
+            yield rows, distance(rows)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from torchreid_dfrst.checks import check, within
-from torchreid_dfrst.retrieval.embeddings import check_labels, consecutive
+from torchreid_dfrst.retrieval.embeddings import consecutive
+from torchreid_dfrst.retrieval.tiles import each, workers
 from torchreid_dfrst.sightings import UNKNOWN, Sightings, same_vehicle
 
 PRECISION, TRAPEZOID = "precision", "trapezoid"
@@ -35,8 +34,7 @@ class Metrics:
         inverse_penalty: ``(Q,)`` float64, the terms of mINP, NaN for skipped queries.
         used: number of queries that count.
         skipped: number of queries without an identity, or without any image of it that is not junk.
-        truncated: number of used queries whose lists miss a match, so that mAP, mINP and CMC are lower bounds; 0 for
-            whole rankings.
+        truncated: number of used queries whose lists miss a match; 0 for whole rankings.
     """
 
     cmc: np.ndarray
@@ -134,10 +132,9 @@ def evaluate_lists(
     """Score lists of the nearest images (``neighbors``, ``Reranking.top``) by the rule of ``evaluate``.
 
     ``truncated`` of the result counts the used queries whose list misses a right image. If it is 0, the result is that
-    of ``evaluate`` on the whole ranking. If not, a right image that is not listed counts as never found: its precision
-    is 0 (AP is divided by *all* right images), the inverse penalty of its query is 0, and a query without any listed
-    match is never right. All three are then lower bounds, though CMC is exact up to rank r where every list holds r
-    images that are not junk.
+    of ``evaluate`` on the whole ranking. If not, a right image that is not listed counts as never found: AP is divided
+    by *all* right images, the inverse penalty of its query is 0, and a query without any listed match is never right.
+    All three are then lower bounds, though CMC is exact up to rank r where every list holds r images that are not junk.
 
     ``index`` is ``(Q, k)`` integer gallery rows, best first, with -1 behind the last of a list that has fewer. All
     other arguments are those of ``evaluate``.
@@ -186,8 +183,7 @@ def _places_in_ranking(distance: np.ndarray, row: np.ndarray, column: np.ndarray
             for k in edges[i] + np.flatnonzero(tied):
                 result[k] += np.count_nonzero(distance[i, : column[k]] == value[k])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, consecutive(0, len(distance), 16)))
+    each(consecutive(0, len(distance), 16), work, workers(None))
     return result
 
 
@@ -202,8 +198,7 @@ def _score_queries(
     """Average precision, inverse penalty (NaN without a match) and rank of the first known match (0: none) of queries.
 
     Given are, of each image of the query's identity whose place is known: the query, rising, the place from 0, rising
-    for each query, and whether it is junk. ``matches`` also counts right images whose place is not known: their
-    precision is taken as 0, and the inverse penalty of their query too.
+    for each query, and whether it is junk. ``matches`` also counts right images whose place is not known.
     """
     # an image's rank among those that count is lower by the junk before it
     before = np.cumsum(junk) - junk
@@ -273,14 +268,17 @@ def _checked_labels(columns: Sequence[np.ndarray], max_rank: int, average_precis
     if average_precision not in (PRECISION, TRAPEZOID):
         raise KeyError(f"no average precision {average_precision!r}: {PRECISION!r} or {TRAPEZOID!r}")
     check("max_rank", max_rank, int)
-    if max_rank < 1:
-        raise ValueError(f"max_rank is {max_rank}: 1 or more")
+    within("max_rank", max_rank, lowest=1)
     queries, images = np.size(columns[0]), np.size(columns[1])
     if not queries or not images:
         raise ValueError(f"{queries} queries and {images} gallery images: at least one of each is needed")
     names = "query_identity", "gallery_identity", "query_camera", "gallery_camera"
-    sizes = 2 * (queries, images)
-    checked = [check_labels(name, column, size) for name, column, size in zip(names, columns, sizes, strict=True)]
+    checked = [np.asarray(column) for column in columns]
+    for name, array, size in zip(names, checked, 2 * (queries, images), strict=True):
+        if array.shape != (size,) or not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(
+                f"{name} has shape {array.shape} and dtype {array.dtype}, expected ({size},) integers: one per image"
+            )
     require_known(checked[0])
     return checked
 
@@ -369,11 +367,7 @@ def first(distance: np.ndarray, count: int, leave_out: np.ndarray | None = None)
 class Best:
     """The first images of each query and its first right one, noted while the distances go by in blocks.
 
-    Args:
-        query: what each row is.
-        gallery: what each column is.
-        count: length of each list.
-        junk: leave out images of the query's own identity and camera.
+    ``junk`` leaves out images of the query's own identity and camera.
 
     Attributes:
         index: ``(Q, count)`` gallery rows, as ``first`` gives them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,16 +13,13 @@ from scipy import sparse
 
 from torchreid_dfrst.checks import check
 from torchreid_dfrst.processes import Group
-from torchreid_dfrst.retrieval.distances import FEW, squares
+from torchreid_dfrst.retrieval.distances import FEW, RESOLUTION, squares
 from torchreid_dfrst.retrieval.embeddings import Stack, check_count, consecutive, same_width, unit
-from torchreid_dfrst.retrieval.jaccard import Jaccard, encodings, scaled_distances
+from torchreid_dfrst.retrieval.jaccard import Jaccard, check_lengths, encodings, half_length, scaled_distances
 from torchreid_dfrst.retrieval.metrics import lowest
 from torchreid_dfrst.retrieval.search import CLOSE, Neighbors, search
-from torchreid_dfrst.retrieval.tiles import Products, each, give_back, placed, workers
+from torchreid_dfrst.retrieval.tiles import Products, each, give_back, placed, threads_within, workers
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_finite, check_fusion, mirrored
-
-RESOLUTION = 2.0**-20
-"""Share of a squared distance below which float32 code cannot tell it from the next."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,18 +48,13 @@ class Parameters:
 
     def __post_init__(self) -> None:
         """Refuse what re-ranking cannot mean."""
-        for name, value in (("k1", self.k1), ("k2", self.k2)):
-            check(name, value, int)
+        check_lengths(self.k1, self.k2)
         check("lambda_value", self.lambda_value, float)
         check("definition", self.definition, str)
         if self.definition not in POWER:
             raise KeyError(f"no definition {self.definition!r} of re-ranking: {', '.join(map(repr, POWER))}")
         if self.on not in ("fused", "appearance"):
             raise KeyError(f"re-ranking on {self.on!r}: 'fused' or 'appearance'")
-        if self.k1 < 1:
-            raise ValueError(f"k1 is {self.k1}: 1 or more")
-        if not 1 <= self.k2 <= self.k1:
-            raise ValueError(f"k2 is {self.k2} with k1 {self.k1}: between 1 (no query expansion) and k1")
         if not 0 <= self.lambda_value <= 1:
             raise ValueError(
                 f"lambda_value is {self.lambda_value}: between 0 (Jaccard alone) and 1 (original distance alone)"
@@ -81,8 +73,8 @@ class Parameters:
 
     @property
     def half(self) -> int:
-        """Length of the neighbours' own lists; a half rounds to the even number, as in the reference."""
-        return round(self.k1 / 2) + 1
+        """Length of the neighbours' own lists."""
+        return half_length(self.k1)
 
 
 def rerank(
@@ -111,17 +103,16 @@ def rerank(
     Images that are query and gallery at once (VeRi-776) are two entries, as in torchreid; where they tie, the query
     comes first.
 
-    How near float32 comes to that (and torchreid to this function: 1e-5) depends on the distances: where all images are
-    close to each other, rounding of a product is much of a distance, and the fourth power makes it four times as much.
-    Measured against float64 on embeddings that have all but collapsed (farthest image of one at 0.16 to 0.05) it is
-    4e-5 to some 1e-3, fused or not, where torchreid's float32 code is 1e-4 to 3e-1 off. A query whose farthest image is
-    nearer than that is compared with every image in float64.
+    Float32 comes within 1e-5 of that, but where embeddings have all but collapsed (the farthest image of one at 0.16 to
+    0.05) within 4e-5 to some 1e-3, where torchreid's code is 1e-4 to 3e-1 off: rounding of a product is much of such a
+    distance, and the fourth power makes it four times as much. A query whose farthest image is nearer than that is
+    compared with every image in float64.
 
     Args:
         query: ``(Q, D)`` embeddings, L2-normalised (see ``normalise``).
         gallery: ``(G, D)`` embeddings, L2-normalised.
         transit: ``(Q + G, Q + G)`` transit distances of queries, then gallery; None for appearance alone. Where they
-            differ there and back, see ``mirrored.Mirrored``.
+            differ there and back, see ``transit.Mirrored``.
         weight: trade-off omega, ``>= 0``.
         k1: neighbours that may be reciprocal, ``1 <= k1 < Q + G``.
         k2: neighbours averaged in the local query expansion, ``1 <= k2 <= k1``; 1 for none.
@@ -148,13 +139,10 @@ class Reranking:
     """A re-ranking whose distances are made when they are asked for: all at once, in blocks, or the nearest only.
 
     Arguments are those of ``rerank``, k1 to ``on`` in one as ``parameters``. ``keep`` holds the ``(Q, G)`` original
-    distances from the search on, which is faster than to make them again. ``progress`` is called with the number of
-    images each time the neighbours of some more are found. With a ``group`` of processes this is process 0, the others
-    are in ``shards.follow``, and nothing can be kept.
+    distances from the search on, which is faster than to make them again. With a ``group`` of processes this is
+    process 0, the others are in ``shards.follow``, and nothing can be kept.
 
-    Attributes:
-        near: the neighbours it rests on, with near-ties, fallbacks and method.
-        seconds: what each stage took.
+    ``near`` are the neighbours it rests on, with near-ties, fallbacks and method; ``seconds`` what each stage took.
     """
 
     def __init__(
@@ -168,7 +156,6 @@ class Reranking:
         device: str = "auto",
         *,
         keep: bool = False,
-        progress: Callable[[int], object] = lambda images: None,
         group: Group | None = None,
     ):
         query, gallery = unit("query", query), unit("gallery", gallery)
@@ -187,11 +174,10 @@ class Reranking:
             self.stack,
             self.stack,
             parameters.k1 + parameters.own,
-            fusion=self.inside,
-            memory_limit=memory_limit,
-            device=device,
+            self.inside,
+            memory_limit,
+            device,
             sink=self._keep if keep else None,
-            progress=progress,
             group=group,
         )
         self.seconds = {"neighbours": time.perf_counter() - start}
@@ -245,21 +231,25 @@ class Reranking:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Re-ranked distances of consecutive queries, ``(rows, G)`` float32, made as they are asked for."""
-        gallery, (step, span) = Stack(*self.stack.parts[1:]), self.sizes
-        products = Products(Stack(self.stack.parts[0]), gallery, self.device)
-        for part in consecutive(0, self.queries, step):
-            block = np.empty((part.stop - part.start, len(gallery)), dtype=np.float32)
-            for columns in gallery.blocks(span):
-                shifted = slice(columns.start + self.queries, columns.stop + self.queries)
-                tile = products.tile(part, columns)
-                if self.inside is not None:
-                    tile = self.inside.scores(tile, part, shifted)
-                torch.from_numpy(block[:, columns]).copy_(tile)
-            for rows in consecutive(part.start, part.stop, max(1, step // 2)):
-                self._finish(rows, block[rows.start - part.start : rows.stop - part.start])
-            yield block
-            del block  # or there would be two while the next one is made
+        products = Products(Stack(self.stack.parts[0]), Stack(*self.stack.parts[1:]), self.device)
+        make = threads_within(self.memory_limit)(self._block)
+        for part in consecutive(0, self.queries, self.sizes[0]):
+            yield make(part, products)
             give_back(self.memory_limit)
+
+    def _block(self, part: slice, products: Products) -> np.ndarray:
+        """Re-ranked distances of some queries."""
+        step, span = self.sizes
+        block = np.empty((part.stop - part.start, len(products.columns)), dtype=np.float32)
+        for columns in products.columns.blocks(span):
+            tile = products.tile(part, columns)
+            if self.inside is not None:
+                shifted = slice(columns.start + self.queries, columns.stop + self.queries)
+                tile = self.inside.scores(tile, part, shifted)
+            torch.from_numpy(block[:, columns]).copy_(tile)
+        for rows in consecutive(part.start, part.stop, max(1, step // 2)):
+            self._finish(rows, block[rows.start - part.start : rows.stop - part.start])
+        return block
 
     def top(self, count: int) -> Neighbors:
         """The ``count`` nearest gallery images of each query by re-ranked distance, without the whole matrix.
@@ -329,9 +319,9 @@ def rerank_distances(
         query_gallery: ``(Q, G)`` distances.
         query_query: ``(Q, Q)`` distances.
         gallery_gallery: ``(G, G)`` distances.
-        k1: neighbours that may be reciprocal, ``1 <= k1 < Q + G``.
-        k2: neighbours averaged in the local query expansion, ``1 <= k2 <= k1``; 1 for none.
-        lambda_value: share of the original distance, in [0, 1].
+        k1: see ``rerank``.
+        k2: see ``rerank``.
+        lambda_value: see ``rerank``.
 
     Returns:
         ``(Q, G)`` float32.

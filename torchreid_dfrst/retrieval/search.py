@@ -43,7 +43,6 @@ FAISS_MOST, FAISS_SPARE = 2048, 8
 """Neighbours that FAISS gives at most on a GPU, and how many more than asked for it is asked for."""
 
 Sink = Callable[[slice, slice, torch.Tensor], None]
-Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +54,8 @@ class Neighbors:
         distance: ``(N, k)`` float32 distances, not squared.
         farthest: ``(N,)`` float32 distance of the farthest column of all, not squared.
         near_ties: ``(T, 3)`` int64: a row and two columns that follow each other in its list (or the last one and the
-            first that was left out) though their distances are closer than ``distances.resolution``: code that works in
-            float32 throughout may order them differently.
+            first that was left out) though their distances are closer than ``distances.resolution``: float32 code may
+            order them differently.
         fallbacks: number of rows that had to be compared with every column in float64.
         method: what found the candidates, for a report.
     """
@@ -98,19 +97,19 @@ def neighbors(
         count: neighbours per row, 1 to M.
         transit: ``(N, M)`` transit distances; None for appearance alone.
         weight: trade-off omega, ``>= 0``.
-        memory_limit: bytes of working memory beside inputs and result (code that is loaded when first used is not
-            counted), where each thread takes 16 MiB of room; None for 40 to 80 MB a thread, of which there are eight at
-            most, and what the lists take.
+        memory_limit: bytes of working memory beside inputs, result and loaded code, where each thread takes 16 MiB;
+            None for 40 to 80 MB a thread, of which there are eight at most, and what the lists take.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU if there is one.
-        method: ``"product"``: blocks of the matrix product; ``"faiss"``: a flat index, sharded over all GPUs if there
-            are any; ``"auto"``: FAISS on a GPU for appearance alone, else products, which are faster there.
+        method: ``"product"``: blocks of the matrix product; ``"faiss"``: a flat index for appearance alone, sharded
+            over all GPUs if there are any; ``"auto"``: FAISS on a GPU where it can, else products.
         group: the processes of ``processes.start()``, which all call this with the same arrays: each multiplies with
             its share of the columns, process 0 merges, and all have the lists. None: this process alone.
 
     Raises:
         ValueError: bad embeddings, ``count`` out of range, a transit of another shape or with NaN, a negative weight, a
-            memory limit too small to work in, ``"cuda"`` where there is no GPU, or more neighbours than FAISS gives on
-            a GPU; arrays or versions that differ between processes, or fewer columns than processes.
+            memory limit too small to work in, ``"cuda"`` where there is no GPU, or what FAISS cannot do (a transit,
+            more than 2,040 neighbours on a GPU, several processes); arrays or versions that differ between processes,
+            or fewer columns than processes.
         KeyError: an unknown method or device.
         OtherProcessError: another process failed or was killed; the message says which.
     """
@@ -120,67 +119,55 @@ def neighbors(
         same_width(left.parts[0], right.parts[0])
         check_count(count, len(right))
         fusion = check_fusion(transit, weight, (len(left), len(right)))
-    if group is not None and group.world_size > 1:
-        agree("rows and columns", [*left.parts, *(right.parts if right is not left else ())])
-        if not group.main:
-            follow(group)
-            return shared(None)
-    else:
-        group = None
-    found = search(
-        left, right, count, fusion=fusion, memory_limit=memory_limit, device=device, method=method, group=group
-    )
-    return found if group is None else shared(found)
+    if group is None or group.world_size == 1:
+        return search(left, right, count, fusion=fusion, memory_limit=memory_limit, device=device, method=method)
+    agree("rows and columns", [*left.parts, *(right.parts if right is not left else ())])
+    if not group.main:
+        follow(group)
+        return shared(None)
+    return shared(search(left, right, count, fusion, memory_limit, device, method, group=group))
 
 
 def search(
     rows: Stack,
     columns: Stack,
     count: int,
-    *,
     fusion: Fusion | None = None,
     memory_limit: int | None = None,
     device: str = "auto",
     method: str = "auto",
+    *,
     sink: Sink | None = None,
-    progress: Progress = lambda rows: None,
     group: Group | None = None,
 ) -> Neighbors:
     """``neighbors`` of embeddings that are checked already; ``columns is rows`` saves half of the work.
 
     ``sink`` receives every tile that is made: rows, columns, and their float32 inner products, or minus the fused
-    distances; it takes one process. ``progress`` is told how many more rows are done. With a ``group``, this is
-    process 0 of several and the others are in ``shards.follow``.
+    distances; it takes one process. With a ``group``, this is process 0 and the others are in ``shards.follow``.
     """
-    if method not in ("auto", "faiss", "product"):
-        raise KeyError(f"no method {method!r}: 'auto', 'faiss' or 'product'")
     place, gpus = placed(device), faiss_gpus(device)
     room = not gpus or min(count + FAISS_SPARE, len(columns)) <= FAISS_MOST
-    if method == "faiss" and not room:
-        raise ValueError(
-            f"{count} neighbours: FAISS gives at most {FAISS_MOST - FAISS_SPARE} on a GPU, take method 'product' or "
-            "device 'cpu'"
-        )
-    alone = group is None
-    if method == "faiss" and not alone:
-        raise ValueError("method 'faiss' searches in one process: take 'product' or 'auto' with a group")
-    flat = method == "faiss" or (alone and method == "auto" and gpus > 0 and room and fusion is None and sink is None)
+    flat = method == "faiss"
+    if method == "auto":
+        flat = gpus > 0 and room and fusion is None and sink is None and group is None
+    elif flat:
+        _check_faiss(count, room, fusion, group)
+    elif method != "product":
+        raise KeyError(f"no method {method!r}: 'auto', 'faiss' or 'product'")
     held = 4 * columns.shape[0] * columns.shape[1] if flat else 0
     sizes = tile_sizes(len(rows), len(columns), rows.shape[1], count, memory_limit, fusion is not None, held)
     give_back(memory_limit)
     # a GPU works by itself while one thread goes on
     threads = workers(memory_limit) if place.type == "cpu" else 1
-    job = Search(rows, columns, count, fusion, *sizes, threads, place if alone else torch.device("cpu"), sink)
+    job = Search(rows, columns, count, fusion, *sizes, threads, torch.device("cpu") if group else place, sink)
+    with threads_within(memory_limit):
+        if group is not None:
+            lead(job, group, device)
+        elif flat:
+            search_faiss(job, gpus)
+        else:
+            job.run()
     name = f"faiss on {f'{gpus} GPUs' if gpus else 'cpu'}" if flat else f"torch on {place}"
-    if group is not None:
-        assert sink is None
-        logger.info("%d processes share the columns", group.world_size)
-        lead(job, group, device, progress)
-    elif flat:
-        search_faiss(job, gpus, progress)
-    else:
-        with threads_within(memory_limit):
-            job.run(progress)
     ties = np.concatenate(job.near_ties)
     ties, fallbacks = ties[np.argsort(ties[:, 0], kind="stable")], sum(job.compared)
     logger.info(
@@ -205,12 +192,13 @@ class Search:
     sink: Sink | None
 
     def __post_init__(self) -> None:
-        """Allocate the result."""
+        """Allocate candidates and result."""
         self.products = Products(self.rows, self.columns, self.device)
         self.left, self.right = self.products.left, self.products.right
         self.symmetric = self.columns is self.rows and (self.fusion is None or is_symmetric(self.fusion.transit))
         self.high = 0.0 if self.fusion is None else self.fusion.high
         self.rounding = float32_error(self.rows.shape[1])
+        self.found = Candidates(len(self.rows), candidates(self.count, len(self.columns)), self.device)
         self.index = np.empty((len(self.rows), self.count), dtype=np.int64)
         self.distance = np.empty((len(self.rows), self.count), dtype=np.float32)
         self.farthest = np.empty(len(self.rows), dtype=np.float32)
@@ -219,13 +207,12 @@ class Search:
         # or two threads would take candidates of rows of which they have only some in common
         assert self.span % self.step == 0
 
-    def run(self, progress: Progress) -> None:
+    def run(self) -> None:
         """Make every tile once, then write the lists."""
-        self.gather()
-        each(self.tiles(progress), self.tile, self.threads)
+        each(self.tiles(), self.tile, self.threads)
         each(self.rows.blocks(self.step), self.settle, self.threads)
 
-    def tiles(self, progress: Progress) -> Iterator[tuple[slice, slice]]:
+    def tiles(self) -> Iterator[tuple[slice, slice]]:
         """Rows and columns of every tile that has to be made."""
         for block in self.rows.blocks(self.step):
             spans = self.columns.blocks(self.span)
@@ -233,7 +220,6 @@ class Search:
                 spans = [block, *(slice(max(s.start, block.stop), s.stop) for s in spans if s.stop > block.stop)]
             for span in spans:
                 yield block, span
-            progress(block.stop - block.start)
 
     def tile(self, place: tuple[slice, slice]) -> None:
         """Make one tile and take the candidates in it, those of its columns too where they are rows."""
@@ -247,10 +233,6 @@ class Search:
         if self.symmetric and span != block:
             for part in consecutive(span.start, span.stop, self.step):
                 self.found.take(part, block.start, tile[:, part.start - span.start : part.stop - span.start].t())
-
-    def gather(self) -> None:
-        """Make room for the candidates of all rows."""
-        self.found = Candidates(len(self.rows), candidates(self.count, len(self.columns)), self.device)
 
     def settle(self, block: slice) -> None:
         """Write the lists of a block of rows, all of whose candidates are found."""
@@ -354,38 +336,38 @@ class Search:
         self._write(np.array([i]), column[None, order], true[None, order], np.ones((1, most - 1), dtype=bool))
 
 
-def search_faiss(job: Search, gpus: int, progress: Progress) -> None:
-    """Run a search whose candidates come from a flat FAISS index, which knows appearance only.
+def _check_faiss(count: int, room: bool, fusion: Fusion | None, group: Group | None) -> None:
+    """Refuse what FAISS cannot do."""
+    if group is not None:
+        raise ValueError("method 'faiss' searches in one process: take 'product' or 'auto' with a group")
+    if fusion is not None:
+        raise ValueError("method 'faiss' knows appearance alone: take 'product' or 'auto' with a transit")
+    if not room:
+        raise ValueError(
+            f"{count} neighbours: FAISS gives at most {FAISS_MOST - FAISS_SPARE} on a GPU, take method 'product' or "
+            "device 'cpu'"
+        )
 
-    Nothing beyond the last candidate can belong if it is so far away, which for the fused distance means farther in
-    appearance and the least transit than the k-th in all. FAISS is asked for more of them there.
-    """
-    flat, columns, low = flat_index(job.columns, gpus), len(job.columns), job.fusion.low if job.fusion else 0.0
-    most = min(columns, FAISS_MOST) if gpus else columns
-    wide = min(most, 8 * job.count + 64 if job.fusion else job.count + FAISS_SPARE)
-    deep = min(most, 64 if job.fusion else 1)
 
-    def nearest(block: slice, count: int, sign: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The nearest by appearance (-1: the farthest), their distances, and the appearance distance of the last."""
+def search_faiss(job: Search, gpus: int) -> None:
+    """Run a search by appearance alone whose candidates come from a flat FAISS index."""
+    flat, columns = flat_index(job.columns, gpus), len(job.columns)
+    wide = min(columns, job.count + FAISS_SPARE)
+
+    def nearest(block: slice, count: int, sign: int) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest columns (-1: the farthest) and their distances."""
         product, column = flat.search(sign * job.rows.rows(block), count)
-        row = np.repeat(np.arange(block.start, block.stop), count).reshape(column.shape)
         distance = np.sqrt(np.maximum(2 - 2 * sign * product.astype(np.float64), 0))
-        distance[job.left[row] == job.right[column]] = 0
-        last = distance[:, -1].copy()
-        if job.fusion is not None:
-            distance += job.fusion.pairs(row.ravel(), column.ravel()).reshape(row.shape)
-        return column, distance, last
+        distance[job.left[block][:, None] == job.right[column]] = 0
+        return column, distance
 
     for block in job.rows.blocks(job.step):
-        _, distance, last = nearest(block, deep, -1)
-        job.farthest[block] = farthest = distance.max(axis=1)
-        reached = (farthest >= last + job.high) | (deep == columns)
-        column, distance, last = nearest(block, wide, 1)
+        job.farthest[block] = nearest(block, 1, -1)[1][:, 0]
+        column, distance = nearest(block, wide, 1)
+        last = distance[:, -1]
         order = np.lexsort((column, distance), axis=1)
         column, distance = (np.take_along_axis(values, order, axis=1) for values in (column, distance))
-        beyond = last - job.error(last) + low if wide < columns else np.inf
-        job.write(block, column, distance, np.where(reached, beyond, -np.inf))
-        progress(block.stop - block.start)
+        job.write(block, column, distance, last - job.error(last) if wide < columns else np.inf)
 
 
 def faiss_gpus(device: str) -> int:

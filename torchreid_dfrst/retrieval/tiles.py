@@ -46,11 +46,7 @@ class Products:
     """Tiles of ``rows @ columns.T`` in float32, of unit vectors; equal embeddings have a product of exactly 1.
 
     ``copies`` are the numbers of equal embeddings where they are known (see ``alike``), and ``among`` those of all that
-    will be compared.
-
-    Attributes:
-        left: ``(N,)`` int64, equal for equal embeddings of rows and columns (see ``alike``).
-        right: ``(M,)`` likewise.
+    will be compared. ``left`` ``(N,)`` and ``right`` ``(M,)`` are those of the rows and of the columns.
     """
 
     def __init__(
@@ -63,7 +59,7 @@ class Products:
     ):
         self.rows, self.columns, self.same = rows, columns, columns is rows
         if copies is None:
-            copies = alike(rows if self.same else rows + columns)
+            copies = alike(rows if self.same else Stack(*rows.parts, *columns.parts))
         self.copies = copies
         self.left, self.right = copies[: len(rows)], copies if self.same else copies[len(rows) :]
         self._often = np.bincount(copies if among is None else among) > 1
@@ -71,7 +67,7 @@ class Products:
         self._y = self._x if self.same else [tensor(part).to(device) for part in columns.parts]
 
     def tile(self, rows: slice, columns: slice) -> torch.Tensor:
-        """Products of a block of rows and a block of columns (see ``Stack.blocks``): a new tensor."""
+        """Products of a block of rows and one of columns (see ``Stack.blocks``): a new tensor."""
         i, left = self.rows.within(rows)
         tile = self.against(self._x[i][left], self.left[rows], columns)
         if self.same and columns.start <= rows.start < columns.stop:
@@ -93,11 +89,9 @@ class Products:
 
 
 class Candidates:
-    """The ``kept`` best scores of some rows, and the lowest one of each.
+    """The ``kept`` best scores of N rows, and the lowest one of each.
 
-    Attributes:
-        best: ``(N, kept)`` int64 scores with their columns, ``packed``, in no order.
-        lowest: ``(N,)`` float32 lowest scores.
+    ``best`` are ``(N, kept)`` int64 scores with their columns, ``packed``, in no order; ``lowest`` is ``(N,)`` float32.
     """
 
     def __init__(self, rows: int, kept: int, device: torch.device):
@@ -108,11 +102,10 @@ class Candidates:
         self._locks: dict[int, threading.Lock] = {}
 
     def take(self, rows: slice, first: int, tile: torch.Tensor) -> None:
-        """Find the scores ``(R, C)`` of some rows and the columns from ``first`` on that are among the best so far.
+        """Take what is among the best so far of scores ``(R, C)`` of some rows and the columns from ``first`` on.
 
         Only groups of columns are searched whose maximum beats the worst score that the row keeps. The tile may be
-        transposed. Threads may call this at once if any two calls have the same rows or none in common; which of them
-        comes first changes nothing in the end.
+        transposed. Threads may call this at once if any two calls have the same rows or none in common.
         """
         width = max(1, min(GROUP, tile.shape[1] // (4 * self.kept)))
         groups = tile.shape[1] // width
@@ -204,11 +197,11 @@ def each(items: Iterable[T], do: Callable[[T], object], threads: int) -> None:
 
     The first error ends all. A single thread is the calling one.
     """
-    cores = torch.get_num_threads()
     if threads == 1:
         for item in items:
             do(item)
         return
+    cores = torch.get_num_threads()
     left, lock, ended = iter(items), threading.Lock(), threading.Event()
 
     def work() -> None:
@@ -260,8 +253,7 @@ def tensor(values: np.ndarray) -> torch.Tensor:
 def full_precision() -> Iterator[None]:
     """No TF32 or bfloat16 in place of float32, and no autocast.
 
-    But for autocast, torch keeps these choices for the whole process. The first thread that comes in changes them, the
-    last one that leaves puts them back.
+    torch keeps the former for the whole process: the first thread that comes in changes it, the last one puts it back.
     """
     global _inside
     with _lock:
@@ -282,10 +274,7 @@ def full_precision() -> Iterator[None]:
 
 
 def tile_bytes(rows: int, columns: int, width: int, fused: bool = False) -> int:
-    """Bytes of one tile: its values, what selects among them, and its factors as the routine packs them.
-
-    Transit distances are one tile more, and what they are made from another one.
-    """
+    """Bytes of one tile: its values, what selects among them, and its packed factors; fused, two tiles more."""
     return 4 * ((6 if fused else 4) * rows * columns + width * (rows + columns))
 
 
@@ -332,16 +321,11 @@ def float32_error(width: int) -> float:
     """Bound on the error of one float32 product of unit vectors, whatever the order it is summed in.
 
     No partial sum is above 1, so each of the D additions rounds by at most ``u / 2``, u = 2**-24; ``8 u`` are for
-    lengths off by up to ``EXACT = 4 u``. Non-negative features and a routine that adds term after term (oneDNN's) reach
-    a quarter of it: their roundings do not cancel. Below 64 dimensions it is ``random_error``, so that the bound covers
-    whatever counts as a near-tie.
+    lengths off by up to ``EXACT = 4 u``. Below 64 dimensions it is ``random_error``: it covers what is a near-tie.
     """
     return max((width / 2 + 8) * UNIT, random_error(width))
 
 
 def random_error(width: int) -> float:
-    """Error of one float32 product that roundings at random hardly ever exceed: seven standard deviations.
-
-    Near-ties are defined by it: which images other float32 code may put in another order.
-    """
+    """Error of one float32 product that random roundings hardly ever exceed, seven deviations: it defines near-ties."""
     return float((4 * np.sqrt(width) + 8) * UNIT)
