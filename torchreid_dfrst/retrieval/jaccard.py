@@ -23,15 +23,13 @@ logger = logging.getLogger(__name__)
 
 STEP, SPAN = 1024, 4096
 """Rows averaged at once, and most columns multiplied at once."""
-CANDIDATES, MINIMA = 1 << 17, 1 << 21
-"""Neighbours of neighbours, and minima of two entries, that are held at once where memory does not matter."""
-BLOCK_BYTES = 8 << 20
-"""Bytes of the distances that are made at once where memory does not matter."""
+CANDIDATES, MINIMA, BLOCK_BYTES = 1 << 17, 1 << 21, 8 << 20
+"""Neighbours of neighbours, minima of two entries and bytes of distances at once where memory does not matter."""
 ENTRY_BYTES, MINIMUM_BYTES = 8, 40
 """What an entry of an encoding takes, and a minimum of two entries while it is summed."""
 
-Exponent = Callable[[slice, sparse.csr_matrix], np.ndarray]
-"""From a block of rows and the pairs that count in it to the exponent of the weight of each pair."""
+Exponent = Callable[[slice, np.ndarray, np.ndarray], np.ndarray]
+"""The exponents of the weights of pairs, from a slice of rows, the row of each pair in it, and its column."""
 
 
 def check_lengths(k1: int, k2: int) -> None:
@@ -51,19 +49,12 @@ def half_length(k1: int) -> int:
 def encodings(
     index: np.ndarray, half: int, k2: int, exponent: Exponent, parts: Sequence[slice], memory_limit: int | None = None
 ) -> list[sparse.csr_matrix]:
-    """Reciprocal sets, expanded, weighed, and averaged over the nearest neighbours.
+    """Reciprocal sets of neighbours ``(N, k)``, expanded, weighed, and averaged over the ``k2`` nearest (1 for none).
 
-    Args:
-        index: ``(N, k)`` neighbours, nearest first; the lists that must hold each other's image.
-        half: length of the lists for the neighbours' own neighbours.
-        k2: neighbours averaged, 1 for none.
-        exponent: weights are ``exp(-exponent)`` over their sum in each row; it is asked for blocks within one part.
-        parts: consecutive slices of all rows; each becomes a matrix of its own.
-        memory_limit: bytes; None for no limit.
-
-    Returns:
-        For each part ``(rows, N)`` CSR. Rows sum to 1, but for an image with more equal copies than a list holds: it
-        may be missing from its own list and have an empty row (such copies may be 1 apart, as in torchreid).
+    ``half`` is the length of the neighbours' own lists. Weights are ``exp(-exponent)`` over their sum in each row. Each
+    of ``parts``, consecutive slices of all rows, becomes a ``(rows, N)`` CSR matrix whose rows sum to 1, but for an
+    image with more equal copies than a list holds: it may be missing from its own list and have an empty row (such
+    copies may be 1 apart, as in torchreid).
 
     Raises:
         ValueError: the encodings do not fit into the limit.
@@ -77,7 +68,11 @@ def encodings(
         for rows in consecutive(part.start, part.stop, max(1, CANDIDATES // (index.shape[1] * half))):
             give_back(memory_limit)
             support = _expanded_sets(own[rows], theirs, enough)
-            made.append(_weighed_encodings(support, exponent(rows, support)))
+            row = np.repeat(np.arange(support.shape[0]), np.diff(support.indptr))
+            weight = np.exp(-exponent(rows, row, support.indices))
+            total = np.bincount(row, weight, minlength=support.shape[0])
+            support.data = (weight / total[row]).astype(np.float32)
+            made.append(support)
     del own, theirs
     whole = sparse.vstack(made, format="csr")
     del made
@@ -117,15 +112,6 @@ def _expanded_sets(own: sparse.csr_matrix, theirs: sparse.csr_matrix, enough: np
     return own + friends @ theirs
 
 
-def _weighed_encodings(support: sparse.csr_matrix, exponent: np.ndarray) -> sparse.csr_matrix:
-    """Weights ``exp(-exponent)`` over their sum in each row; ``exponent`` follows ``support.data``."""
-    weight = np.exp(-exponent)
-    size = np.diff(support.indptr)
-    total = np.bincount(np.repeat(np.arange(len(size)), size), weight, minlength=len(size))
-    data = (weight / np.repeat(total, size)).astype(np.float32)
-    return sparse.csr_matrix((data, support.indices, support.indptr), shape=support.shape)
-
-
 def _averaged_encodings(whole: sparse.csr_matrix, near: np.ndarray, part: slice) -> Iterator[sparse.csr_matrix]:
     """Local query expansion: each row becomes the mean of the rows that it lists in ``near``."""
     for rows in consecutive(part.start, part.stop, STEP):
@@ -138,20 +124,16 @@ def scaled_distances(power: int, scale: np.ndarray, near: Neighbors, images: Sta
     A distance is taken from the lists of neighbours where they hold the pair, else measured in float64.
     """
 
-    def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
-        if not support.nnz:
-            return np.empty(0, dtype=np.float32)
+    def exponent(rows: slice, row: np.ndarray, column: np.ndarray) -> np.ndarray:
         lists = near.index[rows]
-        row, column = np.repeat(np.arange(len(lists)), np.diff(support.indptr)), support.indices
-        place = np.arange(1, lists.size + 1), lists.ravel(), np.arange(0, lists.size + 1, lists.shape[1])
-        where = np.asarray(sparse.csr_matrix(place, shape=support.shape)[row, column]).ravel()
+        ends = np.arange(0, lists.size + 1, lists.shape[1])
+        numbers = sparse.csr_matrix((np.arange(1, lists.size + 1), lists.ravel(), ends), (len(lists), len(near)))
+        where = np.asarray(numbers[row, column]).ravel() if len(row) else np.zeros(0, dtype=int)
         distance = np.append(np.float32(0), near.distance[rows])[where]
         missing = np.flatnonzero(where == 0)
         row, column = row + rows.start, column[missing]
         found = exact(images, images, row[missing], column)
-        if fusion is not None:
-            found += fusion.pairs(row[missing], column)
-        distance[missing] = found
+        distance[missing] = found if fusion is None else found + fusion.pairs(row[missing], column)
         return distance**power / scale[row]
 
     return exponent
@@ -176,11 +158,8 @@ class Jaccard:
     ) -> tuple[int, int]:
         """Rows of a block of distances, and columns multiplied at once, within a limit of memory; sets ``most``.
 
-        ``index`` are the neighbours, held meanwhile; ``width`` are the dimensions of embeddings that are multiplied
-        again, 0 for none; ``fused`` says whether transit distances take part.
-
-        Raises:
-            ValueError: not even single rows keep within it.
+        ``index`` are the neighbours, held meanwhile; ``width`` is that of embeddings to be multiplied again, if any;
+        ``fused`` says whether transit distances take part. A ValueError says that not even single rows keep within it.
         """
         columns, fullest = self.inverted.shape[0], int(np.diff(self.inverted.indptr).max())
         rows = max(1, min(256, BLOCK_BYTES // (4 * columns)))

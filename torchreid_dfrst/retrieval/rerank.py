@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from torchreid_dfrst.checks import check
 from torchreid_dfrst.processes import Group
@@ -65,6 +64,11 @@ class Parameters:
         least = 1 if self.own else 2
         if not least <= self.k1 < images:
             raise ValueError(f"k1 is {self.k1} with {images} images: between {least} and {images - 1}")
+
+    @property
+    def power(self) -> int:
+        """Exponent of the Euclidean distance in the original distance."""
+        return POWER[self.definition]
 
     @property
     def own(self) -> bool:
@@ -169,17 +173,8 @@ class Reranking:
         self.stack, self.device = Stack(query, gallery), placed(device)
         self.original = np.empty((self.queries, len(gallery)), dtype=np.float32) if keep else None
         assert not (keep and group), "what other processes multiply is not kept"
-        start = time.perf_counter()
-        self.near = search(
-            self.stack,
-            self.stack,
-            parameters.k1 + parameters.own,
-            self.inside,
-            memory_limit,
-            device,
-            sink=self._keep if keep else None,
-            group=group,
-        )
+        start, count, sink = time.perf_counter(), parameters.k1 + parameters.own, self._keep if keep else None
+        self.near = search(self.stack, self.stack, count, self.inside, memory_limit, device, sink=sink, group=group)
         self.seconds = {"neighbours": time.perf_counter() - start}
         logger.info(
             "re-ranking by the definition of %s, %s: %d near-ties lie at the end of a list, where they can change it",
@@ -187,14 +182,13 @@ class Reranking:
             self.near.method,
             len(self.cuts),
         )
-        power = POWER[parameters.definition]
-        top = self.near.farthest**power
+        top = self.near.farthest**parameters.power
         if parameters.own:
             # where all images are one, every distance is 0 whatever it is divided by
             self.scale = weights = np.where(top > 0, top, np.float32(1))
         else:
             self.scale, weights = np.full_like(top, 2), np.ones_like(top)
-        exponent = scaled_distances(power, weights, self.near, self.stack, self.inside)
+        exponent = scaled_distances(parameters.power, weights, self.near, self.stack, self.inside)
         parts = [slice(0, self.queries), slice(self.queries, self.images)]
         left, right = encodings(self.near.index, parameters.half, parameters.k2, exponent, parts, memory_limit)
         self.jaccard = Jaccard(left, right)
@@ -220,12 +214,8 @@ class Reranking:
         if self.original is None:
             return np.concatenate(list(self.blocks()))
         result, self.original = self.original, None
-        start = time.perf_counter()
-        each(
-            consecutive(0, self.queries, min(64, self.sizes[0])),
-            lambda part: self._finish(part, result[part]),
-            workers(self.memory_limit),
-        )
+        start, parts = time.perf_counter(), consecutive(0, self.queries, min(64, self.sizes[0]))
+        each(parts, lambda part: self._finish(part, result[part]), workers(self.memory_limit))
         self.seconds["distances"] = time.perf_counter() - start
         return result
 
@@ -254,8 +244,7 @@ class Reranking:
     def top(self, count: int) -> Neighbors:
         """The ``count`` nearest gallery images of each query by re-ranked distance, without the whole matrix.
 
-        Equal distances go by gallery row; ``farthest`` is that of the whole gallery. Near-ties of the neighbours that
-        these distances rest on are in ``near``, not in what is returned.
+        Equal distances go by gallery row; ``farthest`` is that of the whole gallery. Near-ties are in ``self.near``.
 
         Raises:
             ValueError: ``count`` is no whole number between 1 and the size of the gallery.
@@ -283,7 +272,7 @@ class Reranking:
 
     def _finish(self, part: slice, block: np.ndarray) -> None:
         """Turn products (or minus the fused distances) of some queries into re-ranked distances, in place."""
-        power, share = POWER[self.parameters.definition], self.parameters.lambda_value
+        power, share = self.parameters.power, self.parameters.lambda_value
         tensor = torch.from_numpy(block)
         if self.inside is None:
             tensor.mul_(-2).add_(2).clamp_(min=0)
@@ -341,8 +330,7 @@ def rerank_distances(
     parameters.fit(queries + images)
     index, top = _neighbours_in_matrices(matrices, parameters)
 
-    def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
-        row, column = np.repeat(np.arange(rows.stop - rows.start), np.diff(support.indptr)), support.indices
+    def exponent(rows: slice, row: np.ndarray, column: np.ndarray) -> np.ndarray:
         upper, lower = _halves_of_matrices(matrices, rows)
         value = np.empty(len(row), dtype=np.result_type(upper, lower))
         query = column < queries
@@ -396,10 +384,7 @@ def _neighbours_in_matrices(matrices: tuple[np.ndarray, ...], parameters: Parame
 
 
 def _halves_of_matrices(matrices: tuple[np.ndarray, ...], rows: slice) -> tuple[np.ndarray, np.ndarray]:
-    """Distances of all queries and of all gallery images to some queries or some gallery images: two views.
-
-    They are *columns* of the whole matrix, as the reference takes them.
-    """
+    """Distances of all queries and of all gallery images to some of either: *columns*, as the reference takes them."""
     query_gallery, query_query, gallery_gallery = matrices
     if rows.start < len(query_query):
         return query_query[:, rows], query_gallery[rows].T

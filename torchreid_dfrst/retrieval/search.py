@@ -16,23 +16,10 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.processes import Group, shared, telling
+from torchreid_dfrst.retrieval import tiles
 from torchreid_dfrst.retrieval.distances import exact, resolution, squares
 from torchreid_dfrst.retrieval.embeddings import Stack, check_count, consecutive, same_width, unit
 from torchreid_dfrst.retrieval.shards import agree, follow, lead
-from torchreid_dfrst.retrieval.tiles import (
-    Candidates,
-    Products,
-    at_once,
-    candidates,
-    each,
-    float32_error,
-    give_back,
-    placed,
-    random_error,
-    threads_within,
-    tile_sizes,
-    workers,
-)
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_finite, check_fusion, is_symmetric
 
 logger = logging.getLogger(__name__)
@@ -145,7 +132,7 @@ def search(
     ``sink`` receives every tile that is made: rows, columns, and their float32 inner products, or minus the fused
     distances; it takes one process. With a ``group``, this is process 0 and the others are in ``shards.follow``.
     """
-    place, gpus = placed(device), faiss_gpus(device)
+    place, gpus = tiles.placed(device), faiss_gpus(device)
     room = not gpus or min(count + FAISS_SPARE, len(columns)) <= FAISS_MOST
     flat = method == "faiss"
     if method == "auto":
@@ -155,12 +142,12 @@ def search(
     elif method != "product":
         raise KeyError(f"no method {method!r}: 'auto', 'faiss' or 'product'")
     held = 4 * columns.shape[0] * columns.shape[1] if flat else 0
-    sizes = tile_sizes(len(rows), len(columns), rows.shape[1], count, memory_limit, fusion is not None, held)
-    give_back(memory_limit)
+    sizes = tiles.tile_sizes(len(rows), len(columns), rows.shape[1], count, memory_limit, fusion is not None, held)
+    tiles.give_back(memory_limit)
     # a GPU works by itself while one thread goes on
-    threads = workers(memory_limit) if place.type == "cpu" else 1
+    threads = tiles.workers(memory_limit) if place.type == "cpu" else 1
     job = Search(rows, columns, count, fusion, *sizes, threads, torch.device("cpu") if group else place, sink)
-    with threads_within(memory_limit):
+    with tiles.threads_within(memory_limit):
         if group is not None:
             lead(job, group, device)
         elif flat:
@@ -193,12 +180,12 @@ class Search:
 
     def __post_init__(self) -> None:
         """Allocate candidates and result."""
-        self.products = Products(self.rows, self.columns, self.device)
+        self.products = tiles.Products(self.rows, self.columns, self.device)
         self.left, self.right = self.products.left, self.products.right
         self.symmetric = self.columns is self.rows and (self.fusion is None or is_symmetric(self.fusion.transit))
         self.high = 0.0 if self.fusion is None else self.fusion.high
-        self.rounding = float32_error(self.rows.shape[1])
-        self.found = Candidates(len(self.rows), candidates(self.count, len(self.columns)), self.device)
+        self.rounding = tiles.float32_error(self.rows.shape[1])
+        self.found = tiles.Candidates(len(self.rows), tiles.candidates(self.count, len(self.columns)), self.device)
         self.index = np.empty((len(self.rows), self.count), dtype=np.int64)
         self.distance = np.empty((len(self.rows), self.count), dtype=np.float32)
         self.farthest = np.empty(len(self.rows), dtype=np.float32)
@@ -209,8 +196,8 @@ class Search:
 
     def run(self) -> None:
         """Make every tile once, then write the lists."""
-        each(self.tiles(), self.tile, self.threads)
-        each(self.rows.blocks(self.step), self.settle, self.threads)
+        tiles.each(self.tiles(), self.tile, self.threads)
+        tiles.each(self.rows.blocks(self.step), self.settle, self.threads)
 
     def tiles(self) -> Iterator[tuple[slice, slice]]:
         """Rows and columns of every tile that has to be made."""
@@ -297,7 +284,7 @@ class Search:
         self.index[rows], self.distance[rows] = column[:, : self.count], distance[:, : self.count]
         i, j = np.nonzero(overlap)
         one, other = (
-            resolution(distance[i, k] - self._transits(rows[i], column[i, k]), random_error(self.rows.shape[1]))
+            resolution(distance[i, k] - self._transits(rows[i], column[i, k]), tiles.random_error(self.rows.shape[1]))
             for k in (j, j + 1)
         )
         close = distance[i, j + 1] - distance[i, j] < np.maximum(one, other)
@@ -309,7 +296,7 @@ class Search:
             return
         self.compared.append(len(rows))
         kinds, once, back = np.unique(self.right, return_index=True, return_inverse=True)
-        some, part = at_once(self.step, len(self.columns))
+        some, part = tiles.at_once(self.step, len(self.columns))
         for batch in np.split(rows, range(some, len(rows), some)):
             x = self.rows.take(batch).astype(np.float64)
             distance = np.empty((len(batch), len(kinds)))

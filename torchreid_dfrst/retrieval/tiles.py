@@ -138,19 +138,21 @@ class Candidates:
     def _merge(self, rows: slice, row: np.ndarray, column: np.ndarray, score: np.ndarray) -> None:
         """Merge scores, sorted by row (counted from the first of ``rows``), into the best of the rows."""
         size = np.bincount(row, minlength=rows.stop - rows.start)
-        room = int(size.max())
-        wide = np.pad(self.best[rows], ((0, 0), (room, 0)), constant_values=np.iinfo(np.int64).min)
+        wide = np.pad(self.best[rows], ((0, 0), (int(size.max()), 0)), constant_values=np.iinfo(np.int64).min)
         wide[row, np.arange(len(row)) - (np.cumsum(size) - size)[row]] = packed(score, column)
-        wide.partition(room, axis=1)
-        self.best[rows] = wide[:, room:]
-        self.worst[rows] = torch.from_numpy(unpacked(wide[:, room])[0]).to(self.device)
+        self._keep_best(rows, wide)
+        self.worst[rows] = torch.from_numpy(unpacked(self.best[rows, 0])[0]).to(self.device)
 
     def join(self, rows: slice, best: np.ndarray, lowest: np.ndarray) -> None:
         """Add what was found for the rows among other columns."""
-        both = np.concatenate([self.best[rows], best], axis=1)
-        both.partition(both.shape[1] - self.kept, axis=1)
-        self.best[rows] = both[:, -self.kept :]
+        self._keep_best(rows, np.concatenate([self.best[rows], best], axis=1))
         self.lowest[rows] = torch.minimum(self.lowest[rows], torch.from_numpy(lowest).to(self.device))
+
+    def _keep_best(self, rows: slice, entries: np.ndarray) -> None:
+        """Of entries ``(R, kept or more)`` keep the best, the worst of them first; orders the entries."""
+        more = entries.shape[1] - self.kept
+        entries.partition(more, axis=1)
+        self.best[rows] = entries[:, more:]
 
     def ordered(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """Scores of the rows and their columns, ``(R, kept)``, best first."""
@@ -202,28 +204,13 @@ def each(items: Iterable[T], do: Callable[[T], object], threads: int) -> None:
             do(item)
         return
     cores = torch.get_num_threads()
-    left, lock, ended = iter(items), threading.Lock(), threading.Event()
-
-    def work() -> None:
-        torch.set_num_threads(cores // threads)
-        try:
-            while not ended.is_set():
-                with lock:
-                    item = next(left, left)
-                if item is left:
-                    return
-                do(cast(T, item))
-        finally:
-            ended.set()
-
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for working in [pool.submit(work) for _ in range(threads)]:
-                working.result()
-        finally:
-            ended.set()
-            # OpenMP has a number for each thread, but torch gives the last one that was set to those that come later
-            torch.set_num_threads(cores)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(cores // threads,)) as pool:
+            for _ in pool.map(do, items):
+                pass
+    finally:
+        # OpenMP has a number for each thread, but torch gives the last one that was set to those that come later
+        torch.set_num_threads(cores)
 
 
 def placed(device: str) -> torch.device:
