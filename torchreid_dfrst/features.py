@@ -17,8 +17,7 @@ from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 FORMAT = "torchreid_dfrst features 1"
 TABLES: dict[str, type[Any]] = {"train": Sightings, "network": CameraNetwork}
-NEW = ("camera_name", "vehicle_name", "names", "kind")
-"""Columns that files of earlier versions lack."""
+NEW = ("camera_name", "vehicle_name", "names", "kind")  # columns that files of earlier versions lack
 MAKE = "make it with `dfrst extract`, or from embeddings of another toolbox with `dfrst import`"
 
 

@@ -26,7 +26,7 @@ class WorstIndex:
     def search(self, rows, count):
         product = rows.astype(float) @ self.columns.T + self.wrong
         order = np.argsort(-product, axis=1)[:, :count]
-        return np.take_along_axis(product, order, axis=1), order
+        return np.take_along_axis(product, order, axis=1).astype(np.float32), order
 
 
 def test_faiss_is_not_believed_where_float32_cannot_decide(monkeypatch):

@@ -16,11 +16,9 @@ CLOSE = 0.1
 """Distance below which pairs are measured again in float64: there the root makes ten times its error of a product's."""
 RESOLUTION = 2.0**-20
 """Distances closer than this (four float32 roundings of a squared distance) may be ordered differently elsewhere."""
-FEW = 256
-"""Pairs are measured one by one up to one in so many of a tile; more of them as a product in float64."""
+FEW = 256  # pairs are measured one by one up to one in so many of a tile; more of them as a product in float64
 BLOCK_BYTES = 64 << 20
-CHUNK = 1 << 16
-"""Numbers of embeddings that are copied at once."""
+CHUNK = 1 << 16  # numbers of embeddings that are copied at once
 RANKED = 32
 """Bytes that one distance of a block takes: itself, its transit term in the making, a copy where tracks are ranked."""
 

@@ -8,12 +8,10 @@ import numpy as np
 
 from torchreid_dfrst.checks import check, sample
 
-TOLERANCE = 1e-4
-"""How far the length of an embedding may be from 1."""
+TOLERANCE = 1e-4  # how far the length of an embedding may be from 1
 EXACT = 2.0**-22
 """How far it may be before it is mended; the bounds on errors of products (``float32_error``) allow for it."""
-ROWS = 64
-"""Rows measured at once, so that they stay in the processor's cache."""
+ROWS = 64  # rows measured at once, so that they stay in the processor's cache
 
 
 def checked(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,8 +21,7 @@ from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_fusion, mir
 
 logger = logging.getLogger(__name__)
 
-STEP, SPAN = 1024, 4096
-"""Rows averaged at once, and most columns multiplied at once."""
+STEP, SPAN = 1024, 4096  # rows averaged at once, and most columns multiplied at once
 CANDIDATES, MINIMA, BLOCK_BYTES = 1 << 17, 1 << 21, 8 << 20
 """Neighbours of neighbours, minima of two entries and bytes of distances at once where memory does not matter."""
 ENTRY_BYTES, MINIMUM_BYTES = 8, 40

@@ -24,10 +24,8 @@ logger = logging.getLogger(__name__)
 
 POWER = {"torchreid": 4, "transreid": 2, "fastreid": 2}
 """Exponent of the Euclidean distance in the original distance of each definition."""
-ROWS = 128
-"""Rows of given matrices that are looked at together."""
-NOTHING = 1e-14
-"""Squared distance that rounding of a float64 product makes of 0."""
+ROWS = 128  # rows of given matrices that are looked at together
+NOTHING = 1e-14  # squared distance that rounding of a float64 product makes of 0
 
 
 @dataclass(frozen=True)

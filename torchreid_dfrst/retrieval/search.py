@@ -24,8 +24,7 @@ from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_finite, che
 
 logger = logging.getLogger(__name__)
 
-CLOSE = 0.05
-"""Appearance distance below which a float32 product does not give four digits of it."""
+CLOSE = 0.05  # appearance distance below which a float32 product does not give four digits of it
 FAISS_MOST, FAISS_SPARE = 2048, 8
 """Neighbours that FAISS gives at most on a GPU, and how many more than asked for it is asked for."""
 
@@ -132,28 +131,31 @@ def search(
     ``sink`` receives every tile that is made: rows, columns, and their float32 inner products, or minus the fused
     distances; it takes one process. With a ``group``, this is process 0 and the others are in ``shards.follow``.
     """
-    place, gpus = tiles.placed(device), faiss_gpus(device)
-    room = not gpus or min(count + FAISS_SPARE, len(columns)) <= FAISS_MOST
-    flat = method == "faiss"
-    if method == "auto":
-        flat = gpus > 0 and room and fusion is None and sink is None and group is None
-    elif flat:
-        _check_faiss(count, room, fusion, group)
-    elif method != "product":
+    if method not in ("auto", "faiss", "product"):
         raise KeyError(f"no method {method!r}: 'auto', 'faiss' or 'product'")
-    held = 4 * columns.shape[0] * columns.shape[1] if flat else 0
+    place, gpus = tiles.placed(device), faiss_gpus(device)
+    kept = min(count + FAISS_SPARE, len(columns))
+    able = fusion is None and sink is None and group is None and (kept <= FAISS_MOST or not gpus)
+    if method == "faiss" and not able:
+        raise ValueError(
+            f"method 'faiss' cannot find these {count} neighbours: it knows no transit, searches in one process, and "
+            f"gives at most {FAISS_MOST - FAISS_SPARE} on a GPU; take 'product' or 'auto'"
+        )
+    flat = able and (method == "faiss" or (method == "auto" and gpus > 0))
+    held = 4 * len(columns) * columns.shape[1] if flat else 0
     sizes = tiles.tile_sizes(len(rows), len(columns), rows.shape[1], count, memory_limit, fusion is not None, held)
     tiles.give_back(memory_limit)
-    # a GPU works by itself while one thread goes on
-    threads = tiles.workers(memory_limit) if place.type == "cpu" else 1
-    job = Search(rows, columns, count, fusion, *sizes, threads, torch.device("cpu") if group else place, sink)
+    kept = kept if flat else tiles.candidates(count, len(columns))
+    found = tiles.Candidates(len(rows), kept, torch.device("cpu") if group else place)
+    job = Search(rows, columns, count, fusion, *sizes, found)
     with tiles.threads_within(memory_limit):
         if group is not None:
             lead(job, group, device)
         elif flat:
             search_faiss(job, gpus)
         else:
-            job.run()
+            # a GPU works by itself while one thread goes on
+            job.run(tiles.workers(memory_limit) if place.type == "cpu" else 1, sink)
     name = f"faiss on {f'{gpus} GPUs' if gpus else 'cpu'}" if flat else f"torch on {place}"
     ties = np.concatenate(job.near_ties)
     ties, fallbacks = ties[np.argsort(ties[:, 0], kind="stable")], sum(job.compared)
@@ -174,18 +176,15 @@ class Search:
     fusion: Fusion | None
     step: int
     span: int
-    threads: int
-    device: torch.device
-    sink: Sink | None
+    found: tiles.Candidates
 
     def __post_init__(self) -> None:
-        """Allocate candidates and result."""
-        self.products = tiles.Products(self.rows, self.columns, self.device)
+        """Allocate the result."""
+        self.products = tiles.Products(self.rows, self.columns, self.found.device)
         self.left, self.right = self.products.left, self.products.right
         self.symmetric = self.columns is self.rows and (self.fusion is None or is_symmetric(self.fusion.transit))
         self.high = 0.0 if self.fusion is None else self.fusion.high
         self.rounding = tiles.float32_error(self.rows.shape[1])
-        self.found = tiles.Candidates(len(self.rows), tiles.candidates(self.count, len(self.columns)), self.device)
         self.index = np.empty((len(self.rows), self.count), dtype=np.int64)
         self.distance = np.empty((len(self.rows), self.count), dtype=np.float32)
         self.farthest = np.empty(len(self.rows), dtype=np.float32)
@@ -194,12 +193,12 @@ class Search:
         # or two threads would take candidates of rows of which they have only some in common
         assert self.span % self.step == 0
 
-    def run(self) -> None:
+    def run(self, threads: int, sink: Sink | None) -> None:
         """Make every tile once, then write the lists."""
-        tiles.each(self.tiles(), self.tile, self.threads)
-        tiles.each(self.rows.blocks(self.step), self.settle, self.threads)
+        tiles.each(self.places(), lambda place: self.tile(*place, sink), threads)
+        tiles.each(self.rows.blocks(self.step), self.settle, threads)
 
-    def tiles(self) -> Iterator[tuple[slice, slice]]:
+    def places(self) -> Iterator[tuple[slice, slice]]:
         """Rows and columns of every tile that has to be made."""
         for block in self.rows.blocks(self.step):
             spans = self.columns.blocks(self.span)
@@ -208,14 +207,13 @@ class Search:
             for span in spans:
                 yield block, span
 
-    def tile(self, place: tuple[slice, slice]) -> None:
+    def tile(self, block: slice, span: slice, sink: Sink | None) -> None:
         """Make one tile and take the candidates in it, those of its columns too where they are rows."""
-        block, span = place
         tile = self.products.tile(block, span)
         if self.fusion is not None:
             self.fusion.scores(tile, block, span)
-        if self.sink is not None:
-            self.sink(block, span, tile)
+        if sink is not None:
+            sink(block, span, tile)
         self.found.take(block, span.start, tile)
         if self.symmetric and span != block:
             for part in consecutive(span.start, span.stop, self.step):
@@ -323,38 +321,16 @@ class Search:
         self._write(np.array([i]), column[None, order], true[None, order], np.ones((1, most - 1), dtype=bool))
 
 
-def _check_faiss(count: int, room: bool, fusion: Fusion | None, group: Group | None) -> None:
-    """Refuse what FAISS cannot do."""
-    if group is not None:
-        raise ValueError("method 'faiss' searches in one process: take 'product' or 'auto' with a group")
-    if fusion is not None:
-        raise ValueError("method 'faiss' knows appearance alone: take 'product' or 'auto' with a transit")
-    if not room:
-        raise ValueError(
-            f"{count} neighbours: FAISS gives at most {FAISS_MOST - FAISS_SPARE} on a GPU, take method 'product' or "
-            "device 'cpu'"
-        )
-
-
 def search_faiss(job: Search, gpus: int) -> None:
     """Run a search by appearance alone whose candidates come from a flat FAISS index."""
-    flat, columns = flat_index(job.columns, gpus), len(job.columns)
-    wide = min(columns, job.count + FAISS_SPARE)
-
-    def nearest(block: slice, count: int, sign: int) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest columns (-1: the farthest) and their distances."""
-        product, column = flat.search(sign * job.rows.rows(block), count)
-        distance = np.sqrt(np.maximum(2 - 2 * sign * product.astype(np.float64), 0))
-        distance[job.left[block][:, None] == job.right[column]] = 0
-        return column, distance
-
+    flat = flat_index(job.columns, gpus)
     for block in job.rows.blocks(job.step):
-        job.farthest[block] = nearest(block, 1, -1)[1][:, 0]
-        column, distance = nearest(block, wide, 1)
-        last = distance[:, -1]
-        order = np.lexsort((column, distance), axis=1)
-        column, distance = (np.take_along_axis(values, order, axis=1) for values in (column, distance))
-        job.write(block, column, distance, last - job.error(last) if wide < columns else np.inf)
+        rows = job.rows.rows(block)
+        score, column = flat.search(rows, job.found.kept)
+        score[job.left[block][:, None] == job.right[column]] = 1
+        job.found.best[block] = tiles.packed(score, column)
+        job.found.lowest[block] = -torch.from_numpy(flat.search(-rows, 1)[0][:, 0])
+        job.settle(block)
 
 
 def faiss_gpus(device: str) -> int:

@@ -24,19 +24,14 @@ from torchreid_dfrst.retrieval.embeddings import Stack, alike, consecutive
 T = TypeVar("T")
 UNIT = 2.0**-24
 
-LARGE = 1 << 28
-"""Multiplications from which on oneDNN is the faster one."""
+LARGE = 1 << 28  # multiplications from which on oneDNN is the faster one
 STEP = 1024
-FEW = 64
-"""Rows of a search below which its tiles do not grow wider."""
+FEW = 64  # rows of a search below which its tiles do not grow wider
 LADDER = ((STEP, 2 * STEP), (512, 2048), (256, 1024), (128, 512), (64, 256), (64, 64), (16, 16))
 """Rows and columns of a tile: the first where memory does not matter, else the first that fits."""
-GROUP = 8
-"""Most columns of a tile that are compared by their maximum first."""
-WORKERS = 8
-"""Threads that tiles are handed out to, at most; where there are more processors, each computes on several."""
-THREAD_BYTES = 1 << 24
-"""Of a limit of memory, for each thread that computes: it keeps some 3 MB of its own."""
+GROUP = 8  # most columns of a tile that are compared by their maximum first
+WORKERS = 8  # threads that tiles are handed out to, at most; where there are more processors, each computes on several
+THREAD_BYTES = 1 << 24  # of a limit of memory, for each thread that computes: it keeps some 3 MB of its own
 _lock = threading.Lock()
 _inside = 0
 _undo: list[tuple[Any, str]] = []

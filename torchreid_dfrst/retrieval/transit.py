@@ -11,8 +11,7 @@ import torch
 from torchreid_dfrst.checks import check
 from torchreid_dfrst.retrieval.tiles import tensor
 
-CELLS = 1 << 18
-"""Transit distances of one block that is made for some pairs in it."""
+CELLS = 1 << 18  # transit distances of one block that is made for some pairs in it
 
 
 class Transit(Protocol):
