@@ -92,15 +92,13 @@ def evaluate(
         NothingToScoreError: no query counts (the message says why).
         KeyError: an unknown form of average precision.
     """
-    columns = _checked_labels(
+    columns = query_identity, gallery_identity, query_camera, gallery_camera = _checked_labels(
         (query_identity, gallery_identity, query_camera, gallery_camera), max_rank, average_precision
     )
-    query_identity, gallery_identity, query_camera, gallery_camera = columns
     queries, images = len(query_identity), len(gallery_identity)
     if at is not None:
         within("at", at, lowest=1)
-    scores: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    done = 0
+    done, scores = 0, []
     for block in _row_blocks(distance):
         if block.ndim != 2 or block.shape[1] != images or done + len(block) > queries:
             raise ValueError(f"distances of shape {block.shape} from query {done} on, expected ({queries}, {images})")
@@ -144,10 +142,9 @@ def evaluate_lists(
             a -1, or no query that counts (the message says why).
         KeyError: an unknown form of average precision.
     """
-    columns = _checked_labels(
+    columns = query_identity, gallery_identity, query_camera, gallery_camera = _checked_labels(
         (query_identity, gallery_identity, query_camera, gallery_camera), max_rank, average_precision
     )
-    query_identity, gallery_identity, query_camera, gallery_camera = columns
     index = _checked_lists(index, len(query_identity), len(gallery_identity))
     row, rank = np.nonzero(same_vehicle(query_identity[:, None], gallery_identity[index]) & (index >= 0))
     junk: np.ndarray = gallery_camera[index[row, rank]] == query_camera[row]
@@ -164,10 +161,7 @@ def evaluate_lists(
 
 
 def _places_in_ranking(distance: np.ndarray, row: np.ndarray, column: np.ndarray, first_query: int) -> np.ndarray:
-    """Place of single gallery images in the ranking of their query, from 0; ``row`` rises, equal distances by column.
-
-    Only values are sorted, and an image's place is found by its value.
-    """
+    """Place of single gallery images in the ranking of their query, from 0, by their value; ``row`` rises."""
     value, result = distance[row, column], np.empty(len(row), dtype=np.int64)
     edges = np.searchsorted(row, np.arange(len(distance) + 1))
 
@@ -188,12 +182,7 @@ def _places_in_ranking(distance: np.ndarray, row: np.ndarray, column: np.ndarray
 
 
 def _score_queries(
-    row: np.ndarray,
-    rank: np.ndarray,
-    junk: np.ndarray,
-    matches: np.ndarray,
-    average_precision: str,
-    at: int | None = None,
+    row: np.ndarray, rank: np.ndarray, junk: np.ndarray, matches: np.ndarray, form: str, at: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Average precision, inverse penalty (NaN without a match) and rank of the first known match (0: none) of queries.
 
@@ -206,7 +195,7 @@ def _score_queries(
     row, rank = row[~junk], rank[~junk]
     hits = np.arange(1, len(row) + 1) - np.searchsorted(row, row)
     precision: np.ndarray = hits / rank
-    if average_precision == TRAPEZOID:
+    if form == TRAPEZOID:
         # the precision just before a match; before the very first image it is 1 by the official code's definition
         precision = (precision + np.where(rank > 1, (hits - 1) / np.maximum(rank - 1, 1), 1.0)) / 2
     most = matches
@@ -228,16 +217,16 @@ def _summary_of_queries(
     precision, penalty, match = scores
     valid = match > 0
     if not valid.any():
-        raise NothingToScoreError(_nothing_to_score(*columns))
+        raise NothingToScoreError(_nothing_to_score(columns))
     ranks, used = np.arange(1, min(max_rank, len(columns[1])) + 1), int(valid.sum())
     cmc = np.searchsorted(np.sort(match[valid]), ranks, side="right") / used
     means = float(precision[valid].mean()), float(penalty[valid].mean())
     return Metrics(cmc, *means, precision, match, penalty, used, len(match) - used, truncated)
 
 
-def _nothing_to_score(
-    query_identity: np.ndarray, gallery_identity: np.ndarray, query_camera: np.ndarray, gallery_camera: np.ndarray
-) -> str:
+def _nothing_to_score(columns: Sequence[np.ndarray]) -> str:
+    """Why no query counts."""
+    query_identity, gallery_identity, query_camera, gallery_camera = columns
     asked = query_identity[query_identity != UNKNOWN]
     here = np.isin(asked, gallery_identity)
     if not here.any():
@@ -256,7 +245,7 @@ def _nothing_to_score(
 
 def require_known(query_identity: np.ndarray) -> None:
     """Raise a ``NothingToScoreError`` where no query has an identity, before anything is computed."""
-    if not (query_identity != UNKNOWN).any():
+    if (query_identity == UNKNOWN).all():
         raise NothingToScoreError(
             f"none of the {len(query_identity)} queries has an identity: there is nothing to score; `dfrst rank` lists "
             "what is nearest to each"
@@ -320,10 +309,7 @@ def _checked_lists(index: np.ndarray, queries: int, images: int) -> np.ndarray:
 
 
 def lowest(line: np.ndarray, count: int, leave_out: np.ndarray | None = None) -> np.ndarray:
-    """Places of the ``count`` lowest values of a line, rising; equal ones by place, however many there are at the end.
-
-    ``leave_out`` are places that are not taken.
-    """
+    """Places of the ``count`` lowest values of a line but those left out, rising; equal ones by place."""
     last = min(count + (0 if leave_out is None else len(leave_out)), len(line)) - 1
     # so many minima of groups are so many values: the true limit is no higher than theirs
     groups = len(line) // GROUP
