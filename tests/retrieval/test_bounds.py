@@ -5,11 +5,10 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist as float_cdist
 
-from tests.retrieval.scenes import slow_distance, unit
+from tests.retrieval.scenes import products, slow_distance, unit
 from tests.retrieval.test_routines import ROUTINES, take
 from torchreid_dfrst.retrieval import neighbors, search, tiles
-from torchreid_dfrst.retrieval.embeddings import Stack
-from torchreid_dfrst.retrieval.tiles import LADDER, UNIT, Products, float32_error, tile_bytes, tile_sizes
+from torchreid_dfrst.retrieval.tiles import LADDER, UNIT, float32_error, tile_bytes, tile_sizes
 
 
 def cdist(x, y):
@@ -44,8 +43,7 @@ def test_faiss_is_not_believed_where_float32_cannot_decide(monkeypatch):
 @pytest.mark.parametrize("width", [2, 64, 2048])
 def test_the_bound_on_a_product_holds_for_all_pairs(width, shared):
     x = unit(np.random.default_rng(width).normal(size=(200, width)) + shared)
-    tile = Products(Stack(x), Stack(x), torch.device("cpu")).tile(slice(0, 200), slice(0, 200)).numpy()
-    assert np.abs(tile - x.astype(float) @ x.T.astype(float)).max() <= float32_error(width)
+    assert np.abs(products(x, x) - x.astype(float) @ x.T.astype(float)).max() <= float32_error(width)
 
 
 def term_by_term(a, b):
@@ -73,8 +71,7 @@ def test_features_whose_roundings_add_up_are_within_the_bound_and_in_the_right_o
     else:
         take(routine, monkeypatch)
     x, y = binary()
-    job, error = Products(Stack(x), Stack(y), torch.device("cpu")), float32_error(x.shape[1])
-    product, slow = job.tile(slice(0, 16), slice(0, 400)).numpy(), x.astype(float) @ y.T.astype(float)
+    product, slow, error = products(x, y), x.astype(float) @ y.T.astype(float), float32_error(x.shape[1])
     assert np.abs(product - slow).max() <= error
     order = np.argsort(-slow[0], kind="stable")
     wrong = np.triu(product[0, order] - product[0, order][:, None], 1)

@@ -273,7 +273,7 @@ def test_products_take_what_faiss_cannot_do_on_a_gpu(two_gpus):
     assert neighbors(x[:50], x[:50], 3, transit=symmetric_transit(50), weight=0.1).method == "torch on cpu"
     assert neighbors(x[:2], x, 2040).method.startswith("faiss")
     assert neighbors(x[:2], x, 2041).method.startswith("torch")
-    with pytest.raises(ValueError, match="these 2041 neighbours: .* gives at most 2040 on a GPU"):
+    with pytest.raises(ValueError, match=r"these 2041 neighbours: .* gives at most 2040 on a GPU"):
         neighbors(x[:2], x, 2041, method="faiss")
-    with pytest.raises(ValueError, match="method 'faiss' cannot .* knows no transit"):
+    with pytest.raises(ValueError, match=r"method 'faiss' cannot .* knows no transit"):
         neighbors(x[:50], x[:50], 3, transit=symmetric_transit(50), weight=0.1, method="faiss")

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.checks import check
-from torchreid_dfrst.retrieval.embeddings import Stack, consecutive, same_width, unit
-from torchreid_dfrst.retrieval.tiles import LADDER, STEP, Products, give_back, tile_bytes
+from torchreid_dfrst.retrieval.embeddings import Stack, alike, consecutive, same_width, unit
+from torchreid_dfrst.retrieval.tiles import LADDER, STEP, Products, give_back, tensor, tile_bytes
 from torchreid_dfrst.retrieval.transit import Transit, check_finite, check_fusion
 
 CLOSE = 0.1
@@ -105,18 +105,20 @@ class Distances:
         self.shape = len(rows), len(columns)
         self.fusion = check_fusion(transit, weight, self.shape)
         self.rows, self.columns = Stack(rows), Stack(columns)
-        self.products = Products(self.rows, self.columns, torch.device("cpu"))
-        _, index, inverse = np.unique(self.products.right, return_index=True, return_inverse=True)
+        numbers = alike(Stack(rows, columns))
+        self.left, self.right = numbers[: len(rows)], numbers[len(rows) :]
+        self.products = Products(self.columns, self.right, numbers, torch.device("cpu"))
+        _, index, inverse = np.unique(self.right, return_index=True, return_inverse=True)
         self._first = index[inverse]
 
     def fill(self, part: slice, out: np.ndarray, span: int) -> None:
         """Write the distances of a slice of rows, multiplied with ``span`` columns at once."""
-        left, right = self.products.left[part], self.products.right
+        rows, left = tensor(self.rows.rows(part)), self.left[part]
         for columns in consecutive(0, self.shape[1], span):
-            tile = self.products.tile(part, columns)
+            tile = self.products.tile(rows, left, columns)
             i, j = (tile > 1 - CLOSE**2 / 2).numpy().nonzero()
             tile.mul_(-2).add_(2).clamp_(min=0).sqrt_()
-            other = left[i] != right[columns][j]
+            other = left[i] != self.right[columns][j]
             i, j = i[other], j[other]
             if len(i):
                 tile.numpy()[i, j] = self._measure(part, columns, i, j)

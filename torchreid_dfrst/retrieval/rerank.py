@@ -13,11 +13,11 @@ import torch
 from torchreid_dfrst.checks import check
 from torchreid_dfrst.processes import Group
 from torchreid_dfrst.retrieval.distances import FEW, RESOLUTION, squares
-from torchreid_dfrst.retrieval.embeddings import Stack, check_count, consecutive, same_width, unit
+from torchreid_dfrst.retrieval.embeddings import Stack, alike, check_count, consecutive, same_width, unit
 from torchreid_dfrst.retrieval.jaccard import Jaccard, check_lengths, encodings, half_length, scaled_distances
 from torchreid_dfrst.retrieval.metrics import lowest
 from torchreid_dfrst.retrieval.search import CLOSE, Neighbors, search
-from torchreid_dfrst.retrieval.tiles import Products, each, give_back, placed, threads_within, workers
+from torchreid_dfrst.retrieval.tiles import Products, each, give_back, placed, tensor, threads_within, workers
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_finite, check_fusion, mirrored
 
 logger = logging.getLogger(__name__)
@@ -219,18 +219,20 @@ class Reranking:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Re-ranked distances of consecutive queries, ``(rows, G)`` float32, made as they are asked for."""
-        products = Products(Stack(self.stack.parts[0]), Stack(*self.stack.parts[1:]), self.device)
+        numbers = alike(self.stack)
+        gallery = self.stack.between(self.queries, self.images)
+        products = Products(gallery, numbers[self.queries :], numbers, self.device)
         make = threads_within(self.memory_limit)(self._block)
         for part in consecutive(0, self.queries, self.sizes[0]):
-            yield make(part, products)
+            yield make(part, numbers[part], products)
             give_back(self.memory_limit)
 
-    def _block(self, part: slice, products: Products) -> np.ndarray:
-        """Re-ranked distances of some queries."""
-        step, span = self.sizes
+    def _block(self, part: slice, numbers: np.ndarray, products: Products) -> np.ndarray:
+        """Re-ranked distances of some queries; ``numbers`` are those of equal embeddings."""
+        (step, span), queries = self.sizes, tensor(self.stack.rows(part)).to(self.device)
         block = np.empty((part.stop - part.start, len(products.columns)), dtype=np.float32)
         for columns in products.columns.blocks(span):
-            tile = products.tile(part, columns)
+            tile = products.tile(queries, numbers, columns)
             if self.inside is not None:
                 shifted = slice(columns.start + self.queries, columns.stop + self.queries)
                 tile = self.inside.scores(tile, part, shifted)
@@ -271,19 +273,19 @@ class Reranking:
     def _finish(self, part: slice, block: np.ndarray) -> None:
         """Turn products (or minus the fused distances) of some queries into re-ranked distances, in place."""
         power, share = self.parameters.power, self.parameters.lambda_value
-        tensor = torch.from_numpy(block)
+        values = torch.from_numpy(block)
         if self.inside is None:
-            tensor.mul_(-2).add_(2).clamp_(min=0)
+            values.mul_(-2).add_(2).clamp_(min=0)
             power //= 2
         self._measure(part, block)
         while power > 1:
-            tensor.mul_(tensor)
+            values.mul_(values)
             power //= 2
-        tensor.mul_(torch.from_numpy(np.float32(share) / self.scale[part])[:, None])
-        tensor.add_(torch.from_numpy(self.jaccard.distance(part, 1 - share)))
+        values.mul_(torch.from_numpy(np.float32(share) / self.scale[part])[:, None])
+        values.add_(torch.from_numpy(self.jaccard.distance(part, 1 - share)))
         if self.fusion is not None and self.inside is None:
             columns = slice(self.queries, self.images)
-            tensor.add_(torch.from_numpy(self.fusion.transit.block(part, columns)), alpha=self.fusion.weight)
+            values.add_(torch.from_numpy(self.fusion.transit.block(part, columns)), alpha=self.fusion.weight)
             check_finite(np.isfinite(block).all(axis=1))
 
 

@@ -7,7 +7,7 @@ row with every column where its candidates do not suffice.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +18,8 @@ import torch
 from torchreid_dfrst.processes import Group, shared, telling
 from torchreid_dfrst.retrieval import tiles
 from torchreid_dfrst.retrieval.distances import exact, resolution, squares
-from torchreid_dfrst.retrieval.embeddings import Stack, check_count, consecutive, same_width, unit
-from torchreid_dfrst.retrieval.shards import agree, follow, lead
+from torchreid_dfrst.retrieval.embeddings import Stack, alike, check_count, consecutive, same_width, unit
+from torchreid_dfrst.retrieval.shards import Share, Sink, Work, agree, follow, lead
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_finite, check_fusion, is_symmetric
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 CLOSE = 0.05  # appearance distance below which a float32 product does not give four digits of it
 FAISS_MOST, FAISS_SPARE = 2048, 8
 """Neighbours that FAISS gives at most on a GPU, and how many more than asked for it is asked for."""
-
-Sink = Callable[[slice, slice, torch.Tensor], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,14 +141,29 @@ def search(
         )
     flat = able and (method == "faiss" or (method == "auto" and gpus > 0))
     held = 4 * len(columns) * columns.shape[1] if flat else 0
-    sizes = tiles.tile_sizes(len(rows), len(columns), rows.shape[1], count, memory_limit, fusion is not None, held)
+    step, span = tiles.tile_sizes(len(rows), len(columns), rows.shape[1], count, memory_limit, fusion is not None, held)
     tiles.give_back(memory_limit)
     kept = kept if flat else tiles.candidates(count, len(columns))
-    found = tiles.Candidates(len(rows), kept, torch.device("cpu") if group else place)
-    job = Search(rows, columns, count, fusion, *sizes, found)
+    processes = 1 if group is None else group.world_size
+    same = columns is rows
+    work = Work(
+        parts=rows.edges.tolist(),
+        columns=columns.edges.tolist(),
+        width=columns.shape[1],
+        cuts=[rank * len(columns) // processes for rank in range(processes + 1)],
+        copies=alike(rows if same else Stack(*rows.parts, *columns.parts)),
+        same=same,
+        symmetric=same and (fusion is None or is_symmetric(fusion.transit)),
+        kept=kept,
+        step=step,
+        span=span,
+        fusion=fusion,
+        device=device,
+    )
+    job = Search(rows, columns, count, work, torch.device("cpu") if group else place)
     with tiles.threads_within(memory_limit):
         if group is not None:
-            lead(job, group, device)
+            lead(job, group)
         elif flat:
             search_faiss(job, gpus)
         else:
@@ -166,58 +179,36 @@ def search(
     return Neighbors(job.index, job.distance, job.farthest, ties, fallbacks, name)
 
 
-@dataclass(eq=False)
 class Search:
-    """One search, by products in tiles of ``step`` rows and ``span`` columns on some threads; see ``search``."""
+    """The lists of one search, and the candidates that they are written from."""
 
-    rows: Stack
-    columns: Stack
-    count: int
-    fusion: Fusion | None
-    step: int
-    span: int
-    found: tiles.Candidates
-
-    def __post_init__(self) -> None:
-        """Allocate the result."""
-        self.products = tiles.Products(self.rows, self.columns, self.found.device)
-        self.left, self.right = self.products.left, self.products.right
-        self.symmetric = self.columns is self.rows and (self.fusion is None or is_symmetric(self.fusion.transit))
+    def __init__(self, rows: Stack, columns: Stack, count: int, work: Work, device: torch.device):
+        self.rows, self.columns, self.count, self.work, self.fusion = rows, columns, count, work, work.fusion
+        self.left, self.right = work.copies[: len(rows)], work.copies[0 if work.same else len(rows) :]
         self.high = 0.0 if self.fusion is None else self.fusion.high
-        self.rounding = tiles.float32_error(self.rows.shape[1])
-        self.index = np.empty((len(self.rows), self.count), dtype=np.int64)
-        self.distance = np.empty((len(self.rows), self.count), dtype=np.float32)
-        self.farthest = np.empty(len(self.rows), dtype=np.float32)
+        self.rounding = tiles.float32_error(work.width)
+        self.found = tiles.Candidates(len(rows), work.kept, device)
+        self.index = np.empty((len(rows), count), dtype=np.int64)
+        self.distance = np.empty((len(rows), count), dtype=np.float32)
+        self.farthest = np.empty(len(rows), dtype=np.float32)
         self.near_ties: list[np.ndarray] = []
         self.compared: list[int] = []
         # or two threads would take candidates of rows of which they have only some in common
-        assert self.span % self.step == 0
+        assert work.span % work.step == 0
 
     def run(self, threads: int, sink: Sink | None) -> None:
         """Make every tile once, then write the lists."""
-        tiles.each(self.places(), lambda place: self.tile(*place, sink), threads)
-        tiles.each(self.rows.blocks(self.step), self.settle, threads)
+        work = self.work
+        share = Share(work, 0, self.columns, self.found if work.symmetric else None, sink)
 
-    def places(self) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns of every tile that has to be made."""
-        for block in self.rows.blocks(self.step):
-            spans = self.columns.blocks(self.span)
-            if self.symmetric:  # the products with earlier rows came with their blocks
-                spans = [block, *(slice(max(s.start, block.stop), s.stop) for s in spans if s.stop > block.stop)]
-            for span in spans:
-                yield block, span
+        def places() -> Iterator[tuple[slice, slice, torch.Tensor]]:
+            for block in work.blocks:
+                rows = tiles.tensor(self.rows.rows(block)).to(share.place)
+                for span in work.spans(0, block):
+                    yield block, span, rows
 
-    def tile(self, block: slice, span: slice, sink: Sink | None) -> None:
-        """Make one tile and take the candidates in it, those of its columns too where they are rows."""
-        tile = self.products.tile(block, span)
-        if self.fusion is not None:
-            self.fusion.scores(tile, block, span)
-        if sink is not None:
-            sink(block, span, tile)
-        self.found.take(block, span.start, tile)
-        if self.symmetric and span != block:
-            for part in consecutive(span.start, span.stop, self.step):
-                self.found.take(part, block.start, tile[:, part.start - span.start : part.stop - span.start].t())
+        tiles.each(places(), lambda place: share.tile(*place, self.found, place[0]), threads)
+        tiles.each(work.blocks, self.settle, threads)
 
     def settle(self, block: slice) -> None:
         """Write the lists of a block of rows, all of whose candidates are found."""
@@ -282,7 +273,7 @@ class Search:
         self.index[rows], self.distance[rows] = column[:, : self.count], distance[:, : self.count]
         i, j = np.nonzero(overlap)
         one, other = (
-            resolution(distance[i, k] - self._transits(rows[i], column[i, k]), tiles.random_error(self.rows.shape[1]))
+            resolution(distance[i, k] - self._transits(rows[i], column[i, k]), tiles.random_error(self.work.width))
             for k in (j, j + 1)
         )
         close = distance[i, j + 1] - distance[i, j] < np.maximum(one, other)
@@ -294,7 +285,7 @@ class Search:
             return
         self.compared.append(len(rows))
         kinds, once, back = np.unique(self.right, return_index=True, return_inverse=True)
-        some, part = tiles.at_once(self.step, len(self.columns))
+        some, part = tiles.at_once(self.work.step, len(self.columns))
         for batch in np.split(rows, range(some, len(rows), some)):
             x = self.rows.take(batch).astype(np.float64)
             distance = np.empty((len(batch), len(kinds)))
@@ -324,7 +315,7 @@ class Search:
 def search_faiss(job: Search, gpus: int) -> None:
     """Run a search by appearance alone whose candidates come from a flat FAISS index."""
     flat = flat_index(job.columns, gpus)
-    for block in job.rows.blocks(job.step):
+    for block in job.work.blocks:
         rows = job.rows.rows(block)
         score, column = flat.search(rows, job.found.kept)
         score[job.left[block][:, None] == job.right[column]] = 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+Sink = Callable[[slice, slice, torch.Tensor], None]
+"""Is given every tile that is made: rows, columns, and their float32 inner products, or minus the fused distances."""
 
 
 def agree(what: str, content: Iterable[Any]) -> None:
@@ -68,7 +71,7 @@ class Work:
     cuts: list[int]
     """``columns[cuts[r] : cuts[r + 1]]`` are the shard of process r."""
     copies: np.ndarray
-    """``Products.copies`` of all rows and columns."""
+    """``alike`` of all rows and columns."""
     same: bool
     """Rows and columns are one list."""
     symmetric: bool
@@ -119,14 +122,18 @@ class Work:
 
 
 class Share:
-    """The part of a search that one process does with its shard of the columns."""
+    """The part of a search that one process does with its shard of the columns.
 
-    def __init__(self, work: Work, rank: int, columns: Stack):
-        self.work, self.rank, self.place = work, rank, placed(work.device)
-        self.begin, self.end = work.cuts[rank], work.cuts[rank + 1]
-        numbers = work.copies if work.same else work.copies[work.parts[-1] :]
-        self.products = Products(columns, columns, self.place, numbers[self.begin : self.end], work.copies)
-        self.own = Candidates(self.end - self.begin, work.kept, self.place) if work.symmetric else None
+    ``own`` are the candidates of the rows that are its columns; ``sink`` sees every tile.
+    """
+
+    def __init__(self, work: Work, rank: int, columns: Stack, own: Candidates | None = None, sink: Sink | None = None):
+        self.work, self.rank, self.own, self.sink = work, rank, own, sink
+        self.begin, self.place = work.cuts[rank], placed(work.device)
+        numbers = (work.copies if work.same else work.copies[work.parts[-1] :])[self.begin : work.cuts[rank + 1]]
+        self.products = Products(columns, numbers, work.copies, self.place)
+        if own is None and work.symmetric:
+            self.own = Candidates(len(columns), work.kept, self.place)
 
     def take(self, block: slice, rows: np.ndarray) -> list[np.ndarray]:
         """Candidates of a block of rows and their lowest scores; nothing where ``own`` keeps them."""
@@ -138,18 +145,24 @@ class Share:
             found, place = self.own, self.local(block)
         x = tensor(rows).to(self.place)
         for span in spans:
-            tile = self.products.against(x, work.copies[block], self.local(span))
-            if work.same and span.start <= block.start < span.stop:
-                tile[:, block.start - span.start :].fill_diagonal_(1)
-            if work.fusion is not None:
-                work.fusion.scores(tile, block, span)
-            found.take(place, span.start, tile)
-            if self.own is not None and span != block:
-                for part in consecutive(span.start, span.stop, work.step):
-                    back = tile[:, part.start - span.start : part.stop - span.start].t()
-                    self.own.take(self.local(part), block.start, back)
-            del tile
+            self.tile(block, span, x, found, place)
         return [] if found is self.own else [found.best, found.lowest.cpu().numpy()]
+
+    def tile(self, block: slice, span: slice, rows: torch.Tensor, found: Candidates, place: slice) -> None:
+        """Make one tile and take the candidates in it, those of its columns too where they are rows."""
+        work = self.work
+        tile = self.products.tile(rows, work.copies[block], self.local(span))
+        if work.same and span.start <= block.start < span.stop:
+            tile[:, block.start - span.start :].fill_diagonal_(1)
+        if work.fusion is not None:
+            work.fusion.scores(tile, block, span)
+        if self.sink is not None:
+            self.sink(block, span, tile)
+        found.take(place, span.start, tile)
+        if self.own is not None and span != block:
+            for part in consecutive(span.start, span.stop, work.step):
+                back = tile[:, part.start - span.start : part.stop - span.start].t()
+                self.own.take(self.local(part), block.start, back)
 
     def local(self, columns: slice) -> slice:
         """A slice of all columns as one of the shard."""
@@ -160,40 +173,25 @@ class Share:
         return [] if self.own is None else [self.own.best, self.own.lowest.cpu().numpy()]
 
 
-def lead(job: Search, group: Group, device: str) -> None:
+def lead(job: Search, group: Group) -> None:
     """Run a search in process 0 while the others are in ``follow``.
 
     Raises:
         ValueError: fewer columns than processes.
         OtherProcessError: another process failed or is gone.
     """
-    columns, others, kept = len(job.columns), range(1, group.world_size), job.found.kept
+    work, columns, others = job.work, len(job.columns), range(1, group.world_size)
     if columns < group.world_size:
         raise ValueError(
             f"{group.world_size} processes for {columns} rows: process {columns} would have none, start {columns} or "
             "fewer"
         )
     logger.info("%d processes share the columns", group.world_size)
-    cuts = [rank * columns // group.world_size for rank in range(group.world_size + 1)]
-    work = Work(
-        parts=job.rows.edges.tolist(),
-        columns=job.columns.edges.tolist(),
-        width=job.columns.shape[1],
-        cuts=cuts,
-        copies=job.products.copies,
-        same=job.columns is job.rows,
-        symmetric=job.symmetric,
-        kept=kept,
-        step=job.step,
-        span=job.span,
-        fusion=job.fusion,
-        device=device,
-    )
     for rank in others:
         say(work, rank)
-        for part in job.columns.between(cuts[rank], cuts[rank + 1]).parts:
+        for part in job.columns.between(*work.cuts[rank : rank + 2]).parts:
             send(part, rank)
-    share = Share(work, 0, job.columns.between(cuts[0], cuts[1]))
+    share = Share(work, 0, job.columns.between(*work.cuts[:2]))
     for block in work.blocks:
         rows = job.rows.rows(block)
         asked = [rank for rank in others if work.spans(rank, block)]
@@ -204,13 +202,13 @@ def lead(job: Search, group: Group, device: str) -> None:
             job.found.join(block, *mine)
         for rank in asked:
             if not (work.symmetric and rank == work.owner(block)):
-                job.found.join(block, *received_candidates(len(rows), kept, rank))
+                job.found.join(block, *received_candidates(len(rows), work.kept, rank))
         if not work.symmetric:
             job.settle(block)
     if work.symmetric:
         for rank in range(group.world_size):
-            rows_of = slice(cuts[rank], cuts[rank + 1])
-            found = received_candidates(rows_of.stop - rows_of.start, kept, rank) if rank else share.kept()
+            rows_of = slice(*work.cuts[rank : rank + 2])
+            found = received_candidates(rows_of.stop - rows_of.start, work.kept, rank) if rank else share.kept()
             job.found.join(rows_of, *found)
         for block in work.blocks:
             job.settle(block)

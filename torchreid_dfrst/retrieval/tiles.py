@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.checks import check
-from torchreid_dfrst.retrieval.embeddings import Stack, alike, consecutive
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive
 
 T = TypeVar("T")
 UNIT = 2.0**-24
@@ -40,46 +40,25 @@ _undo: list[tuple[Any, str]] = []
 class Products:
     """Tiles of ``rows @ columns.T`` in float32, of unit vectors; equal embeddings have a product of exactly 1.
 
-    ``copies`` are the numbers of equal embeddings where they are known (see ``alike``), and ``among`` those of all that
-    will be compared. ``left`` ``(N,)`` and ``right`` ``(M,)`` are those of the rows and of the columns.
+    ``numbers`` ``(M,)`` are equal for equal columns (see ``alike``), ``among`` are those of all that will be compared.
     """
 
-    def __init__(
-        self,
-        rows: Stack,
-        columns: Stack,
-        device: torch.device,
-        copies: np.ndarray | None = None,
-        among: np.ndarray | None = None,
-    ):
-        self.rows, self.columns, self.same = rows, columns, columns is rows
-        if copies is None:
-            copies = alike(rows if self.same else Stack(*rows.parts, *columns.parts))
-        self.copies = copies
-        self.left, self.right = copies[: len(rows)], copies if self.same else copies[len(rows) :]
-        self._often = np.bincount(copies if among is None else among) > 1
-        self._x = [tensor(part).to(device) for part in rows.parts]
-        self._y = self._x if self.same else [tensor(part).to(device) for part in columns.parts]
+    def __init__(self, columns: Stack, numbers: np.ndarray, among: np.ndarray, device: torch.device):
+        self.columns, self.numbers, self.device = columns, numbers, device
+        self._often = np.bincount(among) > 1
+        self._y = [tensor(part).to(device) for part in columns.parts]
 
-    def tile(self, rows: slice, columns: slice) -> torch.Tensor:
-        """Products of a block of rows and one of columns (see ``Stack.blocks``): a new tensor."""
-        i, left = self.rows.within(rows)
-        tile = self.against(self._x[i][left], self.left[rows], columns)
-        if self.same and columns.start <= rows.start < columns.stop:
-            tile[:, rows.start - columns.start :].fill_diagonal_(1)
-        return tile
-
-    def against(self, x: torch.Tensor, copies: np.ndarray, columns: slice) -> torch.Tensor:
-        """Products ``(R, C)`` of any rows, whose numbers among equal ones are ``copies``, and a block of columns."""
-        j, right = self.columns.within(columns)
+    def tile(self, rows: torch.Tensor, numbers: np.ndarray, columns: slice) -> torch.Tensor:
+        """Products ``(R, C)`` of any rows and their numbers with a block of columns (see ``Stack.blocks``)."""
+        part, place = self.columns.within(columns)
         with full_precision():
-            tile = _multiply(x, self._y[j][right])
-        both = copies, self.right[columns]
-        row, column = (np.flatnonzero(self._often[part]) for part in both)
+            tile = _multiply(rows, self._y[part][place])
+        others = self.numbers[columns]
+        row, column = np.flatnonzero(self._often[numbers]), np.flatnonzero(self._often[others])
         # some rows at a time: the places of thousands of copies would take several times the memory of the tile
-        for part in consecutive(0, len(row), max(1, tile.numel() // (8 * max(len(column), 1)))):
-            a, b = np.nonzero(both[0][row[part], None] == both[1][column])
-            tile[torch.from_numpy(row[part][a]), torch.from_numpy(column[b])] = 1
+        for some in consecutive(0, len(row), max(1, tile.numel() // (8 * max(len(column), 1)))):
+            a, b = np.nonzero(numbers[row[some], None] == others[column])
+            tile[torch.from_numpy(row[some][a]), torch.from_numpy(column[b])] = 1
         return tile
 
 
