@@ -17,10 +17,9 @@ CLOSE = 0.1
 RESOLUTION = 2.0**-20
 """Distances closer than this (four float32 roundings of a squared distance) may be ordered differently elsewhere."""
 FEW = 256  # pairs are measured one by one up to one in so many of a tile; more of them as a product in float64
-BLOCK_BYTES = 64 << 20
 CHUNK = 1 << 16  # numbers of embeddings that are copied at once
-RANKED = 32
-"""Bytes that one distance of a block takes: itself, its transit term in the making, a copy where tracks are ranked."""
+BLOCK_BYTES, RANKED = 64 << 20, 32
+"""Most bytes of a block, and those of one distance in it: itself, its transit term in the making, a copy for tracks."""
 
 
 def distance(

@@ -222,7 +222,7 @@ def jaccard_distance(
 
     Not ``rerank`` without its original distance: lists hold k1 images, not k1 + 1 (those of the neighbours'
     neighbours ``round(k1 / 2) + 1``, as there), and weights are ``exp(-D**2)`` without division by a maximum, as
-    SpCL has it.
+    SpCL has it. Returned are ``(N, N)`` float32 in [0, 1]; ``jaccard_blocks(...).near`` lists near-ties.
 
     Args:
         embedding: ``(N, D)``, L2-normalised (see ``normalise``).
@@ -231,9 +231,6 @@ def jaccard_distance(
         k1: length of the lists, ``2 <= k1 <= N``.
         k2: images averaged in the local query expansion, ``1 <= k2 <= k1``; 1 for none.
         memory_limit: see ``neighbors``; the result itself does not count.
-
-    Returns:
-        ``(N, N)`` float32 in [0, 1]. How many near-ties there were is logged; ``jaccard_blocks(...).near`` lists them.
 
     Raises:
         ValueError: bad embeddings, transit or weight, k1, k2 out of range, or a memory limit too small to work in; what

@@ -48,11 +48,7 @@ class Metrics:
     truncated: int = 0
 
     def rank(self, r: int) -> float:
-        """Rank-r accuracy; beyond the last measured rank the curve stays at its last value.
-
-        Raises:
-            ValueError: ``r`` is no whole number or below 1.
-        """
+        """Rank-r accuracy, r from 1 on; beyond the last measured rank the curve stays at its last value."""
         check("r", r, int)
         if r < 1:
             raise ValueError(f"rank {r} does not exist: 1 or more")
@@ -321,15 +317,10 @@ def lowest(line: np.ndarray, count: int, leave_out: np.ndarray | None = None) ->
 
 
 def first(distance: np.ndarray, count: int, leave_out: np.ndarray | None = None) -> np.ndarray:
-    """Gallery rows of the ``count`` smallest distances of each query, nearest first.
+    """Gallery rows of the ``count`` smallest of the ``(Q, G)`` distances of each query, equal ones by gallery order.
 
-    Args:
-        distance: ``(Q, G)`` distances; equal ones rank by gallery order.
-        count: length of each list, ``>= 1``.
-        leave_out: ``(Q, G)`` bool, images that must not be listed (junk, see ``evaluate``); None for none.
-
-    Returns:
-        ``(Q, count)`` int64; -1 where a query has fewer images.
+    ``leave_out`` are ``(Q, G)`` bool, images that must not be listed (junk, see ``evaluate``). Returned are
+    ``(Q, count)`` int64, nearest first; -1 where a query has fewer images.
 
     Raises:
         ValueError: ``count`` is no whole number or below 1, NaN distances, or shapes that differ.

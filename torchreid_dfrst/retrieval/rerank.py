@@ -244,10 +244,8 @@ class Reranking:
     def top(self, count: int) -> Neighbors:
         """The ``count`` nearest gallery images of each query by re-ranked distance, without the whole matrix.
 
-        Equal distances go by gallery row; ``farthest`` is that of the whole gallery. Near-ties are in ``self.near``.
-
-        Raises:
-            ValueError: ``count`` is no whole number between 1 and the size of the gallery.
+        Equal distances go by gallery row; ``farthest`` is that of the whole gallery. Near-ties are in ``self.near``. A
+        ValueError refuses a ``count`` that is no whole number between 1 and the size of the gallery.
         """
         check_count(count, self.images - self.queries)
         found = []
@@ -304,16 +302,8 @@ def rerank_distances(
     says how many images have such a list, or one whose end is as good as equal to what follows. ``Reranking(query,
     gallery, Parameters(k1, k2, lambda_value)).cuts`` lists them from the embeddings.
 
-    Args:
-        query_gallery: ``(Q, G)`` distances.
-        query_query: ``(Q, Q)`` distances.
-        gallery_gallery: ``(G, G)`` distances.
-        k1: see ``rerank``.
-        k2: see ``rerank``.
-        lambda_value: see ``rerank``.
-
-    Returns:
-        ``(Q, G)`` float32.
+    Given are distances ``(Q, G)``, ``(Q, Q)`` and ``(G, G)``, and k1, k2 and lambda_value as ``rerank`` has them;
+    returned are ``(Q, G)`` float32.
 
     Raises:
         ValueError: shapes that do not fit, NaN or infinite distances, or k1, k2, lambda_value out of range.

@@ -36,11 +36,9 @@ Sink = Callable[[slice, slice, torch.Tensor], None]
 
 
 def agree(what: str, content: Iterable[Any]) -> None:
-    """Raise, in all processes, where they have not one version and the same content, given as bytes or arrays.
+    """Refuse, in all processes, that they have not one version and the same content, given as bytes or arrays.
 
-    Raises:
-        ValueError: they have not; the rank of the first that differs is named.
-        OtherProcessError: a process is gone.
+    A ValueError names the first rank that differs; an OtherProcessError says that a process is gone.
     """
     digest = hashlib.sha256()
     for part in content:
@@ -176,9 +174,7 @@ class Share:
 def lead(job: Search, group: Group) -> None:
     """Run a search in process 0 while the others are in ``follow``.
 
-    Raises:
-        ValueError: fewer columns than processes.
-        OtherProcessError: another process failed or is gone.
+    A ValueError refuses fewer columns than processes; an OtherProcessError says that another failed or is gone.
     """
     work, columns, others = job.work, len(job.columns), range(1, group.world_size)
     if columns < group.world_size:
@@ -215,11 +211,7 @@ def lead(job: Search, group: Group) -> None:
 
 
 def follow(group: Group) -> bool:
-    """Do this process's part of the next search that process 0 leads; False if it says that there is none.
-
-    Raises:
-        OtherProcessError: process 0 failed or is gone.
-    """
+    """Do this process's part of the next search that process 0 leads; False if it says that there is none."""
     with telling():
         work = heard(0)
         if work is None:

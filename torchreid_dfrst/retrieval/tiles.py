@@ -242,10 +242,9 @@ def tile_bytes(rows: int, columns: int, width: int, fused: bool = False) -> int:
 def tile_sizes(
     rows: int, columns: int, width: int, count: int, memory_limit: int | None, fused: bool = False, held: int = 0
 ) -> tuple[int, int]:
-    """Rows and columns of the tiles of a search that keeps within a limit of memory; ``held`` bytes go to an index.
+    """Rows and columns of the tiles of a search within a limit of memory, of which ``held`` bytes go to an index.
 
-    Raises:
-        ValueError: the limit is no whole number, or not even the smallest tiles keep within it.
+    A ValueError says that the limit is no whole number, or that not even the smallest tiles keep within it.
     """
     check("memory_limit", memory_limit, int | None)
     need, kept = 0, candidates(count, columns)
