@@ -12,7 +12,17 @@ import torch
 
 from tests.retrieval.scenes import clusters, slow_distance, symmetric_transit
 from tests.retrieval.test_exactness import check
-from torchreid_dfrst.retrieval import Parameters, Reranking, distance, jaccard_distance, neighbors, rerank, tiles
+from torchreid_dfrst.retrieval import (
+    Parameters,
+    Reranking,
+    distance,
+    jaccard,
+    jaccard_blocks,
+    jaccard_distance,
+    neighbors,
+    rerank,
+    tiles,
+)
 from torchreid_dfrst.retrieval.search import faiss_gpus
 from torchreid_dfrst.retrieval.tiles import full_precision
 
@@ -184,6 +194,20 @@ def test_a_limited_search_computes_on_the_threads_that_its_limit_has_room_for(ro
     threads(3)
     neighbors(x, x, 9, memory_limit=room * tiles.THREAD_BYTES)
     assert seen == {used} and torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(("room", "used"), [(1, 1), (2, 2)])
+def test_distances_in_blocks_too_keep_to_the_threads_of_their_limit(room, used, threads, monkeypatch):
+    x, seen, distance = clusters(300)[0], set(), jaccard.Jaccard.distance
+    note = lambda *given: seen.add(torch.get_num_threads()) or distance(*given)  # noqa: E731
+    monkeypatch.setattr(jaccard.Jaccard, "distance", note)
+    threads(3)
+    limit = room * tiles.THREAD_BYTES
+    for _ in Reranking(x[:60], x[60:], Parameters(8, 3), memory_limit=limit).blocks():
+        assert torch.get_num_threads() == 3, "whoever takes the blocks has all threads"
+    for _ in jaccard_blocks(x, k1=8, k2=3, memory_limit=limit):
+        assert torch.get_num_threads() == 3
+    assert seen == {used}
 
 
 def test_two_threads_that_come_first_to_the_same_rows_take_one_lock(monkeypatch):
