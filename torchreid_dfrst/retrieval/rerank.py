@@ -64,19 +64,9 @@ class Parameters:
             raise ValueError(f"k1 is {self.k1} with {images} images: between {least} and {images - 1}")
 
     @property
-    def power(self) -> int:
-        """Exponent of the Euclidean distance in the original distance."""
-        return POWER[self.definition]
-
-    @property
     def own(self) -> bool:
         """Whether a list holds the image itself and k1 others; SpCL's hold k1 with it."""
         return self.definition != "fastreid"
-
-    @property
-    def half(self) -> int:
-        """Length of the neighbours' own lists."""
-        return half_length(self.k1)
 
 
 def rerank(
@@ -180,15 +170,18 @@ class Reranking:
             self.near.method,
             len(self.cuts),
         )
-        top = self.near.farthest**parameters.power
+        power = POWER[parameters.definition]
+        top = self.near.farthest**power
         if parameters.own:
             # where all images are one, every distance is 0 whatever it is divided by
             self.scale = weights = np.where(top > 0, top, np.float32(1))
         else:
             self.scale, weights = np.full_like(top, 2), np.ones_like(top)
-        exponent = scaled_distances(parameters.power, weights, self.near, self.stack, self.inside)
+        exponent = scaled_distances(power, weights, self.near, self.stack, self.inside)
         parts = [slice(0, self.queries), slice(self.queries, self.images)]
-        left, right = encodings(self.near.index, parameters.half, parameters.k2, exponent, parts, memory_limit)
+        left, right = encodings(
+            self.near.index, half_length(parameters.k1), parameters.k2, exponent, parts, memory_limit
+        )
         self.jaccard = Jaccard(left, right)
         self.sizes = self.jaccard.sizes(self.near.index, memory_limit, query.shape[1], self.fusion is not None)
         self.seconds["encoding"] = time.perf_counter() - start - self.seconds["neighbours"]
@@ -204,7 +197,7 @@ class Reranking:
         """``(T, 3)`` near-ties at the end of a list (whole, half, k2), which alone can change the result."""
         row, left, _ = self.near.near_ties.T
         rank = (self.near.index[row] == left[:, None]).argmax(axis=1)
-        ends = {self.near.index.shape[1] - 1, self.parameters.half - 1, self.parameters.k2 - 1}
+        ends = {self.near.index.shape[1] - 1, half_length(self.parameters.k1) - 1, self.parameters.k2 - 1}
         return self.near.near_ties[np.isin(rank, list(ends))]
 
     def matrix(self) -> np.ndarray:
@@ -270,7 +263,7 @@ class Reranking:
 
     def _finish(self, part: slice, block: np.ndarray) -> None:
         """Turn products (or minus the fused distances) of some queries into re-ranked distances, in place."""
-        power, share = self.parameters.power, self.parameters.lambda_value
+        power, share = POWER[self.parameters.definition], self.parameters.lambda_value
         values = torch.from_numpy(block)
         if self.inside is None:
             values.mul_(-2).add_(2).clamp_(min=0)
@@ -329,7 +322,7 @@ def rerank_distances(
         return np.asarray(_square_float32(value) / top[rows][row])
 
     parts = [slice(0, queries), slice(queries, queries + images)]
-    shared = Jaccard(*encodings(index, parameters.half, k2, exponent, parts))
+    shared = Jaccard(*encodings(index, half_length(parameters.k1), k2, exponent, parts))
     result = np.empty((queries, images), dtype=np.float32)
 
     def finish(part: slice) -> None:
@@ -346,7 +339,10 @@ def _neighbours_in_matrices(matrices: tuple[np.ndarray, ...], parameters: Parame
     queries, images = matrices[0].shape
     count, full = queries + images, parameters.k1 + 1
     index, top = np.empty((count, full), dtype=np.int64), np.empty(count, dtype=np.float32)
-    unsure, ends = np.zeros(count, dtype=bool), [k for k in (parameters.k2, parameters.half, full) if k < count]
+    unsure, ends = (
+        np.zeros(count, dtype=bool),
+        [k for k in (parameters.k2, half_length(parameters.k1), full) if k < count],
+    )
     for rows in [*consecutive(0, queries, ROWS), *consecutive(queries, count, ROWS)]:
         original = _square_float32(np.concatenate([half.T for half in _halves_of_matrices(matrices, rows)], axis=1))
         bad = np.flatnonzero(~np.isfinite(original).all(axis=1))
