@@ -48,8 +48,9 @@ def _locked_folder(folder: Path) -> Iterator[None]:
                 logger.warning("%s lies where files cannot be locked: see that no other run trains into it", folder)
         except BlockingIOError:
             who = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
-            said = f"{folder} is being trained into by {who}: wait for it, or choose another train.save_dir"
-            raise OSError(said) from None
+            raise OSError(
+                f"{folder} is being trained into by {who}: wait for it, or choose another train.save_dir"
+            ) from None
         except OSError as error:
             raise OSError(f"train.save_dir {folder} cannot be written ({error}): choose another one") from error
         _mine.add(folder)
