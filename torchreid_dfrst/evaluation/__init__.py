@@ -5,7 +5,7 @@
 """
 
 from torchreid_dfrst.evaluation.calibration import Calibration
-from torchreid_dfrst.evaluation.calibration import of_extraction as calibrate
+from torchreid_dfrst.evaluation.calibration import fit as calibrate
 from torchreid_dfrst.evaluation.card import Result
 from torchreid_dfrst.evaluation.card import make_card as card
 from torchreid_dfrst.evaluation.openset import of_result as open_set
@@ -16,7 +16,6 @@ from torchreid_dfrst.evaluation.scoring import (
     RERANKED,
     ROWS,
     TOP,
-    best_matches,
     fit_transit,
     rankings,
     score,
@@ -39,7 +38,6 @@ __all__ = [
     "TRIPS",
     "Calibration",
     "Result",
-    "best_matches",
     "calibrate",
     "card",
     "fit_transit",
