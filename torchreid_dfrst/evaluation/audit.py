@@ -207,4 +207,3 @@ def by_pair(
             ends = {"query": called(a), "gallery": called(b), "queries": len(rows)}
             found.append({**ends, **{name: round(100 * share, 2) for name, share in shares.items()}})
     return found
-

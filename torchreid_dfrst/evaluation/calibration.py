@@ -47,8 +47,7 @@ class Calibration:
         network: what made the embeddings, see ``features.network_of``.
         cosine: ``(K,)`` rising cosines at which the evidence of appearance is known, linear in between.
         nats: ``(K,)`` that evidence.
-        transit: bias, slope of the evidence of appearance, and slope of minus a transit distance, fitted together:
-            the evidence of both; None without space and time.
+        transit: bias, slope of the evidence of appearance, and slope of minus a transit distance; None without.
         spacetime: name and options of the model of these distances.
         matches: images of its vehicle that a query finds in a gallery, by other cameras, on average.
         vehicles: how many it was fitted on.
@@ -72,9 +71,8 @@ class Calibration:
     def evidence(self, appearance: np.ndarray, transit: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Evidence of appearance, and what space and time add to it, each elementwise in nats.
 
-        Args:
-            appearance: Euclidean distances of embeddings of unit length, in [0, 2].
-            transit: distances of the model in ``spacetime``, by pairs; NaN where not known; None for appearance alone.
+        Of Euclidean distances of embeddings of unit length, in [0, 2], and of transit distances by pairs of the model
+        in ``spacetime``, NaN where not known.
         """
         cosine = 1 - np.asarray(appearance, dtype=np.float64) ** 2 / 2
         own = np.interp(cosine, self.cosine, self.nats)
@@ -95,11 +93,7 @@ class Calibration:
         return np.log(share / (1 - share))
 
     def threshold(self, rate: float, fused: bool) -> float:
-        """Evidence, in nats, that a share of ``rate`` of all pairs of two vehicles reach.
-
-        Args:
-            rate: of false matches among pairs.
-            fused: with space and time.
+        """Evidence, in nats, that a share of ``rate`` of all pairs of two vehicles reach; ``fused``: with space and time.
 
         Raises:
             ValueError: a rate beyond those that the pairs behind the calibration tell.
@@ -152,12 +146,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
-        """Read what ``save`` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: not a calibration of this version.
-        """
+        """Read what ``save`` wrote; raises ``FileNotFoundError``, or ``ValueError`` for another file or version."""
         missing = f"no calibration at {path}: `dfrst evaluate` writes one from features with training images (--train)"
         files.require_file(path, missing)
         return cls.of(files.read_json(path, "calibration", "make it anew with `dfrst evaluate`"), str(path))

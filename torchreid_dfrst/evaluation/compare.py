@@ -12,10 +12,7 @@ from torchreid_dfrst.evaluation.intervals import FEWEST, MEASURES, bootstrap, in
 
 
 def compare(cards: Mapping[str, Card]) -> dict[str, Any]:
-    """Group cards by what they measured, rank inside each group, and test every card against the group's first.
-
-    Args:
-        cards: label to card.
+    """Group cards, by label, by what they measured, rank inside each group, and test each against the group's first.
 
     Returns:
         ``groups``: a list of ``cards`` (labels), ``ranking`` (rows of all cards by mAP, best first) and ``tests``
@@ -54,11 +51,7 @@ def differences(a: Card, b: Card) -> list[str]:
 def paired(a: Card | Sequence[Card], row_a: str, b: Card | Sequence[Card], row_b: str) -> dict[str, Any] | None:
     """Difference of average precision, ``a`` minus ``b``, over the queries that both used.
 
-    Args:
-        a: a card, or one per training: a query then counts with its mean over them.
-        row_a: its ranking.
-        b: the other side, likewise.
-        row_b: its ranking.
+    Each side is a ranking of a card, or of one per training: a query then counts with its mean over them.
 
     Returns:
         percent: ``difference``, its 95 % ``interval`` and ``p_vehicles``, both None for too few vehicles, the interval

@@ -48,7 +48,7 @@ def bootstrap(
     Args:
         value: ``(N,)`` one number per query.
         vehicle: ``(N,)`` label of its vehicle.
-        samples: number of means.
+        samples: number of means that are returned.
         ends: smallest and largest possible value. None for a difference, which rarely comes near -1 or 1: plus and
             minus the largest sum of a vehicle, of an average number of queries.
         seed: of the weights; equal vehicles get equal weights, so intervals can be compared with each other.

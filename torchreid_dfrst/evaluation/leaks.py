@@ -50,8 +50,8 @@ def _shared_images(rows: list[Sightings], extraction: Extraction) -> str:
     if shared:
         text = "{count} [image stands|images stand] in training and in query or gallery"
         return f"{numbered(text, len(shared))} (first: {min(shared)[0]})"
-    trained = {} if known is None else _digests_of_embeddings(known)
-    found = [_digests_of_embeddings(part) for part in parts] if trained else []
+    trained = {} if known is None else _single_embeddings(known)
+    found = [_single_embeddings(part) for part in parts] if trained else []
     same = sorted({path for part in found for digest, path in part.items() if digest in trained})
     if not same:
         return ""
@@ -64,11 +64,16 @@ def _keys_of_images(part: Sightings) -> Iterable[tuple[str, int, str]]:
     return ((path, camera, repr(time)) for path, camera, time in zip(*columns, strict=True) if path)
 
 
-def _digests_of_embeddings(features: Features) -> dict[bytes, str]:
+def digests_of_embeddings(features: Features) -> list[bytes]:
+    """What tells each embedding, to the last bit, from others."""
+    return [hashlib.blake2b(values.tobytes(), digest_size=16).digest() for values in features.embedding]
+
+
+def _single_embeddings(features: Features) -> dict[bytes, str]:
     """Digest of each embedding that a single image has, and the name of the image."""
     images: dict[bytes, set[str]] = {}
-    for row, (values, path) in enumerate(zip(features.embedding, features.sightings.path.tolist(), strict=True)):
-        digest = hashlib.blake2b(values.tobytes(), digest_size=16).digest()
+    paths = features.sightings.path.tolist()
+    for row, (digest, path) in enumerate(zip(digests_of_embeddings(features), paths, strict=True)):
         images.setdefault(digest, set()).add(path or f"row {row}")
     return {digest: next(iter(paths)) for digest, paths in images.items() if len(paths) == 1}
 

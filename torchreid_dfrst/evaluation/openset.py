@@ -76,13 +76,11 @@ def measure(
         seed: of that draw.
 
     Returns:
-        ``reliability``: of groups of pairs at even odds, probability, share of one vehicle, pairs; ``pairs_ece``: their
-        expected calibration error; ``hits_ece``: that of first hits; ``FNMR``: share of pairs of one vehicle that a
-        threshold refuses which as many pairs of two pass as it is named after; ``TPIR``: share of queries whose first
-        hit is right and passes a threshold that as many strangers pass; ``look_alikes``: a look-alike is the image of
-        another vehicle that is nearest to a query by appearance: the share of them that evidence (of appearance, and
-        of all) takes for the query's vehicle at even odds; ``F1`` and ``TNR`` of refusing first hits
-        below 1/2. None where there are too few for it.
+        ``reliability``: probability, share of one vehicle and number of pairs by groups at even odds; ``pairs_ece`` and
+        ``hits_ece``: expected calibration error of pairs and of first hits; ``FNMR``: share of pairs of one vehicle
+        below a threshold that so many pairs of two pass; ``TPIR``: share of queries whose first hit is right and passes
+        a threshold that so many strangers pass; ``look_alikes``: share of the nearest images of another vehicle that
+        evidence takes for the query's; ``F1`` and ``TNR`` of refusing first hits below 1/2. None where there are too few.
     """
     query, gallery = query[query.sightings.known], gallery[gallery.sightings.known]
     label, vehicle = np.unique(query.sightings.identity, return_inverse=True)

@@ -88,10 +88,9 @@ class Protocol:
         return f"{self.name}: {'; '.join(part for part in (ranked, side, junk, f'AP as {form}') if part)}"
 
     def pairs(self, query: Features, gallery: Features) -> Iterator[tuple[Features, Features]]:
-        """Query and gallery of each draw.
+        """Query and gallery of each draw, made from all images of both together in the order of their paths.
 
-        Draws are made from all images of both together in the order of their paths, so they do not depend on which
-        draw the features were extracted for. An image without an identity is never drawn.
+        An image without an identity is never drawn.
 
         Raises:
             ValueError: tracks are ranked and a gallery image has none.
@@ -119,15 +118,8 @@ class Protocol:
             yield block
             del block
 
-    def score(
-        self, distance: np.ndarray | Iterable[np.ndarray], query: Sightings, gallery: Sightings
-    ) -> Metrics:
-        """Metrics of one ranking.
-
-        Args:
-            distance: ``(Q, G)`` between a pair that ``pairs`` gave, or blocks of consecutive rows, see ``ranked``.
-            query: the Q queries.
-            gallery: the G gallery entries.
+    def score(self, distance: np.ndarray | Iterable[np.ndarray], query: Sightings, gallery: Sightings) -> Metrics:
+        """Metrics of the ``(Q, G)`` distances between a pair that ``pairs`` gave, or of blocks of consecutive rows.
 
         Raises:
             ValueError: as ``retrieval.evaluate``; tracks are ranked and a gallery image has none.

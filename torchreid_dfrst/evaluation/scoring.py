@@ -132,8 +132,7 @@ def score(
             ``retrieval.shards.serve``. None: this process alone.
 
     Raises:
-        ValueError: something the parts cannot work with; see theirs.
-        KeyError: an unknown name.
+        ValueError, KeyError: something the parts cannot work with; see theirs.
     """
     spacetime, evaluate = dict(spacetime or {}), dict(evaluate or {})
     parameters = {**sections()["rerank"].defaults, **(rerank or {})}
@@ -200,8 +199,8 @@ def rankings(
     Args:
         query: ``Q`` images.
         gallery: ``G`` images or tracks.
-        model: a fitted space-time model, None for appearance alone.
-        weight: omega of Eq. 6.
+        model: a fitted space-time model, weighed by ``weight``, omega of Eq. 6; None for appearance alone.
+        weight: see ``model``.
         parameters: all keyword arguments of ``retrieval.rerank`` but ``transit`` and ``weight``.
         rerank: give the re-ranked rows too.
         only: give this row alone.

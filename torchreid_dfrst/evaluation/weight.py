@@ -36,17 +36,14 @@ PAIR = 40  # bytes that a pair of images takes while weights are compared
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Rows of a training list.
-
-    Args:
-        fit: ``(F,)`` int64 rows to learn from, none of a vehicle that is asked for.
-        query: ``(Q,)`` int64 rows, one image of each vehicle asked for and camera.
-        gallery: ``(G,)`` int64 rows, those of ``query`` among them.
-    """
+    """Rows of a training list, int64."""
 
     fit: np.ndarray
+    """To learn from, none of a vehicle that is asked for."""
     query: np.ndarray
+    """One image of each vehicle asked for and camera."""
     gallery: np.ndarray
+    """Those of ``query`` among them."""
 
 
 def held_out(sightings: Sightings, folds: int = 3, most: int = 200, parts: int = 1, seed: int = SEED) -> Iterator[Fold]:
@@ -221,7 +218,7 @@ def _weight_by_logistic(appearance: np.ndarray, transit: np.ndarray, same: np.nd
 def transit_weight(
     extraction: Extraction, model: GapModel, weight: float | str | None = None, memory_limit: int | None = None
 ) -> tuple[float, str | dict[str, Any]]:
-    """Omega of Eq. 6, and where it comes from.
+    """Omega of Eq. 6 beside a space-time model, and where it comes from.
 
     Args:
         extraction: features, of training images too if the weight is to be chosen.
@@ -232,7 +229,7 @@ def transit_weight(
 
     Returns:
         Omega, and ``"the paper"``, ``"given"``, or for a chosen one the fields of ``Weight`` and ``network``: whether
-        the vehicles it was chosen on were ``"held out"`` of its training or ``"trained on"``; None if not known.
+        its vehicles were ``"held out"`` of the network's training or ``"trained on"``; None if not known.
 
     Raises:
         ValueError: not one of these, out of range, or training features are missing.

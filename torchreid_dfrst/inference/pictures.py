@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from torchreid_dfrst.data.boxes import split_name
-from torchreid_dfrst.evaluation import Result, best_matches
+from torchreid_dfrst.evaluation import Result
 from torchreid_dfrst.evaluation.card import UNNAMED
 from torchreid_dfrst.features import require_weights
 from torchreid_dfrst.inference.extraction import input_transform
@@ -30,18 +30,15 @@ def show_rankings(
 
     Args:
         result: what ``evaluation.score`` gave.
-        folder: where the picture goes.
+        folder: where the picture, which is returned, goes.
         count: number of queries, taken at equal steps through the list of those that count.
         rows: of the result; those there are by default.
         queries: their rows, where they were chosen in another way.
-
-    Returns:
-        The picture written, in a list.
     """
     extraction, rows = result.ranked, tuple(rows) or tuple(result.metrics)
     chosen = some_queries(result, count) if queries is None else queries
     top = min(SHOWN, len(extraction.gallery))
-    index = np.stack([best_matches(result, row, top)[0][chosen] for row in rows], axis=1).reshape(-1, top)
+    index = np.stack([result.best[row].index[chosen, :top] for row in rows], axis=1).reshape(-1, top)
     asked = extraction.query.sightings[np.repeat(chosen, len(rows))]
     data = extraction.source.get("data") or UNNAMED
     title = f"{data}: {len(chosen)} of {len(extraction.query)} queries; junk removed"
@@ -62,11 +59,11 @@ def show_attention(
         count: number of queries.
         seed: of the draw of queries; None takes them at equal steps.
 
+    Returns:
+        The picture; nothing for a network that cannot say, such as torchreid's own.
+
     Raises:
         ValueError: the features were made with other weights.
-
-    Returns:
-        The picture written; nothing for a network that cannot say, such as torchreid's own.
     """
     extraction = result.ranked
     model, about = open_network(weights)
