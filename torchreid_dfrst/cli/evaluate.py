@@ -104,7 +104,7 @@ def score(args: argparse.Namespace, group: Any) -> None:
         calibration.save(out / "calibration.json")
         wrote(out / "calibration.json")
     if args.lists:
-        from torchreid_dfrst.inference.pictures import missing_images, show_attention, show_rankings
+        from torchreid_dfrst.inference.pictures_and_pages import missing_images, show_attention, show_rankings
 
         if missing := missing_images(result):
             tell(f"no pictures: {missing}")
@@ -113,7 +113,7 @@ def score(args: argparse.Namespace, group: Any) -> None:
             if args.weights:
                 wrote(*show_attention(args.weights, result, out / "pictures", (args.lists + 1) // 2))
     if args.page:
-        from torchreid_dfrst.inference.pages import page_of_result
+        from torchreid_dfrst.inference.pictures_and_pages import page_of_result
 
         page_of_result(result, args.weights).save(args.page)
         wrote(args.page)

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     from torchreid_dfrst import evaluation
     from torchreid_dfrst.checks import within
     from torchreid_dfrst.files import require_writable
-    from torchreid_dfrst.inference.pages import page_of_result
+    from torchreid_dfrst.inference.pictures_and_pages import page_of_result
 
     within("queries", args.queries, lowest=1)
     if args.out.suffix not in (".html", ".htm"):

@@ -4,7 +4,6 @@
 ``card(result, extraction, command)`` keeps every number and every choice.
 """
 
-from torchreid_dfrst.evaluation.calibration import Calibration
 from torchreid_dfrst.evaluation.calibration import fit as calibrate
 from torchreid_dfrst.evaluation.card import Result
 from torchreid_dfrst.evaluation.card import make_card as card
@@ -21,22 +20,18 @@ from torchreid_dfrst.evaluation.scoring import (
     score,
     sections,
 )
-from torchreid_dfrst.evaluation.trips import FUSED_TRIPS, TRIPS
 from torchreid_dfrst.evaluation.weight import HELD_OUT, PAPER_WEIGHT, TRAINED_ON, transit_weight
 
 __all__ = [
     "APPEARANCE",
     "BOTH",
     "FUSED",
-    "FUSED_TRIPS",
     "HELD_OUT",
     "PAPER_WEIGHT",
     "RERANKED",
     "ROWS",
     "TOP",
     "TRAINED_ON",
-    "TRIPS",
-    "Calibration",
     "Result",
     "calibrate",
     "card",

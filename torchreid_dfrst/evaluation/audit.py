@@ -104,14 +104,8 @@ def run(
 ) -> dict[str, Any]:
     """All controls of one model; JSON types only, scores in percent.
 
-    Args:
-        model: gives name and options; copies of it are fitted.
-        train: training sightings.
-        query: the rows.
-        gallery: the columns.
-        network: road distances.
-        appearance: ``(Q, G)`` distances to fuse with by ``weight``; None scores space and time alone.
-        weight: omega of Eq. 6.
+    ``model`` gives name and options, and copies of it are fitted. ``appearance`` are ``(Q, G)`` distances to fuse with
+    by ``weight``, omega of Eq. 6; None scores space and time alone.
     """
 
     def scored(transit: np.ndarray) -> dict[str, float]:

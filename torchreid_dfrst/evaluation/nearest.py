@@ -34,9 +34,9 @@ def rank(
     Args:
         extraction: query and gallery features.
         top: how many for each query; the query's own image in the gallery is not listed.
-        spacetime: as ``score``, and so are the next two; of ``evaluate``, only ``rerank`` has a say.
-        rerank: of the re-ranking.
-        evaluate: see ``spacetime``.
+        spacetime: as ``score``.
+        rerank: as ``score``.
+        evaluate: as ``score``; only its ``rerank`` has a say.
         strangers: gives each line the ``probability`` that it is the query's vehicle, where this share of queries has
             none in the gallery; None for no probabilities.
 

@@ -70,7 +70,7 @@ def measure(
         calibration: of the network that made the features.
         query: images asked for.
         gallery: images that are found.
-        model: the fitted space-time model of the calibration; all images have a time.
+        model: the fitted space-time model of the calibration, for images that all have a time.
         strangers: share of the vehicles asked for that is taken out of the gallery, drawn with ``seed``, beside those
             that are not there anyway.
         seed: of that draw.
@@ -80,7 +80,7 @@ def measure(
         ``hits_ece``: expected calibration error of pairs and of first hits; ``FNMR``: share of pairs of one vehicle
         below a threshold that so many pairs of two pass; ``TPIR``: share of queries whose first hit is right and passes
         a threshold that so many strangers pass; ``look_alikes``: share of the nearest images of another vehicle that
-        evidence takes for the query's; ``F1`` and ``TNR`` of refusing first hits below 1/2. None where there are too few.
+        evidence takes for the query's; ``F1`` and ``TNR`` of refusing first hits below 1/2. None: there are too few.
     """
     query, gallery = query[query.sightings.known], gallery[gallery.sightings.known]
     label, vehicle = np.unique(query.sightings.identity, return_inverse=True)

@@ -125,8 +125,7 @@ def choose_weight(
 
     Raises:
         KeyError: unknown method.
-        ValueError: too few vehicles with features, features of one camera, all equal or (``"calibrated"``) telling no
-            vehicles apart, or the model cannot be fitted without the held-out ones.
+        ValueError: too few vehicles with features, features that say nothing, or the model cannot be fitted.
     """
     if method not in CHOSEN_BY.values():
         raise KeyError(f"no method {method!r} to choose a weight, there are {', '.join(CHOSEN_BY.values())}")

@@ -192,13 +192,9 @@ def export(
 def compare(reference: Run, other: Run, images: np.ndarray, what: str, ranked: bool = True) -> dict[str, Any]:
     """How far a runtime's embeddings are from PyTorch's, at each of ``BATCHES`` and over all images.
 
-    Args:
-        reference: PyTorch.
-        other: the runtime.
-        images: ``(N, 3, height, width)``, at least ``max(BATCHES)``.
-        what: name of the file, for messages.
-        ranked: compare for every image its ``LISTED`` nearest others as well; in lists that are not among
-            ``equal_lists``, images change places whose distances differ by less than the tolerance.
+    Of ``(N, 3, height, width)`` images, at least ``max(BATCHES)``. ``ranked`` compares for every image its ``LISTED``
+    nearest others too; in lists that are not equal, those change places whose distances differ by less than the
+    tolerance. ``what`` names the file in messages.
 
     Raises:
         ValueError: a batch is refused, a difference is beyond ``TOLERANCE``, or a list differs by more.

@@ -73,8 +73,7 @@ def extract(
         The extraction, and the paths of images left out.
 
     Raises:
-        OSError: memory ran out.
-        OSError, KeyError, ValueError: as ``open_network`` and ``DataManager`` raise them.
+        OSError, KeyError, ValueError: memory ran out, or as ``open_network`` and ``DataManager`` raise them.
     """
     model, about = open_network(path, described)
     data = DataManager(

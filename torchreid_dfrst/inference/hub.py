@@ -63,10 +63,7 @@ No code is loaded from here.
 def write_folder(weights: str | Path, folder: str | Path, card: str | Path | None = None) -> list[Path]:
     """Write weights, their description and a ``README.md`` that says what they are into a folder.
 
-    Args:
-        weights: exported by training, ``.safetensors`` with its ``.json`` beside it.
-        folder: made if needed.
-        card: result card of these weights, for the figures.
+    Weights are those that training exported, ``.safetensors`` with its ``.json`` beside it; figures come from ``card``.
 
     Raises:
         ValueError: the weights are not those that were exported, or the card is of other weights.
