@@ -156,22 +156,11 @@ def export(
             parity = compare(_runner(model), exported, images, f"{out.name} ({kind})", ranked=verify is not None)
         found = {out.parent / file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
         branches = getattr(network, "branches", None) or {}
-        mean, deviation = input_normalisation(about)
         description = {
             "file": out.name,
             "format": kind,
             "sha256": {file.name: hashlib.sha256(content).hexdigest() for file, content in found.items()},
-            "input": {
-                "name": "images",
-                "layout": "NCHW, RGB, float32",
-                "batch": "any",
-                "height": about["height"],
-                "width": about["width"],
-                "resize": "bilinear, antialiased, to height x width",
-                "scale": 1 / 255,
-                "mean": mean,
-                "std": deviation,
-            },
+            "input": _input(about),
             "output": {
                 "name": "embedding",
                 "width": width,
@@ -261,6 +250,21 @@ def _images(folder: str | Path | None, about: Mapping[str, Any]) -> tuple[np.nda
     transform = input_transform(about)
     chosen = np.stack([transform(read_image(path)).numpy() for path in paths[::step]])
     return chosen, f"{len(chosen)} of {len(paths)} images of {Path(folder).name}"
+
+
+def _input(about: Mapping[str, Any]) -> dict[str, Any]:
+    mean, deviation = input_normalisation(about)
+    return {
+        "name": "images",
+        "layout": "NCHW, RGB, float32",
+        "batch": "any",
+        "height": about["height"],
+        "width": about["width"],
+        "resize": "bilinear, antialiased, to height x width",
+        "scale": 1 / 255,
+        "mean": mean,
+        "std": deviation,
+    }
 
 
 def _runner(model: nn.Module) -> Run:
