@@ -78,7 +78,7 @@ def fit_transit(
     what, network = extraction.source.get("data", "these features"), extraction.network
     train = extraction.train if fitted is None else None
     if network is None or (train is None and fitted is None):
-        lost = "road distances between its cameras" if train is not None or fitted else "training sightings"
+        lost = "road distances between its cameras" if train is not None or fitted is not None else "training sightings"
         raise ValueError(
             f"space and time were asked for, but {what} came without {lost}; `spacetime.model null` scores by "
             "appearance alone"
@@ -199,8 +199,8 @@ def rankings(
     Args:
         query: ``Q`` images.
         gallery: ``G`` images or tracks.
-        model: a fitted space-time model, weighed by ``weight``, omega of Eq. 6; None for appearance alone.
-        weight: see ``model``.
+        model: a fitted space-time model, None for appearance alone.
+        weight: omega of Eq. 6.
         parameters: all keyword arguments of ``retrieval.rerank`` but ``transit`` and ``weight``.
         rerank: give the re-ranked rows too.
         only: give this row alone.

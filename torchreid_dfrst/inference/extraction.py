@@ -146,7 +146,7 @@ def _for_choices(items: Sequence[Item], name: str, about: Mapping[str, Any]) -> 
 
 
 def input_transform(about: Mapping[str, Any]) -> Callable[[Image.Image], torch.Tensor]:
-    """Test-time transform of torchreid for a network, ``about`` which ``open_network`` says how it was trained."""
+    """Torchreid's test-time transform for a network that ``open_network`` tells of: resize, tensor, normalisation."""
     with contextlib.redirect_stdout(io.StringIO()):
         return torchreid.data.transforms.build_transforms(**_input(about), transforms=None)[1]
 
