@@ -93,7 +93,7 @@ class Calibration:
         return np.log(share / (1 - share))
 
     def threshold(self, rate: float, fused: bool) -> float:
-        """Evidence, in nats, that a share ``rate`` of all pairs of two vehicles reach; ``fused``: of space and time too.
+        """Evidence, in nats, that a share ``rate`` of pairs of two vehicles reach; ``fused``: with space and time.
 
         Raises:
             ValueError: a rate beyond those that the pairs behind the calibration tell.
