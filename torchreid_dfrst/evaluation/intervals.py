@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from torchreid_dfrst.retrieval import Metrics
 
@@ -78,7 +77,7 @@ def interval(means: np.ndarray, mean: float) -> tuple[float, float]:
     return min(float(low), mean), max(float(high), mean)
 
 
-def middle(means: ArrayLike) -> np.ndarray:
+def middle(means: np.ndarray | list[float]) -> np.ndarray:
     """Lower and upper end of the middle ``LEVEL`` of some values."""
     return np.asarray(np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
 

@@ -154,8 +154,8 @@ def page_of_result(result: Result, weights: str | Path | None = None, queries: i
                     for r, (g, d, a) in enumerate(zip(hits.tolist(), best.distance[k], apart, strict=False))
                 ]
             )
-        for found in shown if why is not None and k in explained else ():
-            for hit in found[:1]:
+        if why is not None and k in explained:
+            for hit in (found[0] for found in shown if found):
                 hit["why"] = why(str(query.sightings.path[k]), hit["name"])
         page.add(_image_on_page(query.sightings, k), shown)
     return page
