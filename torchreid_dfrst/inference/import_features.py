@@ -277,8 +277,8 @@ def _refuse_zeros(features: Mapping[str, Features], embeddings: Path) -> None:
         zero = ~features[part].embedding.any(axis=1)
         if zero.any():
             raise ValueError(
-                f"{zero.sum()} of {len(features[part])} {part} embeddings of {embeddings} are zero and have no direction: "
-                f"{sample(features[part].sightings.path[zero])}; leave those images out"
+                f"{zero.sum()} of {len(features[part])} {part} embeddings of {embeddings} are zero and have no "
+                f"direction: {sample(features[part].sightings.path[zero])}; leave those images out"
             )
 
 
