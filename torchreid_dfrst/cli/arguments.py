@@ -97,10 +97,10 @@ def features_file(word: str) -> Path:
     return Path(word)
 
 
-def data_options(words: Sequence[str], model: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
+def data_options(words: Sequence[str], model: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The data set's own options, ``data.options.NAME VALUE``, and those of a model, ``model.NAME VALUE``.
 
-    ``model`` holds the keys that a model may have. Raises as ``config.load`` does.
+    ``model`` holds the keys that a model may have, as ``config.keywords`` gives them. Raises as ``config.load`` does.
     """
     from torchreid_dfrst import config
 
