@@ -11,7 +11,7 @@ from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.data.table import read_rows
 from torchreid_dfrst.doctor import check_dataset
 from torchreid_dfrst.inference.import_features import import_features
-from torchreid_dfrst.report.canvas import thumbnail
+from torchreid_dfrst.report.canvas import letterbox
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_every_reader_crops(street):
     assert path.endswith("2.png#xywh=60,10,44,20")
     assert read_image(path).size == (40, 20) and colour(read_image(path)) == [0, 0, 255]
     assert colour(data[0]["img"]) == [255, 0, 0]
-    corner = np.asarray(thumbnail(path, 40))[20, 20].tolist()
+    corner = np.asarray(letterbox(path, 40)[0])[20, 20].tolist()
     assert corner == [0, 0, 255]
 
 

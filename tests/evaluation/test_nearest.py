@@ -35,7 +35,7 @@ def test_the_ranking_is_that_of_evaluate(blind, rerank, row):
         *(Features(x, Sightings(np.full(len(x), k), identity=np.arange(len(x)), path=path)) for k, x, path in parts)
     )
     result = evaluation.score(labelled, {"model": None}, evaluate={"rerank": rerank, "protocol": "no-junk"})
-    index, distance = evaluation.best_matches(result, row, 4)
+    index, distance = result.best[row].index[:, :4], result.best[row].distance[:, :4]
     assert (
         name == row
         and found["query"] == [f"q{k}" for k in range(5) for _ in range(4)]

@@ -62,7 +62,7 @@ def test_each_part_is_asked_in_the_whole_gallery_and_only_it_is_left_out_of_the_
 @pytest.mark.parametrize(("vehicles", "galleries", "folds"), [(40, 1, 3), (450, 3, 3), (900, 3, 3), (250, 2, 4)])
 def test_galleries_are_as_large_as_a_tests_where_there_are_vehicles(vehicles, galleries, folds):
     sightings = Sightings(np.tile([3, 5], vehicles), np.zeros(2 * vehicles), np.arange(vehicles).repeat(2))
-    made = list(_folds_of_training(sightings, 3, seed=0))
+    made = list(_folds_of_training(sightings))
     assert len(made) == folds and len({tuple(fold.gallery) for fold in made}) == galleries
     assert max(len(fold.gallery) for fold in made) <= 400
 
@@ -103,7 +103,7 @@ def test_calibration_is_the_logistic_law_the_pairs_were_drawn_from():
     rng = np.random.default_rng(0)
     a, t = rng.uniform(0, 2, 200_000), rng.uniform(0, 1, 200_000)
     same = rng.random(200_000) < 1 / (1 + np.exp(-(2 - 3 * a - 1.5 * t)))
-    _, slope_a, slope_t = _weight_by_logistic(a, t, same, 0)
+    _, slope_a, slope_t = _weight_by_logistic(a, t, same)
     assert (slope_a, slope_t) == pytest.approx((3, 1.5), rel=0.05)
 
 

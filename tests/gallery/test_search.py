@@ -16,7 +16,7 @@ from torchreid_dfrst.evaluation import calibration
 from torchreid_dfrst.evaluation.calibration import Calibration
 from torchreid_dfrst.features import network_of
 from torchreid_dfrst.gallery import Gallery, searching, watch
-from torchreid_dfrst.retrieval import Features, normalise
+from torchreid_dfrst.retrieval import Extraction, Features, normalise
 from torchreid_dfrst.spatiotemporal import build
 
 NAMED = replace(road(), names=np.array([f"gate {c}" for c in road().cameras]))
@@ -262,7 +262,7 @@ def calibrated(held, tmp_path, model):
     """A gallery of labelled vehicles whose probabilities are those of a real calibration."""
     train, test = street(11, 60), street(12, 40, hours=1)
     train = Features(train.embedding, replace(train.sightings, time_s=np.nan_to_num(train.sightings.time_s, nan=5.0)))
-    fitted = calibration.fit(train, SOURCE, model, traffic(0, 60), NAMED)
+    fitted = calibration.fit(Extraction(train, train, traffic(0, 60), train, NAMED, SOURCE), model)
     made = Gallery.create(tmp_path / "c", SOURCE, WIDTH)
     made.learn(model, WEIGHT, fitted.content)
     return made, test[~np.isnan(test.sightings.time_s)], fitted

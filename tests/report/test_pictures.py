@@ -9,7 +9,7 @@ from torchreid_dfrst.models.zoo import build
 from torchreid_dfrst.report import canvas, spacetime
 from torchreid_dfrst.report import ranked_lists as lists
 from torchreid_dfrst.report.attention import attention_maps, reasons
-from torchreid_dfrst.report.canvas import spread, thumbnail
+from torchreid_dfrst.report.canvas import letterbox, spread
 from torchreid_dfrst.report.ranked_lists import ranked_lists, time_gap
 from torchreid_dfrst.sightings import Sightings
 
@@ -159,7 +159,7 @@ def test_images_are_shown_upright(tmp_path):
     exif[0x0112] = 6  # lies on its side
     wide = Image.new("RGB", (80, 40), "red")
     wide.save(tmp_path / "wide.jpg", exif=exif)
-    pixels = np.asarray(thumbnail(tmp_path / "wide.jpg", 80)).astype(int)
+    pixels = np.asarray(letterbox(tmp_path / "wide.jpg", 80)[0]).astype(int)
     assert (abs(pixels - [254, 0, 0]).max(axis=2) < 12).any(axis=0).sum() in range(38, 43)
 
 

@@ -18,7 +18,7 @@ from torchreid_dfrst import association, config, evaluation
 from torchreid_dfrst.cli import command
 from torchreid_dfrst.evaluation.trips import evidence
 from torchreid_dfrst.features import Extraction
-from torchreid_dfrst.inference.pictures import show_rankings
+from torchreid_dfrst.inference.pictures_and_pages import show_rankings
 from torchreid_dfrst.models.zoo import build
 from torchreid_dfrst.report.canvas import BLUE, RED, figure, write
 from torchreid_dfrst.report.trips import time_space

@@ -6,7 +6,6 @@ Only ``run`` imports what the work needs, so that a help costs no more than Pyth
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import importlib
 import logging
@@ -64,9 +63,8 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
                 code = _exit_with(USER_ERROR, text)
             else:
                 what = f"{type(error).__name__} {' '.join(text.split())[:200]}".rstrip()
-                code = _exit_with(
-                    BUG, f"this is a bug ({what}): please report it, with the lines below, at {_tracker()}"
-                )
+                report = "please report it, with the lines below, at the project's issue tracker"
+                code = _exit_with(BUG, f"this is a bug ({what}): {report}")
                 print(printable(traceback.format_exc()), file=sys.stderr)
         finally:
             warnings.formatwarning = plain
@@ -93,18 +91,6 @@ def _exit_with(code: int, text: str) -> int:
     return code
 
 
-def _tracker() -> str:
-    """The address that the package's metadata has, if it has one."""
-    import importlib.metadata
-
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        for entry in importlib.metadata.metadata("torchreid-dfrst").get_all("Project-URL") or []:
-            label, _, address = entry.partition(", ")
-            if label in ("Issues", "Bug Tracker"):
-                return address
-    return "the project's issue tracker"
-
-
 def overview() -> str:
     """What ``dfrst --help`` prints: a line for each subcommand, the first of its file's docstring."""
     lines = ["usage: dfrst COMMAND ... [--verbose]", ""]
@@ -114,11 +100,7 @@ def overview() -> str:
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """The arguments of one subcommand, given as the words after ``dfrst``, and what runs it.
-
-    Raises:
-        KeyError: there is no such subcommand.
-    """
+    """The arguments of one subcommand, given as the words after ``dfrst``, and what runs it."""
     for word in words:
         try:
             word.encode()
@@ -142,11 +124,7 @@ def parser_of(name: str) -> Parser:
 
 
 def invoke(words: Sequence[str]) -> int:
-    """Run one subcommand, given as the words after ``dfrst``; returns its exit code.
-
-    Raises:
-        ValueError, KeyError, OSError: as the subcommand raises them.
-    """
+    """Run one subcommand, given as the words after ``dfrst``, which may raise anything; returns its exit code."""
     if not words or words[0] in ("-h", "--help"):
         say(overview())
         return 0

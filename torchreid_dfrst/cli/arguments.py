@@ -19,6 +19,7 @@ SIZE = (256, 128)
 """Height and width of images where nothing says them, as torchreid's."""
 SCORING = ("spacetime", "rerank", "evaluate")
 """Sections of a configuration that scoring reads."""
+SETTINGS = "file of dfrst extract or dfrst import, and settings as dfrst evaluate takes them"
 ROOT = "folder that holds data sets, or the data set's own folder"
 NAME = "a data set's name, such as veri776"
 CONFIG = "YAML file, or the name of one that is shipped, such as dfrst_veri776"
@@ -70,6 +71,12 @@ def overrides(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("overrides", nargs="*", metavar="section.key value", help=what)
 
 
+def scoring(parser: argparse.ArgumentParser, what: str, also: str = "") -> None:
+    """A features file and the configuration of its scoring, see ``evaluate.read``."""
+    parser.add_argument("words", nargs="+", metavar="FEATURES | section.key value", help=what)
+    parser.add_argument("--config-file", help=CONFIG + also)
+
+
 def features_among(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """The features file among the words of a configuration, wherever it stands, and the other words."""
     file, others, rest = None, [], iter(words)
@@ -93,12 +100,7 @@ def features_file(word: str) -> Path:
 def data_options(words: Sequence[str], model: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The data set's own options, ``data.options.NAME VALUE``, and those of a model, ``model.NAME VALUE``.
 
-    Args:
-        words: of the command line.
-        model: the keys that a model may have, as ``config.keywords`` gives them; None without a model.
-
-    Raises:
-        KeyError, ValueError: as ``config.load``.
+    ``model`` holds the keys that a model may have, as ``config.keywords`` gives them. Raises as ``config.load`` does.
     """
     from torchreid_dfrst import config
 
@@ -108,30 +110,21 @@ def data_options(words: Sequence[str], model: Any = None) -> tuple[dict[str, Any
 
 
 def described(name: str | None, size: Sequence[int] | None, model: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What ``open_network`` is told of a file that does not say what network it holds; None where nothing is.
-
-    Args:
-        name: of the network.
-        size: height and width of its images.
-        model: its options.
+    """What ``open_network`` is told of a file that does not say what network it holds; None without a name.
 
     Raises:
-        ValueError: a size or options without a name.
+        ValueError: the size of its images or options of it, without its name.
     """
-    if name is None and (size or model):
-        raise ValueError("--size and model.NAME are of the network that --model names: give it too")
     if name is None:
+        if size or model:
+            raise ValueError("--size and model.NAME are of the network that --model names: give it too")
         return None
     height, width = size or SIZE
     return {"model": {**model, "name": name}, "height": height, "width": width}
 
 
 def moment(word: str) -> float:
-    """A time of the command line in seconds, see ``data.times``; says so where it is taken as UTC.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """A time of the command line in seconds, see ``data.times``; says so where it is taken as UTC."""
     from torchreid_dfrst.data.times import ACCEPTED, lacks_zone, read_times
 
     seconds, unread = read_times([word], "the command line")
@@ -143,11 +136,7 @@ def moment(word: str) -> float:
 
 
 def span(word: str) -> float:
-    """A duration such as ``90``, ``30min``, ``2h`` or ``7d`` in seconds.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """A duration such as ``90``, ``30min``, ``2h`` or ``7d`` in seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?) *(s|min|h|d)?", word.strip())
     if found is None:
         raise ValueError(f"{word!r} is no duration: give seconds, or 30min, 2h, 7d")

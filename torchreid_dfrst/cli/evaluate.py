@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torchreid_dfrst.cli.arguments import CONFIG, USER_ERROR, ListKeys, features_among, say, tell, wrote
+from torchreid_dfrst.cli.arguments import USER_ERROR, ListKeys, features_among, say, scoring, tell, wrote
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``dfrst evaluate``."""
     words = "file of dfrst extract or dfrst import, and settings such as rerank.k1 30; --list-keys names all"
-    parser.add_argument("words", nargs="+", metavar="FEATURES | section.key value", help=words)
-    parser.add_argument("--config-file", help=f"{CONFIG}; sections that only training needs are passed over")
+    scoring(parser, words, "; sections that only training needs are passed over")
     weights = "the network behind the features, for attention maps; settings come from --config-file"
     parser.add_argument("--weights", type=Path, help=weights)
     parser.add_argument("--out", type=Path, help="folder for card.json and pictures (default: beside the features)")
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int | None:
 
 
 def together(args: argparse.Namespace, group: Any) -> int:
-    """Score on several processes; process 0 says what went wrong in whichever, or process 1 that process 0 is gone."""
+    """Score on several processes; process 0 says what went wrong, or process 1 that process 0 is gone."""
     from torchreid_dfrst import processes
     from torchreid_dfrst.retrieval import shards
 
@@ -105,7 +104,7 @@ def score(args: argparse.Namespace, group: Any) -> None:
         calibration.save(out / "calibration.json")
         wrote(out / "calibration.json")
     if args.lists:
-        from torchreid_dfrst.inference.pictures import missing_images, show_attention, show_rankings
+        from torchreid_dfrst.inference.pictures_and_pages import missing_images, show_attention, show_rankings
 
         if missing := missing_images(result):
             tell(f"no pictures: {missing}")
@@ -114,18 +113,14 @@ def score(args: argparse.Namespace, group: Any) -> None:
             if args.weights:
                 wrote(*show_attention(args.weights, result, out / "pictures", (args.lists + 1) // 2))
     if args.page:
-        from torchreid_dfrst.inference.pages import page_of_result
+        from torchreid_dfrst.inference.pictures_and_pages import page_of_result
 
         page_of_result(result, args.weights).save(args.page)
         wrote(args.page)
 
 
 def read(args: argparse.Namespace) -> tuple[str, Any, dict[str, Any]]:
-    """The features file among ``args.words``, what it holds, an ``Extraction``, and the sections for scoring it.
-
-    Raises:
-        OSError, KeyError, ValueError: no features file, or as ``config.load`` and ``Extraction.load``.
-    """
+    """The features file among ``args.words``, what it holds, an ``Extraction``, and the sections for scoring it."""
     from torchreid_dfrst import config, evaluation
     from torchreid_dfrst.retrieval import Extraction
 

@@ -138,7 +138,6 @@ def take_calibration(args: argparse.Namespace, gallery: Any, source: dict[str, A
 def fit(args: argparse.Namespace, gallery: Any) -> None:
     """Run ``dfrst gallery fit``."""
     from torchreid_dfrst import config, evaluation
-    from torchreid_dfrst.evaluation import calibration
     from torchreid_dfrst.retrieval import Extraction
     from torchreid_dfrst.spatiotemporal import by_pairs
 
@@ -152,7 +151,7 @@ def fit(args: argparse.Namespace, gallery: Any) -> None:
     if model is not None:
         model = by_pairs(model)
         weight = evaluation.transit_weight(held, model, asked)[0]
-    found = calibration.of_extraction(held, model)
+    found = evaluation.calibrate(held, model)
     gallery.learn(model, weight, None if found is None else found.content)
     parts = [gallery.info()["space and time"] or "no space and time"]
     parts += [f"calibrated on {found.vehicles} vehicles" if found else "no calibration: extract with --train"]

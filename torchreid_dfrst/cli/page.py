@@ -8,15 +8,13 @@ It opens from disk in any browser, without a network. Settings are those of dfrs
 import argparse
 from pathlib import Path
 
-from torchreid_dfrst.cli.arguments import CONFIG, wrote
+from torchreid_dfrst.cli.arguments import SETTINGS, scoring, wrote
 from torchreid_dfrst.cli.evaluate import read
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``dfrst page``."""
-    words = "file of dfrst extract or dfrst import, and settings as dfrst evaluate takes them"
-    parser.add_argument("words", nargs="+", metavar="FEATURES | section.key value", help=words)
-    parser.add_argument("--config-file", help=CONFIG)
+    scoring(parser, SETTINGS)
     parser.add_argument("--out", type=Path, required=True, help="file to write, ending in .html")
     parser.add_argument("--weights", type=Path, help="the network behind the features, to take likeness apart")
     parser.add_argument("--queries", type=int, default=200, help="how many, at equal steps (%(default)s)")
@@ -27,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     from torchreid_dfrst import evaluation
     from torchreid_dfrst.checks import within
     from torchreid_dfrst.files import require_writable
-    from torchreid_dfrst.inference.pages import page_of_result
+    from torchreid_dfrst.inference.pictures_and_pages import page_of_result
 
     within("queries", args.queries, lowest=1)
     if args.out.suffix not in (".html", ".htm"):

@@ -10,15 +10,13 @@ adds probabilities, calibrated on training images (dfrst extract --train).
 import argparse
 from pathlib import Path
 
-from torchreid_dfrst.cli.arguments import CONFIG, wrote
+from torchreid_dfrst.cli.arguments import SETTINGS, scoring, wrote
 from torchreid_dfrst.cli.evaluate import read
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``dfrst rank``."""
-    words = "file of dfrst extract or dfrst import, and settings as dfrst evaluate takes them"
-    parser.add_argument("words", nargs="+", metavar="FEATURES | section.key value", help=words)
-    parser.add_argument("--config-file", help=CONFIG)
+    scoring(parser, SETTINGS)
     parser.add_argument("--top", type=int, default=10, help="gallery images for each query (%(default)s)")
     words = "add the probability of each, where this share of queries has no match; not of re-ranked distances"
     parser.add_argument("--strangers", type=float, metavar="SHARE", help=words)
@@ -30,12 +28,11 @@ def run(args: argparse.Namespace) -> None:
     """Run ``dfrst rank``."""
     from torchreid_dfrst import files
     from torchreid_dfrst.evaluation.nearest import rank
-    from torchreid_dfrst.files import written_as
 
     # what cannot be written is found before hours of work
-    written_as(args.out, {})
+    files.written_as(args.out, {})
     files.require_writable(args.out)
     _, extraction, choices = read(args)
     row, columns = rank(extraction, args.top, **choices, strangers=args.strangers)
-    files.write({args.out: written_as(args.out, columns)})
+    files.write({args.out: files.written_as(args.out, columns)})
     wrote(f"{args.out}: {extraction.summary}, ranked by {row}")

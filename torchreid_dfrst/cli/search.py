@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         say(listing(hits.columns, names, hits.candidates.tolist(), least, args.false_match_rate))
     if args.page:
-        from torchreid_dfrst.inference.pages import page_of_hits
+        from torchreid_dfrst.inference.pictures_and_pages import page_of_hits
 
         page_of_hits(gallery, queries, hits).save(args.page)
         wrote(args.page)

@@ -61,12 +61,8 @@ def source(parser: argparse.ArgumentParser) -> None:
 def read(args: argparse.Namespace, keys: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
     """What models are fitted and scored on, an ``Extraction``, and the section ``spacetime``.
 
-    Args:
-        args: those of ``source``; the embeddings of an extraction made from lists say nothing.
-        keys: what the section may hold beside ``model`` and ``options``, with types.
-
-    Raises:
-        OSError, KeyError, ValueError: no source or two, one without training sightings or distances, an unknown key.
+    The section may hold ``keys``, each with its type, beside ``model`` and ``options``. The embeddings of an extraction
+    that was made from lists say nothing.
     """
     from torchreid_dfrst import config
     from torchreid_dfrst.retrieval import Extraction
@@ -86,11 +82,7 @@ def read(args: argparse.Namespace, keys: Mapping[str, Any] | None = None) -> tup
 
 
 def models(settings: Mapping[str, Any]) -> list[Any]:
-    """The model that a section asks for, or all.
-
-    Raises:
-        KeyError, ValueError: as ``spatiotemporal.build``; options without a model.
-    """
+    """The model that the section ``spacetime`` asks for, or all."""
     from torchreid_dfrst.spatiotemporal import MODELS, build
 
     if "model" in settings:

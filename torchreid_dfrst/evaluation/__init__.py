@@ -4,8 +4,7 @@
 ``card(result, extraction, command)`` keeps every number and every choice.
 """
 
-from torchreid_dfrst.evaluation.calibration import Calibration
-from torchreid_dfrst.evaluation.calibration import of_extraction as calibrate
+from torchreid_dfrst.evaluation.calibration import fit as calibrate
 from torchreid_dfrst.evaluation.card import Result
 from torchreid_dfrst.evaluation.card import make_card as card
 from torchreid_dfrst.evaluation.openset import of_result as open_set
@@ -16,30 +15,24 @@ from torchreid_dfrst.evaluation.scoring import (
     RERANKED,
     ROWS,
     TOP,
-    best_matches,
     fit_transit,
     rankings,
     score,
     sections,
 )
-from torchreid_dfrst.evaluation.trips import FUSED_TRIPS, TRIPS
 from torchreid_dfrst.evaluation.weight import HELD_OUT, PAPER_WEIGHT, TRAINED_ON, transit_weight
 
 __all__ = [
     "APPEARANCE",
     "BOTH",
     "FUSED",
-    "FUSED_TRIPS",
     "HELD_OUT",
     "PAPER_WEIGHT",
     "RERANKED",
     "ROWS",
     "TOP",
     "TRAINED_ON",
-    "TRIPS",
-    "Calibration",
     "Result",
-    "best_matches",
     "calibrate",
     "card",
     "fit_transit",

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from torchreid_dfrst.evaluation.weight import PAPER_WEIGHT, SEED
 from torchreid_dfrst.retrieval import Metrics, evaluate
 from torchreid_dfrst.sightings import CameraNetwork, Sightings, same_vehicle
 from torchreid_dfrst.spatiotemporal import GapModel, fuse
 
-SEED = 776
 SKEWS_S = (2.0, 5.0, 15.0, 30.0, 60.0)
 WRONG = (0.1, 0.25, 0.5)
 UNSEEN = (1, 4, 8)
@@ -21,27 +21,12 @@ UNSEEN = (1, 4, 8)
 def rank(distance: np.ndarray, query: Sightings, gallery: Sightings, seed: int = SEED) -> Metrics:
     """Score a distance matrix by the junk rule, with ties in an order that knows nothing of identity.
 
-    Space and time leave many distances equal, and galleries are sorted by identity. The gallery is shuffled first, so
-    that a tie is decided by a seeded draw.
-
-    Args:
-        distance: ``(Q, G)``.
-        query: the rows.
-        gallery: the columns.
-        seed: of the draw.
+    Space and time leave many of the ``(Q, G)`` distances equal, and galleries are sorted by identity. The gallery is
+    shuffled first, so that a tie is decided by a seeded draw.
     """
-    shuffled = order(len(gallery), seed)
-    return score(np.ascontiguousarray(distance[:, shuffled]), query, gallery[shuffled])
-
-
-def order(images: int, seed: int = SEED) -> np.ndarray:
-    """The seeded draw of ``rank``: a permutation of the gallery."""
-    return np.random.default_rng(seed).permutation(images)
-
-
-def score(distance: np.ndarray, query: Sightings, gallery: Sightings) -> Metrics:
-    """Score a distance matrix by the junk rule, ties by gallery order."""
-    return evaluate(distance, query.identity, gallery.identity, query.camera, gallery.camera)
+    order = np.random.default_rng(seed).permutation(len(gallery))
+    dealt, columns = np.ascontiguousarray(distance[:, order]), gallery[order]
+    return evaluate(dealt, query.identity, columns.identity, query.camera, columns.camera)
 
 
 def tie_bounds(distance: np.ndarray, query: Sightings, gallery: Sightings) -> tuple[Metrics, Metrics]:
@@ -51,11 +36,6 @@ def tie_bounds(distance: np.ndarray, query: Sightings, gallery: Sightings) -> tu
         row[:] = 2 * np.unique(values, return_inverse=True)[1]
     wrong = ~same_vehicle(query.identity[:, None], gallery.identity)
     return rank(place + ~wrong, query, gallery), rank(place + wrong, query, gallery)
-
-
-def time_only(model: GapModel, query: Sightings, gallery: Sightings) -> Metrics:
-    """Score of a fitted model without any appearance, see ``rank``."""
-    return rank(model.distance(query, gallery), query, gallery)
 
 
 def percent(metrics: Metrics) -> dict[str, float]:
@@ -75,13 +55,7 @@ def shuffled(query: Sightings, gallery: Sightings, what: str, seed: int) -> tupl
     """Both lists with times, cameras or both dealt anew among all their images.
 
     An image that is in both lists (one path) stays one image. Only what the model sees is changed; the junk rule keeps
-    the true cameras.
-
-    Args:
-        query: the rows.
-        gallery: the columns.
-        what: ``"times"``, ``"cameras"`` or ``"both"`` (each dealt for itself).
-        seed: of the deal.
+    the true cameras. ``what`` is ``"times"``, ``"cameras"`` or ``"both"``, each dealt for itself.
     """
     generator, everyone = np.random.default_rng(seed), Sightings.concatenate([query, gallery])
     name = np.where(everyone.path == "", np.arange(len(everyone)).astype(str), everyone.path)
@@ -92,9 +66,8 @@ def shuffled(query: Sightings, gallery: Sightings, what: str, seed: int) -> tupl
     if what in ("cameras", "both"):
         camera = generator.permutation(camera)
     # tracks no longer hold together what they did
-    return _split_query_gallery(
-        Sightings(camera[image], time_s[image], everyone.identity, path=everyone.path), len(query)
-    )
+    dealt = Sightings(camera[image], time_s[image], everyone.identity, path=everyone.path)
+    return dealt[: len(query)], dealt[len(query) :]
 
 
 def skewed(query: Sightings, gallery: Sightings, seconds: float, seed: int) -> tuple[Sightings, Sightings]:
@@ -102,7 +75,8 @@ def skewed(query: Sightings, gallery: Sightings, seconds: float, seed: int) -> t
     everyone = Sightings.concatenate([query, gallery])
     labels, place = np.unique(everyone.camera, return_inverse=True)
     error = np.random.default_rng(seed).uniform(-seconds, seconds, len(labels))
-    return _split_query_gallery(replace(everyone, time_s=np.round(everyone.time_s + error[place], 1)), len(query))
+    moved = replace(everyone, time_s=np.round(everyone.time_s + error[place], 1))
+    return moved[: len(query)], moved[len(query) :]
 
 
 def wrong_times(query: Sightings, gallery: Sightings, share: float, seed: int) -> tuple[Sightings, Sightings]:
@@ -115,7 +89,8 @@ def wrong_times(query: Sightings, gallery: Sightings, share: float, seed: int) -
     np.minimum.at(start, place, everyone.time_s)
     moved = np.round(generator.uniform(np.nanmin(everyone.time_s), np.nanmax(everyone.time_s), len(labels)), 1)
     time_s = np.where(hit[place], moved[place] + everyone.time_s - start[place], everyone.time_s)
-    return _split_query_gallery(replace(everyone, time_s=time_s), len(query))
+    everyone = replace(everyone, time_s=time_s)
+    return everyone[: len(query)], everyone[len(query) :]
 
 
 def run(
@@ -125,20 +100,12 @@ def run(
     gallery: Sightings,
     network: CameraNetwork,
     appearance: np.ndarray | None = None,
-    weight: float = 0.2,
-    seed: int = SEED,
+    weight: float = PAPER_WEIGHT,
 ) -> dict[str, Any]:
     """All controls of one model; JSON types only, scores in percent.
 
-    Args:
-        model: gives name and options; copies of it are fitted.
-        train: training sightings.
-        query: the rows.
-        gallery: the columns.
-        network: road distances.
-        appearance: ``(Q, G)`` distances to fuse with; None scores space and time alone.
-        weight: omega of the fusion.
-        seed: of every draw.
+    ``model`` gives name and options, and copies of it are fitted. ``appearance`` are ``(Q, G)`` distances to fuse with
+    by ``weight``, omega of Eq. 6; None scores space and time alone.
     """
 
     def scored(transit: np.ndarray) -> dict[str, float]:
@@ -151,21 +118,21 @@ def run(
     own = fitted(train)
     own.check_use(query, gallery)
     whole = own.distance(query, gallery)
-    result: dict[str, Any] = {"model": own.parameters, "weight": None if appearance is None else weight, "seed": seed}
+    result: dict[str, Any] = {"model": own.parameters, "weight": None if appearance is None else weight, "seed": SEED}
     result["as it is"] = scored(whole)
     if appearance is not None:
         result["appearance"] = scored(np.zeros_like(appearance))
     result["shuffled"] = {
-        what: scored(own.distance(*shuffled(query, gallery, what, seed))) for what in ("times", "cameras", "both")
+        what: scored(own.distance(*shuffled(query, gallery, what, SEED))) for what in ("times", "cameras", "both")
     }
-    cameras = np.random.default_rng(seed).permutation(np.unique(gallery.camera))
+    cameras = np.random.default_rng(SEED).permutation(np.unique(gallery.camera))
 
     def without(count: int) -> np.ndarray:
         return fitted(train[~np.isin(train.camera, cameras[:count])]).distance(query, gallery)
 
     changed = {
-        "clock skew s": {f"{s:g}": scored(own.distance(*skewed(query, gallery, s, seed))) for s in SKEWS_S},
-        "wrong times": {f"{p:g}": scored(own.distance(*wrong_times(query, gallery, p, seed))) for p in WRONG},
+        "clock skew s": {f"{s:g}": scored(own.distance(*skewed(query, gallery, s, SEED))) for s in SKEWS_S},
+        "wrong times": {f"{p:g}": scored(own.distance(*wrong_times(query, gallery, p, SEED))) for p in WRONG},
         "cameras without training": {str(n): scored(without(n)) for n in UNSEEN if n <= len(cameras) // 2},
     }
     result |= {kind: {"0": result["as it is"], **levels} for kind, levels in changed.items()}
@@ -191,14 +158,14 @@ def table(name: str, result: Mapping[str, Any]) -> str:
     )
 
 
-def reliability(transit: np.ndarray, query: Sightings, gallery: Sightings, bins: int = 12) -> list[dict[str, float]]:
+def reliability(transit: np.ndarray, query: Sightings, gallery: Sightings) -> list[dict[str, float]]:
     """Pairs of two cameras sorted into bins by their distance: how many are of one vehicle in each.
 
     ``gain`` is the log of that share over the share among all pairs, in nats: evidence as it turned out to be.
     """
     across = query.camera[:, None] != gallery.camera
     distance, same = transit[across], same_vehicle(query.identity[:, None], gallery.identity)[across]
-    edges = np.unique(np.quantile(distance, np.concatenate([[0, 1e-4, 1e-3, 3e-3], np.geomspace(0.01, 1, bins - 3)])))
+    edges = np.unique(np.quantile(distance, np.concatenate([[0, 1e-4, 1e-3, 3e-3], np.geomspace(0.01, 1, 9)])))
     place = np.clip(np.searchsorted(edges, distance, side="right") - 1, 0, len(edges) - 2)
     count, hits, total = (np.bincount(place, of, minlength=len(edges) - 1) for of in (None, same, distance))
     return [
@@ -234,7 +201,3 @@ def by_pair(
             ends = {"query": called(a), "gallery": called(b), "queries": len(rows)}
             found.append({**ends, **{name: round(100 * share, 2) for name, share in shares.items()}})
     return found
-
-
-def _split_query_gallery(sightings: Sightings, count: int) -> tuple[Sightings, Sightings]:
-    return sightings[:count], sightings[count:]

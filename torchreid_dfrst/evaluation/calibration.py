@@ -13,7 +13,7 @@ from scipy.optimize import isotonic_regression
 
 from torchreid_dfrst import files, retrieval
 from torchreid_dfrst.checks import check, expected_types, within
-from torchreid_dfrst.evaluation.weight import SEED, held_out
+from torchreid_dfrst.evaluation.weight import HELD_OUT, SEED, held_out
 from torchreid_dfrst.features import network_of
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.retrieval.logistic import logistic, sigmoid
@@ -41,15 +41,13 @@ class Calibration:
     """What distances of one network say.
 
     Evidence is ``ln p(distance | one vehicle) - ln p(distance | two)``, in nats: that of appearance, and what space and
-    time add to it. Probability is that with prior odds, see ``prior``. Distances after re-ranking depend on everything
-    else in the gallery and have no such law: they are never taken.
+    time add to it. Distances after re-ranking depend on everything else in the gallery and have no such law.
 
     Args:
         network: what made the embeddings, see ``features.network_of``.
         cosine: ``(K,)`` rising cosines at which the evidence of appearance is known, linear in between.
         nats: ``(K,)`` that evidence.
-        transit: bias, slope of the evidence of appearance, and slope of minus a transit distance, fitted together:
-            the evidence of both; None without space and time.
+        transit: bias, slope of the evidence of appearance, and slope of minus a transit distance; None without.
         spacetime: name and options of the model of these distances.
         matches: images of its vehicle that a query finds in a gallery, by other cameras, on average.
         vehicles: how many it was fitted on.
@@ -73,9 +71,8 @@ class Calibration:
     def evidence(self, appearance: np.ndarray, transit: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Evidence of appearance, and what space and time add to it, each elementwise in nats.
 
-        Args:
-            appearance: Euclidean distances of embeddings of unit length, in [0, 2].
-            transit: distances of the model in ``spacetime``, by pairs; NaN where not known; None for appearance alone.
+        Of Euclidean distances of embeddings of unit length, in [0, 2], and of transit distances by pairs of the model
+        in ``spacetime``, NaN where not known.
         """
         cosine = 1 - np.asarray(appearance, dtype=np.float64) ** 2 / 2
         own = np.interp(cosine, self.cosine, self.nats)
@@ -96,11 +93,7 @@ class Calibration:
         return np.log(share / (1 - share))
 
     def threshold(self, rate: float, fused: bool) -> float:
-        """Evidence, in nats, that a share of ``rate`` of all pairs of two vehicles reach.
-
-        Args:
-            rate: of false matches among pairs.
-            fused: with space and time.
+        """Evidence, in nats, that a share ``rate`` of pairs of two vehicles reach; ``fused``: with space and time.
 
         Raises:
             ValueError: a rate beyond those that the pairs behind the calibration tell.
@@ -118,8 +111,8 @@ class Calibration:
         """Probability that each pair shows one vehicle; see ``evidence`` and ``prior``."""
         return sigmoid(sum(self.evidence(appearance, transit)) + self.prior(candidates, strangers))
 
-    def require(self, source: Mapping[str, Any], model: GapModel | None = None) -> None:
-        """Refuse embeddings of another network, or distances of another space-time model.
+    def require(self, source: Mapping[str, Any]) -> None:
+        """Refuse embeddings of another network.
 
         Raises:
             ValueError: with both.
@@ -127,11 +120,6 @@ class Calibration:
         if network_of(source) != self.network:
             one, other = (f"{n.get('network')} ({str(n.get('weights_sha256'))[:8]})" for n in (self.network, source))
             raise ValueError(f"the calibration is of the network {one}, not of {other}: make one with that network")
-        asked = None if model is None else _model_and_network(by_pairs(model))
-        if None not in (asked, self.spacetime) and self.spacetime != asked:
-            raise ValueError(
-                f"the calibration is of the space-time model {self.spacetime}, not of {asked}: make it anew"
-            )
 
     def save(self, path: str | Path) -> None:
         """Write JSON; the file appears whole or not at all."""
@@ -139,16 +127,12 @@ class Calibration:
 
     @property
     def content(self) -> dict[str, Any]:
-        """JSON types."""
+        """What ``save`` writes, JSON types."""
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
     @classmethod
     def of(cls, content: Mapping[str, Any], where: str = "what the gallery keeps") -> Calibration:
-        """What ``content`` gave.
-
-        Raises:
-            ValueError: another form or version.
-        """
+        """What ``content`` gave; a ``ValueError`` names ``where`` if it has another form or version."""
         held = dict(content)
         if held.pop("format", None) != FORMAT or held.pop("version", None) != VERSION:
             raise ValueError(f"{where} is no calibration of this version: make it anew with {AGAIN}")
@@ -162,48 +146,36 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
-        """Read what ``save`` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: not a calibration of this version.
-        """
+        """Read what ``save`` wrote; raises ``FileNotFoundError``, or ``ValueError`` for another file or version."""
         missing = f"no calibration at {path}: `dfrst evaluate` writes one from features with training images (--train)"
         files.require_file(path, missing)
         return cls.of(files.read_json(path, "calibration", "make it anew with `dfrst evaluate`"), str(path))
 
 
-def fit(
-    features: Features,
-    source: Mapping[str, Any],
-    model: GapModel | None = None,
-    train: Sightings | None = None,
-    network: CameraNetwork | None = None,
-    held: bool | None = None,
-    seed: int = SEED,
-) -> Calibration:
+def fit(extraction: Extraction, model: GapModel | None) -> Calibration | None:
     """Fit on training vehicles that play query and gallery, best ones that the network was not trained on.
 
     Of a space-time model, the distance of pairs alone counts (``spatiotemporal.by_pairs``): relays depend on the rest
     of the gallery, as re-ranking does.
 
     Args:
-        features: embeddings of training images with identities.
-        source: what made them, see ``Extraction.source``.
+        extraction: features of training images, and for the model all training sightings and road distances.
         model: gives name and options of a space-time model, which is fitted without the vehicles that are asked for;
             None for appearance alone.
-        train: all training sightings, for the model.
-        network: road distances, for the model.
-        held: whether the network was trained without these vehicles.
-        seed: of the folds and of the draw of pairs.
+
+    Returns:
+        None where fewer than ``FEWEST`` training vehicles have features.
 
     Raises:
-        ValueError: too few vehicles, or the model cannot be fitted.
+        ValueError: no vehicle was seen by two cameras, or the model cannot be fitted.
     """
-    vehicles, model = features.sightings.vehicles, None if model is None else by_pairs(model)
-    if len(vehicles) < FEWEST:
-        raise ValueError(f"{len(vehicles)} training vehicles with features: a calibration needs {FEWEST} at least")
-    drawn, matches = _pairs_to_calibrate_on(features, model, train, network, seed)
+    features, seen = extraction.train_features, extraction.source.get("train_features")
+    vehicles = 0 if features is None else len(features.sightings.vehicles)
+    if features is None or vehicles < FEWEST:
+        return None
+    timed = model is not None and not np.isnan(features.sightings.time_s).all()
+    model = by_pairs(model) if model is not None and timed else None
+    drawn, matches = _pairs_to_calibrate_on(features, model, extraction.train, extraction.network)
     cosine, transit, same, fold = (np.concatenate(column) for column in zip(*drawn, strict=True))
     if not same.any():
         raise ValueError("no training vehicle with features was seen by two cameras: there is nothing to calibrate on")
@@ -214,19 +186,18 @@ def fit(
         both = np.column_stack([np.interp(cosine, knots, nats), -transit])[known]
         bias, *slopes = logistic(both, same[known].astype(np.float64), SHARE).tolist()
         trip = (bias, max(slopes[0], 0.0), max(slopes[1], 0.0))
-    about = None if model is None else _model_and_network(model)
-    made = Calibration(network_of(source), tuple(knots), tuple(nats), trip, about, matches, len(vehicles), held, shape)
+    made = Calibration(
+        network=network_of(extraction.source),
+        cosine=tuple(knots),
+        nats=tuple(nats),
+        transit=trip,
+        spacetime=None if model is None else {"model": model.name, "options": model.options},
+        matches=matches,
+        vehicles=vehicles,
+        held_out=None if seen is None else seen == HELD_OUT,
+        shape=shape,
+    )
     return replace(made, false_matches=_false_matches(made, cosine[~same], transit[~same]))
-
-
-def of_extraction(extraction: Extraction, model: GapModel | None) -> Calibration | None:
-    """Fit on the training images of a features file; None where there are too few vehicles with features."""
-    known, seen = extraction.train_features, extraction.source.get("train_features")
-    if known is None or len(known.sightings.vehicles) < FEWEST:
-        return None
-    held = None if seen is None else seen == "held out"
-    timed = model if model is not None and not np.isnan(known.sightings.time_s).all() else None
-    return fit(known, extraction.source, timed, extraction.train, extraction.network, held)
 
 
 def comparable(query: Sightings, gallery: Sightings) -> np.ndarray:
@@ -245,18 +216,14 @@ def _false_matches(
     return tuple(zip(rates, *by_both, strict=True))
 
 
-def _model_and_network(model: GapModel) -> dict[str, Any]:
-    return {"model": model.name, "options": model.options}
-
-
 def _pairs_to_calibrate_on(
-    features: Features, model: GapModel | None, train: Sightings | None, network: CameraNetwork | None, seed: int
+    features: Features, model: GapModel | None, train: Sightings | None, network: CameraNetwork | None
 ) -> tuple[list[tuple[np.ndarray, ...]], float]:
     """Cosine, transit distance, whether it is one vehicle, and fold of pairs drawn from each fold; matches a query."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(SEED)
     drawn: list[tuple[np.ndarray, ...]] = []
     matches = []
-    for number, fold in enumerate(held_out(features.sightings, FOLDS, seed=seed)):
+    for number, fold in enumerate(held_out(features.sightings, FOLDS)):
         query, gallery = features[fold.query], features[fold.gallery]
         q, g = query.sightings, gallery.sightings
         distance = retrieval.distance(*(retrieval.normalise(x.embedding) for x in (query, gallery)))

@@ -42,10 +42,10 @@ class Result:
     Args:
         protocol: what was ranked against what, and what counted.
         draws: row name (such as ``"+ ST"``) to its metrics, one per draw of the protocol (most draw once).
-        pairs: query and gallery sightings of each draw, as ranked.
+        pairs: query and gallery sightings of each draw.
         choices: every option that had a say, JSON types only.
         neighbours: re-ranked row to what its search of neighbours reports, see ``scoring.rankings``, one per draw.
-        ranked: the features of the first draw, as ranked.
+        ranked: the features of the first draw.
         best: row name to the first ``scoring.TOP`` images of each query, and its first right one, of the first draw.
         transit: the fitted space-time model, None where the result is by appearance alone.
     """
@@ -79,11 +79,7 @@ class Card:
     queries: dict[str, np.ndarray] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
-        """Write ``card.json``, and ``card.queries.npz`` beside it for paired tests.
-
-        Raises:
-            OSError: the disk is full or the folder cannot be written; earlier files of these names stay.
-        """
+        """Write ``card.json``, and ``card.queries.npz`` beside it for paired tests; both whole, or an ``OSError``."""
         path = Path(path)
         queries = io.BytesIO()
         np.savez_compressed(queries, **self.queries)  # type: ignore[arg-type]
@@ -150,11 +146,7 @@ def make_card(
 ) -> Card:
     """Every number and every choice of one evaluation.
 
-    Args:
-        result: the rows.
-        extraction: the features that were scored, and what is known about them.
-        command: the command line.
-        calibration: what ``openset.measure`` says of probabilities and refusals; None where there is none.
+    Of the features that were scored, of the command line that did, and of what ``openset.measure`` says.
     """
     draws = next(iter(result.draws.values()))
     used = [np.flatnonzero(metrics.first_match) for metrics in draws]
@@ -207,7 +199,7 @@ def _without_folders(command: str) -> str:
 
 
 def _query_names(query: Sightings) -> np.ndarray:
-    """One name per query, under which another card finds it again: features of one's own may have no paths."""
+    """One name per query, under which another card finds it again: there may be no paths."""
     found = without_common_folder(query.path)
     if len(np.unique(found)) == len(found):
         return found

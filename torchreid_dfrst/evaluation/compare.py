@@ -12,10 +12,7 @@ from torchreid_dfrst.evaluation.intervals import FEWEST, MEASURES, bootstrap, in
 
 
 def compare(cards: Mapping[str, Card]) -> dict[str, Any]:
-    """Group cards by what they measured, rank inside each group, and test every card against the group's first.
-
-    Args:
-        cards: label to card.
+    """Group cards, by label, by what they measured, rank inside each group, and test each against the group's first.
 
     Returns:
         ``groups``: a list of ``cards`` (labels), ``ranking`` (rows of all cards by mAP, best first) and ``tests``
@@ -36,12 +33,11 @@ def compare(cards: Mapping[str, Card]) -> dict[str, Any]:
 def differences(a: Card, b: Card) -> list[str]:
     """Why two cards cannot be ranked against each other; empty if they can."""
     found = []
-    one, two = (dict(card.content["protocol"]) for card in (a, b))
-    for key in one | two:
-        if key not in ("name", "in words") and one.get(key) != two.get(key):
-            found.append(f"protocol: {key} is {one.get(key)!r} and {two.get(key)!r}")
-    if found:
-        found.insert(0, f"protocol {one['name']} and {two['name']}")
+    one, two = (card.content["protocol"] for card in (a, b))
+    unlike = [key for key in one | two if key not in ("name", "in words") and one.get(key) != two.get(key)]
+    if unlike:
+        found.append(f"protocol {one['name']} and {two['name']}")
+    found += [f"protocol: {key} is {one.get(key)!r} and {two.get(key)!r}" for key in unlike]
     data = [card.content["data"] for card in (a, b)]
     if data[0]["fingerprint"] != data[1]["fingerprint"]:
         names = " and ".join(f"{d['name'] or UNNAMED} ({d['fingerprint']})" for d in data)
@@ -55,16 +51,11 @@ def differences(a: Card, b: Card) -> list[str]:
 def paired(a: Card | Sequence[Card], row_a: str, b: Card | Sequence[Card], row_b: str) -> dict[str, Any] | None:
     """Difference of average precision, ``a`` minus ``b``, over the queries that both used.
 
-    Args:
-        a: a card, or one per training: a query then counts with its mean over them.
-        row_a: its ranking.
-        b: the other side, likewise.
-        row_b: its ranking.
+    Each side is a ranking of a card, or of one per training: a query then counts with its mean over them.
 
     Returns:
-        percent: ``difference``, its 95 % ``interval`` and ``p_vehicles``, both of one bootstrap over vehicles, None for
-        too few of them, and no interval where no query differs; ``queries`` and ``vehicles``: how many. None without
-        the queries of both.
+        percent: ``difference``, its 95 % ``interval`` and ``p_vehicles``, both None for too few vehicles, the interval
+        also where no query differs; ``queries`` and ``vehicles``: how many. None without the queries of both.
     """
     sides = [([side] if isinstance(side, Card) else list(side), f"{row}/mAP") for side, row in ((a, row_a), (b, row_b))]
     if any(column not in card.queries for cards, column in sides for card in cards):

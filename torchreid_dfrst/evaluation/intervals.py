@@ -16,13 +16,11 @@ EDGE = 0.4
 CELLS = 1 << 22  # random weights that are held at once
 
 
-def _found_within(rank: int) -> Callable[[Metrics], np.ndarray]:
-    return lambda metrics: metrics.first_match <= rank
-
-
 MEASURES: dict[str, Callable[[Metrics], np.ndarray]] = {
     "mAP": lambda metrics: metrics.average_precision,
-    **{f"R{rank}": _found_within(rank) for rank in (1, 5, 10)},
+    "R1": lambda metrics: metrics.first_match <= 1,
+    "R5": lambda metrics: metrics.first_match <= 5,
+    "R10": lambda metrics: metrics.first_match <= 10,
     "mINP": lambda metrics: metrics.inverse_penalty,
 }
 """Measures of a card, in its order: name to ``(Q,)`` shares of the queries, whose mean over the used ones it is."""
@@ -44,18 +42,15 @@ def bootstrap(
 
     Queries of one vehicle are alike, so vehicles are drawn, each with all its queries and a weight from a gamma law.
     ``EDGE`` of a vehicle at either end of the scale stands for those that no test has seen: without it ten right
-    vehicles would prove that none is ever wrong. How often the intervals cover: docs/results.md.
+    vehicles would prove that none is ever wrong.
 
     Args:
         value: ``(N,)`` one number per query.
         vehicle: ``(N,)`` label of its vehicle.
-        samples: number of means.
+        samples: number of means that are returned.
         ends: smallest and largest possible value. None for a difference, which rarely comes near -1 or 1: plus and
             minus the largest sum of a vehicle, of an average number of queries.
         seed: of the weights; equal vehicles get equal weights, so intervals can be compared with each other.
-
-    Returns:
-        ``(samples,)`` float64.
 
     Raises:
         ValueError: fewer than two vehicles, or lengths that differ.
@@ -78,8 +73,13 @@ def bootstrap(
 
 def interval(means: np.ndarray, mean: float) -> tuple[float, float]:
     """Lower and upper end of the middle ``LEVEL`` of what ``bootstrap`` gave, and of the ``mean`` that was measured."""
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = middle(means)
     return min(float(low), mean), max(float(high), mean)
+
+
+def middle(means: np.ndarray | list[float]) -> np.ndarray:
+    """Lower and upper end of the middle ``LEVEL`` of some values."""
+    return np.asarray(np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
 
 
 def p_value(means: np.ndarray) -> float:

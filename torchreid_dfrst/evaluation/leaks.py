@@ -28,12 +28,13 @@ def check_leaks(extraction: Extraction, refuse: bool) -> None:
     Raises:
         ValueError: there are such rows, and ``refuse``.
     """
-    rows = [part for part in (extraction.train, _labelled_sightings(extraction.train_features)) if part is not None]
+    known = extraction.train_features
+    rows = [part for part in (extraction.train, None if known is None else known.sightings) if part is not None]
     if not rows:
         return
-    found, sure = (
-        _shared_images(rows, extraction) or _shared_vehicles(Sightings.concatenate(rows), extraction) or ("", True)
-    )
+    found, sure = _shared_images(rows, extraction), True
+    if not found:
+        found, sure = _shared_vehicles(Sightings.concatenate(rows), extraction)
     if found and sure and refuse:
         raise ValueError(
             f"{found}: space and time, or their weight, would be chosen on what is tested; take them out of one side"
@@ -42,27 +43,20 @@ def check_leaks(extraction: Extraction, refuse: bool) -> None:
         logger.warning("%s%s", found, "" if sure else "; nothing is wrong if the numbers merely start anew on one side")
 
 
-def _labelled_sightings(features: Features | None) -> Sightings | None:
-    return None if features is None else features.sightings
-
-
-def _shared_images(rows: list[Sightings], extraction: Extraction) -> tuple[str, bool] | None:
+def _shared_images(rows: list[Sightings], extraction: Extraction) -> str:
     parts, known = (extraction.query, extraction.gallery), extraction.train_features
-    shared = {key for part in rows for key in _keys_of_images(part)} & {
-        key for part in parts for key in _keys_of_images(part.sightings)
-    }
+    tested = {key for part in parts for key in _keys_of_images(part.sightings)}
+    shared = {key for part in rows for key in _keys_of_images(part)} & tested
     if shared:
         text = "{count} [image stands|images stand] in training and in query or gallery"
-        return f"{numbered(text, len(shared))} (first: {min(shared)[0]})", True
-    if known is not None:
-        trained = _digests_of_embeddings(known)
-        same = sorted(
-            {path for part in parts for digest, path in _digests_of_embeddings(part).items() if digest in trained}
-        )
-        if same:
-            text = "{count} query or gallery [image has the embedding|images have the embeddings] of training images"
-            return f"{numbered(text, len(same))}, to the last bit (first: {same[0]})", True
-    return None
+        return f"{numbered(text, len(shared))} (first: {min(shared)[0]})"
+    trained = {} if known is None else _single_embeddings(known)
+    found = [_single_embeddings(part) for part in parts] if trained else []
+    same = sorted({path for part in found for digest, path in part.items() if digest in trained})
+    if not same:
+        return ""
+    text = "{count} query or gallery [image has the embedding|images have the embeddings] of training images"
+    return f"{numbered(text, len(same))}, to the last bit (first: {same[0]})"
 
 
 def _keys_of_images(part: Sightings) -> Iterable[tuple[str, int, str]]:
@@ -70,27 +64,32 @@ def _keys_of_images(part: Sightings) -> Iterable[tuple[str, int, str]]:
     return ((path, camera, repr(time)) for path, camera, time in zip(*columns, strict=True) if path)
 
 
-def _digests_of_embeddings(features: Features) -> dict[bytes, str]:
+def digests_of_embeddings(features: Features) -> list[bytes]:
+    """What tells each embedding, to the last bit, from others."""
+    return [hashlib.blake2b(values.tobytes(), digest_size=16).digest() for values in features.embedding]
+
+
+def _single_embeddings(features: Features) -> dict[bytes, str]:
     """Digest of each embedding that a single image has, and the name of the image."""
     images: dict[bytes, set[str]] = {}
-    for row, (values, path) in enumerate(zip(features.embedding, features.sightings.path.tolist(), strict=True)):
-        digest = hashlib.blake2b(values.tobytes(), digest_size=16).digest()
+    paths = features.sightings.path.tolist()
+    for row, (digest, path) in enumerate(zip(digests_of_embeddings(features), paths, strict=True)):
         images.setdefault(digest, set()).add(path or f"row {row}")
     return {digest: next(iter(paths)) for digest, paths in images.items() if len(paths) == 1}
 
 
-def _shared_vehicles(train: Sightings, extraction: Extraction) -> tuple[str, bool] | None:
+def _shared_vehicles(train: Sightings, extraction: Extraction) -> tuple[str, bool]:
+    """Which vehicles are on both sides, in words, and whether that is sure."""
     test = Sightings.concatenate([extraction.query.sightings, extraction.gallery.sightings])
     named = all((part.vehicle_name != "").any() for part in (train, test))
     trained, tested = (_names_of_vehicles(part, named) for part in (train, test))
     shared = np.intersect1d(trained[trained != ""], tested[tested != ""])
-    if not len(shared):
-        return None
     sure = not (_from_the_start(trained) or _from_the_start(tested))
-    if not sure and extraction.train_features is not None:
-        sure = _look_the_same(shared, extraction, named)
-        if not sure:
-            return None
+    if len(shared) and not sure and extraction.train_features is not None:
+        sure = _look_the_same(shared, extraction.train_features, extraction.gallery, named)
+        shared = shared if sure else shared[:0]
+    if not len(shared):
+        return "", True
     text = "{count} [vehicle is|vehicles are] in training and in query or gallery"
     return f"{numbered(text, len(shared))} (first: {shared[0]})", sure
 
@@ -109,12 +108,9 @@ def _from_the_start(labels: np.ndarray) -> bool:
     return len(numbers) == len(words) and numbers[0] in (0, 1) and numbers[-1] - numbers[0] == len(numbers) - 1
 
 
-def _look_the_same(shared: np.ndarray, extraction: Extraction, named: bool) -> bool:
+def _look_the_same(shared: np.ndarray, train: Features, gallery: Features, named: bool) -> bool:
     """Whether more vehicles of training than by chance are most like that of the gallery with the same label."""
-    assert extraction.train_features is not None
-    (known, trained), (labels, tested) = (
-        _means_of_vehicles(f, named) for f in (extraction.train_features, extraction.gallery)
-    )
+    (known, trained), (labels, tested) = (_means_of_vehicles(part, named) for part in (train, gallery))
     asked = np.isin(known, shared) & np.isin(known, labels)
     if not asked.any() or trained.shape[1] != tested.shape[1]:
         return False

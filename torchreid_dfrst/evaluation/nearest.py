@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst.checks import within
-from torchreid_dfrst.evaluation.calibration import FEWEST, Calibration, of_extraction
-from torchreid_dfrst.evaluation.scoring import fit_transit, last_row, rankings, sections
+from torchreid_dfrst.evaluation.calibration import FEWEST, Calibration, fit
+from torchreid_dfrst.evaluation.scoring import APPEARANCE, FUSED, ROWS, fit_transit, rankings, sections
 from torchreid_dfrst.evaluation.weight import transit_weight
 from torchreid_dfrst.retrieval import Extraction, normalise
 from torchreid_dfrst.retrieval.distances import exact
@@ -36,7 +36,7 @@ def rank(
         top: how many for each query; the query's own image in the gallery is not listed.
         spacetime: as ``score``.
         rerank: as ``score``.
-        evaluate: as ``score``; of it, only ``rerank`` has a say.
+        evaluate: as ``score``; only its ``rerank`` has a say.
         strangers: gives each line the ``probability`` that it is the query's vehicle, where this share of queries has
             none in the gallery; None for no probabilities.
 
@@ -54,39 +54,38 @@ def rank(
     model = fit_transit(extraction, **options)
     weight = 0.0 if model is None else transit_weight(extraction, model, asked)[0]
     parameters = {**sections()["rerank"].defaults, **(rerank or {})}
-    row = last_row(model, (evaluate or {}).get("rerank", True))
-    calibration = None if strangers is None else _calibrated(extraction, model, row)
+    row = ROWS[(model is not None) + 2 * (evaluate or {}).get("rerank", True)]
+    calibration = None if strangers is None else _calibration(extraction, model, row)
     best = Best(query.sightings, gallery.sightings, min(top, len(gallery)), junk=False)
     for _, blocks, _ in rankings(query, gallery, model, weight, parameters, only=row):
         for block in _without_own_image(blocks, query.sightings, gallery.sightings):
             best.note(block)
+    asked, place = np.nonzero(best.index >= 0)
+    shown = best.index[asked, place]
     names, others = _names_of_images(query.sightings), _names_of_images(gallery.sightings)
-    found = [(q, r) for q, line in enumerate(best.index) for r in range(int((line >= 0).sum()))]
     columns: dict[str, list[Any]] = {
-        "query": [names[q] for q, _ in found],
-        "rank": [r + 1 for _, r in found],
-        "gallery": [others[best.index[q, r]] for q, r in found],
-        "distance": [float(best.distance[q, r]) for q, r in found],
+        "query": [names[row] for row in asked.tolist()],
+        "rank": (place + 1).tolist(),
+        "gallery": [others[row] for row in shown.tolist()],
+        "distance": best.distance[asked, place].tolist(),
     }
-    if calibration is not None and strangers is not None and found:
-        asked, shown = (np.array(column) for column in zip(*((q, best.index[q, r]) for q, r in found), strict=True))
+    if calibration is not None and strangers is not None:
         one, two = (Stack(normalise(part.embedding)) for part in (query, gallery))
         trip = None
         if model is not None:
             trip = transits(by_pairs(model).transit(query.sightings, gallery.sightings), asked, shown)
-            trip[np.isnan(query.sightings.time_s[asked]) | np.isnan(gallery.sightings.time_s[shown])] = np.nan
         sure = calibration.probability(exact(one, two, asked, shown), trip, len(gallery), strangers)
         columns["probability"] = sure.tolist()
     return row, columns
 
 
-def _calibrated(extraction: Extraction, model: GapModel | None, row: str) -> Calibration:
-    if row not in ("appearance", "+ ST"):
+def _calibration(extraction: Extraction, model: GapModel | None, row: str) -> Calibration:
+    if row not in (APPEARANCE, FUSED):
         raise ValueError(
             f"no probability of re-ranked distances (row {row!r}): they depend on everything else that is asked at the "
             "time, so a threshold means nothing; add `evaluate.rerank false`"
         )
-    found = of_extraction(extraction, model)
+    found = fit(extraction, model)
     if found is None:
         raise ValueError(f"no probability without {FEWEST} training vehicles to calibrate on: extract with --train")
     return found

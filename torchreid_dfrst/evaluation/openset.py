@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from torchreid_dfrst import retrieval
 from torchreid_dfrst.evaluation.calibration import Calibration, comparable
-from torchreid_dfrst.evaluation.card import Result
-from torchreid_dfrst.evaluation.intervals import FEWEST, LEVEL, bootstrap, interval
+from torchreid_dfrst.evaluation.card import SAMPLES, Result
+from torchreid_dfrst.evaluation.intervals import FEWEST, bootstrap, interval, middle
+from torchreid_dfrst.evaluation.weight import SEED
 from torchreid_dfrst.retrieval import Features
 from torchreid_dfrst.retrieval.logistic import sigmoid
 from torchreid_dfrst.sightings import same_vehicle
 from torchreid_dfrst.spatiotemporal import GapModel, by_pairs
 
-STRANGERS, SEED, SAMPLES = 0.2, 776, 1000
+STRANGERS = 0.2
 BINS = 10
 EDGES = np.linspace(-30, 30, 6001)
 """Evidence of pairs of two vehicles is counted between these, in nats."""
@@ -25,21 +25,32 @@ FALSE_MATCHES = (0.1, 0.01, 0.001)
 FALSE_ALARMS = (0.01, 0.1)
 
 
-@dataclass(eq=False)
 class _SeenPairs:
-    """What goes by: pairs by probability at even odds; of each query the first hit and its look-alike's evidence."""
+    """What is noted while blocks of distances go by: of pairs by vehicle and probability, of queries their first hits.
 
-    vehicle: np.ndarray
-    same: np.ndarray
-    other: np.ndarray
-    sure_same: np.ndarray
-    sure_other: np.ndarray
-    impostors: np.ndarray
-    top: np.ndarray
-    right: np.ndarray
-    candidates: np.ndarray
-    alike: np.ndarray
-    genuine: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    ``count`` and ``sure`` are ``(2, V, BINS)``, pairs of two vehicles and of one: how many, and their probabilities at
+    even odds added up.
+    """
+
+    def __init__(self, vehicle: np.ndarray) -> None:
+        self.vehicle = vehicle
+        self.count, self.sure = np.zeros((2, 2, int(vehicle.max(initial=-1)) + 1, BINS))
+        self.impostors = np.zeros(len(EDGES) - 1)
+        self.genuine: list[tuple[np.ndarray, np.ndarray]] = []
+        self.top, self.right = np.full(len(vehicle), -np.inf), np.zeros(len(vehicle), dtype=bool)
+        self.candidates = np.zeros(len(vehicle), dtype=np.int64)
+        self.alike = np.full((len(vehicle), 2), np.nan)
+
+    def note(self, value: np.ndarray, usable: np.ndarray, same: np.ndarray, start: int) -> None:
+        """Note the evidence of all pairs of some queries, ``(rows, G)``, from query ``start`` on."""
+        row, column = np.nonzero(same)
+        self.genuine.append((row + start, value[row, column]))
+        self.impostors += np.histogram(value[usable & ~same].clip(EDGES[0], EDGES[-1]), EDGES)[0]
+        sure = sigmoid(value)
+        place = self.vehicle[start : start + len(value)][:, None] * BINS + _bin(sure)
+        for kind, count, total in zip((usable & ~same, same), self.count, self.sure, strict=True):
+            count += np.bincount(place[kind], minlength=count.size).reshape(count.shape)
+            total += np.bincount(place[kind], sure[kind], total.size).reshape(total.shape)
 
 
 def measure(
@@ -52,25 +63,24 @@ def measure(
 ) -> dict[str, Any]:
     """Measures of probabilities and refusals, JSON types; shares in [0, 1], each with its interval over vehicles.
 
-    Never of re-ranked distances: the same threshold means something else when queries come one by one.
+    Never of re-ranked distances: the same threshold means something else when queries come one by one. Images without
+    an identity are left out.
 
     Args:
         calibration: of the network that made the features.
-        query: images asked for; those without an identity are left out.
-        gallery: likewise.
-        model: the fitted space-time model of the calibration.
+        query: images asked for.
+        gallery: images that are found.
+        model: the fitted space-time model of the calibration, for images that all have a time.
         strangers: share of the vehicles asked for that is taken out of the gallery, drawn with ``seed``, beside those
             that are not there anyway.
         seed: of that draw.
 
     Returns:
-        ``reliability``: of groups of pairs at even odds, probability, share of one vehicle, pairs; ``pairs_ece``: their
-        expected calibration error; ``hits_ece``: that of first hits; ``FNMR``: share of pairs of one vehicle that a
-        threshold refuses which as many pairs of two pass as it is named after; ``TPIR``: share of queries whose first
-        hit is right and passes a threshold that as many strangers pass; ``look_alikes``: a look-alike is the image of
-        another vehicle that is nearest to a query by appearance: the share of them that evidence (of appearance, and
-        of all) takes for the query's vehicle at even odds; ``F1`` and ``TNR`` of refusing first hits
-        below 1/2. None where there are too few for it.
+        ``reliability``: probability, share of one vehicle and number of pairs by groups at even odds; ``pairs_ece`` and
+        ``hits_ece``: expected calibration error of pairs and of first hits; ``FNMR``: share of pairs of one vehicle
+        below a threshold that so many pairs of two pass; ``TPIR``: share of queries whose first hit is right and passes
+        a threshold that so many strangers pass; ``look_alikes``: share of the nearest images of another vehicle that
+        evidence takes for the query's; ``F1`` and ``TNR`` of refusing first hits below 1/2. None: there are too few.
     """
     query, gallery = query[query.sightings.known], gallery[gallery.sightings.known]
     label, vehicle = np.unique(query.sightings.identity, return_inverse=True)
@@ -107,60 +117,43 @@ def _watch_pairs(
     gallery: Features,
     model: GapModel | None,
     gone: np.ndarray,
-    who: np.ndarray,
+    vehicle: np.ndarray,
 ) -> _SeenPairs:
-    q, g, count, vehicles = query.sightings, gallery.sightings, len(query), int(who.max(initial=-1)) + 1
-    counts = [np.zeros((vehicles, BINS)) for _ in range(4)]
-    hits = np.full(count, -np.inf), np.zeros(count, dtype=bool), np.zeros(count, dtype=np.int64)
-    seen = _SeenPairs(
-        who, counts[0], counts[1], counts[2], counts[3], np.zeros(len(EDGES) - 1), *hits, np.full((count, 2), np.nan)
-    )
+    q, g, seen, start = query.sightings, gallery.sightings, _SeenPairs(vehicle), 0
     shown = ~np.isin(g.identity, gone)
     transit = None if model is None else by_pairs(model).transit(q, g)
-    start = 0
     rows, columns = (retrieval.normalise(part.embedding) for part in (query, gallery))
-    for distance in retrieval.distance_blocks(rows, columns) if count and len(gallery) else ():
-        part = slice(start, start + len(distance))
-        trip = None if transit is None else transit.block(part, slice(0, len(gallery)))
-        if trip is not None:
-            trip = np.where(np.isnan(q.time_s[part])[:, None] | np.isnan(g.time_s), np.nan, trip)
-        look, way = calibration.evidence(distance, trip)
+    for distance in retrieval.distance_blocks(rows, columns) if len(query) and len(gallery) else ():
+        part, each = slice(start, start + len(distance)), np.arange(len(distance))
+        block = None if transit is None else transit.block(part, slice(0, len(gallery)))
+        look, way = calibration.evidence(distance, block)
         value = look + way
         usable = comparable(q[part], g)
         same = same_vehicle(q.identity[part][:, None], g.identity) & usable
-        _note_pairs(seen, value, usable, same, start)
+        seen.note(value, usable, same, start)
         other = np.where(usable & ~same, distance, np.inf)
-        nearest = np.arange(len(other)), other.argmin(axis=1)
+        nearest = each, other.argmin(axis=1)
         both = np.stack([look[nearest], value[nearest]], axis=1)
         seen.alike[part] = np.where(np.isfinite(other[nearest])[:, None], both, np.nan)
         free = np.where(usable & shown, value, -np.inf)
-        best = free.argmax(axis=1)
-        seen.top[part] = free[np.arange(len(free)), best]
-        seen.right[part] = same[np.arange(len(free)), best]
+        best = each, free.argmax(axis=1)
+        seen.top[part], seen.right[part] = free[best], same[best]
         seen.candidates[part] = (usable & shown).sum(axis=1)
         start = part.stop
     return seen
 
 
-def _note_pairs(seen: _SeenPairs, value: np.ndarray, usable: np.ndarray, same: np.ndarray, start: int) -> None:
-    row, column = np.nonzero(same)
-    seen.genuine.append((row + start, value[row, column]))
-    seen.impostors += np.histogram(value[usable & ~same].clip(EDGES[0], EDGES[-1]), EDGES)[0]
-    sure = sigmoid(value)
-    group = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
-    place = seen.vehicle[start : start + len(value)][:, None] * BINS + group
-    size = seen.same.size
-    for kind, count, total in ((same, seen.same, seen.sure_same), (usable & ~same, seen.other, seen.sure_other)):
-        count += np.bincount(place[kind], minlength=size).reshape(count.shape)
-        total += np.bincount(place[kind], sure[kind], size).reshape(count.shape)
+def _bin(sure: np.ndarray) -> np.ndarray:
+    return np.minimum((sure * BINS).astype(np.int64), BINS - 1)
 
 
 def _balanced(seen: _SeenPairs, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Share of one vehicle, mean probability and weight of each group where both kinds of pairs weigh the same."""
-    same, other = weight @ seen.same, weight @ seen.other
-    one, two = (0.5 / max(count.sum(), 1e-12) for count in (same, other))
+    other, same = weight @ seen.count
+    two, one = (0.5 / max(count.sum(), 1e-12) for count in (other, same))
     total = np.maximum(one * same + two * other, 1e-12)
-    mean = (one * (weight @ seen.sure_same) + two * (weight @ seen.sure_other)) / total
+    sure_other, sure_same = weight @ seen.sure
+    mean = (one * sure_same + two * sure_other) / total
     return one * same / total, mean, total
 
 
@@ -170,16 +163,15 @@ def _pairs_ece(seen: _SeenPairs, weight: np.ndarray) -> float:
 
 
 def _reliability(seen: _SeenPairs) -> list[dict[str, float]]:
-    share, mean, _ = _balanced(seen, np.ones(len(seen.same)))
-    count = (seen.same + seen.other).sum(axis=0)
+    share, mean, _ = _balanced(seen, np.ones(seen.count.shape[1]))
+    count = seen.count.sum(axis=(0, 1))
     rows = zip(mean.tolist(), share.tolist(), count.tolist(), strict=True)
     return [{"probability": round(p, 4), "share": round(s, 4), "pairs": int(n)} for p, s, n in rows if n]
 
 
 def _hits_ece(sure: np.ndarray, right: np.ndarray, vehicle: np.ndarray, weight: np.ndarray) -> float:
-    group = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
     each = weight[vehicle]
-    gap = np.bincount(group, each * (sure - right), BINS)
+    gap = np.bincount(_bin(sure), each * (sure - right), BINS)
     return float(np.abs(gap).sum() / each.sum())
 
 
@@ -241,5 +233,5 @@ def _with_interval(of: Callable[[np.ndarray], float], vehicles: int) -> dict[str
     if vehicles < FEWEST:
         return {"value": round(value, 4), "interval": None}
     weights = np.random.default_rng(SEED).gamma(1.0, size=(SAMPLES, vehicles))
-    ends = np.quantile([of(weight) for weight in weights], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    ends = middle([of(weight) for weight in weights])
     return {"value": round(value, 4), "interval": [round(float(end), 4) for end in ends]}

@@ -31,7 +31,7 @@ class Protocol:
         draws: number of random draws; only with ``one_image``.
         seed: of the draws.
         average_precision: ``"precision"``: mean of the precision at each match; ``"trapezoid"``: the area of
-            VeRi-776's MATLAB code. They differ by some tenths of a percent.
+            VeRi-776's MATLAB code.
         own_camera: ``"out"``: no gallery entry of the query's camera is ranked, whomever it shows. None: they are.
         at: k of mAP@k, over ``min(matches, k)``, as contests score lists of k images; None for whole rankings.
 
@@ -52,12 +52,13 @@ class Protocol:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
-        for option, known in (
-            ("tracks", (None, "min", "mean")),
-            ("one_image", (None, "gallery", "query")),
-            ("average_precision", (PRECISION, TRAPEZOID)),
-            ("own_camera", (None, OUT)),
-        ):
+        known_values = {
+            "tracks": (None, "min", "mean"),
+            "one_image": (None, "gallery", "query"),
+            "average_precision": (PRECISION, TRAPEZOID),
+            "own_camera": (None, OUT),
+        }
+        for option, known in known_values.items():
             if getattr(self, option) not in known:
                 raise KeyError(f"{option} {getattr(self, option)!r}: one of {', '.join(map(repr, known))}")
         if self.draws < 1 or (self.draws > 1 and self.one_image is None) or self.seed < 0:
@@ -87,10 +88,9 @@ class Protocol:
         return f"{self.name}: {'; '.join(part for part in (ranked, side, junk, f'AP as {form}') if part)}"
 
     def pairs(self, query: Features, gallery: Features) -> Iterator[tuple[Features, Features]]:
-        """Query and gallery of each draw.
+        """Query and gallery of each draw, made from all images of both together in the order of their paths.
 
-        Draws are made from all images of both together in the order of their paths, so they do not depend on which
-        draw the features were extracted for. An image without an identity is never drawn.
+        An image without an identity is never drawn.
 
         Raises:
             ValueError: tracks are ranked and a gallery image has none.
@@ -107,23 +107,19 @@ class Protocol:
             others = _features_at_camera(everything[~chosen], int(self.one_image == "query"))
             yield (others, one) if self.one_image == "gallery" else (one, others)
 
-    def ranked(self, blocks: Iterable[np.ndarray], query: Sightings, gallery: Sightings) -> Iterable[np.ndarray]:
+    def ranked(self, blocks: Iterable[np.ndarray], query: Sightings, gallery: Sightings) -> Iterator[np.ndarray]:
         """Distances in blocks of consecutive queries, infinite where an image is not to be ranked."""
-        if self.own_camera is None:
-            return blocks
-        return _infinite_at_own_camera(blocks, query.camera, gallery.camera)
+        done = 0
+        for block in blocks:
+            if self.own_camera == OUT:
+                own = query.camera[done : done + len(block), None] == gallery.camera
+                done += len(block)
+                block = np.where(own, np.float32(np.inf), block)
+            yield block
+            del block
 
-    def score(
-        self, distance: np.ndarray | Iterable[np.ndarray], query: Sightings, gallery: Sightings, max_rank: int = 50
-    ) -> Metrics:
-        """Metrics of one ranking.
-
-        Args:
-            distance: ``(Q, G)`` distances between a pair that ``pairs`` gave, or blocks of consecutive rows; see
-                ``ranked``.
-            query: sightings of the Q queries.
-            gallery: sightings of the G gallery entries.
-            max_rank: length of the CMC curve.
+    def score(self, distance: np.ndarray | Iterable[np.ndarray], query: Sightings, gallery: Sightings) -> Metrics:
+        """Metrics of the ``(Q, G)`` distances between a pair that ``pairs`` gave, or of blocks of consecutive rows.
 
         Raises:
             ValueError: as ``retrieval.evaluate``; tracks are ranked and a gallery image has none.
@@ -143,7 +139,7 @@ class Protocol:
                 "(a table without cameras: data.options.cameras none, dfrst import --cameras none)"
             )
         labels = query.identity, gallery.identity, *cameras
-        return evaluate(distance, *labels, max_rank=max_rank, average_precision=self.average_precision, at=self.at)
+        return evaluate(distance, *labels, average_precision=self.average_precision, at=self.at)
 
 
 PROTOCOLS = {
@@ -170,10 +166,7 @@ PROTOCOLS = {
 def of_dataset(name: str | None, options: Mapping[str, Any] | None = None) -> str:
     """The protocol that results on a data set are published with: the data set's own, else image to image.
 
-    Args:
-        name: of the data set, None if it has none.
-        options: of the data set; VehicleID with ``reverse`` is read the other way round, a table with ``cameras: none``
-            has no junk.
+    VehicleID with the option ``reverse`` is read the other way round, a table with ``cameras: none`` has no junk.
     """
     family = (name or "").rstrip("0123456789")
     if family == "vehicleid" and (options or {}).get("reverse"):
@@ -208,16 +201,6 @@ def build(
     chosen = PROTOCOLS[protocol]
     draws, at = chosen.draws if draws is None else draws, chosen.at if at is None else at
     return replace(chosen, average_precision=average_precision, draws=draws, seed=seed, at=at)
-
-
-def _infinite_at_own_camera(
-    blocks: Iterable[np.ndarray], query_camera: np.ndarray, gallery_camera: np.ndarray
-) -> Iterator[np.ndarray]:
-    done = 0
-    for block in blocks:
-        own = query_camera[done : done + len(block), None] == gallery_camera
-        done += len(block)
-        yield np.where(own, np.float32(np.inf), block)
 
 
 def _features_at_camera(features: Features, camera: int) -> Features:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst import retrieval, spatiotemporal
-from torchreid_dfrst.checks import check, named, within
+from torchreid_dfrst.checks import check, named
 from torchreid_dfrst.config import Keywords, keywords
 from torchreid_dfrst.evaluation import protocols, trips
 from torchreid_dfrst.evaluation.card import Result
@@ -20,7 +20,7 @@ from torchreid_dfrst.evaluation.weight import transit_weight
 from torchreid_dfrst.processes import Group
 from torchreid_dfrst.retrieval import Extraction, Features, Metrics, Parameters, Reranking
 from torchreid_dfrst.retrieval.metrics import Best, require_known
-from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal import GapModel
 
 APPEARANCE, FUSED, RERANKED, BOTH = "appearance", "+ ST", "+ re-ranking", "+ ST + re-ranking"
@@ -47,7 +47,7 @@ def extra_rows(rerank: bool = True, trips: bool = False) -> tuple[bool, bool]:
 
     Args:
         rerank: the re-ranked ones; torchreid's name, which is False there by default.
-        trips: those by trips, see ``evaluation.trips``.
+        trips: those by trips.
     """
     return rerank, trips
 
@@ -75,11 +75,10 @@ def fit_transit(
     """
     if model is None:
         return None
-    what = extraction.source.get("data", "these features")
-    train, network = extraction.train if fitted is None else None, extraction.network
-    unfit = train is None and fitted is None
-    if unfit or network is None:
-        lost = "training sightings" if unfit else "road distances between its cameras"
+    what, network = extraction.source.get("data", "these features"), extraction.network
+    train = extraction.train if fitted is None else None
+    if network is None or (train is None and fitted is None):
+        lost = "road distances between its cameras" if train is not None or fitted is not None else "training sightings"
         raise ValueError(
             f"space and time were asked for, but {what} came without {lost}; `spacetime.model null` scores by "
             "appearance alone"
@@ -91,20 +90,23 @@ def fit_transit(
                 part.require_times(f"the {name} split of {what}")
         except ValueError as error:
             raise ValueError(f"{error} (`spacetime.model null`)") from None
-    if train is not None:
-        check_leaks(extraction, refuse=True)
-        with named("spacetime.options", options or {}):
-            built = spatiotemporal.build(model, **(options or {})).fit(train, network)
-            built.check_use(extraction.query.sightings, extraction.gallery.sightings)
-        return built
-    assert fitted is not None
+    with named("spacetime.options", options or {}):
+        if train is not None:
+            check_leaks(extraction, refuse=True)
+            made = spatiotemporal.build(model, **(options or {})).fit(train, network)
+        else:
+            made = _load_fitted(str(fitted), model, options, network)
+        made.check_use(extraction.query.sightings, extraction.gallery.sightings)
+    return made
+
+
+def _load_fitted(file: str, model: str, options: Mapping[str, Any] | None, network: CameraNetwork) -> GapModel:
     if options:
-        raise ValueError(f"spacetime.options go with a model that is to be fitted; {fitted} has its own: leave one out")
-    loaded = spatiotemporal.load(fitted, network)
-    if model not in (USUAL_MODEL, loaded.name):
-        raise ValueError(f"spacetime.model is {model!r}, but {fitted} holds a fitted {loaded.name}: leave one out")
-    loaded.check_use(extraction.query.sightings, extraction.gallery.sightings)
-    return loaded
+        raise ValueError(f"spacetime.options go with a model that is to be fitted; {file} has its own: leave one out")
+    made = spatiotemporal.load(file, network)
+    if model not in (USUAL_MODEL, made.name):
+        raise ValueError(f"spacetime.model is {model!r}, but {file} holds a fitted {made.name}: leave one out")
+    return made
 
 
 def score(
@@ -121,18 +123,16 @@ def score(
 
     Args:
         extraction: query and gallery features, and what space and time are fitted on.
-        spacetime: ``model``, ``options``, ``fitted`` (see ``fit_transit``) and ``weight`` (see ``transit_weight``).
+        spacetime: keyword arguments of ``fit_transit``, and ``weight``, see ``transit_weight``.
         rerank: keyword arguments of ``retrieval.rerank``. Its ``memory_limit`` bounds the other rows too, and what the
             space-time model tabulates; the normalised features do not count.
-        evaluate: keyword arguments of ``protocols.build``; without a ``protocol``, the data set's own. And ``rerank``,
-            as torchreid's: False leaves the two re-ranked rows out. And ``trips``: True ranks by trips as well, see
-            ``evaluation.trips``.
+        evaluate: keyword arguments of ``protocols.build``, without a ``protocol`` the data set's own, and of
+            ``extra_rows``.
         group: several processes, of which this is process 0, that share the searches of neighbours; the others are in
             ``retrieval.shards.serve``. None: this process alone.
 
     Raises:
-        ValueError: something the parts cannot work with; see theirs.
-        KeyError: an unknown name.
+        ValueError, KeyError: something the parts cannot work with; see theirs.
     """
     spacetime, evaluate = dict(spacetime or {}), dict(evaluate or {})
     parameters = {**sections()["rerank"].defaults, **(rerank or {})}
@@ -203,7 +203,7 @@ def rankings(
         weight: omega of Eq. 6.
         parameters: all keyword arguments of ``retrieval.rerank`` but ``transit`` and ``weight``.
         rerank: give the re-ranked rows too.
-        only: give this row alone, see ``last_row``.
+        only: give this row alone.
         group: processes that share the searches of neighbours, see ``score``.
 
     Yields:
@@ -249,18 +249,3 @@ def rankings(
             }
             yield row, [job.matrix()] if whole else job.blocks(), found
             del job
-
-
-def last_row(model: GapModel | None, rerank: bool) -> str:
-    """The row that knows all there is: with space and time where there is a model, re-ranked unless that is off."""
-    return ROWS[(model is not None) + 2 * rerank]
-
-
-def best_matches(result: Result, row: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first ``count`` gallery images of each query without its junk, and their distances: both ``(Q, count)``.
-
-    Raises:
-        ValueError: more than the ``TOP`` that are kept.
-    """
-    within("count", count, lowest=1, highest=TOP)
-    return result.best[row].index[:, :count], result.best[row].distance[:, :count]

@@ -43,16 +43,10 @@ def evidence(extraction: Extraction) -> Evidence | Likelihood | None:
 def rankings(
     query: Features, gallery: Features, extraction: Extraction, labels: bool, roads: bool = True
 ) -> Iterator[tuple[str, Iterable[np.ndarray], dict[str, Any] | None]]:
-    """Rows as ``scoring.rankings`` gives them: by trips learnt from the gallery alone, and by labelled sightings too.
+    """Rows as ``scoring.rankings`` gives them: by trips learnt from the gallery alone, and from ``labels`` too.
 
-    A row for which nothing can be calibrated is left out, and the log says why.
-
-    Args:
-        query: ``Q`` images.
-        gallery: ``G`` images or tracks.
-        extraction: what evidence is fitted on.
-        labels: give the row with labels.
-        roads: the cameras are those of the road distances.
+    A row for which nothing can be calibrated is left out, and the log says why. ``roads``: the cameras are those of
+    the road distances of ``extraction``, on which evidence is fitted.
     """
     given = evidence(extraction) if labels else None
     for row, fitted in ((TRIPS, None), (FUSED_TRIPS, given)):
@@ -88,6 +82,5 @@ def measures(trips: Association, sightings: Sightings) -> dict[str, tuple[associ
 
 def wrong_passes(trips: Association, sightings: Sightings) -> int:
     """Passes whose images are of more than one known vehicle."""
-    known = sightings.known
-    pairs = np.unique(np.stack([trips.label[known], sightings.identity[known]]), axis=1)
+    pairs = np.unique(np.stack([trips.label, sightings.identity])[:, sightings.known], axis=1)
     return int((np.bincount(pairs[0]) > 1).sum())

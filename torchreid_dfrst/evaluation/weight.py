@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 SEED = 776
 # around the paper's 0.2, each 2^(1/3) of the one before
 OMEGAS = (0.0, *(0.2 * 2 ** (np.arange(-9, 18) / 3)).round(4).tolist())
-METHODS = ("map", "calibrated")
+FOLDS = 3
 SAMPLES = 100_000
 MOST = 100.0  # omegas; the largest that "map" tries is 10
 SAME = 1e-3  # appearance distances: float32 knows no less of small ones
@@ -36,17 +36,14 @@ PAIR = 40  # bytes that a pair of images takes while weights are compared
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Rows of a training list.
-
-    Args:
-        fit: ``(F,)`` int64 rows to learn from, none of a vehicle that is asked for.
-        query: ``(Q,)`` int64 rows, one image of each vehicle asked for and camera.
-        gallery: ``(G,)`` int64 rows, those of ``query`` among them.
-    """
+    """Rows of a training list, int64."""
 
     fit: np.ndarray
+    """To learn from, none of a vehicle that is asked for."""
     query: np.ndarray
+    """One image of each vehicle asked for and camera."""
     gallery: np.ndarray
+    """Those of ``query`` among them."""
 
 
 def held_out(sightings: Sightings, folds: int = 3, most: int = 200, parts: int = 1, seed: int = SEED) -> Iterator[Fold]:
@@ -56,8 +53,8 @@ def held_out(sightings: Sightings, folds: int = 3, most: int = 200, parts: int =
         sightings: training images; those without an identity are in no fold.
         folds: number of disjoint groups of vehicles; the images of a group are a gallery.
         most: most vehicles in one gallery; the others of its group are only learned from.
-        parts: how many times each gallery is yielded, each time asked for another part of its vehicles. Only the
-            vehicles asked for are left out of ``fit``: with more parts it comes closer to all of ``sightings``.
+        parts: how many times each gallery is yielded, each time asked for another part of its vehicles; only these are
+            left out of ``fit``.
         seed: decides the groups and the query images.
 
     Raises:
@@ -108,16 +105,13 @@ def choose_weight(
     network: CameraNetwork,
     *,
     method: str = "map",
-    folds: int = 3,
-    seed: int = SEED,
     memory_limit: int | None = None,
 ) -> Weight:
     """The omega that serves held-out training vehicles best.
 
     For each fold a copy of ``model`` is fitted without the vehicles that are asked for and ranks a gallery of up to
-    200 vehicles by ``Da + omega * transit``. Test vehicles are never looked at. An appearance model knows the vehicles
-    it was trained on better than new ones, and the weight comes out too small: better ``features`` are of vehicles it
-    was not trained on (``data.validation_identities`` holds them out of training).
+    200 vehicles by ``Da + omega * transit``. A network knows the vehicles it was trained on better than new ones, and
+    the weight comes out too small: better ``features`` are of vehicles held out (``data.validation_identities``).
 
     Args:
         model: gives name and options; need not be fitted.
@@ -127,17 +121,14 @@ def choose_weight(
         method: ``"map"`` tries ``OMEGAS`` and takes the best mean average precision, refined by a parabola through it
             and its neighbours. ``"calibrated"`` turns both distances into log-likelihood ratios by a logistic
             regression on pairs of held-out images of two cameras and takes the ratio of their slopes.
-        folds: how many groups of vehicles are asked for, at least.
-        seed: of the folds.
         memory_limit: bytes; where the distances of a fold need more, fewer of its queries are asked, which is logged.
 
     Raises:
         KeyError: unknown method.
-        ValueError: too few vehicles with features, features of one camera, all equal or (``"calibrated"``) telling no
-            vehicles apart, or the model cannot be fitted without the held-out ones.
+        ValueError: too few vehicles with features, features that say nothing, or the model cannot be fitted.
     """
-    if method not in METHODS:
-        raise KeyError(f"no method {method!r} to choose a weight, there are {', '.join(METHODS)}")
+    if method not in CHOSEN_BY.values():
+        raise KeyError(f"no method {method!r} to choose a weight, there are {', '.join(CHOSEN_BY.values())}")
     cameras = np.unique(features.sightings.camera)
     if len(cameras) < 2:
         seen = ", ".join(map(features.sightings.camera_called, cameras)) or "none"
@@ -146,12 +137,12 @@ def choose_weight(
             f"{seen}: extract those of others too, or give a number"
         )
     scores, used, pairs, vehicles = [], [], [], []
-    for fold in _folds_of_training(features.sightings, folds, seed):
+    for fold in _folds_of_training(features.sightings):
         asked = np.unique(features.sightings.identity[fold.query])
         vehicles.append(len(asked))
         # every n-th query: enough to compare weights with each other
         step = -(-len(fold.query) // QUERIES)
-        held = PAIR * len(fold.gallery) * (folds if method == "calibrated" else 1)
+        held = PAIR * len(fold.gallery) * (FOLDS if method == "calibrated" else 1)
         if memory_limit is not None and held * -(-len(fold.query) // step) > memory_limit:
             if held > memory_limit:
                 raise ValueError(
@@ -177,10 +168,10 @@ def choose_weight(
             used.append(found[0].used)
         else:
             pairs.append((appearance[across], transit[across], same_vehicle(q.identity[:, None], g.identity)[across]))
-    asked_for = method, len(vehicles), sum(vehicles), seed
+    asked_for = method, len(vehicles), sum(vehicles), SEED
     if method == "calibrated":
         appearance, transit, same = (np.concatenate(column) for column in zip(*pairs, strict=True))
-        bias, a, t = _weight_by_logistic(appearance, transit, same, seed)
+        bias, a, t = _weight_by_logistic(appearance, transit, same)
         if t > MOST * max(a, 0.0):
             raise ValueError(
                 f"appearance says next to nothing of which training images show one vehicle ({a:.3g} nats a unit of "
@@ -192,11 +183,11 @@ def choose_weight(
     return Weight(_peak_of_scores(OMEGAS, mean), *asked_for, curve, {})
 
 
-def _folds_of_training(sightings: Sightings, folds: int, seed: int) -> Iterator[Fold]:
+def _folds_of_training(sightings: Sightings) -> Iterator[Fold]:
     """Galleries as large as a test's, as far as there are vehicles; in small lists each is asked in several parts."""
     vehicles = len(sightings.vehicles)
-    galleries = min(folds, -(-vehicles // GALLERY)) or 1
-    return held_out(sightings, galleries, most=GALLERY, parts=-(-folds // galleries), seed=seed)
+    galleries = min(FOLDS, -(-vehicles // GALLERY)) or 1
+    return held_out(sightings, galleries, most=GALLERY, parts=-(-FOLDS // galleries))
 
 
 def _peak_of_scores(omegas: Sequence[float], score: np.ndarray) -> float:
@@ -211,24 +202,22 @@ def _peak_of_scores(omegas: Sequence[float], score: np.ndarray) -> float:
     return round(float(omegas[best] * step**shift), 4)
 
 
-def _weight_by_logistic(
-    appearance: np.ndarray, transit: np.ndarray, same: np.ndarray, seed: int
-) -> tuple[float, float, float]:
-    """Logistic regression by Newton's method on a seeded draw with as many same as different pairs."""
-    generator = np.random.default_rng(seed)
+def _weight_by_logistic(appearance: np.ndarray, transit: np.ndarray, same: np.ndarray) -> list[float]:
+    """Logistic regression on a seeded draw of same and different pairs: bias, and what a unit of each is worth."""
+    generator = np.random.default_rng(SEED)
     drawn = [
         generator.choice(rows, min(SAMPLES, len(rows)), replace=False)
         for rows in (np.flatnonzero(same), np.flatnonzero(~same))
     ]
     rows = np.concatenate(drawn)
-    bias, a, t = logistic(np.stack([-appearance[rows], -transit[rows]], axis=1), same[rows].astype(np.float64))
-    return float(bias), float(a), float(t)
+    columns = np.stack([-appearance[rows], -transit[rows]], axis=1)
+    return logistic(columns, same[rows].astype(np.float64)).tolist()
 
 
 def transit_weight(
     extraction: Extraction, model: GapModel, weight: float | str | None = None, memory_limit: int | None = None
 ) -> tuple[float, str | dict[str, Any]]:
-    """Omega of Eq. 6, and where it comes from.
+    """Omega of Eq. 6 beside a space-time model, and where it comes from.
 
     Args:
         extraction: features, of training images too if the weight is to be chosen.
@@ -239,7 +228,7 @@ def transit_weight(
 
     Returns:
         Omega, and ``"the paper"``, ``"given"``, or for a chosen one the fields of ``Weight`` and ``network``: whether
-        the vehicles it was chosen on were ``"held out"`` of its training or ``"trained on"``; None if not known.
+        its vehicles were ``"held out"`` of the network's training or ``"trained on"``; None if not known.
 
     Raises:
         ValueError: not one of these, out of range, or training features are missing.

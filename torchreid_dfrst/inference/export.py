@@ -24,7 +24,7 @@ from torchreid_dfrst import files
 from torchreid_dfrst.checks import within
 from torchreid_dfrst.data.images import PHOTOGRAPHS, read_image
 from torchreid_dfrst.inference.extraction import input_normalisation, input_transform
-from torchreid_dfrst.inference.opening import PIXELS, open_network
+from torchreid_dfrst.inference.opening import PIXELS, first_line, open_network
 from torchreid_dfrst.retrieval import normalise
 from torchreid_dfrst.version import __version__
 
@@ -79,29 +79,24 @@ def to_openvino(model: nn.Module, example: torch.Tensor, path: Path) -> None:
         openvino.save_model(openvino.convert_model(Path(folder, "network.onnx")), path, compress_to_fp16=False)
 
 
-def run_onnx(path: Path, threads: int = 0) -> Run:
-    """ONNX Runtime on the CPU; 0 threads leave it the choice."""
-    runtime = _needs("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+def run_onnx(path: Path) -> Run:
+    """ONNX Runtime on the CPU."""
+    session = _needs("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
 
 
-def run_torchscript(path: Path, threads: int = 0) -> Run:
+def run_torchscript(path: Path) -> Run:
     """PyTorch itself, from the file alone."""
     return _runner(torch.jit.load(str(path)))
 
 
-def run_openvino(path: Path, threads: int = 0) -> Run:
+def run_openvino(path: Path) -> Run:
     """OpenVINO on the CPU, in float32 also where the processor has shorter numbers."""
-    openvino = _needs("openvino")
-    how = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
-    compiled = openvino.Core().compile_model(path, "CPU", how)
+    compiled = _needs("openvino").Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda images: np.array(compiled(images)[0])
 
 
-FORMATS: dict[str, tuple[str, Callable[[nn.Module, torch.Tensor, Path], None], Callable[..., Run]]] = {
+FORMATS: dict[str, tuple[str, Callable[[nn.Module, torch.Tensor, Path], None], Callable[[Path], Run]]] = {
     "onnx": (".onnx", to_onnx, run_onnx),
     "openvino": (".xml", to_openvino, run_openvino),
     "torchscript": (".ts", to_torchscript, run_torchscript),
@@ -122,16 +117,13 @@ def export(
     """Export a trained network, run the file, and keep it only if it gives what PyTorch gives.
 
     Args:
-        path: of the weights, see ``open_network``.
-        out: file to write, with the ending of ``FORMATS``; its description stands beside it, ``OUT.json``.
+        path: of the weights, see ``open_network``, and so is ``described``.
+        out: file to write, with the ending of ``FORMATS``; the description that is returned stands in ``OUT.json``.
         kind: a name of ``FORMATS``.
         size: height and width of the images, which the file fixes; those of training where nothing is said.
         unit_length: embeddings have length 1.
         verify: folder of images, also in folders of it, to compare on; noise without, which makes no ranked lists.
-        described: see ``open_network``.
-
-    Returns:
-        The description: ``input``, ``output``, ``parity``, ``weights_sha256`` and so on.
+        described: of a file that does not say what it holds.
 
     Raises:
         ValueError: the file differs from PyTorch by more than ``TOLERANCE``, or the network cannot be exported or
@@ -160,7 +152,7 @@ def export(
             except (OSError, MemoryError):
                 raise
             except Exception as error:  # an exporter's or a runtime's own
-                raise ValueError(f"{Path(path).name} cannot be exported as {kind}: {_first(error)}") from error
+                raise ValueError(f"{Path(path).name} cannot be exported as {kind}: {first_line(error)}") from error
             parity = compare(_runner(model), exported, images, f"{out.name} ({kind})", ranked=verify is not None)
         found = {out.parent / file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
         branches = getattr(network, "branches", None) or {}
@@ -168,7 +160,7 @@ def export(
             "file": out.name,
             "format": kind,
             "sha256": {file.name: hashlib.sha256(content).hexdigest() for file, content in found.items()},
-            "input": {"name": "images", "layout": "NCHW, RGB, float32", "batch": "any", **_input(about)},
+            "input": _input(about),
             "output": {
                 "name": "embedding",
                 "width": width,
@@ -189,16 +181,9 @@ def export(
 def compare(reference: Run, other: Run, images: np.ndarray, what: str, ranked: bool = True) -> dict[str, Any]:
     """How far a runtime's embeddings are from PyTorch's, at each of ``BATCHES`` and over all images.
 
-    Args:
-        reference: PyTorch.
-        other: the runtime.
-        images: ``(N, 3, height, width)``, at least ``max(BATCHES)``.
-        what: name of the file, for messages.
-        ranked: compare for every image its ``LISTED`` nearest others as well.
-
-    Returns:
-        ``largest_difference``, ``lowest_cosine``, ``batches``, and of ranked lists ``equal_lists`` of ``lists``: in the
-        others images stand in turn whose distances differ by less than the tolerance.
+    Of ``(N, 3, height, width)`` images, at least ``max(BATCHES)``. ``ranked`` compares for every image its ``LISTED``
+    nearest others too; in lists that are not equal, those change places whose distances differ by less than the
+    tolerance. ``what`` names the file in messages.
 
     Raises:
         ValueError: a batch is refused, a difference is beyond ``TOLERANCE``, or a list differs by more.
@@ -209,7 +194,7 @@ def compare(reference: Run, other: Run, images: np.ndarray, what: str, ranked: b
         try:
             given = other(images[:batch])
         except Exception as error:  # a runtime's own
-            raise ValueError(f"{what} does not take {batch} images at once: {_first(error)}") from error
+            raise ValueError(f"{what} does not take {batch} images at once: {first_line(error)}") from error
         _same(wanted, given, f"{what}, {batch} images at once")
         largest = max(largest, float(np.abs(wanted - given).max()))
         cosine = min(cosine, float((normalise(wanted) * normalise(given)).sum(1).min()))
@@ -269,9 +254,12 @@ def _images(folder: str | Path | None, about: Mapping[str, Any]) -> tuple[np.nda
 
 def _input(about: Mapping[str, Any]) -> dict[str, Any]:
     mean, deviation = input_normalisation(about)
-    size = {"height": about["height"], "width": about["width"]}
     return {
-        **size,
+        "name": "images",
+        "layout": "NCHW, RGB, float32",
+        "batch": "any",
+        "height": about["height"],
+        "width": about["width"],
         "resize": "bilinear, antialiased, to height x width",
         "scale": 1 / 255,
         "mean": mean,
@@ -292,11 +280,6 @@ def _needs(*modules: str) -> Any:
         if importlib.util.find_spec(module) is None:
             raise OSError(f"{module} is missing: pip install 'torchreid-dfrst[export]'")
     return importlib.import_module(modules[0])
-
-
-def _first(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__} {lines[0][:300] if lines else ''}".rstrip()
 
 
 @contextmanager

@@ -47,7 +47,6 @@ def extract(
     workers: int = 2,
     precision: str = "fp32",
     on_bad_image: str = "error",
-    use_gpu: bool = True,
     contaminate: Change | None = None,
     options: Mapping[str, Any] | None = None,
     described: Mapping[str, Any] | None = None,
@@ -56,7 +55,7 @@ def extract(
     """Features of a data set's query and gallery, with everything that scoring them needs.
 
     Args:
-        path: see ``open_network``.
+        path: see ``open_network``, and so is ``described``.
         root: folder of the data sets.
         name: a data set registered with torchreid.
         train: embed training images too, for choices that are made on training identities: those held out of
@@ -65,18 +64,16 @@ def extract(
         workers: loading processes.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         on_bad_image: ``error`` stops at a file that cannot be read, ``skip`` leaves it out.
-        use_gpu: use it if there is one.
         contaminate: damages query and gallery images, not training images; ``source`` keeps its attributes.
         options: of the data set, see ``DataManager``.
-        described: what a file that says nothing of itself holds, see ``open_network``.
+        described: of a file that does not say what it holds.
         bar: progress bar, such as ``tqdm.tqdm``.
 
     Returns:
         The extraction, and the paths of images left out.
 
     Raises:
-        OSError: memory ran out.
-        OSError, KeyError, ValueError: as ``open_network`` and ``DataManager`` raise them.
+        OSError, KeyError, ValueError: memory ran out, or as ``open_network`` and ``DataManager`` raise them.
     """
     model, about = open_network(path, described)
     data = DataManager(
@@ -89,7 +86,6 @@ def extract(
         workers=workers,
         on_bad_image=on_bad_image,
         options=options,
-        use_gpu=use_gpu,
     )
     device = torch.device("cuda" if data.use_gpu else "cpu")
     model.to(device)
@@ -105,7 +101,7 @@ def extract(
 
     dataset = data.test_sets[name]
     items, known = _for_choices(dataset.train, name, about)
-    sightings = getattr(dataset, "sightings", None) or _sightings_of(dataset)
+    sightings = _sightings_of(dataset)
     extraction = Extraction(
         query=see(dataset.query, sightings["query"], contaminate),
         gallery=see(dataset.gallery, sightings["gallery"], contaminate),
@@ -131,17 +127,12 @@ def open_dataset(
 ) -> tuple[Any, dict[str, Sightings]]:
     """A data set registered with torchreid, and who was seen where and when in its ``train``, ``query``, ``gallery``.
 
-    Args:
-        name: as registered.
-        root: folder of the data sets.
-        options: of the data set, see ``DataManager``.
-
     Raises:
         FileNotFoundError, KeyError, ValueError: as the data set and torchreid raise them.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         dataset = make_dataset(name, str(root), **(options or {}))
-    return dataset, getattr(dataset, "sightings", None) or _sightings_of(dataset)
+    return dataset, _sightings_of(dataset)
 
 
 def _for_choices(items: Sequence[Item], name: str, about: Mapping[str, Any]) -> tuple[Sequence[Item], str | None]:
@@ -155,11 +146,7 @@ def _for_choices(items: Sequence[Item], name: str, about: Mapping[str, Any]) -> 
 
 
 def input_transform(about: Mapping[str, Any]) -> Callable[[Image.Image], torch.Tensor]:
-    """Test-time transform of torchreid for a network: resize, tensor, mean and deviation as it was trained with.
-
-    Args:
-        about: what ``open_network`` says of it.
-    """
+    """Torchreid's test-time transform for a network that ``open_network`` tells of: resize, tensor, normalisation."""
     with contextlib.redirect_stdout(io.StringIO()):
         return torchreid.data.transforms.build_transforms(**_input(about), transforms=None)[1]
 
@@ -173,11 +160,7 @@ def _input(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def input_normalisation(about: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """Mean and deviation of red, green and blue in [0, 1] that a network's images are normalised with.
-
-    Args:
-        about: what ``open_network`` says of it.
-    """
+    """Mean and deviation of red, green and blue in [0, 1] that a network's images are normalised with."""
     given = _input(about)
     return list(given.get("norm_mean", IMAGENET[0])), list(given.get("norm_std", IMAGENET[1]))
 
@@ -194,9 +177,9 @@ def describe_source(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sightings_of(dataset: Any) -> dict[str, Sightings]:
-    """Sightings without times, for torchreid's own data sets."""
-    found = {}
-    for part in ("train", "query", "gallery"):
+    """Those of a data set of ours; of torchreid's own, without times."""
+    found: dict[str, Sightings] = getattr(dataset, "sightings", None) or {}
+    for part in () if found else ("train", "query", "gallery"):
         rows = getattr(dataset, part)
         camera, identity = (np.array([row[column] for row in rows], dtype=np.int64) for column in (2, 1))
         found[part] = Sightings(camera, identity=identity, path=np.array([row[0] for row in rows], dtype=np.str_))

@@ -14,7 +14,7 @@ from torch import nn
 from torchreid_dfrst import files
 from torchreid_dfrst.checks import listed
 from torchreid_dfrst.evaluation.card import Card
-from torchreid_dfrst.inference.opening import open_network
+from torchreid_dfrst.inference.opening import first_line, open_network
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +23,47 @@ UNKNOWN = "not stated"
 LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-nc-4.0")
 """Names of licences that the hub knows; any other is ``other``."""
 
+README = """---
+{terms}
+library_name: torchreid-dfrst
+pipeline_tag: image-feature-extraction
+tags: [re-identification, vehicle]
+---
+# {name}
+
+Embeddings for vehicle re-identification, of images of {height} x {width} pixels.
+
+| | |
+|---|---|
+| network | {network} |
+| backbone started from | {begun} |
+| licence of those weights | {licence} |
+| trained on | {sources}, {identities:,} identities |
+| SHA-256 | `{sha256}` |
+
+Weights follow the licences of what they were made from: the backbone's weights and the training images.
+
+## Figures
+
+{figures}
+
+## Use
+
+```python
+from torchreid_dfrst.inference import from_pretrained, input_transform
+
+network, about = from_pretrained("hf://OWNER/NAME", revision="COMMIT", sha256="{sha256}")
+transform = input_transform(about)  # a PIL image to what the network takes
+```
+
+No code is loaded from here.
+"""
+
 
 def write_folder(weights: str | Path, folder: str | Path, card: str | Path | None = None) -> list[Path]:
     """Write weights, their description and a ``README.md`` that says what they are into a folder.
 
-    Args:
-        weights: exported by training, ``.safetensors`` with its ``.json`` beside it.
-        folder: made if needed.
-        card: result card of these weights, for the figures.
+    Weights are those that training exported, ``.safetensors`` with its ``.json`` beside it; figures come from ``card``.
 
     Raises:
         ValueError: the weights are not those that were exported, or the card is of other weights.
@@ -53,12 +86,7 @@ def write_folder(weights: str | Path, folder: str | Path, card: str | Path | Non
 
 
 def model_card(about: Mapping[str, Any], card: Card | None = None) -> str:
-    """``README.md`` in the form of Hugging Face's hub, from what is known of a network and its result card.
-
-    Args:
-        about: see ``open_network``.
-        card: of the same weights.
-    """
+    """``README.md`` in the form of Hugging Face's hub, from what ``open_network`` says of weights, and their card."""
     start = about.get("backbone") or {}
     licence = start.get("licence") or UNKNOWN
     word = re.sub("[^a-z0-9.]+", "-", licence.lower())
@@ -67,44 +95,20 @@ def model_card(about: Mapping[str, Any], card: Card | None = None) -> str:
     sources = ", ".join(listed(data.get("sources"))) or UNKNOWN
     begun = start.get("file") or model.get("weights") or (UNKNOWN if model.get("pretrained", True) else "random values")
     options = ", ".join(f"{name} {value}" for name, value in model.items() if name not in ("name", "pretrained"))
-    lines = [
-        "---",
-        *terms,
-        "library_name: torchreid-dfrst",
-        "pipeline_tag: image-feature-extraction",
-        "tags: [re-identification, vehicle]",
-        "---",
-        f"# {model.get('name', 'dfrst')}",
-        "",
-        f"Embeddings for vehicle re-identification, of images of {about['height']} x {about['width']} pixels.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| network | {model.get('name', 'dfrst')}{f' ({options})' if options else ''} |",
-        f"| backbone started from | {begun} |",
-        f"| licence of those weights | {licence} |",
-        f"| trained on | {sources}, {about['num_classes']:,} identities |",
-        f"| SHA-256 | `{about['weights_sha256']}` |",
-        "",
-        "Weights follow the licences of what they were made from: the backbone's weights and the training images.",
-        "",
-        "## Figures",
-        "",
-        *(["Not measured."] if card is None else ["```", *card.table().splitlines(), "```"]),
-        "",
-        "## Use",
-        "",
-        "```python",
-        "from torchreid_dfrst.inference import from_pretrained, input_transform",
-        "",
-        f'network, about = from_pretrained("hf://OWNER/NAME", revision="COMMIT", sha256="{about["weights_sha256"]}")',
-        "transform = input_transform(about)  # a PIL image to what the network takes",
-        "```",
-        "",
-        "No code is loaded from here.",
-        "",
-    ]
-    return "\n".join(lines)
+    name, figures = model.get("name", "dfrst"), "Not measured." if card is None else f"```\n{card.table()}\n```"
+    return README.format(
+        terms="\n".join(terms),
+        name=name,
+        network=f"{name} ({options})" if options else name,
+        height=about["height"],
+        width=about["width"],
+        begun=begun,
+        licence=licence,
+        sources=sources,
+        identities=about["num_classes"],
+        sha256=about["weights_sha256"],
+        figures=figures,
+    )
 
 
 def from_pretrained(
@@ -148,7 +152,6 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         found = huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=[WEIGHTS, BESIDE])
     except Exception as error:  # the client's own, of several libraries
-        why = next(iter(str(error).strip().splitlines()), "")[:200]
         do = "accept its licence on its page and log in" if "Gated" in type(error).__name__ else "see name and network"
-        raise OSError(f"{name} could not be had ({type(error).__name__} {why}): {do}") from error
+        raise OSError(f"{name} could not be had ({first_line(error)}): {do}") from error
     return Path(found)

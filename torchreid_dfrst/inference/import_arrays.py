@@ -88,11 +88,8 @@ def _read_folder(path: Path) -> dict[str, Any]:
     if not files:
         raise ValueError(f"{path} is a folder without .npy files: one per image is expected, named as the image")
     arrays = [np.asarray(_read_numpy(file)) for file in files]
-    whole = [
-        f"{file} {array.shape}"
-        for file, array in zip(files, arrays, strict=True)
-        if array.size > max(array.shape, default=1)
-    ]
+    shapes = [(file, array.shape) for file, array in zip(files, arrays, strict=True)]
+    whole = [f"{file} {shape}" for file, shape in shapes if math.prod(shape) > max(shape, default=1)]
     if whole:
         raise ValueError(
             f"a folder holds one .npy of (D,) numbers per image, but {sample(whole)}: give that file itself"
@@ -235,13 +232,14 @@ def _as_array(value: Any, name: str, path: Path) -> np.ndarray | None:
     if isinstance(value, list | tuple) and value:
         if all(isinstance(word, str) for word in value):
             return np.array(value, dtype=np.str_)
-        rows = [_as_array(row, name, path) if not isinstance(row, int | float) else np.array(row) for row in value]
-        shapes = {row.shape for row in rows if row is not None}
-        if None in [None if row is None else 0 for row in rows]:
+        rows = [np.array(row) if isinstance(row, int | float) else _as_array(row, name, path) for row in value]
+        arrays = [row for row in rows if row is not None]
+        if len(arrays) < len(rows):
             return None
+        shapes = {array.shape for array in arrays}
         if len(shapes) > 1:
             raise ValueError(f"{path} holds a list {name!r} of vectors of other shapes: {sample(sorted(shapes))}")
-        return np.stack([row for row in rows if row is not None])
+        return np.stack(arrays)
     if isinstance(value, np.ndarray | np.generic):
         array = np.asarray(value)
         if array.dtype == object and all(isinstance(word, str) for word in array.flat):

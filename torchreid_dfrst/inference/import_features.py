@@ -21,7 +21,7 @@ from torchreid_dfrst.data.image_names import find, tell
 from torchreid_dfrst.data.manager import share_options
 from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.data.table import Table, read_distances, read_rows
-from torchreid_dfrst.evaluation.leaks import check_leaks
+from torchreid_dfrst.evaluation.leaks import check_leaks, digests_of_embeddings
 from torchreid_dfrst.files import require_file
 from torchreid_dfrst.inference.extraction import open_dataset
 from torchreid_dfrst.inference.import_arrays import Part, read_embeddings
@@ -66,16 +66,14 @@ def import_features(
     Args:
         embeddings: see ``read_embeddings``.
         table: ``path,identity,camera,time,split[,track]`` as CSV or Parquet, distances beside it; see docs/data.md.
-            Images that are there are compared as ``copies.refuse_copies`` does.
         data: name of the data set, which decides the default protocol and stands on the card.
         model: what made them, for the card.
-        cameras: of a table, ``"none"`` where nobody knows the cameras, see ``Table``.
+        cameras: of a table, ``"none"`` where nobody knows the cameras.
         root: in place of a table, the folder of the data set ``data``, whose lists are read.
         options: of the data set; of a table, ``time_format``.
 
     Raises:
-        FileNotFoundError: one of the files is missing.
-        KeyError: no data set of this name, or no such option.
+        FileNotFoundError, KeyError: a file is missing; no data set or option of this name.
         ValueError: the embeddings cannot be read, hold code, NaN or infinity, do not fit the table or contradict it.
     """
     require_datasets([data])
@@ -112,19 +110,14 @@ def import_features(
     _refuse_zeros(features, embeddings)
     _warn_of_equal(features["query"], features["gallery"])
     train = seen[~test & seen.known]
-    if len(features["train"]) < len(train):
-        text = numbered("{count} of %d training images [has|have] no embedding", len(train) - len(features["train"]))
-        logger.info(text, len(train))
+    if lost := len(train) - len(features["train"]):
+        logger.info(numbered("{count} of %d training images [has|have] no embedding", lost), len(train))
     order = f"rows taken in the order of {lists.called if table is None else Path(table).name}"
     ordered = "rows found by name" if all(part.names for part in parts) else order
-    source = {"data": data, "network": model, "imported_from": embeddings.name}
+    source = {"data": data, "network": model, "imported_from": embeddings.name, "rows": ordered, "options": options}
+    known = features["train"] if len(features["train"]) else None
     extraction = Extraction(
-        features["query"],
-        features["gallery"],
-        train if len(train) else None,
-        features["train"] if len(features["train"]) else None,
-        lists.network,
-        {**source, "rows": ordered, "options": options},
+        features["query"], features["gallery"], train if len(train) else None, known, lists.network, source
     )
     check_leaks(extraction, refuse=False)
     return extraction
@@ -162,8 +155,7 @@ def _rows_in_order(part: Part, rows: np.ndarray, lists: Lists, embeddings: Path)
         return np.where(test, np.cumsum(test) - 1, -1)
     if count == len(rows):
         return np.arange(count)
-    kind = f" of {part.part}" if part.part else ""
-    tests = "" if part.part else f", {test.sum()} of them of query and gallery"
+    kind, tests = (f" of {part.part}", "") if part.part else ("", f", {test.sum()} of them of query and gallery")
     raise ValueError(
         f"{embeddings} holds {count} embeddings{kind}, but {lists.called} has {len(rows)} rows{kind}{tests}: give one "
         "per row, in the order of the table, or their paths with them"
@@ -282,12 +274,11 @@ def _said(lists: Lists, row: int, name: np.ndarray, label: np.ndarray) -> str:
 
 def _refuse_zeros(features: Mapping[str, Features], embeddings: Path) -> None:
     for part in ("query", "gallery"):
-        found = features[part]
-        zero = np.flatnonzero(~found.embedding.any(axis=1))
-        if len(zero):
+        zero = ~features[part].embedding.any(axis=1)
+        if zero.any():
             raise ValueError(
-                f"{len(zero)} of {len(found)} {part} embeddings of {embeddings} are zero and have no direction: "
-                f"{sample(found.sightings.path[zero])}; leave those images out"
+                f"{zero.sum()} of {len(features[part])} {part} embeddings of {embeddings} are zero and have no "
+                f"direction: {sample(features[part].sightings.path[zero])}; leave those images out"
             )
 
 
@@ -297,17 +288,13 @@ def _warn_of_equal(query: Features, gallery: Features) -> None:
     Not an error: hashes and the like of two photographs may be equal, and only the images could prove it.
     """
     rows: dict[bytes, list[int]] = {}
-    for row, values in enumerate(gallery.embedding):
-        rows.setdefault(_digest_of_embedding(values), []).append(row)
+    for row, digest in enumerate(digests_of_embeddings(gallery)):
+        rows.setdefault(digest, []).append(row)
     asked, shown, found = query.sightings, gallery.sightings, []
-    for row, values in enumerate(query.embedding):
-        near = np.array(rows.get(_digest_of_embedding(values), []), dtype=np.int64)
+    for row, digest in enumerate(digests_of_embeddings(query)):
+        near = np.array(rows.get(digest, []), dtype=np.int64)
         other = asked.known[row] & shown.known[near] & (shown.identity[near] != asked.identity[row])
         for place in near[(shown.camera[near] != asked.camera[row]) | other][:1].tolist():
             found.append(f"{asked.path[row]} = {shown.path[place]}")
     text = "{count} [query has|queries have] the embedding of a gallery image of another camera or vehicle, bit for bit"
     warn(f"{text}; if they are one photograph, it finds itself", found)
-
-
-def _digest_of_embedding(values: np.ndarray) -> bytes:
-    return hashlib.blake2b(values.tobytes(), digest_size=16).digest()

@@ -68,7 +68,7 @@ def read_frame(path: Path) -> dict[str, Any]:
             plain = re.search(r"^(u?int|float|double|half|bool)", str(column.type))
             lists = re.search(r"list", str(column.type))
             columns[name] = column.to_numpy() if plain else column.to_pylist() if lists else words_of(column)
-        return _embedding_of_frame(columns, path, 1)
+        return _embedding_of_frame(columns, path)
     rows = read_cells(path, "embeddings")
     if not rows:
         raise ValueError(f"{path} is empty")
@@ -76,7 +76,7 @@ def read_frame(path: Path) -> dict[str, Any]:
     rows = rows[len(header) :]
     if not rows:
         raise ValueError(f"{path} has a header but no row of numbers")
-    return _embedding_of_frame(named_columns(header, rows, path), path, 1, bool(header))
+    return _embedding_of_frame(named_columns(header, rows, path), path, bool(header))
 
 
 def _is_header(words: Sequence[str]) -> bool:
@@ -87,7 +87,7 @@ def _is_header(words: Sequence[str]) -> bool:
     return None in given if not counted else in_order and len(words) > 1
 
 
-def _embedding_of_frame(columns: Mapping[str, Any], path: Path, first: int, header: bool = True) -> dict[str, Any]:
+def _embedding_of_frame(columns: Mapping[str, Any], path: Path, header: bool = True) -> dict[str, Any]:
     """The columns of a table that are numbers of the embedding as one array, the others beside it."""
     beside: dict[str, Any] = {}
     parts: dict[str, Any] = {}
@@ -107,7 +107,7 @@ def _embedding_of_frame(columns: Mapping[str, Any], path: Path, first: int, head
     if not parts:
         raise ValueError(f"{path} has no column of numbers among {sample(columns, 8)}")
     array = all(isinstance(column, np.ndarray) for column in parts.values())
-    values = np.stack([*parts.values()], axis=1) if array else numbers(parts.values(), path, "numbers", first)
+    values = np.stack([*parts.values()], axis=1) if array else numbers(parts.values(), path, "numbers")
     names = list(parts)
     of_rows = [k for k, column in enumerate(values.T) if counts_rows(column)]
     for k in of_rows:

@@ -33,9 +33,8 @@ def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -
     Args:
         path: exported weights (``weights.safetensors``, its ``.json`` beside it) or a checkpoint of training; with
             ``described`` also what torchreid's engine wrote, or a bare state dict.
-        described: of a file that does not say it itself: ``model`` (``name`` and options, see
-            ``torchreid_tables.build_model``), ``height`` and ``width``. A file without a
-            classifier, which features do without, will do.
+        described: of a file that does not say it itself: ``model`` (``name`` and options), ``height`` and ``width``. A
+            file without a classifier, which features do without, will do.
 
     Returns:
         The network on the CPU, and what is known of it: ``model``, ``num_classes``, ``height``, ``width``, ...
@@ -50,8 +49,10 @@ def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -
     files.require_file(path, f"no weights at {path}")
     content = path.read_bytes()
     if path.suffix == ".safetensors":
-        weights, about = read_weights(path, content), _description_beside(path, bare=described is not None)
-        where = path.with_suffix(".json")
+        weights, where, about = read_weights(path, content), path.with_suffix(".json"), {}
+        if described is None or where.exists():
+            files.require_file(where, f"{where} is missing: training writes it beside {path.name}; keep them together")
+            about = files.read_json(where, "description of weights", AGAIN)
     else:
         state, where = read_safely(path, content), path
         about = state.get("describe") or {} if isinstance(state, dict) else {}
@@ -74,20 +75,8 @@ def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -
     return model.eval(), {**about, "weights": str(path), "weights_sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _description_beside(path: Path, bare: bool) -> dict[str, Any]:
-    beside = path.with_suffix(".json")
-    if bare and not beside.exists():
-        return {}
-    files.require_file(beside, f"{beside} is missing: training writes it beside {path.name}; keep them together")
-    return files.read_json(beside, "description of weights", AGAIN)
-
-
 def _check_description(about: Any, weights: Mapping[str, torch.Tensor], where: Path) -> None:
-    """Refuse a description that is not one of these weights, before anything is built from it.
-
-    Raises:
-        KeyError, ValueError: names, types or numbers are none of ours.
-    """
+    """Refuse a description that is not one of these weights, before anything is built from it."""
     missing = [name for name in NEEDED if not isinstance(about, Mapping) or name not in about]
     if missing:
         raise ValueError(
@@ -111,11 +100,7 @@ def _check_description(about: Any, weights: Mapping[str, torch.Tensor], where: P
 
 
 def _compare_hash(about: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """See that exported weights are those whose hash their description has.
-
-    Raises:
-        ValueError: they are not.
-    """
+    """Refuse exported weights that are not those whose hash their description has."""
     if checkpoint.HASH not in about:
         logger.warning(
             "%s has no %s, as files of earlier versions: that %s holds the weights that were exported is not checked",
@@ -141,3 +126,9 @@ def _classifier_tensors(model: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     two, three = (build_model(n, **{**model, "pretrained": False, "weights": None}).state_dict() for n in (2, 3))
     grown = {name: (len(value), len(three[name]) - len(value)) for name, value in two.items() if value.dim()}
     return {name: (rows, more) for name, (rows, more) in grown.items() if more}
+
+
+def first_line(error: BaseException) -> str:
+    """Kind and first line of what a library raised."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__} {lines[0][:300] if lines else ''}".rstrip()

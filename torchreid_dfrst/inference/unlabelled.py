@@ -58,14 +58,13 @@ def read_crops(
         part: which images of a features file: ``query`` or ``gallery``.
         weights: the network, see ``open_network``; not for a features file.
         camera: the name of the camera of all images where ``what`` does not say.
-        time_format: of the times of a table, see ``data.times``.
+        time_format: of the times of a table.
         workers: loading processes.
         bar: progress bar, such as ``tqdm.tqdm``.
         require: is told what makes the embeddings before any image is read, and may refuse it.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such file, no image in the folder, an image cannot be read, or the
-            network is missing.
+        OSError, ValueError: no such file, no image in the folder, one that cannot be read, or no network is named.
     """
     what = Path(what)
     if what.suffix == ".npz":
@@ -73,7 +72,7 @@ def read_crops(
         return Crops(getattr(held, part), held.source)
     if weights is None:
         raise ValueError(f"{what} is no features file: say with --weights which network embeds its images")
-    seen = sightings_of(what, time_format)
+    seen = _sightings_of(what, time_format)
     if camera is not None:
         if (seen.camera_name != NOWHERE).any():
             raise ValueError(f"{what} names cameras itself: leave --camera out")
@@ -90,22 +89,23 @@ def read_crops(
     return Crops(Features(embedded.embedding, seen), source)
 
 
-def sightings_of(what: Path, time_format: str | None = None) -> Sightings:
+def _sightings_of(what: Path, time_format: str | None) -> Sightings:
     """The images of a folder or a table, or one image; without a table, neither cameras nor times are known."""
-    if what.is_dir():
-        files = sorted(p for p in what.rglob("*") if p.suffix.lower() in ENDINGS)
-        if not files:
-            raise ValueError(
-                f"{what} holds no image: a folder of {', '.join(sorted(ENDINGS)[:4])} ... or a table is needed"
-            )
-        return _sightings_without_cameras([str(path) for path in files])
-    if what.suffix.lower() in TABLES:
+    if not what.is_dir() and what.suffix.lower() in TABLES:
         seen, _, _, _ = read_rows(what, None, ("path",), time_format, images=True)
         named = seen.camera_name != ""
         warn(f"{{count}} [image|images] of {what} [has|have] no camera", seen.path[~named] if named.any() else [])
         _tell_zone(what, time_format)
         return replace(seen, camera_name=np.where(named, seen.camera_name, NOWHERE))
-    return _sightings_without_cameras([str(what)])
+    paths = [what]
+    if what.is_dir():
+        paths = sorted(path for path in what.rglob("*") if path.suffix.lower() in ENDINGS)
+        if not paths:
+            raise ValueError(
+                f"{what} holds no image: a folder of {', '.join(sorted(ENDINGS)[:4])} ... or a table is needed"
+            )
+    camera = np.zeros(len(paths), dtype=np.int64)
+    return Sightings(camera, path=np.array(list(map(str, paths))), camera_name=np.full(len(paths), NOWHERE))
 
 
 def _tell_zone(table: Path, time_format: str | None) -> None:
@@ -115,8 +115,3 @@ def _tell_zone(table: Path, time_format: str | None) -> None:
     lacks = lacks_zone(word) if time_format is None else bool(word) and "%z" not in time_format
     if lacks:
         logger.warning("times of %s, such as %s, have no zone: taken as UTC", table, word)
-
-
-def _sightings_without_cameras(paths: list[str]) -> Sightings:
-    names = np.full(len(paths), NOWHERE)
-    return Sightings(np.zeros(len(paths), dtype=np.int64), path=np.array(paths), camera_name=names)

@@ -24,7 +24,7 @@ def reasons(model: nn.Module, images: Sequence[str | Path], transform: Any) -> d
     """Where in pairs of images their likeness comes from, or None for a network that cannot say.
 
     Args:
-        model: see ``models.explain``; left in the mode it was in.
+        model: left in the mode it was in.
         images: ``2 N`` image files, the two of a pair one after the other.
         transform: the test transform.
 
@@ -78,15 +78,8 @@ def attention_maps(
             axes.imshow(square, extent=(0, SIDE, SIDE, 0))
         for axes, (name, values) in zip(grid[row, 1:], maps.items(), strict=True):
             heat = values[row] / max(np.abs(values[row]).max(), np.finfo(np.float32).tiny)
-            shown = axes.imshow(
-                heat,
-                cmap="coolwarm",
-                alpha=0.45,
-                vmin=-1,
-                vmax=1,
-                extent=(left, right, bottom, top),
-                interpolation="bilinear",
-            )
+            look = {"cmap": "coolwarm", "alpha": 0.45, "vmin": -1, "vmax": 1, "interpolation": "bilinear"}
+            shown = axes.imshow(heat, extent=(left, right, bottom, top), **look)
             if row == 0:
                 axes.set_title(name, fontsize=7, pad=4)
     for axes in grid.flat:
@@ -94,12 +87,8 @@ def attention_maps(
     grid[0, 0].set_title("image", fontsize=7, pad=4)
     if maps:
         height = drawn.get_figheight()
-        bar = drawn.colorbar(
-            shown,
-            cax=drawn.add_axes((0.3, 0.35 / height, 0.4, 0.1 / height)),
-            orientation="horizontal",
-            ticks=[-1, 0, 1],
-        )
+        place = drawn.add_axes((0.3, 0.35 / height, 0.4, 0.1 / height))
+        bar = drawn.colorbar(shown, cax=place, orientation="horizontal", ticks=[-1, 0, 1])
         bar.ax.set_xticklabels(["against one vehicle", "nothing", "for one vehicle"], fontsize=6)
     return write(drawn, path)
 
@@ -109,12 +98,6 @@ def _grid_of_axes(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
     width, height = LEFT + columns * (CELL + GAP), TOP + rows * (CELL + GAP) + BOTTOM
     drawn = figure(width, height)
     drawn.set_layout_engine("none")
-    around = {
-        "left": LEFT / width,
-        "right": 1 - GAP / width,
-        "top": 1 - TOP / height,
-        "bottom": (BOTTOM + GAP) / height,
-    }
-    return drawn, drawn.subplots(
-        rows, columns, squeeze=False, gridspec_kw={**around, "wspace": GAP / CELL, "hspace": GAP / CELL}
-    )
+    around = {"left": LEFT / width, "right": 1 - GAP / width, "wspace": GAP / CELL, "hspace": GAP / CELL}
+    around |= {"top": 1 - TOP / height, "bottom": (BOTTOM + GAP) / height}
+    return drawn, drawn.subplots(rows, columns, squeeze=False, gridspec_kw=around)

@@ -39,13 +39,8 @@ def write(made: Figure, path: str | Path, dpi: int = 110) -> Path:
     return path
 
 
-def thumbnail(path: str | Path, side: int = 160) -> Image.Image:
-    """The image at ``path`` inside a white ``side x side`` square, its shape kept."""
-    return letterbox(path, side)[0]
-
-
 def letterbox(path: str | Path, side: int = 160) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """``thumbnail``, and where in it the image itself lies: left, top, right, bottom in pixels."""
+    """An image in a white ``side x side`` square, its shape kept, and where it lies: left, top, right, bottom."""
     fitted = ImageOps.contain(read_image(path), (side, side))
     left, top = (side - fitted.width) // 2, (side - fitted.height) // 2
     square = Image.new("RGB", (side, side), "white")

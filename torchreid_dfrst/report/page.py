@@ -58,7 +58,7 @@ class Page:
         Args:
             query: ``name``, ``camera``, ``time`` (seconds or None), ``vehicle`` (empty where not known).
             lists: of each row, hits with the same keys and ``distance``, ``right`` (None where nobody knows), and, as
-                far as known, ``appearance``, ``transit``, ``weight``, ``probability`` and ``why`` (see ``Reason``).
+                far as known, ``appearance``, ``transit``, ``weight``, ``probability`` and ``why``.
 
         Returns:
             Whether there was room for it; once there is none, later queries are left out too.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.patches import Patch
 
-from torchreid_dfrst.report.canvas import BLUE, GREEN, GREY, RED, figure, thumbnail, write
+from torchreid_dfrst.report.canvas import BLUE, GREEN, GREY, RED, figure, letterbox, write
 from torchreid_dfrst.sightings import Sightings, same_vehicle
 
 WIDTH, FONT = 9.0, 7.0
@@ -31,7 +31,7 @@ def ranked_lists(
 
     Args:
         path: picture to write.
-        query: ``R`` queries, one row of the picture each; ``path`` names their images.
+        query: ``R`` queries, one row of the picture each.
         gallery: the whole gallery.
         index: ``(R, K)`` gallery rows, best first, junk already removed; -1 leaves a place empty.
         title: printed above.
@@ -56,9 +56,8 @@ def ranked_lists(
             if place < 0:
                 grid[row, rank].set_axis_off()
                 continue
-            known = query.known[row] and gallery.known[place]
-            right = same_vehicle(gallery.identity[place], query.identity[row])
-            kind = (RIGHT if right else WRONG) if known else NOBODY
+            kind = RIGHT if same_vehicle(gallery.identity[place], query.identity[row]) else WRONG
+            kind = kind if query.known[row] and gallery.known[place] else NOBODY
             gap = time_gap(gallery.time_s[place] - query.time_s[row])
             _draw_cell(grid[row, rank], gallery.path[place], kind, f"cam {called(gallery, place)[1]}\n{gap}".rstrip())
             kinds.add(kind)
@@ -85,7 +84,7 @@ def time_gap(seconds: float) -> str:
 
 
 def _draw_cell(axes: Any, path: str, kind: str, label: str) -> None:
-    axes.imshow(thumbnail(path))
+    axes.imshow(letterbox(path)[0])
     axes.set_xlabel(label, fontsize=FONT, labelpad=2)
     axes.set(xticks=[], yticks=[])
     colour, style = FRAMES[kind]

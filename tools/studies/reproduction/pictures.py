@@ -14,7 +14,7 @@ from tools.studies.reproduction.preset import merge
 from tools.studies.reproduction.tables import LOGNORMAL
 from torchreid_dfrst import evaluation
 from torchreid_dfrst.data.images import read_image
-from torchreid_dfrst.inference.pictures import show_attention, show_rankings, some_queries
+from torchreid_dfrst.inference.pictures_and_pages import show_attention, show_rankings, some_queries
 from torchreid_dfrst.report.canvas import BLUE, RED, figure, write
 
 MEASURES = ("mAP", "R1", "R5")

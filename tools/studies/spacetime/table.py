@@ -32,14 +32,12 @@ def beside(model: GapModel, run: Extraction, methods: Sequence[str] = ("map", "c
     Raises:
         ValueError: the extraction lacks training sightings, their features or the camera network.
     """
-    # ties in an order that knows nothing of identity, see audit.rank
-    run = Extraction(run.query, run.gallery[audit.order(len(run.gallery))], run.train, run.train_features, run.network)
     query, gallery = run.query.sightings, run.gallery.sightings
     appearance = retrieval.distance(*(retrieval.normalise(x.embedding) for x in (run.query, run.gallery)))
     transit = model.distance(query, gallery)
 
     def score(omega: float) -> dict[str, float]:
-        return audit.percent(audit.score(fuse(appearance, transit, omega), query, gallery))
+        return audit.percent(audit.rank(fuse(appearance, transit, omega), query, gallery))
 
     sweep = {omega: score(omega) for omega in OMEGAS}
     best = max(sweep, key=lambda omega: sweep[omega]["mAP"])
