@@ -145,15 +145,14 @@ def _check_clocks(
     network: CameraNetwork, odd: list[Clock], offsets: dict[int, tuple[float, float]]
 ) -> list[Finding]:
     """Clocks minutes off or of another rate, then those seconds off, as corrected for the first."""
-    offsets, far = dict(offsets), []
+    others, far = np.setdiff1d(network.cameras, [clock.camera for clock in odd]), []
+    middle = float(np.median([offset for camera, (offset, _) in offsets.items() if camera in others] or [0.0]))
+    offsets = {camera: (offset - middle, error) for camera, (offset, error) in offsets.items()}
     for clock in odd:
         rest, error = offsets.pop(clock.camera, (0.0, 0.0))
-        if clock.rate == 1 and SIGMAS * error < 3 * OFFSET_S:
+        if clock.rate == 1 and SIGMAS * error < max(3 * OFFSET_S, abs(rest)):
             clock = clock._replace(offset_s=clock.offset_s + rest)
         far.append(f"camera {network.called(clock.camera)}: {clock.describe()}")
-    middle = float(np.median([offset for offset, _ in offsets.values()])) if offsets else 0.0  # of the right clocks
-    offsets = {camera: (offset - middle, error) for camera, (offset, error) in offsets.items()}
-    others = np.setdiff1d(network.cameras, [clock.camera for clock in odd])
     most = "the others" if len(others) >= len(odd) else f"camera {', '.join(map(network.called, others))}"
     found = finding(
         ERROR,
