@@ -60,7 +60,7 @@ def numbered(text: str, count: int) -> str:
 def expected_types(function: Callable[..., Any]) -> dict[str, Any]:
     """Annotations of the parameters by name; where a signature has none, the type of a default that is a number.
 
-    A default that is text says nothing: where torchreid has one, a list does as well.
+    Of torchreid's defaults, one that is text may be a list as well, and says nothing.
     """
     annotated = get_type_hints(function.__init__ if inspect.isclass(function) else function)
     found = {}
@@ -71,12 +71,9 @@ def expected_types(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def check(what: str, value: Any, expected: Any) -> None:
-    """Refuse a value that is not of the expected type, an annotation; types that YAML does not have are not checked.
+    """Raise a ``ValueError`` if a value, called ``what``, is not of an annotation's type, of those that YAML has.
 
     A whole number does where a number is expected; true and false are not numbers; text is no list.
-
-    Raises:
-        ValueError: with ``what``, the value's name, the value and what was expected.
     """
     fits, words = _kind(expected)
     if not fits(value):
@@ -89,11 +86,7 @@ def in_words(expected: Any) -> str:
 
 
 def within(what: str, value: float, lowest: float = 0, highest: float = math.inf, below: float = math.inf) -> None:
-    """Refuse a number that is not in ``[lowest, highest]`` or not below ``below``; NaN is out of every range.
-
-    Raises:
-        ValueError: with ``what``, the number's name, the value and the range.
-    """
+    """Raise a ``ValueError`` if a number, called ``what``, is not in ``[lowest, highest]`` or not below ``below``, or NaN."""
     if lowest <= value <= highest and value < below:
         return
     ends = [f"{lowest:g} or more"]
@@ -103,11 +96,7 @@ def within(what: str, value: float, lowest: float = 0, highest: float = math.inf
 
 @contextlib.contextmanager
 def named(section: str, keys: Iterable[str]) -> Iterator[None]:
-    """Let an error about one of ``keys``, such as ``lr is -1: 0 or more``, name its section: ``optim.lr is ...``.
-
-    Raises:
-        ValueError: the body's.
-    """
+    """Let an error about one of ``keys``, such as ``lr is -1: 0 or more``, name its section: ``optim.lr is ...``."""
     try:
         yield
     except ValueError as error:
