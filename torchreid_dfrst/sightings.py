@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.names import without_common_folder
-
-UNKNOWN = -1
+from torchreid_dfrst.names import UNKNOWN, without_common_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +103,7 @@ class Sightings:
         return np.unique(self.identity[self.known])
 
     def require_times(self, what: str) -> None:
-            """Raise a ``ValueError`` with the first row of ``what`` (a data set or file) that has no time, if there is one."""
+        """Raise a ``ValueError`` if an image has no time; ``what`` names the data set or file."""
         missing = np.flatnonzero(np.isnan(self.time_s))
         if len(missing):
             first = self.path[missing[0]] or f"row {missing[0]}"

@@ -12,9 +12,9 @@ from PIL import Image
 from torchreid_dfrst.city.plan import Settings, plan_city
 from torchreid_dfrst.data.veri776 import read_veri
 from torchreid_dfrst.doctor import check_dataset
-from torchreid_dfrst.doctor.times import check_times
 from torchreid_dfrst.doctor.camera_order import camera_order, delays
 from torchreid_dfrst.doctor.clock_offsets import clock_offsets
+from torchreid_dfrst.doctor.times import check_times
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.passes import one_per_pass
 

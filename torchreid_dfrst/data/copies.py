@@ -18,8 +18,6 @@ from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 T = TypeVar("T")
 
-MIDDLE = 256  # bytes that are compared before whole files are
-
 
 def contradictions(seen: Sightings, names: Sequence[str], words: Mapping[str, Sequence[str]]) -> list[str]:
     """Rows of a table that say different things of one image, in words that show both.
@@ -49,14 +47,10 @@ def contradictions(seen: Sightings, names: Sequence[str], words: Mapping[str, Se
 
 
 def refuse_copies(query: Sightings, gallery: Sightings) -> None:
-    """Refuse a query image that stands in the gallery, byte for byte, under another camera or vehicle.
+    """Raise a ``ValueError`` where a query image stands in the gallery, byte for byte, under another camera or vehicle.
 
-    It would find its own copy first. Sizes are compared first, then some bytes of files of one size, then the rest;
-    files that are not there are passed over. An image in both lists with one camera and vehicle, as VeRi-776's, is
-    fine.
-
-    Raises:
-        ValueError: there are such images; the message shows the rows of some.
+    It would find its own copy first. Files of one size are read; files that are not there are passed over. An image in
+    both lists with one camera and vehicle, as VeRi-776's, is fine.
     """
     everyone, count = Sightings.concatenate([query, gallery]), len(query)
     files = [split_name(path) for path in everyone.path.tolist()]
@@ -72,7 +66,7 @@ def refuse_copies(query: Sightings, gallery: Sightings) -> None:
         return bool(ours and theirs and len(labels) > 1)
 
     groups = [list(range(len(everyone)))]
-    for read in (_file_size, _middle_of_file, _digest_of_file):
+    for read in (_file_size, _digest_of_file):
         known: dict[str, object] = {}
         groups = [finer for group in groups for finer in _split_copies(group, files, read, known) if suspicious(finer)]
     both = [(q, [g for g in group if g >= count]) for group in groups for q in group if q < count]
@@ -110,26 +104,15 @@ def _file_size(path: str) -> object:
     return os.stat(path).st_size if os.path.isfile(path) else None
 
 
-def _middle_of_file(path: str) -> object:
-    with open(path, "rb") as file:
-        file.seek(os.path.getsize(path) // 2)
-        return file.read(MIDDLE)
-
-
 def _digest_of_file(path: str) -> object:
     with open(path, "rb") as file:
         return hashlib.blake2b(file.read()).digest()
 
 
 def unrepeated(rows: Iterable[tuple[str, T]], where: object) -> dict[str, T]:
-    """What a file says of each image, in its order; rows that repeat an earlier one are left out and counted.
+    """What a file, ``where``, says of each image, in its order; rows that repeat an earlier one are counted, left out.
 
-    Args:
-        rows: an image and what the file says of it.
-        where: the file, for messages.
-
-    Raises:
-        ValueError: rows say different things of the same image.
+    Rows that say different things of the same image are a ``ValueError``.
     """
     found: dict[str, T] = {}
     same, other = [], []

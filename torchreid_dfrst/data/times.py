@@ -68,9 +68,9 @@ def read_times(
 
     Args:
         words: as written, without blanks around them.
-        where: the file, for messages.
+        where: the file, for messages, and ``row`` the name of a place in the column.
         time_format: as ``datetime.strptime`` takes it, for dates; None takes what ``ACCEPTED`` lists.
-        row: the name of a place in the column.
+        row: see ``where``.
         cameras: of each word, to say so where cameras write their times in different ways.
 
     Returns:
@@ -122,11 +122,8 @@ class _TimeColumn(NamedTuple):
             if k not in dates and NUMBER.fullmatch(self.words[k]):
                 numbers[k] = self.words[k]
         self._refuse_doubtful(numbers)
-        units = {
-            k: unit
-            for k, word in numbers.items()
-            if (unit := _unit_of_number(float(word.replace(",", ".")))) is not None
-        }
+        read = {k: _unit_of_number(float(word.replace(",", "."))) for k, word in numbers.items()}
+        units = {k: unit for k, unit in read.items() if unit is not None}
         for k in self.there:
             if k in dates:
                 kinds[k] = "a date" if dates[k].year >= OLDEST_YEAR else f"a date before {OLDEST_YEAR}"
@@ -139,7 +136,8 @@ class _TimeColumn(NamedTuple):
             self._refuse_rounded({k: numbers[k] for k, unit in units.items() if unit in UNITS})
             return {k: _scaled_seconds(numbers[k].replace(",", "."), UNITS.get(unit, 1)) for k, unit in units.items()}
         self.require_one({k: _zone_in_words(bool(date.zone)) for k, date in dates.items()})
-        self._tell_forms({k: date.form for k, date in dates.items()})
+        if by := self._by_camera({k: date.form for k, date in dates.items()}):
+            logger.warning("cameras of %s write times in different ways, all of which are read: %s", self.where, by)
         day_first = {mark: self._day_first(mark, dates) for mark in {date.order for date in dates.values()} - {""}}
         found = {}
         for k, date in dates.items():
@@ -178,41 +176,30 @@ class _TimeColumn(NamedTuple):
             f"{'camera' if len(c) == 1 else 'cameras'} {sample(sorted(c), 4)}: {way}" for way, c in ways.items()
         )
 
-    def _tell_forms(self, forms: dict[int, str]) -> None:
-        by = self._by_camera(forms)
-        if by:
-            logger.warning("cameras of %s write times in different ways, all of which are read: %s", self.where, by)
+    def _refuse(self, k: int, why: str) -> None:
+        raise ValueError(f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) {why}")
 
     def _refuse_doubtful(self, numbers: dict[int, str]) -> None:
         """Digits that are all dates as well, such as 20260501 or 2026050116, say nothing certain."""
         sizes = {len(word) if word.isdigit() else 0 for word in numbers.values()}
         meaning = DOUBTFUL.get(sizes.pop()) if len(sizes) == 1 else None
         if meaning and all(_is_calendar_digits(word) for word in numbers.values()):
-            k = next(iter(numbers))
-            raise ValueError(
-                f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) may be {meaning}, or a count from "
-                f"some start: give their time_format, or write {ACCEPTED}"
-            )
+            why = f"may be {meaning}, or a count from some start: give their time_format, or write {ACCEPTED}"
+            self._refuse(next(iter(numbers)), why)
 
     def _refuse_rounded(self, numbers: dict[int, str]) -> None:
         """A spreadsheet that shows 1.77765E+12 saves it so, and the seconds are gone."""
-        digits = [len(re.sub(r"\D", "", word.lower().partition("e")[0])) if "e" in word.lower() else 99 for word in
-                  numbers.values()]  # fmt: skip
+        parts = [word.lower().partition("e") for word in numbers.values()]
+        digits = [len(re.sub(r"\D", "", mantissa)) if power else 99 for mantissa, power, _ in parts]
         if digits and max(digits) < 8:
-            k = next(iter(numbers))
-            raise ValueError(
-                f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) were rounded to {max(digits)} "
-                "digits, as spreadsheets do: save them again as whole numbers"
-            )
+            why = f"were rounded to {max(digits)} digits, as spreadsheets do: save them again as whole numbers"
+            self._refuse(next(iter(numbers)), why)
 
     def _refuse_thousands(self, numbers: dict[int, str]) -> None:
         commas = {k: word for k, word in numbers.items() if "," in word}
         if commas and all(map(GROUPED.fullmatch, commas.values())):
-            k = next(iter(commas))
-            raise ValueError(
-                f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) may have a decimal comma or a "
-                "thousands mark: write them with a point, or without marks"
-            )
+            why = "may have a decimal comma or a thousands mark: write them with a point, or without marks"
+            self._refuse(next(iter(commas)), why)
 
     def _refuse_days(self, numbers: dict[int, str]) -> None:
         """Days of this century whose fractions are fine enough to be times of day, over less than a year."""
@@ -220,11 +207,8 @@ class _TimeColumn(NamedTuple):
         fine = sum(len(re.split("[.,]", word)[-1]) > 3 for word in numbers.values() if re.search("[.,]", word))
         if 2 * fine > len(values) and max(values) - min(values) < 366:
             if any(first <= min(values) and max(values) <= last for first, last in DAYS):
-                k = next(iter(numbers))
-                raise ValueError(
-                    f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) may be days, as spreadsheets "
-                    "count them: write dates with a time of day, or seconds that begin at 0"
-                )
+                why = "may be days, as spreadsheets count them: write dates with a time of day, or seconds from 0 on"
+                self._refuse(next(iter(numbers)), why)
 
     def _day_first(self, mark: str, dates: dict[int, Written]) -> bool:
         """Whether 01/02/2026 is the first of February, which a day beyond the 12th tells."""
@@ -235,11 +219,8 @@ class _TimeColumn(NamedTuple):
             shown = " and ".join(f"{self.row(k)} ({self.words[k]!r})" for k in (day, month))
             raise ValueError(f"times of {self.where} have day and month in both orders: {shown}; write all in one")
         if day is None and month is None and mark != ".":
-            k = next(iter(mine))
-            raise ValueError(
-                f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) may be day or month first: say which "
-                "with time_format, such as %d/%m/%Y %H:%M:%S"
-            )
+            why = "may be day or month first: say which with time_format, such as %d/%m/%Y %H:%M:%S"
+            self._refuse(next(iter(mine)), why)
         return month is None
 
 

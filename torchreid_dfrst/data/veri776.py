@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,13 +52,8 @@ class VeRiFormat(VehicleDataset):
     The query images stay in the gallery: the junk rule (same vehicle, same camera) takes each out for its own query,
     and the official lists count them.
 
-    Args:
-        root: the data set's folder itself (it holds ``image_train``, ``image_query``, ``image_test``), or, for the
-            named data sets below, the folder that holds it.
-        kwargs: as torchreid's own data sets take them.
-
-    Raises:
-        FileNotFoundError, ValueError: as ``read_veri``.
+    ``root`` is the data set's folder itself (it holds ``image_train``, ``image_query``, ``image_test``), or, for the
+    named data sets below, the folder that holds it; errors as ``read_veri`` has them.
     """
 
     own_lists = True
@@ -83,11 +77,6 @@ class VeRiFormat(VehicleDataset):
             for split, part in listed.parts().items()
         )
         return replace(listed, train=train, query=query, gallery=gallery)
-
-    @cached_property
-    def labels(self) -> dict[str, Label]:
-        """Colour and type by image name, as far as the label files know them; read when first asked for."""
-        return read_labels(self.dataset_dir)
 
 
 class VeRi776(VeRiFormat):
@@ -214,14 +203,11 @@ def read_tracks(path: str | Path) -> list[list[str]]:
 
 
 def read_network(folder: str | Path) -> CameraNetwork | None:
-    """Camera distances of a folder in VeRi-776's format.
+    """Camera distances of a folder in VeRi-776's format, None without them: cameras from 0 as in ``Sightings``, metres.
 
     Args:
         folder: holds ``camera_Dist.txt`` (metres along the road; a triangle or the full matrix) and ``camera_ID.txt``
             (camera number of each row, from 1; or ``c001``).
-
-    Returns:
-        cameras from 0 as in ``Sightings``, symmetric distances in metres; None without ``camera_Dist.txt``.
 
     Raises:
         FileNotFoundError: there is no ``camera_ID.txt`` and the matrix is not VeRi-776's, whose order is known.
@@ -259,9 +245,7 @@ def known_orders(network: CameraNetwork) -> dict[str, np.ndarray]:
 
 
 def read_labels(folder: str | Path) -> dict[str, Label]:
-    """Labels by image name from ``train_label.xml`` and ``test_label.xml``, whichever are there.
-
-    Not every image has one, and the old release gives type 0 to three vehicles: read an absent name, and 0, as unknown.
+    """Labels by image name from ``train_label.xml`` and ``test_label.xml``, whichever are there; 0 is not known.
 
     Raises:
         ValueError: a file is not sound XML, an item has no name or no number, or items contradict each other.
@@ -274,8 +258,7 @@ def read_labels(folder: str | Path) -> dict[str, Label]:
 def read_index(path: str | Path, gallery_size: int) -> list[np.ndarray]:
     """Rows of the gallery for each query, from ``gt_index.txt`` or ``jk_index.txt``, counted from 0.
 
-    The file counts rows of ``name_test.txt`` from 1, one line per line of ``name_query.txt``; other words are a
-    ``ValueError``.
+    The file counts rows of ``name_test.txt`` from 1, a line for each of ``name_query.txt``; else a ``ValueError``.
     """
     rows = []
     # a query may have no entry: here an empty line means something

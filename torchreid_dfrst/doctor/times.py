@@ -141,9 +141,7 @@ def _check_speeds(trips: Delays, network: CameraNetwork) -> list[Finding]:
     )
 
 
-def _check_clocks(
-    network: CameraNetwork, odd: list[Clock], offsets: dict[int, tuple[float, float]]
-) -> list[Finding]:
+def _check_clocks(network: CameraNetwork, odd: list[Clock], offsets: dict[int, tuple[float, float]]) -> list[Finding]:
     """Clocks minutes off or of another rate, then those seconds off, as corrected for the first."""
     others, far = np.setdiff1d(network.cameras, [clock.camera for clock in odd]), []
     middle = float(np.median([offset for camera, (offset, _) in offsets.items() if camera in others] or [0.0]))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.data.boxes import warn_of_clipped
-from torchreid_dfrst.data.image_names import ENDINGS
+from torchreid_dfrst.data.image_paths import ENDINGS
 from torchreid_dfrst.data.images import Images
 from torchreid_dfrst.data.loader import Loader
 from torchreid_dfrst.data.problems import warn

@@ -208,9 +208,7 @@ def peak(gap_s: np.ndarray, most: np.ndarray) -> tuple[float, float]:
     return float(edge[order[middle : middle + 2]].mean()), float(height.max() / len(gap_s))
 
 
-def _pairs_of_passes(
-    seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.random.Generator
-) -> _Pairs:
+def _pairs_of_passes(seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.random.Generator) -> _Pairs:
     order = rng.permutation(len(seen))[:PASSES]
     order = order[np.argsort(seen.identity[order], kind="stable")]
     start = np.searchsorted(seen.identity[order], seen.identity[order])
