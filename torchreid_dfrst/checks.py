@@ -86,7 +86,7 @@ def in_words(expected: Any) -> str:
 
 
 def within(what: str, value: float, lowest: float = 0, highest: float = math.inf, below: float = math.inf) -> None:
-    """Raise a ``ValueError`` if a number, called ``what``, is NaN, not in ``[lowest, highest]`` or not below ``below``."""
+    """Raise a ``ValueError`` if a number, ``what``, is NaN, not in ``[lowest, highest]`` or not below ``below``."""
     if lowest <= value <= highest and value < below:
         return
     ends = [f"{lowest:g} or more"]

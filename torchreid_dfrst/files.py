@@ -281,7 +281,7 @@ def read_arrays(path: str | Path, wanted: Callable[[str], bool] = lambda name: T
     """The arrays of an ``.npz`` file whose names are ``wanted``; the others are not unpacked, pickles are refused.
 
     Raises:
-        ValueError: the arrays would fill more than ``ROOM`` bytes and more than ``FOLD`` times the file.
+        ValueError: they hold too much, see ``require_room``.
         DAMAGED: the file is torn, or none of arrays.
     """
     with np.load(path, allow_pickle=False) as file:

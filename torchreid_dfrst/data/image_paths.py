@@ -98,11 +98,7 @@ def tell(match: Match, of: object) -> None:
 
 
 def on_disk(folder: Path, words: Sequence[str], of: object) -> list[str]:
-    """Paths of images that a list has relative to a folder; one that is not there is looked for below the folder.
-
-    Raises:
-        ValueError: several files can be meant by one name, or one by several.
-    """
+    """Paths of images that a list has relative to a folder; one that is not there is looked for below it (``find``)."""
     names = [split_name(word)[0] for word in words]
     paths = [str(folder / name) for name in names]
     inside: dict[str, set[str]] = {}

@@ -53,7 +53,6 @@ class Table(VehicleDataset):
         root: the table, or the folder that holds it.
         cameras: ``"none"``: nobody knows which camera took an image; there is no junk then, and no column ``camera``.
         time_format: of the times, as ``datetime.strptime`` takes it; None takes what ``times.ACCEPTED`` lists.
-        kwargs: as torchreid's own data sets take them.
 
     Raises:
         FileNotFoundError: there is no table.
@@ -167,12 +166,17 @@ def _columns_of_table(path: Path, needed: Sequence[str]) -> dict[str, list[str]]
     try:
         columns = read_columns(path, tuple(needed), OPTIONAL)
     except ValueError as error:
-        hint = f" ({NO_CAMERA})" if "no column 'camera'" in str(error) else ""
-        raise ValueError(f"{error}{hint}") from None
+        raise ValueError(f"{error} ({NO_CAMERA})" if "no column 'camera'" in str(error) else str(error)) from None
     close = difflib.get_close_matches("identity", columns, n=1) or [n for n in columns if n.lower() in IDENTITIES]
     if "identity" not in columns and close:
         raise ValueError(f"{path} has no column 'identity' (did you mean {close[0]!r}?): rename one of them")
-    _warn_of_misspelt_columns(columns, path)
+    others = {name.lower(): name for name in columns if name not in (*COLUMNS, *OPTIONAL)}
+    for name in OPTIONAL:
+        if name not in columns and (near := difflib.get_close_matches(name, others, n=1)):
+            logger.warning(
+                f"{path} has no column {name!r}, but one called {others[near[0]]!r}, which is not used: "
+                f"rename it if it holds the {name} of each image"
+            )
     return columns
 
 
@@ -254,17 +258,6 @@ def _distances_between_places(source: Path, ours: dict[str, list[str]]) -> tuple
     distance = 2 * EARTH_M * np.arcsin(np.sqrt(np.minimum(haversine, 1)))
     logger.warning("%s gives distances along great circles, which are shorter than roads", source)
     return ours["camera"], (distance + distance.T) / 2, "great circle, not road"
-
-
-def _warn_of_misspelt_columns(columns: Iterable[str], path: Path) -> None:
-    others = {name.lower(): name for name in columns if name not in (*COLUMNS, *OPTIONAL)}
-    for name in OPTIONAL:
-        close = difflib.get_close_matches(name, others, n=1)
-        if name not in columns and close:
-            logger.warning(
-                f"{path} has no column {name!r}, but one called {others[close[0]]!r}, which is not used: "
-                f"rename it if it holds the {name} of each image"
-            )
 
 
 def _warn_of_spellings(what: str, words: Iterable[str], path: Path) -> None:

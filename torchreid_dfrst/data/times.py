@@ -134,7 +134,8 @@ class _TimeColumn(NamedTuple):
             self._refuse_thousands(numbers)
             self._refuse_days(numbers)
             self._refuse_rounded({k: numbers[k] for k, unit in units.items() if unit in UNITS})
-            return {k: _scaled_seconds(numbers[k].replace(",", "."), UNITS.get(unit, 1)) for k, unit in units.items()}
+            plain = {k: numbers[k].replace(",", ".") for k in units}  # integers divide without a rounding on the way
+            return {k: (int(w) if w.isdigit() else float(w)) / UNITS.get(units[k], 1) for k, w in plain.items()}
         self.require_one({k: _zone_in_words(bool(date.zone)) for k, date in dates.items()})
         if by := self._by_camera({k: date.form for k, date in dates.items()}):
             logger.warning("cameras of %s write times in different ways, all of which are read: %s", self.where, by)
@@ -269,10 +270,10 @@ def _days_since_1970(year: int, month: int, day: int) -> int | None:
 
 def _is_calendar_digits(word: str) -> bool:
     """Whether digits are a date of 1990 to 2099, with as much of a time of day as they are long."""
-    rest = (word[8:] + "0" * 6)[:6]
-    numbers = [int(rest[k : k + 2]) for k in (0, 2, 4)]
-    on = _days_since_1970(int(word[:4]), int(word[4:6]), int(word[6:8])) is not None and 1990 <= int(word[:4]) < 2100
-    return on and numbers[0] < 24 and max(numbers) < 60
+    try:
+        return 1990 <= datetime.datetime.strptime((word + "000000")[:14], "%Y%m%d%H%M%S").year < 2100
+    except ValueError:
+        return False
 
 
 def _unit_of_number(value: float) -> str | None:
@@ -280,11 +281,6 @@ def _unit_of_number(value: float) -> str | None:
     if abs(value) < EARLIEST:
         return "seconds" if abs(value) < OLDEST else "seconds since 1970"
     return next((unit for unit, scale in UNITS.items() if EARLIEST <= value / scale <= LATEST), None)
-
-
-def _scaled_seconds(word: str, scale: int) -> float:
-    # integers divide without a rounding on the way
-    return (int(word) if word.isdigit() else float(word)) / scale
 
 
 def _zone_in_words(zone: bool) -> str:

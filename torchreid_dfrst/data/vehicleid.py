@@ -29,13 +29,8 @@ class VehicleID(VehicleDataset):
     Args:
         root: the folder that holds ``VehicleID_V1.0`` or is it.
         split_id: which of the repeats, from 0; torchreid hands it on.
-        reverse: True: one image per vehicle is the *query*, all others are the gallery. Some code does this; its
-            results are far higher (rank 1 of 95 instead of 77 percent) and never comparable.
-        kwargs: as torchreid's own data sets take them.
-
-    Raises:
-        FileNotFoundError: a list is missing.
-        ValueError: a line is not ``image vehicle``, or two lines contradict each other.
+        reverse: one image per vehicle is the *query*, all others are the gallery. Some code does this; its results are
+            far higher (rank 1 of 95 instead of 77 percent) and never comparable.
     """
 
     folder_names = ("vehicleid", "VehicleID_V1.0", "VehicleID")

@@ -45,11 +45,6 @@ class VeRiWild(VehicleDataset):
     Args:
         root: the folder that holds ``VERI-Wild`` or is it.
         time_format: as ``datetime.strptime`` takes it; None takes what ``times.ACCEPTED`` lists.
-        kwargs: as torchreid's own data sets take them.
-
-    Raises:
-        FileNotFoundError: a list or ``vehicle_info.txt`` is missing.
-        ValueError: a line is of another form, lines contradict each other, or an image has no camera.
     """
 
     folder_names = ("veriwild", "VERI-Wild", "VeRI-Wild")

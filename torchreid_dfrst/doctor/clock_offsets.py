@@ -15,7 +15,7 @@ from torchreid_dfrst.spatiotemporal.speeds import LEG_M
 DRAWS = 12  # of vehicles, for the standard errors
 
 
-def clock_offsets(seen: Sightings, network: CameraNetwork, seed: int = 0) -> dict[int, tuple[float, float]]:
+def clock_offsets(seen: Sightings, network: CameraNetwork) -> dict[int, tuple[float, float]]:
     """How far each camera's clock is ahead of the others.
 
     Between two cameras the fastest trips take equally long in both directions, so half the difference of the recorded
@@ -26,7 +26,6 @@ def clock_offsets(seen: Sightings, network: CameraNetwork, seed: int = 0) -> dic
     Args:
         seen: one sighting for each pass, with times and identities, no camera minutes off, see ``clocks.odd_clocks``.
         network: distances of all their cameras.
-        seed: of the draws for the standard errors.
 
     Returns:
         camera to (offset, uncertainty), in seconds, offsets of median 0; only for cameras that two-way traffic joins
@@ -35,7 +34,7 @@ def clock_offsets(seen: Sightings, network: CameraNetwork, seed: int = 0) -> dic
         take another road they disagree, and nothing can be said.
     """
     found = _offsets_and_spread(seen, network)
-    rng, vehicles = np.random.default_rng(seed), np.unique(seen.identity)
+    rng, vehicles = np.random.default_rng(0), np.unique(seen.identity)
     drawn: dict[int, list[float]] = {camera: [] for camera in found}
     rows_of = {v: np.flatnonzero(seen.identity == v) for v in vehicles} if found else {}
     for _ in range(DRAWS if found else 0):

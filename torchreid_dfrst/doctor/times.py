@@ -22,12 +22,7 @@ UNITS_ADVICE = "convert times to seconds and distances to metres"
 
 
 def check_times(parts: dict[str, Sightings], network: CameraNetwork | None) -> list[Finding]:
-    """Look at units, clocks, and distances, as far as times and distances are there.
-
-    Args:
-        parts: split to its sightings; all are looked at together, nothing is fitted for a model.
-        network: road distances, or None.
-    """
+    """Look at units, clocks, and distances, as far as they are there, of all splits together."""
     # the query images are in VeRi's gallery already
     everyone = Sightings.concatenate([part for split, part in parts.items() if split != "query"])
     missing = np.isnan(everyone.time_s)
