@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from torchreid_dfrst.checks import sample
 from torchreid_dfrst.data.copies import unrepeated
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, tracks_of
 from torchreid_dfrst.data.numbers import vehicle_number, whole_number
 from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.text import read_items, read_lines
-from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.messages import sample
+from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _read_folder_of_images(folder: Path, part: str, labels: dict[str, Annotation
 
 
 def _sightings(folder: Path, part: str, names: list[str], labels: dict[str, Annotation]) -> Sightings:
-    path, track = folder / f"{part}_track.txt", None
+    path, track = folder / f"{part}_track.txt", np.full(len(names), UNKNOWN)
     if path.is_file():
         track = tracks_of(names, [line.split() for line in read_lines(path, "tracks")], path)
     found = [labels[name] for name in names]

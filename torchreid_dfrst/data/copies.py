@@ -12,10 +12,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered, sample
 from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.files import what_is
+from torchreid_dfrst.messages import numbered, sample
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest, sample
 from torchreid_dfrst.data.text import read_text
 from torchreid_dfrst.files import require_file, require_room
+from torchreid_dfrst.messages import nearest, sample
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torchreid
 
-from torchreid_dfrst.checks import sample
 from torchreid_dfrst.data.copies import refuse_copies, unrepeated
 from torchreid_dfrst.data.images import read_image
 from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.data.text import read_lines
+from torchreid_dfrst.messages import sample
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class VehicleDataset(torchreid.data.ImageDataset):
 
     Args:
         root: torchreid's ``--root``: the folder that holds the data set, or the data set itself.
-        kwargs: those of ``read``, which a subclass documents, and of torchreid's own data sets (``transform``, ``mode``).
+        kwargs: those of ``read``, which a subclass documents, and of torchreid's own data sets (``transform``, ...).
 
     Attributes:
         dataset_dir: folder of the data set.

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from torchreid_dfrst import files
-from torchreid_dfrst.checks import numbered, within
+from torchreid_dfrst.checks import within
 from torchreid_dfrst.data.dataset import one_camera_vehicles, vehicles_called
 from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.data.table import read_columns, read_rows
 from torchreid_dfrst.evaluation.weight import held_out
+from torchreid_dfrst.messages import numbered
 
 BESIDE = ("distances.csv", "cameras.csv")
 

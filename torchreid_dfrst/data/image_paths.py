@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered, sample
 from torchreid_dfrst.data.boxes import Box, split_name
+from torchreid_dfrst.messages import numbered, sample
 
 logger = logging.getLogger(__name__)
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torchreid
 
-from torchreid_dfrst.checks import check, listed, nearest, numbered, within
+from torchreid_dfrst.checks import check, listed, within
 from torchreid_dfrst.config import keywords
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.images import Change, Images, Item
 from torchreid_dfrst.data.loader import Loader
 from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.data.sampling import EpochSampler
+from torchreid_dfrst.messages import nearest, numbered
 from torchreid_dfrst.sightings import UNKNOWN
 from torchreid_dfrst.torchreid_tables import make_dataset, require_datasets
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from torchreid_dfrst.checks import sample
+from torchreid_dfrst.messages import sample
 from torchreid_dfrst.names import is_unknown
 from torchreid_dfrst.sightings import UNKNOWN
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.messages import nearest
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest, numbered, sample
 from torchreid_dfrst.data.boxes import boxed_names
 from torchreid_dfrst.data.copies import contradictions
 from torchreid_dfrst.data.csv_parquet import read_columns
@@ -22,6 +21,7 @@ from torchreid_dfrst.data.numbers import number, numbers
 from torchreid_dfrst.data.problems import Problems, warn
 from torchreid_dfrst.data.times import ACCEPTED, read_times
 from torchreid_dfrst.files import require_file
+from torchreid_dfrst.messages import nearest, numbered, sample
 from torchreid_dfrst.names import is_label, is_unknown, known_labels, labels, plain
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 

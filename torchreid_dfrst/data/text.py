@@ -8,8 +8,8 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from torchreid_dfrst.checks import LONGEST, short
 from torchreid_dfrst.files import require_file
+from torchreid_dfrst.messages import LONGEST, short
 
 KINDS = {
     b"PK\x03\x04": "a zip archive, as .xlsx, .npz and .pt files are", b"PAR1": "Parquet", b"\x93NUMPY": "NumPy's .npy",

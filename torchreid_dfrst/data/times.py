@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.checks import sample
 from torchreid_dfrst.data.numbers import GROUPED
 from torchreid_dfrst.data.problems import warn
+from torchreid_dfrst.messages import sample
 from torchreid_dfrst.names import is_unknown, tidy
 
 ACCEPTED = (

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from torchreid_dfrst.checks import sample
 from torchreid_dfrst.data.copies import unrepeated
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, with_test_sizes
 from torchreid_dfrst.data.numbers import vehicle_number, whole_number
 from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.text import read_lines
+from torchreid_dfrst.messages import sample
 from torchreid_dfrst.sightings import Sightings, draw
 
 

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered, sample
 from torchreid_dfrst.data.copies import unrepeated
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, tracks_of
 from torchreid_dfrst.data.images import image_files
 from torchreid_dfrst.data.numbers import numbers, whole_number
 from torchreid_dfrst.data.problems import Problems, warn
 from torchreid_dfrst.data.text import read_items, read_lines, read_text
+from torchreid_dfrst.messages import numbered, sample
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, same_vehicle
 
 logger = logging.getLogger(__name__)

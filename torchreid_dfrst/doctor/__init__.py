@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.checks import error_text, nearest
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.dataset import (
     UNKNOWN_ARE,
@@ -28,6 +27,7 @@ from torchreid_dfrst.data.veri776 import FOLDERS, LISTS, VeRiFormat, read_index,
 from torchreid_dfrst.doctor.findings import ERROR, NOTE, WARNING, Finding, Report, finding
 from torchreid_dfrst.doctor.images import Bar, check_images, read_all
 from torchreid_dfrst.doctor.times import check_times
+from torchreid_dfrst.messages import error_text, nearest
 from torchreid_dfrst.sightings import Sightings, same_vehicle
 
 TRUTH = "right answers and junk"

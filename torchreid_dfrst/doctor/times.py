@@ -59,8 +59,8 @@ def _check_trips(seen: Sightings, network: CameraNetwork) -> list[Finding]:
         return [Finding(ERROR, "units", str(error), 1, [], UNITS_ADVICE)]
     clocks = odd_clocks(seen, network)
     right, _ = corrected(seen, clocks, seen.camera)
-    if found := _check_units(seen, right, network):
-        return found
+    if units := _check_units(seen, right, network):
+        return units
     if span := start_anew_s(right, network):
         text = f"all counters start anew together, about every {span:.0f} s: trips across a start take no usual time"
         return [Finding(ERROR, CLOCKS, text, 1, [], "add what was counted before each start")]

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered, sample
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.data.copies import refuse_copies
@@ -25,6 +24,7 @@ from torchreid_dfrst.evaluation.leaks import check_leaks
 from torchreid_dfrst.files import require_file
 from torchreid_dfrst.inference.extraction import open_dataset
 from torchreid_dfrst.inference.import_arrays import Part, read_embeddings
+from torchreid_dfrst.messages import numbered, sample
 from torchreid_dfrst.names import is_unknown, plain
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings

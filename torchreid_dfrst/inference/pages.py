@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.data.images import read_image
 from torchreid_dfrst.evaluation import TOP, Result, best_matches
 from torchreid_dfrst.evaluation.card import UNNAMED
@@ -16,6 +15,7 @@ from torchreid_dfrst.gallery import Gallery, Hits
 from torchreid_dfrst.gallery.spacetime import Trips
 from torchreid_dfrst.inference.extraction import input_transform
 from torchreid_dfrst.inference.opening import open_network
+from torchreid_dfrst.messages import numbered
 from torchreid_dfrst.models.explain import explain
 from torchreid_dfrst.report.canvas import small, spread
 from torchreid_dfrst.report.page import LIMIT, Page

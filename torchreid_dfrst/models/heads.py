@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.models.division import DIVISIONS, POOLS
 
 

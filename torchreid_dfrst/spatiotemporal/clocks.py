@@ -148,7 +148,9 @@ def _reference(pairs: _Pairs, network: CameraNetwork, rng: np.random.Generator) 
     seen, score = pairs.seen, {}
     for label in pairs.labels:
         trips, agree, would = pairs.trips(label, rng), [label], 0
-        for other in np.unique(trips.other).tolist() if trips else ():
+        if trips is None:
+            continue
+        for other in np.unique(trips.other).tolist():
             some = Trips(*(column[trips.other == other] for column in trips))
             if len(some.here) >= MIN_VEHICLES:
                 agree += [other] * (some.usual > LEAST)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torchreid_dfrst.checks import listed, nearest, within
+from torchreid_dfrst.checks import listed, within
+from torchreid_dfrst.messages import nearest
 
 VALIDATION = "validation"
 BEST_ON = (VALIDATION, "test", "none")
