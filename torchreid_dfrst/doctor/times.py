@@ -72,8 +72,8 @@ def _check_trips(seen: Sightings, network: CameraNetwork) -> list[Finding]:
         order = told if told.severity != ERROR or clocks else order
     if order.severity != ERROR:
         return [order, *_check_speeds(delays(right), network), *_check_clocks(network, clocks, offsets)]
-    told = _check_clocks(network, clocks, offsets) if order.check == ONE else []
-    return [order, *(one for one in told if one.severity != NOTE)]
+    odd = _check_clocks(network, clocks, offsets) if order.check == ONE else []
+    return [order, *(one for one in odd if one.severity != NOTE)]
 
 
 def _check_units(seen: Sightings, right: Sightings, network: CameraNetwork) -> list[Finding]:
