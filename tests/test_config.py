@@ -8,7 +8,10 @@ import pytest
 from torchreid_dfrst import config
 from torchreid_dfrst.spatiotemporal import build
 
-SECTIONS = {"optim": ["lr", "weight_decay"], "train": ["max_epoch", "save_dir"]}
+SECTIONS = {
+    name: config.Keywords(dict.fromkeys(keys, Any))
+    for name, keys in {"optim": ["lr", "weight_decay"], "train": ["max_epoch", "save_dir"]}.items()
+}
 
 
 def write(tmp_path, text):

@@ -20,13 +20,7 @@ Config = dict[str, Section]
 
 
 class Keywords(list[str]):
-    """Valid keys of a section.
-
-    Args:
-        expected: key to its annotation.
-        defaults: key to its default, as far as known.
-        readers: the callables whose docstrings say what the keys mean.
-    """
+    """Valid keys of a section: their annotations, their defaults as far as known, and whose docstrings explain them."""
 
     def __init__(
         self,
@@ -38,29 +32,26 @@ class Keywords(list[str]):
         self.expected, self.defaults, self.readers = dict(expected), dict(defaults or {}), tuple(readers)
 
 
-def load(path: str | Path | None, overrides: Sequence[str], sections: Mapping[str, Iterable[str]]) -> Config:
-    """Read a configuration and refuse what nothing would read.
+Sections = Mapping[str, Keywords]
 
-    Defaults are not filled in: they live in the signatures that the sections are passed to.
+
+def load(path: str | Path | None, overrides: Sequence[str], sections: Sections) -> Config:
+    """Read a configuration and refuse what nothing would read; defaults are not filled in.
 
     Args:
         path: YAML file of ``section: {key: value}``, or the name of a shipped one; None starts from nothing.
         overrides: see ``override``.
-        sections: the known keys of each section; those from ``keywords`` also say what type of value each takes.
-
-    Returns:
-        ``config[section][key]``, with every known section present, those not mentioned empty.
+        sections: the known keys of each section, all of which the configuration then has.
 
     Raises:
         FileNotFoundError: there is no such file.
         KeyError: an unknown section or key; the message has the nearest valid name.
-        ValueError: the file is not YAML or not of that form, an override lacks its value or its dot, or a value is not
-            of the type that the signature asks for.
+        ValueError: the file or an override is not of that form, or a value is not of the type that its reader takes.
     """
     return override(checked(read_yaml(path) if path is not None else {}, sections, str(path)), overrides, sections)
 
 
-def override(config: Config, words: Sequence[str], sections: Mapping[str, Iterable[str]]) -> Config:
+def override(config: Config, words: Sequence[str], sections: Sections) -> Config:
     """Set keys of a configuration, which is returned, by the words of a command line; raises as ``load`` does.
 
     The words are ``section.key value`` or ``section.key=value``; ``section.key.name`` is one entry of a key that holds
@@ -78,11 +69,7 @@ def override(config: Config, words: Sequence[str], sections: Mapping[str, Iterab
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:
-    """The words of a command line as ``section.key`` and the text of its value, in their order.
-
-    Raises:
-        ValueError: a word has no dot or no value, or stands twice.
-    """
+    """The words of a command line as ``section.key`` and the text of its value; a ``ValueError`` if they are not."""
     found: dict[str, str] = {}
     rest = iter(words)
     for word in rest:
@@ -100,12 +87,8 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def checked(content: Mapping[Any, Any], sections: Mapping[str, Iterable[str]], where: str) -> Config:
-    """What a file holds as a configuration: ``content`` with every known section, as ``load`` gives it.
-
-    Raises:
-        KeyError, ValueError: as ``load`` does; the message starts with ``where``.
-    """
+def checked(content: Mapping[Any, Any], sections: Sections, where: str) -> Config:
+    """``content`` of a file as ``load`` gives it, with every known section; errors start with ``where``."""
     config: Config = {name: {} for name in sections}
     for name, section in content.items():
         if not isinstance(section, Mapping):
@@ -116,12 +99,9 @@ def checked(content: Mapping[Any, Any], sections: Mapping[str, Iterable[str]], w
 
 
 def keywords(*callables: Callable[..., Any], leave_out: Iterable[str] = (), **types: Any) -> Keywords:
-    """Names of the parameters that ``callables`` take by keyword and that have a default: a section's valid keys.
+    """A section's valid keys: the parameters with a default of ``callables``, which the section is passed to.
 
-    Args:
-        callables: what the section is passed to; of two with the same parameter the first counts.
-        leave_out: parameters that are not to be set.
-        types: annotations for parameters whose own signature says nothing, or too little.
+    Of two with the same parameter the first counts. ``types`` are annotations where a signature says too little.
     """
     expected: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
@@ -134,11 +114,10 @@ def keywords(*callables: Callable[..., Any], leave_out: Iterable[str] = (), **ty
     return Keywords(expected, defaults, callables)
 
 
-def listing(sections: Mapping[str, Iterable[str]]) -> str:
+def listing(sections: Sections) -> str:
     """Sections and their keys for ``--list-keys``, with the values they take and their defaults."""
     lines = ["section.key, as on the command line and in the YAML file; what it takes; [what it is otherwise]"]
-    for name, keys in sections.items():
-        known = keys if isinstance(keys, Keywords) else Keywords(dict.fromkeys(keys, Any))
+    for name, known in sections.items():
         for key in known:
             words = [f"{name}.{key}", in_words(known.expected[key])]
             if key in known.defaults:
@@ -167,15 +146,7 @@ def shipped() -> dict[str, Path]:
 
 
 def read_yaml(path: str | Path) -> dict[Any, Any]:
-    """Content of a YAML file of keys and values.
-
-    Args:
-        path: of the file, or the name of a shipped one without its ending.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not YAML or holds something else.
-    """
+    """Content of a YAML file of keys and values, or of a shipped one by its name without ending."""
     if not Path(path).is_file():
         names = shipped()
         require_file(
@@ -195,7 +166,7 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """One node of the document; neither what is repeated by an alias nor nesting without end."""
+        """One node of the document; no alias, no nesting without end."""
         mark = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not read, write it out", problem_mark=mark)
@@ -252,14 +223,10 @@ def _parse_value(text: str, dotted: str) -> Any:
     return _parse_yaml(text, f"the value {short(repr(text))} of {dotted}")
 
 
-def _set_key(
-    config: Config, sections: Mapping[str, Iterable[str]], name: str, key: str, value: Any, where: str
-) -> None:
+def _set_key(config: Config, sections: Sections, name: str, key: str, value: Any, where: str) -> None:
     if name not in sections:
         raise KeyError(f"{where}: unknown section {name!r}{nearest(name, sections)}")
     if key not in sections[name]:
         raise KeyError(f"{where}: unknown key {key!r} in section {name!r}{nearest(key, sections[name])}")
-    keys = sections[name]
-    if isinstance(keys, Keywords):
-        check(f"{where}: {name}.{key}", value, keys.expected[key])
+    check(f"{where}: {name}.{key}", value, sections[name].expected[key])
     config[name][key] = value

@@ -12,13 +12,15 @@ import numpy as np
 
 from torchreid_dfrst import files
 from torchreid_dfrst.files import DAMAGED, file_digest
-from torchreid_dfrst.messages import numbered, short
+from torchreid_dfrst.messages import numbered, sample, short
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 FORMAT = "torchreid_dfrst features 1"
-TABLES: dict[str, type[Any]] = {"train": Sightings, "network": CameraNetwork}
-NEW = ("camera_name", "vehicle_name", "names", "kind")
-"""Columns that files of earlier versions lack."""
+EMBEDDED = ("query", "gallery", "train_features")
+TABLES: dict[str, type[Any]] = {**dict.fromkeys((*EMBEDDED, "train"), Sightings), "network": CameraNetwork}
+NEW = ("camera_name", "vehicle_name", "names", "kind")  # columns that files of earlier versions lack
+KNOWN = {"format", "source", *(f"{part}/embedding" for part in EMBEDDED)}
+KNOWN |= {f"{part}/{column.name}" for part, kind in TABLES.items() for column in fields(kind)}
 MAKE = "make it with `dfrst extract`, or from embeddings of another toolbox with `dfrst import`"
 
 
@@ -53,7 +55,7 @@ class Features:
         with np.errstate(invalid="ignore"):
             bad = np.flatnonzero(~np.isfinite(embedding.sum(axis=1, dtype=np.float64)))
         if len(bad):
-            names = ", ".join(self.sightings.path[row] or f"row {row}" for row in bad[:5])
+            names = sample((self.sightings.path[row] or f"row {row}" for row in bad), 5)
             raise ValueError(
                 f"{len(bad)} of {len(embedding)} embeddings hold NaN or infinity (first: {names}): "
                 "the model diverged or the image is broken"
@@ -117,13 +119,14 @@ class Extraction:
         if Path(path).suffix != ".npz":
             raise ValueError(f"{path} does not end in .npz, as files of features do")
         columns: dict[str, np.ndarray] = {"format": np.array(FORMAT), "source": np.array(json.dumps(self.source))}
-        for name in ("query", "gallery", "train_features"):
-            part = getattr(self, name)
-            if part is not None:
-                columns |= {f"{name}/embedding": part.embedding, **_table_to_columns(name, part.sightings)}
-        for name in ("train", "network"):
-            if getattr(self, name) is not None:
-                columns |= _table_to_columns(name, getattr(self, name))
+        for name in TABLES:
+            table = getattr(self, name)
+            if isinstance(table, Features):
+                columns[f"{name}/embedding"], table = table.embedding, table.sightings
+            if table is not None:
+                columns |= {
+                    f"{name}/{column.name}": np.asarray(getattr(table, column.name)) for column in fields(table)
+                }
         size = sum(column.nbytes for column in columns.values())
         files.write({Path(path): lambda file: np.savez(file, **columns)}, size=size)  # type: ignore[arg-type]
 
@@ -160,11 +163,12 @@ class Extraction:
             raise ValueError(f"{path} is not a features file of this package ({short(error)}): {MAKE}") from error
         kinds = {name.partition("/")[0] for name in columns}
         try:
-            parts: dict[str, Any] = {
-                name: Features.of(name, columns[f"{name}/embedding"], _columns_to_table(Sightings, name, columns))
-                for name in ("query", "gallery", *({"train_features"} & kinds))
-            }
-            parts |= {name: _columns_to_table(kind, name, columns) for name, kind in TABLES.items() if name in kinds}
+            parts: dict[str, Any] = {}
+            for name, kind in TABLES.items():
+                if name in kinds or name in ("query", "gallery"):
+                    table = _columns_to_table(kind, name, columns)
+                    embedded = name in EMBEDDED
+                    parts[name] = Features.of(name, columns[f"{name}/embedding"], table) if embedded else table
             return cls(**parts, source=source)
         except KeyError as error:
             raise ValueError(f"{path} lacks the array {error}: make it again with `dfrst extract`") from error
@@ -172,20 +176,9 @@ class Extraction:
             raise ValueError(f"{path}: {short(error)}") from error
 
 
-KNOWN = {"format", "source", *(f"{part}/embedding" for part in ("query", "gallery", "train_features"))}
-KNOWN |= {
-    f"{part}/{column.name}" for part in ("query", "gallery", "train_features", "train") for column in fields(Sightings)
-}
-KNOWN |= {f"network/{column.name}" for column in fields(CameraNetwork)}
-
-
 def network_of(source: Mapping[str, Any]) -> dict[str, Any]:
     """What decides whether embeddings may be compared: network, weights and input size, of ``Extraction.source``."""
     return {name: source.get(name) for name in ("network", "weights_sha256", "input")}
-
-
-def _table_to_columns(name: str, table: Sightings | CameraNetwork) -> dict[str, np.ndarray]:
-    return {f"{name}/{column.name}": np.asarray(getattr(table, column.name)) for column in fields(table)}
 
 
 def _columns_to_table(kind: type[Any], name: str, columns: dict[str, np.ndarray]) -> Any:
@@ -194,7 +187,7 @@ def _columns_to_table(kind: type[Any], name: str, columns: dict[str, np.ndarray]
 
 
 def require_weights(path: str | Path, source: Mapping[str, Any]) -> None:
-    """Refuse a file of weights that is not the one that features were made with.
+    """Refuse a file of weights that is not there, or not the one that features were made with.
 
     Raises:
         FileNotFoundError, ValueError: there is none, or it is another one.

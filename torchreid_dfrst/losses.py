@@ -23,15 +23,12 @@ def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, epsilon: 
     The printed softmax sums over the batch; ours is the ordinary one, over the K classes.
 
     Args:
-        logits: ``(N, K)``; computed in float32 at least.
+        logits: ``(N, K)``, K 2 or more; computed in float32 at least.
         labels: ``(N,)`` int64 in ``[0, K)``.
         epsilon: in ``[0, 1]``.
 
     Returns:
-        The mean over the batch, a scalar ``>= 0``; 0 with a gradient for an empty batch.
-
-    Raises:
-        ValueError: fewer than two classes, for which the rest has nobody to go to.
+        The mean over the batch, ``>= 0``; 0 with a gradient for an empty batch.
     """
     classes = logits.shape[1]
     if classes < 2:
@@ -47,9 +44,6 @@ def batch_hard_triplet(
 ) -> torch.Tensor:
     """Hinge of *squared* Euclidean distances to the farthest positive and the nearest negative (Eq. 3).
 
-    The hardest pairs are found in a matrix of squared distances, ``|a|^2 + |b|^2 - 2ab``, which cancels; the two
-    distances that count are then taken from the features themselves, which does not.
-
     Args:
         features: ``(N, D)``, not normalised; computed in float32 at least, also under autocast.
         labels: ``(N,)`` identities.
@@ -58,11 +52,7 @@ def batch_hard_triplet(
             ``"sum"`` over them, as printed.
 
     Returns:
-        A scalar ``>= 0``. Anchors are the rows with another row of their identity and a row of another; where
-        there is none (one identity, or nobody twice) it is 0 with a gradient of 0.
-
-    Raises:
-        ValueError: unknown reduction.
+        ``>= 0``; 0 with a gradient of 0 where there are no anchors: rows with another of their identity and of others.
     """
     _check_reduction(reduction)
     with torch.autocast(features.device.type, enabled=False):
@@ -74,6 +64,7 @@ def batch_hard_triplet(
         # every row is computed and those that are no anchors count 0: selecting rows would wait for the GPU
         anchors = positive.any(1) & (~same).any(1)
         with torch.no_grad():
+            # this form cancels: it finds the hardest pairs, whose distances are then taken from the features themselves
             norms = features.square().sum(1)
             distances = norms.unsqueeze(0) + norms.unsqueeze(1) - 2 * features @ features.T
             farthest = distances.masked_fill(~positive, -torch.inf).argmax(1)
@@ -91,7 +82,7 @@ LOSSES: dict[str, Callable[..., torch.Tensor]] = {
 
 
 class LossParts(NamedTuple):
-    """The loss of one batch and what it is made of: three scalars."""
+    """The loss of one batch and what it is made of."""
 
     total: torch.Tensor
     cross_entropy: torch.Tensor
@@ -101,9 +92,7 @@ class LossParts(NamedTuple):
 class DFRSTLoss(nn.Module):
     """``cross entropy + triplet_weight * metric loss`` (Eq. 1), each the mean over the branches.
 
-    The paper does not say how several heads share one loss; the mean is also what torchreid's engines take. Weights
-    make it a weighted mean. ``dfrst`` has 14 branches, in the order of its ``branches``: ``[1, 1, 0, ..., 0]`` as
-    ``triplet_branches`` leaves the 12 parts to the cross entropy, as PCB does.
+    The paper does not say how several heads share one loss; the mean is also what torchreid's engines take.
 
     Args:
         triplet_weight: the paper's lambda, ``>= 0``.
@@ -111,7 +100,7 @@ class DFRSTLoss(nn.Module):
         epsilon: see ``smoothed_cross_entropy``, in ``[0, 1]``.
         reduction: of the metric loss, see ``batch_hard_triplet``.
         cross_entropy_branches: weight of each branch in the mean, ``>= 0`` and not all 0; None weighs them the same.
-        triplet_branches: likewise.
+        triplet_branches: likewise; ``[1, 1, 0, ..., 0]`` leaves the 12 parts of ``dfrst`` to the cross entropy.
         metric: one of ``LOSSES``.
 
     Raises:

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-HOST = torch.device("cpu")
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -24,13 +23,7 @@ GLOO = re.compile(r"\[(enforce fail at )?[^\]\s]*gloo/[^\]\s]*\.(cc|h):\d+\] ")
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of one run.
-
-    Args:
-        rank: this process, from 0; only rank 0 writes.
-        world_size: how many there are.
-        local_rank: this process on its machine, the GPU it uses.
-    """
+    """The processes of one run: ``rank`` is this one, from 0; ``local_rank`` on its machine, the GPU it uses."""
 
     rank: int = 0
     world_size: int = 1
@@ -38,7 +31,7 @@ class Group:
 
     @property
     def main(self) -> bool:
-        """Is this the process that writes?"""
+        """Whether this is process 0, the only one that writes."""
         return self.rank == 0
 
 
@@ -48,10 +41,10 @@ def start(timeout_minutes: float = 30) -> Group:
     NCCL carries GPU tensors and gloo CPU tensors. Joining twice is joining once.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        cuda = torch.cuda.is_available()
-        if cuda:
+        backend = "gloo"
+        if torch.cuda.is_available():
+            backend = "cpu:gloo,cuda:nccl"
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
     return current()
 
@@ -88,11 +81,7 @@ def of_all(value: Any) -> list[Any]:
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """What ``make`` returns in process 0, in all processes; the others do not call it.
-
-    Raises:
-        ValueError, KeyError, OSError: as ``make`` raised it in process 0, in all of them.
-    """
+    """What ``make`` returns in process 0, in all; a ValueError, KeyError or OSError that it raises is raised in all."""
     if not several():
         return make()
     outcome: list[Any] = [None, None]
@@ -108,11 +97,9 @@ def from_main(make: Callable[[], T]) -> T:
 
 
 def raise_together(error: Exception | None) -> None:
-    """Raise in all processes, or in none: called by each with what happened to it, waits for all of them.
+    """Raise in all processes, or in none: each calls it with what happened to it and waits for all of them.
 
-    Raises:
-        Exception: ``error`` itself.
-        OtherProcessError: there was none here, but in another process.
+    The others raise an OtherProcessError.
     """
     messages = of_all(None if error is None else str(error))
     if error is not None:
@@ -132,21 +119,15 @@ def mean_over_group(values: torch.Tensor) -> torch.Tensor:
 
 @contextlib.contextmanager
 def reaching(rank: int | None = None) -> Iterator[None]:
-    """Exchange something with other processes (of one, its rank), and name the one that is gone.
-
-    Raises:
-        OtherProcessError: the last message that a process left, or that one was killed.
-    """
+    """Exchange something with other processes (or one, its rank); an OtherProcessError names the one that is gone."""
     try:
         yield
     except RuntimeError as error:
         if not lost(error):
             raise
         which = "another process of the run" if rank is None else f"process {rank}"
-        killed = (
-            f"{which} has ended without a message or cannot be reached: it was killed, often because memory ran out"
-        )
-        raise OtherProcessError(message_left() or killed) from error
+        killed = "has ended without a message or cannot be reached: it was killed, often because memory ran out"
+        raise OtherProcessError(message_left() or f"{which} {killed}") from error
 
 
 @contextlib.contextmanager
@@ -192,19 +173,19 @@ def shared(value: Any) -> Any:
     """What process 0 has, in all of them."""
     holder: list[Any] = [value]
     with reaching(0 if value is None else None):
-        dist.broadcast_object_list(holder, src=0, device=HOST)
+        dist.broadcast_object_list(holder, src=0, device=torch.device("cpu"))
     return holder[0]
 
 
 def say(value: Any, rank: int) -> None:
     """Send one object."""
     with reaching(rank):
-        dist.send_object_list([value], rank, device=HOST)
+        dist.send_object_list([value], rank, device=torch.device("cpu"))
 
 
 def heard(rank: int) -> Any:
     """Receive one object."""
     holder = [None]
     with reaching(rank):
-        dist.recv_object_list(holder, rank, device=HOST)
+        dist.recv_object_list(holder, rank, device=torch.device("cpu"))
     return holder[0]

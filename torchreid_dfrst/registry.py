@@ -10,11 +10,10 @@ from torchreid_dfrst.torchreid_tables import table
 def register() -> None:
     """Make ``torchreid.models.build_model`` know our models and ``torchreid.data.ImageDataManager`` our data sets.
 
-    torchreid has no function to register a model, and its function for data sets refuses to run twice, so both go
-    straight into its private tables. Registering again changes nothing. Either all names are taken or none.
+    torchreid has no function to register a model, and its function for data sets refuses to run twice. Registering
+    again changes nothing. Either all names are taken or none.
 
     Raises:
-        RuntimeError: this torchreid does not have the tables.
         ValueError: a name already belongs to something that is not ours.
     """
     # importing torchreid registers, for which this file has to be whole

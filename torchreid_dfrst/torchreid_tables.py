@@ -13,11 +13,7 @@ from torchreid_dfrst.messages import nearest
 
 
 def table(module: ModuleType, name: str) -> dict[str, Any]:
-    """A private table of torchreid: ``__model_factory`` of its models, ``__image_datasets`` of its data sets.
-
-    Raises:
-        RuntimeError: this torchreid does not have it.
-    """
+    """A private table of torchreid: ``__model_factory`` of models, ``__image_datasets`` of data sets."""
     found = vars(module).get(name)
     if not isinstance(found, dict):
         import torchreid
@@ -30,11 +26,7 @@ def table(module: ModuleType, name: str) -> dict[str, Any]:
 
 
 def require_datasets(names: Iterable[str]) -> None:
-    """Refuse names of data sets that torchreid does not know, ours among them.
-
-    Raises:
-        KeyError: with the nearest name.
-    """
+    """Raise a ``KeyError`` for names of data sets that torchreid does not know, ours among them."""
     import torchreid
 
     known = table(torchreid.data.datasets, "__image_datasets")
@@ -44,12 +36,7 @@ def require_datasets(names: Iterable[str]) -> None:
 
 
 def make_dataset(name: str, root: str, **options: Any) -> Any:
-    """A data set that is registered with torchreid; torchreid's own are downloaded where they are missing.
-
-    Raises:
-        OSError: one of torchreid's is not below ``root``, nor to be had.
-        ValueError, KeyError, OSError: as ours raise them.
-    """
+    """A data set that torchreid knows; its own are downloaded where they are missing."""
     import torchreid
 
     try:
@@ -74,8 +61,7 @@ def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, 
     """
     import torchreid
 
-    from torchreid_dfrst.models import FACTORIES, build
-    from torchreid_dfrst.models.weights import load_backbone
+    from torchreid_dfrst.models import FACTORIES, build, load_backbone
 
     if name in FACTORIES:
         return build(name, num_classes, loss="triplet", pretrained=pretrained, **options)

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.retrieval.scenes import TableTransit, clusters, symmetric_transit
+from tests.retrieval.scenes import TableTransit, clusters, products, symmetric_transit
 from torchreid_dfrst.retrieval import Parameters, Reranking, jaccard_distance, neighbors, rerank, search
-from torchreid_dfrst.retrieval.embeddings import Stack
-from torchreid_dfrst.retrieval.tiles import Products
 
 X = clusters(3000, width=64, identities=100)[0]
 X[[7, 900, 1510, 2020]] = X[3]
@@ -25,8 +23,7 @@ def equal(found, expected):
         assert (int(row), *pair) in near, f"row {row} differs at {place} and lists no near-tie there"
 
 
-@pytest.mark.parametrize("method", ["product", "faiss"])
-@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("method", "fused"), [("product", False), ("product", True), ("faiss", False)])
 @pytest.mark.parametrize("same", [False, True])
 def test_neighbours_are_those_of_the_processor(method, fused, same):
     if method == "faiss" and not search.faiss_gpus("cuda"):
@@ -44,7 +41,7 @@ def test_products_are_float32_whatever_torch_was_told():
     place, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.fp32_precision
     place.fp32_precision = "tf32"
     try:
-        tile = Products(Stack(X), Stack(X), torch.device("cuda")).tile(slice(0, 1000), slice(0, 3000)).cpu().numpy()
+        tile = products(X[:1000], X, "cuda")
     finally:
         place.fp32_precision = before
     np.testing.assert_allclose(tile, X[:1000].astype(np.float64) @ X.T.astype(np.float64), rtol=0, atol=3e-6)

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+
+from torchreid_dfrst.retrieval.embeddings import Stack, alike
+from torchreid_dfrst.retrieval.tiles import Products
 
 
 @dataclass
@@ -37,6 +41,14 @@ def clusters(count, width=16, identities=10, noise=0.7, seed=0):
 def symmetric_transit(count, seed=0):
     table = np.random.default_rng(seed).uniform(0, 2, (count, count))
     return TableTransit(np.triu(table) + np.triu(table, 1).T, symmetric=True)
+
+
+def products(rows, columns, device="cpu"):
+    """All float32 products, as a search makes them in one tile."""
+    numbers = alike(Stack(rows, columns))
+    job = Products(Stack(columns), numbers[len(rows) :], numbers, torch.device(device))
+    tile = job.tile(torch.from_numpy(rows).to(device), numbers[: len(rows)], slice(0, len(columns)))
+    return tile.cpu().numpy()
 
 
 def slow_distance(rows, columns, table=None, weight=0.0):

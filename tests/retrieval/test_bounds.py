@@ -5,64 +5,14 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist as float_cdist
 
-from tests.retrieval.scenes import TableTransit, slow_distance, unit
-from tests.retrieval.test_exactness import check
+from tests.retrieval.scenes import products, slow_distance, unit
 from tests.retrieval.test_routines import ROUTINES, take
 from torchreid_dfrst.retrieval import neighbors, search, tiles
-from torchreid_dfrst.retrieval.embeddings import Stack
-from torchreid_dfrst.retrieval.tiles import LADDER, UNIT, Products, float32_error, tile_bytes, tile_sizes
+from torchreid_dfrst.retrieval.tiles import LADDER, UNIT, float32_error, tile_bytes, tile_sizes
 
 
 def cdist(x, y):
     return float_cdist(x.astype(float), y.astype(float))
-
-
-def space_and_time_decide(rows, columns, weight):
-    """The 200 columns that look nearest to a row are implausible, the others plausible."""
-    rank = slow_distance(rows, columns).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
-    transit = TableTransit(np.where(rank < 200, 2.0, 0.0))
-    return transit, slow_distance(rows, columns, transit.table, weight), rank
-
-
-@pytest.mark.parametrize("method", ["faiss", "product"])
-def test_the_bound_of_the_nearest_alone_fails(method):
-    generator = np.random.default_rng(7)
-    x = unit(generator.normal(size=(308, 512)))
-    rows, copies = x[:8], unit(x[:8] + 1e-3 * generator.normal(size=(8, 512)))
-    columns = np.concatenate([x[8:], -rows, copies])  # antipode and copy stay farthest and first whatever they say
-    transit, slow, rank = space_and_time_decide(rows, columns, 0.1)
-    assert (slow.argmax(axis=1) == 300 + np.arange(8)).all() and (slow.argmin(axis=1) == 308 + np.arange(8)).all()
-    assert (np.take_along_axis(rank, slow.argsort(axis=1)[:, 1:3], axis=1) >= 200).all()
-    found = neighbors(rows, columns, 3, transit=transit, weight=0.1, method=method, device="cpu")
-    np.testing.assert_array_equal(found.index, slow.argsort(axis=1)[:, :3])
-    np.testing.assert_allclose(found.farthest, slow.max(axis=1), atol=2e-5)
-
-
-@pytest.mark.parametrize("method", ["faiss", "product"])
-def test_the_bound_of_the_farthest_alone_fails(method):
-    generator = np.random.default_rng(8)
-    x = unit(generator.normal(size=(308, 512)))
-    copies = unit(np.repeat(x[:8], 3, axis=0) + 1e-3 * generator.normal(size=(24, 512)))  # nearest whatever they say
-    rows, columns = x[:8], np.concatenate([x[8:], copies])
-    transit, slow, rank = space_and_time_decide(rows, columns, 0.1)
-    assert (np.sort(slow.argsort(axis=1)[:, :3]) == 300 + np.arange(24).reshape(8, 3)).all()
-    last = np.take_along_axis(rank, slow.argmax(axis=1)[:, None], axis=1)
-    assert (last < rank.shape[1] - 64).all(), "the farthest must not be among those that look farthest"
-    found = neighbors(rows, columns, 3, transit=transit, weight=0.1, method=method, device="cpu")
-    np.testing.assert_array_equal(found.index, slow.argsort(axis=1)[:, :3])
-    np.testing.assert_allclose(found.farthest, slow.max(axis=1), atol=2e-5)
-
-
-@pytest.mark.parametrize("low", [0.0, 1.0])
-def test_what_every_pair_has_in_common_does_not_make_a_row_uncertain(low):
-    x = unit(np.random.default_rng(9).normal(size=(208, 512)))
-    columns = np.concatenate([x[8:], -x[:8]])
-    table = np.full((8, 208), 1.0)
-    found = neighbors(
-        x[:8], columns, 3, transit=TableTransit(table, low=low, high=1.0), weight=0.1, method="faiss", device="cpu"
-    )
-    check(found, slow_distance(x[:8], columns, table, 0.1))
-    assert found.fallbacks == (0 if low else 8)
 
 
 class WorstIndex:
@@ -75,20 +25,17 @@ class WorstIndex:
     def search(self, rows, count):
         product = rows.astype(float) @ self.columns.T + self.wrong
         order = np.argsort(-product, axis=1)[:, :count]
-        return np.take_along_axis(product, order, axis=1), order
+        return np.take_along_axis(product, order, axis=1).astype(np.float32), order
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.1])
-def test_faiss_is_not_believed_where_float32_cannot_decide(weight, monkeypatch):
+def test_faiss_is_not_believed_where_float32_cannot_decide(monkeypatch):
     generator = np.random.default_rng(10)
     row = np.eye(1, 64, dtype=np.float32)
     cosine = 0.6 + 1e-6 * generator.normal(size=(400, 1))  # the bound on the error is 1.9e-6
     columns = unit(np.concatenate([cosine, np.sqrt(1 - cosine**2) * unit(generator.normal(size=(400, 63)))], axis=1))
-    transit = TableTransit(np.ones((1, 400)), low=1.0, high=1.0) if weight else None
-    slow = slow_distance(row, columns, np.ones((1, 400)), weight)
-    nearest = slow.argsort(axis=1, kind="stable")[:, :3]
+    nearest = slow_distance(row, columns).argsort(axis=1, kind="stable")[:, :3]
     monkeypatch.setattr(search, "flat_index", lambda *_: WorstIndex(columns, nearest[0], 1.8e-6))
-    found = neighbors(row, columns, 3, transit=transit, weight=weight, method="faiss", device="cpu")
+    found = neighbors(row, columns, 3, method="faiss", device="cpu")
     np.testing.assert_array_equal(found.index, nearest)
 
 
@@ -96,8 +43,7 @@ def test_faiss_is_not_believed_where_float32_cannot_decide(weight, monkeypatch):
 @pytest.mark.parametrize("width", [2, 64, 2048])
 def test_the_bound_on_a_product_holds_for_all_pairs(width, shared):
     x = unit(np.random.default_rng(width).normal(size=(200, width)) + shared)
-    tile = Products(Stack(x), Stack(x), torch.device("cpu")).tile(slice(0, 200), slice(0, 200)).numpy()
-    assert np.abs(tile - x.astype(float) @ x.T.astype(float)).max() <= float32_error(width)
+    assert np.abs(products(x, x) - x.astype(float) @ x.T.astype(float)).max() <= float32_error(width)
 
 
 def term_by_term(a, b):
@@ -125,8 +71,7 @@ def test_features_whose_roundings_add_up_are_within_the_bound_and_in_the_right_o
     else:
         take(routine, monkeypatch)
     x, y = binary()
-    job, error = Products(Stack(x), Stack(y), torch.device("cpu")), float32_error(x.shape[1])
-    product, slow = job.tile(slice(0, 16), slice(0, 400)).numpy(), x.astype(float) @ y.T.astype(float)
+    product, slow, error = products(x, y), x.astype(float) @ y.T.astype(float), float32_error(x.shape[1])
     assert np.abs(product - slow).max() <= error
     order = np.argsort(-slow[0], kind="stable")
     wrong = np.triu(product[0, order] - product[0, order][:, None], 1)

@@ -31,8 +31,7 @@ def check(found, slow):
     np.testing.assert_allclose(found.farthest, slow.max(axis=1), atol=2e-5)
 
 
-@pytest.mark.parametrize("method", ["product", "faiss"])
-@pytest.mark.parametrize("weight", [0.0, 0.3])
+@pytest.mark.parametrize(("method", "weight"), [("product", 0.0), ("product", 0.3), ("faiss", 0.0)])
 @pytest.mark.parametrize("same", [True, False])
 def test_every_path_gives_the_lists_of_the_definition(method, weight, same):
     x = with_copies(420, 24, 0)
@@ -115,7 +114,7 @@ def test_coarse_embeddings_with_ties(seed, count, k, levels, fused):
     table = np.triu(table) + np.triu(table, 1).T
     weight = 0.25 if fused else 0.0
     slow = slow_distance(x, x, table, weight)
-    for method in ("product", "faiss"):
+    for method in ("product",) if fused else ("product", "faiss"):
         transit = TableTransit(table, symmetric=seed % 2 == 0)
         found = neighbors(x, x, k, transit=transit, weight=weight, method=method, device="cpu")
         check(found, slow)

@@ -292,12 +292,12 @@ def test_blocks_are_multiplied_on_the_device_that_was_asked_for(monkeypatch):
     places = []
 
     class Watched:
-        def __init__(self, rows, columns, device):
+        def __init__(self, columns, numbers, among, device):
             places.append(device)
 
     job = Reranking(x[:10], x[10:], Parameters(8, 3), device="cpu")
-    job.device = "the GPU"
+    job.device = "meta"
     monkeypatch.setattr(sys.modules["torchreid_dfrst.retrieval.rerank"], "Products", Watched)
-    with pytest.raises(AttributeError, match="tile"):
+    with pytest.raises(AttributeError, match="columns"):
         next(job.blocks())
-    assert places == ["the GPU"]
+    assert places == ["meta"]

@@ -74,7 +74,7 @@ def test_an_unknown_network_is_named(pairs, monkeypatch, capsys):
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs the extra timm")
 def test_a_run_takes_and_keeps_the_input_of_its_backbone():
-    from torchreid_dfrst.training.run import with_own_input
+    from torchreid_dfrst.training.configuration import with_own_input
 
     config = {"model": {"name": "bot", "backbone": "tf_efficientnet_lite0"}, "data": {"height": 128, "width": 96}}
     half = [0.5, 0.5, 0.5]

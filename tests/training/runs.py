@@ -10,8 +10,9 @@ import pytest
 import torch
 from networks import TinyNet
 
+from torchreid_dfrst import processes as distributed
 from torchreid_dfrst.data.manager import DataManager
-from torchreid_dfrst.training import build_optimizer, build_scheduler, checkpoint, distributed
+from torchreid_dfrst.training import build_optimizer, build_scheduler, checkpoint
 from torchreid_dfrst.training import settings as fix
 from torchreid_dfrst.training.engine import DFRSTEngine
 

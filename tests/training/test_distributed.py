@@ -9,12 +9,12 @@ import torch.distributed as dist
 from networks import TinyNet
 from processes import together
 
+from torchreid_dfrst import processes as distributed
 from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import build
-from torchreid_dfrst.training import distributed
 from torchreid_dfrst.training import step as loop_step
-from torchreid_dfrst.training.distributed import GroupBatchNorm, synchronize_batch_norm
+from torchreid_dfrst.training.distributed import GroupBatchNorm, gather_rows, synchronize_batch_norm
 from torchreid_dfrst.training.embed_images import embed
 from torchreid_dfrst.training.step import TrainStep
 
@@ -125,7 +125,7 @@ def mined_locally(folder):
     mine = features[4 * group.rank : 4 * group.rank + 4]
     labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
     own = DFRSTLoss()([mine], [mine], labels[:4] if group.rank == 0 else labels[4:] - 2).triplet
-    gathered = distributed.gather_rows(mine)
+    gathered = gather_rows(mine)
     assert torch.equal(gathered, features)
     wide = DFRSTLoss()([mine], [gathered], labels[:4] % 4, labels).triplet
     assert wide > own + 1e-6, "the global batch has harder triplets"
@@ -190,6 +190,20 @@ def test_batch_norms_are_exchanged_with_their_parameters_and_buffers():
     images = torch.randn(4, 3, 32, 32)
     model.eval()
     torch.testing.assert_close(model(images), _plain(model)(images))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_activations_in_the_batch_norms_of_timm_stay(device):
+    pytest.importorskip("timm", reason="needs the extra timm")
+    model = build("bot", 4, pretrained=False, backbone="tf_efficientnet_lite0").eval()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    names = list(model.state_dict())
+    with torch.no_grad():
+        before = model(images)
+        model = synchronize_batch_norm(model, torch.device(device))
+        torch.testing.assert_close(model(images), before)
+    kind = GroupBatchNorm if device == "cpu" else torch.nn.SyncBatchNorm
+    assert list(model.state_dict()) == names and sum(isinstance(module, kind) for module in model.modules()) > 20
 
 
 def _plain(model):

@@ -233,8 +233,8 @@ def test_best_is_kept_on_validation_or_when_asked_on_test(tiny_veri, tmp_path, c
 
 @pytest.mark.parametrize(
     ("setting", "value", "expected"),
-    [("print_freq", 0, "1 or more"), ("save_freq", 0, "1 or more"), ("save_steps", -1, "0 for none"),
-     ("keep_freq", -1, "0 for none")],
+    [("print_freq", 0, "1 or more"), ("save_freq", 0, "1 or more"), ("save_steps", -1, "0 or more"),
+     ("keep_freq", -1, "0 or more")],
 )  # fmt: skip
 def test_an_unusable_frequency_is_refused_before_anything_is_written(setting, value, expected, tiny_veri, tmp_path):
     with pytest.raises(ValueError, match=rf"train\.{setting} is {value}: {expected}"):

@@ -17,16 +17,18 @@ import torchreid
 from networks import TinyNet
 from processes import together
 from runs import DroppingNet, engine, newest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from safetensors.torch import load_file
 from test_survival import equal, state
 from tiny import write_tiny_veri
 
-from torchreid_dfrst.training import build_optimizer, build_scheduler, checkpoint, distributed
+from torchreid_dfrst import processes as distributed
+from torchreid_dfrst.models.weights import digest
+from torchreid_dfrst.training import build_optimizer, build_scheduler, checkpoint
 from torchreid_dfrst.training.checkpoint import Checkpoints
+from torchreid_dfrst.training.configuration import RunOptions
 from torchreid_dfrst.training.engine import DFRSTEngine
 from torchreid_dfrst.training.interrupt import StoppedError
 from torchreid_dfrst.training.journal import Journal
-from torchreid_dfrst.training.options import RunOptions
 
 
 def steps(folder):
@@ -125,21 +127,16 @@ def test_curves_of_an_attempt_that_was_left_are_purged(step, tmp_path, monkeypat
     assert writer.call_args.kwargs["purge_step"] == step + 1
 
 
-def test_an_evaluation_that_is_repeated_has_one_point_in_each_curve(tmp_path):
-    for number, repeats in enumerate([False, True]):
+def test_an_evaluation_that_is_repeated_is_in_the_journal_once(tmp_path):
+    for repeats in (False, True):
         journal = Journal(tmp_path, 4 if repeats else 0, repeats=repeats)
         if not repeats:
             journal.write("train", 3, {"loss": 3.0})
             journal.write("train", 4, {"loss": 4.0})
-        journal.write("veri776", 4, {"mAP": 0.5 + number / 4})
+        journal.write("veri776", 4, {"mAP": 0.5})
         journal.close()
-        # they are read in the order of their names, which hold the second
-        [path] = [path for path in tmp_path.glob("events*") if not path.name.endswith("-done")]
-        path.rename(tmp_path / f"events.out.tfevents.{number}-done")
-    shown = EventAccumulator(str(tmp_path)).Reload()
-    assert [(event.step, event.value) for event in shown.Scalars("veri776/mAP")] == [(4, 0.75)]
-    assert [(event.step, event.value) for event in shown.Scalars("train/loss")] == [(3, 3.0), (4, 4.0)]
-    assert evaluations(tmp_path) == [4]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert [(line["kind"], line["step"]) for line in lines] == [("train", 3), ("train", 4), ("veri776", 4)]
 
 
 def test_every_kth_epoch_is_kept_whatever_the_others_are(tiny_veri, tmp_path):
@@ -300,7 +297,7 @@ def test_an_evaluation_that_is_not_repeated_stays_in_the_journal(tiny_veri, tmp_
 
 def test_a_second_run_without_a_checkpoint_knows_no_best_of_the_first(tiny_veri, tmp_path):
     made = go(tiny_veri, tmp_path / "a", **ON_TEST)
-    saved = checkpoint.load(tmp_path / "a" / "checkpoints" / "best.pt")
+    saved = state(tmp_path / "a")
     assert saved["rank1"] == made.best["rank1"] and made.best["step"] == 4
     made.run(str(tmp_path / "b"), max_epoch=1, pictures=False)
     assert made.best == {}
@@ -394,10 +391,9 @@ def test_a_data_manager_that_does_not_share_is_refused_in_several_processes(tiny
 
 
 def kept_best(folder, made):
-    """Does what is called the best exist, in both files?"""
-    about = json.loads((folder / "best.json").read_text())
-    saved = checkpoint.load(folder / "checkpoints" / "best.pt")
-    return about["step"] == made.best["step"] == saved["best"]["step"]
+    """Does what is called the best exist, with its weights?"""
+    about, weights = json.loads((folder / "best.json").read_text()), load_file(folder / "best.safetensors")
+    return about["step"] == made.best["step"] and digest(weights) == about[checkpoint.HASH]
 
 
 ON_TEST = {"eval_freq": 1, "best_on": "test", "max_epoch": 1}
@@ -408,7 +404,7 @@ def test_killed_before_the_best_weights_are_there_they_are_written_later(tiny_ve
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Checkpoints, "keep_best", killed)
+        patched.setattr(DFRSTEngine, "_write_best", killed)
         go(tiny_veri, tmp_path, **ON_TEST)
     assert not (tmp_path / "best.json").exists()
     assert kept_best(tmp_path, go(tiny_veri, tmp_path, **ON_TEST))
@@ -432,7 +428,7 @@ def test_best_weights_that_did_not_fit_on_the_disk_are_not_called_the_best(tiny_
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Checkpoints, "keep_best", full)
+        patched.setattr(checkpoint, "export", lambda path, *_: full() if path.name.startswith("best") else path)
         assert go(tiny_veri, tmp_path / "copy", **ON_TEST).best == {}
         assert "best weights so far could not be kept" in caplog.text
     assert kept_best(tmp_path / "copy", go(tiny_veri, tmp_path / "copy", **{**ON_TEST, "max_epoch": 2}))

@@ -15,7 +15,8 @@ from runs import EPOCHS, engine, run, run_on_a_slow_disk
 from safetensors.torch import load_file
 from tiny import write_tiny_veri
 
-from torchreid_dfrst.training import checkpoint, distributed
+from torchreid_dfrst import processes as distributed
+from torchreid_dfrst.training import checkpoint
 from torchreid_dfrst.training.checkpoint import Checkpoints
 from torchreid_dfrst.training.interrupt import EXIT_CODE
 

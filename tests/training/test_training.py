@@ -21,7 +21,7 @@ from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.inference import extract, input_transform, open_network
 from torchreid_dfrst.models.weights import read_weights
 from torchreid_dfrst.torchreid_tables import build_model
-from torchreid_dfrst.training import build_optimizer, checkpoint, resolved, sections, train
+from torchreid_dfrst.training import build_optimizer, checkpoint, sections, train, with_defaults
 from torchreid_dfrst.training.embed_images import embed
 from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
 
@@ -90,7 +90,7 @@ def test_a_run_leaves_everything_needed_to_use_and_repeat_it(once):
         "step-0000000004.pt",
         "step-0000000008.pt",
     ]
-    assert (folder / "checkpoints" / "best.pt").is_file()
+    assert (folder / "best.safetensors").is_file()
 
 
 def test_checkpoints_load_again_also_with_torchreid(once):
@@ -189,8 +189,8 @@ def test_a_run_killed_just_before_its_end_is_brought_to_it(lost, tiny_veri, trai
 def test_a_resolved_configuration_is_a_configuration(name, tiny_veri, tmp_path):
     given = small(tiny_veri, tmp_path)
     given["model"] = {"name": name, "pretrained": False}
-    whole = resolved(given)
-    assert resolved(whole) == whole
+    whole = with_defaults(given)
+    assert with_defaults(whole) == whole
     assert all(whole[section].items() >= given[section].items() for section in given)
     (tmp_path / "c.yaml").write_text(config.dump(whole))
     read = config.load(tmp_path / "c.yaml", [], sections())

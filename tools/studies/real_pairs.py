@@ -28,8 +28,8 @@ from torchreid_dfrst.inference import extract
 from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.models import build
 from torchreid_dfrst.training import checkpoint
+from torchreid_dfrst.training.configuration import with_own_input
 from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
-from torchreid_dfrst.training.run import with_own_input
 
 FROZEN = "frozen"
 

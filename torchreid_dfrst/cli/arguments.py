@@ -90,12 +90,12 @@ def features_file(word: str) -> Path:
     return Path(word)
 
 
-def data_options(words: Sequence[str], model: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
+def data_options(words: Sequence[str], model: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The data set's own options, ``data.options.NAME VALUE``, and those of a model, ``model.NAME VALUE``.
 
     Args:
         words: of the command line.
-        model: the keys that a model may have.
+        model: the keys that a model may have, as ``config.keywords`` gives them; None without a model.
 
     Raises:
         KeyError, ValueError: as ``config.load``.

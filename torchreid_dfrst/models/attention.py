@@ -12,15 +12,7 @@ PLACEMENTS = ("channel-spatial", "spatial-channel", "parallel", "channel", "spat
 
 
 class ChannelAttention(nn.Module):
-    """``g_c = sigmoid(MLP(average) + MLP(max))`` with one shared MLP of one hidden layer.
-
-    Args:
-        channels: channels of the map.
-        reduction: the paper's k; the hidden layer has ``channels / reduction`` units.
-
-    Raises:
-        ValueError: ``reduction`` leaves no hidden unit.
-    """
+    """``g_c = sigmoid(MLP(average) + MLP(max))``, one MLP with ``channels / reduction`` hidden units."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -41,14 +33,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """``g_s = sigmoid(W [max; average])``: one convolution over maximum and average of the channels at each place.
-
-    Args:
-        kernel_size: side of the convolution, odd; the map is padded so that its size stays.
-
-    Raises:
-        ValueError: an even or non-positive ``kernel_size``.
-    """
+    """``g_s = sigmoid(W [max; average])``: a convolution over maximum and average of the channels."""
 
     def __init__(self, kernel_size: int = 7) -> None:
         super().__init__()
@@ -64,15 +49,8 @@ class SpatialAttention(nn.Module):
 class AttentionNet(nn.Module):
     """Channel and spatial gates, in one of the placements of Table IX.
 
-    Args:
-        channels: channels of the map.
-        placement: one of ``PLACEMENTS``. The default applies ``g_c``, then ``g_s`` computed from the result. In
-            ``parallel`` both gates see the unattended map and both multiply it (our reading; the paper only names it).
-        reduction: see ``ChannelAttention``.
-        kernel_size: see ``SpatialAttention``.
-
-    Raises:
-        KeyError: unknown placement.
+    The default applies ``g_c``, then ``g_s`` computed from the result. In ``parallel`` both gates see the unattended
+    map and both multiply it (our reading; the paper only names it).
     """
 
     def __init__(
@@ -98,12 +76,7 @@ class AttentionNet(nn.Module):
 
 
 class AttentiveBlock(nn.Module):
-    """A torchvision residual block with AttentionNet at the end of its residual branch, before the skip is added.
-
-    Args:
-        block: ``BasicBlock`` or ``Bottleneck``; its layers are taken over under their own names.
-        attention: maps ``(N, C, H, W)`` to the same shape.
-    """
+    """A torchvision residual block whose layers keep their names, with AttentionNet before the skip is added."""
 
     def __init__(self, block: nn.Module, attention: nn.Module) -> None:
         super().__init__()
@@ -128,12 +101,7 @@ class AttentiveBlock(nn.Module):
 
 
 def attend(tail: nn.Module, attention: nn.Module) -> None:
-    """Put AttentionNet into the last residual block of a tail, or after its map where the block is not torchvision's.
-
-    Args:
-        tail: changed in place; a ``Sequential``, or a module that runs its child ``attention`` on its map.
-        attention: maps ``(N, C, H, W)`` to the same shape.
-    """
+    """Put AttentionNet into a tail's last residual block; if that is not torchvision's, after its map."""
     stage = tail[-1] if isinstance(tail, nn.Sequential) else tail
     if isinstance(stage, nn.Sequential) and isinstance(stage[-1], (resnet.BasicBlock, resnet.Bottleneck)):
         stage[-1] = AttentiveBlock(stage[-1], attention)

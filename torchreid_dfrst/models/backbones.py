@@ -13,9 +13,7 @@ from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.models import ibn, timm_backbones
 
 Split = tuple[nn.Module, nn.Module, int]
-"""A backbone in two: trunk, tail, and the channels of the tail's map."""
-Build = Callable[[str, int, int], Split]
-"""What builds a backbone, given its name, the number of shared stages and the last stride."""
+"""Trunk, tail, and the channels of the tail's map."""
 
 
 class Backbone(NamedTuple):
@@ -35,22 +33,21 @@ def cut(layers: Sequence[tuple[str, nn.Module]], place: int) -> tuple[nn.Sequent
 
 
 def resnet(name: str, shared_stages: int, last_stride: int) -> Split:
-    """One of torchvision's ResNets, or one with instance norms (``ibn.NAMES``)."""
+    """One of torchvision's ResNets, or one with instance norms (``ibn.FILES``)."""
     network = getattr(torchvision.models, name.partition("_ibn_")[0])(weights=None)
     for layer in network.layer4[0].modules():
         if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
             layer.stride = (last_stride, last_stride)
-    if name in ibn.NAMES:
+    if name in ibn.FILES:
         ibn.put_into(network, name[-1])
     layers = [(name, layer) for name, layer in network.named_children() if name not in ("avgpool", "fc")]
     return *cut(layers, shared_stages - 4), network.fc.in_features
 
 
-BACKBONES: dict[str, Build] = {
-    **dict.fromkeys(torchvision.models.list_models(include=["resnet*", "resnext*", "wide_resnet*"]), resnet),
-    **dict.fromkeys(ibn.NAMES, resnet),
-}
-"""Name to what builds it; every other name is one of timm's."""
+BACKBONES: dict[str, Callable[[str, int, int], Split]] = dict.fromkeys(
+    [*torchvision.models.list_models(include=["resnet*", "resnext*", "wide_resnet*"]), *ibn.FILES], resnet
+)
+"""Name to what builds it from name, number of shared stages and last stride; every other name is one of timm's."""
 
 
 def split_backbone(name: str, shared_stages: int, streams: int, last_stride: int = 1) -> Backbone:
@@ -60,9 +57,8 @@ def split_backbone(name: str, shared_stages: int, streams: int, last_stride: int
 
     Args:
         name: one of ``BACKBONES``, or a model of timm's that gives maps, see ``timm_backbones.py``.
-        shared_stages: stages in the trunk, 1 to 3. Our reading of the paper is 2 (conv2_x and conv3_x, maps of 1/8):
-            with conv1 that makes its "first three blocks", and the tails hold its "two residual blocks". A
-            transformer, which has no stages, shares a third of its blocks, two thirds, or all but one.
+        shared_stages: stages in the trunk, 1 to 3; of a transformer, a third of its blocks, two thirds, or all but
+            one. Our reading of the paper is 2 (conv2_x and conv3_x, maps of 1/8): with conv1 its "first three blocks".
         streams: number of tails.
         last_stride: stride of the last stage; 1 is the paper's, and gives maps of 1/16 of the image, 2 is ResNet's own.
 

@@ -34,7 +34,7 @@ class DFRST(BranchNetwork):
         last_stride: stride of the last stage, see ``split_backbone``.
         stream_features: width of the features ``coarse`` and ``attention``.
         part_features: width of each part's feature.
-        pool: of every head, see ``division.POOLS``.
+        pool: of every head, see ``heads.POOLS``.
         normalise_branches: in the embedding every branch has length 1.
 
     Raises:

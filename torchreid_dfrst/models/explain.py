@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from torchreid_dfrst.models.division import DIVISIONS, POOLS
-from torchreid_dfrst.models.heads import BNNeckHeads
+from torchreid_dfrst.models.heads import DIVISIONS, POOLS, BNNeckHeads
 from torchreid_dfrst.models.network import BranchNetwork
 
 EXACT = ("average", "max")
@@ -18,10 +17,9 @@ class Explanation(NamedTuple):
     """The cosine similarity of two embeddings, taken apart.
 
     Args:
-        similarity: in [-1, 1]; the Euclidean distance of embeddings of unit length is ``sqrt(2 - 2 similarity)``.
+        similarity: in [-1, 1].
         branches: name of each branch to its part of the similarity; they add up to it.
-        first: name of each branch to ``(H, W)``, how much of its part each place of the first image's map brings;
-            they add up to the branch. Rows and columns of the map cover the image evenly.
+        first: name of each branch to ``(H, W)``, what each place of the first image's map brings; they add up to it.
         second: the same for the second image.
     """
 
@@ -32,16 +30,11 @@ class Explanation(NamedTuple):
 
 
 def explain(model: torch.nn.Module, first: torch.Tensor, second: torch.Tensor) -> Explanation:
-    """Why a network finds two images alike, exactly.
+    """Why a network finds two images alike, each ``(3, height, width)`` as the test transform gives it, exactly.
 
     With average pooling a feature is an affine function of the last map, and with the other image and both lengths held
     fixed so is the similarity. With maximum pooling the place that won brings all of a channel. What no place brings
     (the batch norm's shift) is shared by the places as the pooling shares.
-
-    Args:
-        model: one of our networks; used in evaluation mode, and left as it was.
-        first: ``(3, height, width)``, as the test transform gives it.
-        second: likewise.
 
     Raises:
         ValueError: not one of our networks, or one whose pooling is no sum over places.
@@ -59,43 +52,32 @@ def explain(model: torch.nn.Module, first: torch.Tensor, second: torch.Tensor) -
         images = torch.stack([first, second]).to(next(model.parameters()).device)
         with torch.no_grad():
             maps = {name: values.detach() for name, values in model.feature_maps(images).items()}
-        whole, found = _sides(model, maps)
+        return _explain_maps(model, maps)
     finally:
         model.train(mode)
-    names = list(model.branches)
-    branches = {name: float(value) for name, value in zip(names, whole, strict=True)}
-    one, two = ({name: part[side] for name, part in zip(names, found, strict=True)} for side in (0, 1))
-    return Explanation(float(sum(branches.values())), branches, one, two)
 
 
-def _sides(
-    model: BranchNetwork, maps: dict[str, torch.Tensor]
-) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Part of the similarity of each branch, and its maps over both images."""
-    necks = {}
+def _explain_maps(model: BranchNetwork, maps: dict[str, torch.Tensor]) -> Explanation:
+    necks, scale = {}, {}
     for group, head in model.groups.items():
-        maps[model.reads[group]].requires_grad_(True)
-        necks[group] = head(maps[model.reads[group]])[1].double()  # (2, parts, features)
-    scale = {}
-    for group, neck in necks.items():
-        length = neck.detach().norm(dim=2, keepdim=True)
+        necks[group] = head(maps[model.reads[group]].requires_grad_(True))[1].double()  # (2, parts, features)
+        length = necks[group].detach().norm(dim=2, keepdim=True)
         scale[group] = 1 / length.clamp_min(1e-12) if model.normalise else torch.ones_like(length)
     weighed = {group: neck.detach() * scale[group] for group, neck in necks.items()}
-    total = sum(neck.square().sum((1, 2)) for neck in weighed.values())
-    assert isinstance(total, torch.Tensor)
-    both = total.prod().sqrt()
-    whole, found = [], []
+    both = torch.cat([neck.flatten(1) for neck in weighed.values()], dim=1).norm(dim=1).prod()
+    branches: dict[str, float] = {}
+    sides: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
+    names = iter(model.branches)
     for group, head in model.groups.items():
-        seen, neck = maps[model.reads[group]], necks[group]
         for part in range(head.parts):
+            name = next(names)
             value = (weighed[group][0, part] @ weighed[group][1, part]) / both
-            whole.append(value)
-            sides = []
+            branches[name] = float(value)
             for side in (0, 1):
                 other = weighed[group][1 - side, part] * scale[group][side, part] / both
-                sides.append(_places(head, seen, neck, side, part, other, value))
-            found.append((sides[0], sides[1]))
-    return torch.stack(whole), found
+                seen = maps[model.reads[group]]
+                sides[side][name] = _places(head, seen, necks[group], side, part, other, value)
+    return Explanation(sum(branches.values()), branches, *sides)
 
 
 def _places(

@@ -1,24 +1,71 @@
-"""Heads: each part of a map becomes a feature and class scores (BNNeck; paper, Section III-B)."""
+"""Heads: a map is divided into parts, and each part becomes a feature and class scores (paper, Section III-B)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
+from torch.nn import functional
 
 from torchreid_dfrst.messages import nearest
-from torchreid_dfrst.models.division import DIVISIONS, POOLS
+
+
+def whole(x: torch.Tensor, parts: int, pool: Callable) -> torch.Tensor:
+    """The map as a single part: ``(N, 1, C)``."""
+    return pool(x, 1).flatten(1).unsqueeze(1)
+
+
+def height(x: torch.Tensor, parts: int, pool: Callable) -> torch.Tensor:
+    """Equal horizontal strips, top to bottom: ``(N, parts, C)``. Where rows do not divide evenly, strips overlap."""
+    _require_size("rows", x.shape[2], parts)
+    return pool(x, (parts, 1)).squeeze(3).transpose(1, 2)
+
+
+def width(x: torch.Tensor, parts: int, pool: Callable) -> torch.Tensor:
+    """Equal vertical strips, left to right: ``(N, parts, C)``. Where columns do not divide evenly, strips overlap."""
+    _require_size("columns", x.shape[3], parts)
+    return pool(x, (1, parts)).squeeze(2).transpose(1, 2)
+
+
+def channel(x: torch.Tensor, parts: int, pool: Callable) -> torch.Tensor:
+    """Equal groups of neighbouring channels, each over the entire image: ``(N, parts, C / parts)``."""
+    return pool(x, 1).flatten(1).unflatten(1, (parts, -1))
+
+
+DIVISIONS: dict[str, Callable[[torch.Tensor, int, Callable], torch.Tensor]] = {
+    "whole": whole,
+    "height": height,
+    "width": width,
+    "channel": channel,
+}
+
+
+def generalised_mean(x: torch.Tensor, size: int | tuple[int, int], power: float = 3.0) -> torch.Tensor:
+    """Cube root of the mean of cubes (GeM, Radenovic et al.), in float32; activations below 0 count as 0."""
+    cubes = x.float().clamp(min=1e-6).pow(power)
+    return functional.adaptive_avg_pool2d(cubes, size).pow(1 / power).to(x.dtype)
+
+
+POOLS: dict[str, Callable] = {
+    "average": functional.adaptive_avg_pool2d,
+    "max": functional.adaptive_max_pool2d,
+    "gem": generalised_mean,
+}
+
+
+def _require_size(what: str, size: int, parts: int) -> None:
+    if size < parts:
+        raise ValueError(
+            f"the map has {size} {what}, too few for {parts} parts: use larger images (a map is 1/16 of the image "
+            "with last_stride 1, 1/32 with 2) or fewer parts"
+        )
 
 
 class PartConvolution(nn.Conv1d):
-    """One 1x1 convolution per part, without bias: a grouped convolution on features pooled to a single place.
+    """One 1x1 convolution per part, without bias, from ``incoming`` to ``outgoing`` channels, as a matrix product.
 
-    It is computed as a batched matrix product. On a CPU, PyTorch's grouped convolution of the same values took 1.1 to 2
-    times as long in float32 and 1.1 to 10 times in bfloat16, forward and backward.
-
-    Args:
-        parts: number of convolutions.
-        incoming: width of each part's input.
-        outgoing: width of each part's output.
+    On a CPU, PyTorch's grouped convolution took 1.1 to 2 times as long in float32 and 1.1 to 10 times in bfloat16.
     """
 
     def __init__(self, parts: int, incoming: int, outgoing: int) -> None:
@@ -33,9 +80,9 @@ class BNNeckHeads(nn.Module):
     """One head per part: pooling, 1x1 convolution, BNNeck and classifier, all parts at once.
 
     The feature before the batch norm is for the triplet loss, the one after it for the classifier and for retrieval
-    (BNNeck, Luo et al. [44]). BNNeck freezes the batch norm's bias at 0: here it has none, so nothing can thaw it.
-    The 1x1 convolution has no bias either; the batch norm and the differences of Eq. 3 would cancel it. They start
-    as in the code of [44]: Kaiming for the convolution, a standard deviation of 0.001 for the classifier.
+    (BNNeck, Luo et al. [44]). BNNeck freezes the batch norm's bias at 0: here it has none. The 1x1 convolution has no
+    bias either; the batch norm and the differences of Eq. 3 would cancel it. They start as in the code of [44]:
+    Kaiming for the convolution, a standard deviation of 0.001 for the classifier.
 
     Args:
         channels: channels of the incoming map.

@@ -17,7 +17,6 @@ FILES = {
 }
 """Backbone to the file of its ImageNet weights; the name ends in the beginning of the file's SHA-256."""
 ADDRESS = "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/"
-NAMES = tuple(FILES)
 
 
 class InstanceBatchNorm(nn.Module):

@@ -29,12 +29,10 @@ class BranchNetwork(nn.Module):
     Args:
         backbone: split into a trunk and one tail per stream.
         streams: names of the tails, in order.
-        heads: name to heads. The names, in order, with the number of the part where there are several, name the
-            branches.
+        heads: name to heads; with the number of the part where there are several, the names of the branches.
         reads: name of each head to the stream it reads.
         loss: ``"softmax"`` or ``"triplet"``.
-        normalise: in the embedding every branch has length 1, so that all weigh the same; else each weighs as much as
-            its activations are large.
+        normalise: in the embedding every branch has length 1; else each weighs as much as its activations are large.
 
     Attributes:
         start: ``file``, ``licence`` and ``sha256`` (see ``weights.digest``) of what the backbone started from, if
@@ -84,11 +82,7 @@ class BranchNetwork(nn.Module):
         return sum(head.parts * head.features for head in self.groups.values())
 
     def feature_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Last map of each stream, ``(N, C, H, W)``, of images ``(N, 3, height, width)``.
-
-        Raises:
-            ValueError: the images are smaller than a place on the map.
-        """
+        """Last map of each stream, ``(N, C, H, W)``, of images ``(N, 3, height, width)``."""
         height, width = images.shape[2:]
         if min(height, width) < self.place:
             raise ValueError(
@@ -101,12 +95,9 @@ class BranchNetwork(nn.Module):
     def forward(
         self, images: torch.Tensor, return_featuremaps: bool = False
     ) -> torch.Tensor | Branches | tuple[Branches, Branches]:
-        """Branches in training, the embedding in evaluation.
+        """Branches in training, the embedding in evaluation, of images ``(N, 3, height, width)``.
 
-        Args:
-            images: ``(N, 3, height, width)``, normalised as ImageNet's.
-            return_featuremaps: give the last stream's map ``(N, C, H, W)`` instead, for torchreid's activation-map
-                tool.
+        With ``return_featuremaps`` the last stream's map ``(N, C, H, W)``, for torchreid's activation-map tool.
         """
         maps = self.feature_maps(images)
         if return_featuremaps:
@@ -126,11 +117,7 @@ class BranchNetwork(nn.Module):
 
     @torch.no_grad()
     def spatial_gate(self, images: torch.Tensor) -> torch.Tensor | None:
-        """Where spatial attention looks (Fig. 7): ``(N, H, W)`` gate ``g_s`` in (0, 1); None without such attention.
-
-        Raises:
-            ValueError: the network is in training mode, where looking would change its batch norms.
-        """
+        """Where spatial attention looks (Fig. 7): gate ``(N, H, W)`` in (0, 1); None without such attention."""
         if self.training:
             raise ValueError("the gate of a network in training mode: call model.eval() first")
         gates: list[torch.Tensor] = []

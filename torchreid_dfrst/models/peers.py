@@ -16,20 +16,7 @@ class PartNetwork(BranchNetwork):
     global *max* pooling, branches ``height_0`` to ``height_3`` and ``channel_0`` to ``channel_3``, 256 wide each.
     ``pcb`` is PCB (Sun et al., ECCV 2018) with average pooling of ``height_0`` to ``height_3`` alone. Four parts and
     where the triplet loss reads (before the batch norm, as in our other networks) are our reading of both.
-
-    Args:
-        num_classes: identities in training.
-        loss: ``"softmax"`` or ``"triplet"``, see ``BranchNetwork``.
-        backbone: a name, see ``split_backbone``.
-        divisions: names of ``division.DIVISIONS``, in the order of the embedding.
-        parts: parts of each division.
-        part_features: width of each part's feature.
-        pool: of every head, see ``division.POOLS``.
-        last_stride: stride of the last stage.
-
-    Raises:
-        KeyError: an unknown loss, backbone, division or pooling.
-        ValueError: a number out of range, or no division.
+    Arguments as of ``DFRST``; ``divisions`` are in the order of the embedding.
     """
 
     def __init__(
@@ -58,18 +45,8 @@ class PartNetwork(BranchNetwork):
 class GlobalNetwork(BranchNetwork):
     """A backbone with average pooling and one classifier; with BNNeck it is the strong baseline of Luo et al. [44].
 
-    The one branch is called ``whole`` and is as wide as the map.
-
-    Args:
-        num_classes: identities in training.
-        loss: ``"softmax"`` or ``"triplet"``, see ``BranchNetwork``.
-        backbone: a name, see ``split_backbone``.
-        neck: with a batch norm between feature and classifier.
-        last_stride: stride of the last stage.
-
-    Raises:
-        KeyError: an unknown loss or backbone.
-        ValueError: a number out of range.
+    The one branch is called ``whole`` and is as wide as the map. Arguments as of ``DFRST``; ``neck`` is the batch norm
+    between feature and classifier.
     """
 
     def __init__(

@@ -23,16 +23,8 @@ from torchreid_dfrst.models.backbones import BACKBONES
 logger = logging.getLogger(__name__)
 
 
-class Pretrained(NamedTuple):
-    """The weights of a whole backbone."""
-
-    state: Mapping[str, torch.Tensor]
-    file: str
-    licence: str
-
-
 class Package(NamedTuple):
-    """A Python package that holds weights: none of its code is run."""
+    """A Python package that holds weights; none of its code is run."""
 
     module: str
     file: str
@@ -62,10 +54,7 @@ PACKAGES = {
 
 
 def own_input(backbone: str) -> dict[str, Any]:
-    """The image size, mean and deviation that the pretrained weights of one of timm's backbones were made with.
-
-    Nothing for torchvision's, which keep torchreid's defaults, and where timm is missing.
-    """
+    """The images that weights of timm's were made for, as keywords of ``DataManager``; none for torchvision's."""
     if backbone in BACKBONES or importlib.util.find_spec("timm") is None or not timm_backbones.has(backbone):
         return {}
     found = timm_backbones.about(backbone)
@@ -73,16 +62,12 @@ def own_input(backbone: str) -> dict[str, Any]:
     return {"height": height, "width": width, "norm_mean": list(found["mean"]), "norm_std": list(found["std"])}
 
 
-def imagenet(backbone: str) -> Pretrained:
-    """The weights that torchvision, IBN-Net or timm offer for a backbone, downloaded once.
-
-    Raises:
-        OSError: they are not in the cache and cannot be downloaded, or the cached file cannot be read.
-    """
+def imagenet(backbone: str) -> tuple[dict[str, torch.Tensor], str, str]:
+    """Weights that torchvision, IBN-Net or timm offer, downloaded once, where from, and their licence."""
     if backbone not in BACKBONES:
         found = timm_backbones.about(backbone)
         licence = str(found.get("license") or "not stated")
-        return Pretrained(timm_backbones.whole_state(backbone), f"timm's {backbone}", licence)
+        return timm_backbones.whole_state(backbone), f"timm's {backbone}", licence
     if backbone in ibn.FILES:
         address, licence = ibn.ADDRESS + ibn.FILES[backbone], "MIT"
     else:
@@ -95,16 +80,11 @@ def imagenet(backbone: str) -> Pretrained:
             f"no ImageNet weights for {backbone}: tried {file} and {address} ({error}). "
             "Put the file of that address there, or start without it: pretrained=False"
         ) from error
-    return Pretrained({name.removeprefix("module."): value for name, value in state.items()}, str(file), licence)
+    return {name.removeprefix("module."): value for name, value in state.items()}, str(file), licence
 
 
 def package_file(name: str) -> tuple[Path, Package]:
-    """The file of weights in an installed package.
-
-    Raises:
-        KeyError: none of ``PACKAGES``.
-        OSError: the package is not installed, or its file is not the one that is known.
-    """
+    """The file of weights in an installed package; an ``OSError`` where it is missing or not the one known."""
     if name not in PACKAGES:
         raise KeyError(f"no package of weights {name!r}{nearest(name, PACKAGES)}")
     package = PACKAGES[name]
@@ -120,11 +100,7 @@ def package_file(name: str) -> tuple[Path, Package]:
 
 
 def in_order(state: Mapping[str, torch.Tensor], backbone: str) -> dict[str, torch.Tensor]:
-    """Weights of one of timm's models under timm's names, from a file that has them in the same order under others.
-
-    Raises:
-        ValueError: shapes differ.
-    """
+    """Weights of one of timm's models under timm's names, from a file that has them in the same order."""
     import timm
 
     own = {n: v for n, v in timm.create_model(backbone).state_dict().items() if not n.endswith("num_batches_tracked")}

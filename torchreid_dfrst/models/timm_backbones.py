@@ -15,11 +15,7 @@ FAMILIES = "ResNet, ConvNeXt, RegNet, EfficientNet, MobileNet, HGNet, RepViT, Ti
 
 
 class TokenTrunk(nn.Module):
-    """The first blocks of a vision transformer.
-
-    Args:
-        whole: timm's model; what lies behind its first blocks is taken away from it.
-    """
+    """The first blocks of a vision transformer; from timm's model what lies behind them has been taken away."""
 
     def __init__(self, whole: Any) -> None:
         super().__init__()
@@ -37,12 +33,7 @@ class TokenTrunk(nn.Module):
 
 
 class TokenTail(nn.Module):
-    """The last blocks of a vision transformer and its norm; gives a map as a convolutional network does.
-
-    Args:
-        blocks: name to block, in order.
-        norm: name and layer.
-    """
+    """The last blocks of a vision transformer, by name, and its norm; gives a map as a convolutional network does."""
 
     def __init__(self, blocks: dict[str, nn.Module], norm: tuple[str, nn.Module]) -> None:
         super().__init__()
@@ -70,11 +61,7 @@ class ChannelsFirst(nn.Module):
 
 
 def has(name: str) -> bool:
-    """Whether timm, where it is installed, has a model of this name, which may end in a tag of its weights.
-
-    Raises:
-        OSError: the name is in the form of timm's and timm is not installed.
-    """
+    """Has timm a model of this name, which may end in a tag of its weights? An ``OSError`` where timm is missing."""
     if importlib.util.find_spec("timm") is None:
         if re.match(r"(resnet|resnext|wide_resnet)\w*$", name):
             return False
@@ -101,11 +88,7 @@ def about(name: str) -> Any:
 
 
 def whole_state(name: str) -> dict[str, torch.Tensor]:
-    """The pretrained weights of a whole model, downloaded once into the cache of huggingface_hub or torch hub.
-
-    Raises:
-        OSError: they cannot be had.
-    """
+    """The pretrained weights of a whole model, downloaded once into a cache; an ``OSError`` without."""
     import timm
 
     try:
@@ -126,9 +109,6 @@ def build(name: str, shared_stages: int, last_stride: int) -> tuple[nn.Module, n
     """Trunk, tail and channels, see ``backbones.split_backbone``.
 
     Maps of the last stage are kept at 1/16 by timm's ``output_stride``, that is by dilation, where the model has it.
-
-    Raises:
-        ValueError: the model gives no maps, or not with that stride.
     """
     import timm
 

@@ -35,14 +35,11 @@ ARRAYS: list[Any] = [np.ndarray, *((ARRAY, f"numpy.{core}.multiarray._reconstruc
 
 
 class Loaded(NamedTuple):
-    """What a network took from a state dict."""
+    """Names of the network's tensors that were set, and that keep their value; names in the file that nothing took."""
 
     taken: list[str]
-    """Names of the network's tensors that were set."""
     fresh: list[str]
-    """Names of the network's tensors that keep their initial value; of a ``BranchNetwork`` without its heads."""
     unused: list[str]
-    """Names in the file that nothing took, such as the heads."""
 
 
 def load_backbone(model: nn.Module, path: str | Path | None = None) -> Loaded:
@@ -54,15 +51,13 @@ def load_backbone(model: nn.Module, path: str | Path | None = None) -> Loaded:
     Args:
         model: changed in place. A ``BranchNetwork`` must find all of its backbone but attention; any other network,
             such as one of torchreid's, takes what fits and must find each convolution with more than one place.
-        path: what ``read_weights`` reads, of a whole backbone under torchvision's or timm's names, or of one of our or
-            torchreid's networks; ``package:NAME`` takes the weights in an installed package, see
-            ``pretrained.PACKAGES``; None takes torchvision's ImageNet weights (IMAGENET1K_V1), IBN-Net's or timm's,
-            which are downloaded once into a cache.
+        path: what ``read_weights`` reads, under torchvision's, timm's or our names; ``package:NAME`` for an installed
+            package (``pretrained.PACKAGES``); None for torchvision's ImageNet weights, IBN-Net's or timm's.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: it cannot be read, or its weights are of another backbone; the network stays as it was.
-        OSError: ImageNet's weights are not in the cache and cannot be downloaded, or the cached file cannot be read.
+        OSError: ImageNet's weights cannot be had.
     """
     state, where, licence = _read(str(getattr(model, "backbone", "")), path)
     ours = isinstance(model, BranchNetwork)
@@ -114,8 +109,7 @@ def read_weights(path: str | Path, content: bytes | None = None) -> dict[str, to
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is torn, holds pickled code, or no state dict.
-        OSError: it could not be read, which says nothing about the file.
+        ValueError, OSError: as ``read_safely``, or it holds no state dict.
     """
     path = Path(path)
     if content is None:
@@ -134,13 +128,7 @@ def read_weights(path: str | Path, content: bytes | None = None) -> dict[str, to
 
 
 def read_safely(path: str | Path, content: bytes | None = None) -> Any:
-    """What a ``torch.save`` file holds, loaded onto the CPU: tensors, arrays, numbers, text, lists, dicts; no code.
-
-    The file is read once, and every part of it is compared with its checksum, which PyTorch does not do.
-
-    Args:
-        path: the file.
-        content: of the file, where it has been read already.
+    """What a ``torch.save`` file holds, compared with its checksums and loaded onto the CPU; no code.
 
     Raises:
         ValueError: the file is torn, none of ``torch.save``, or holds pickled code, which is refused and not run.
@@ -165,7 +153,10 @@ def read_safely(path: str | Path, content: bytes | None = None) -> Any:
                 "nothing in it was run. Whoever trusts it can save it anew without them: of a network, its state_dict"
             ) from error
         not_the_file(error, path)
-        raise ValueError(f"{path} is torn or not a checkpoint: {_why(error)}") from error
+        # other words are about the library, not about the file
+        ours = isinstance(error, ValueError) and re.search(r"checksum|its arrays would fill", str(error))
+        why = error if ours else "it is no whole file of torch.save"
+        raise ValueError(f"{path} is torn or not a checkpoint: {why}") from error
 
 
 def digest(weights: Mapping[str, torch.Tensor]) -> str:
@@ -180,12 +171,6 @@ def digest(weights: Mapping[str, torch.Tensor]) -> str:
 
 def _is_weight(name: Any, value: Any) -> bool:
     return isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout is torch.strided
-
-
-def _why(error: BaseException) -> str:
-    """What of an error's words is about the file and not about the library."""
-    ours = isinstance(error, ValueError) and re.search(r"checksum|its arrays would fill", str(error))
-    return str(error) if ours else "it is no whole file of torch.save"
 
 
 def _read(backbone: str, path: str | Path | None) -> tuple[Mapping[str, torch.Tensor], str, str | None]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torchreid_dfrst.checks import within
 from torchreid_dfrst.messages import nearest
-from torchreid_dfrst.models import pretrained
 from torchreid_dfrst.models.dfrst import DFRST
 from torchreid_dfrst.models.network import BranchNetwork
 from torchreid_dfrst.models.peers import GlobalNetwork, PartNetwork
@@ -50,7 +49,7 @@ def build(
     weights: str | Path | None = None,
     **options: Any,
 ) -> BranchNetwork:
-    """Build a registered network with options, which ``torchreid.models.build_model`` does not pass on.
+    """Build a registered network with options.
 
     Args:
         name: one of ``NETWORKS``.
@@ -87,18 +86,8 @@ def default_options(name: str) -> dict[str, Any]:
     return {**{p.name: p.default for p in parameters if p.name not in ("num_classes", "loss")}, **preset}
 
 
-def own_input(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of ``DataManager`` that suit a network's backbone, see ``pretrained.own_input``.
-
-    Args:
-        name: one of ``NETWORKS``; for any other there are none.
-        options: given with it.
-    """
-    return pretrained.own_input({**default_options(name), **options}["backbone"]) if name in NETWORKS else {}
-
-
 def _factory(name: str) -> Callable[..., BranchNetwork]:
-    """``build`` with the arguments that torchreid passes; its own name tells whose a name in torchreid's table is."""
+    """``build`` with the arguments that torchreid passes, under the network's name."""
 
     def factory(
         num_classes: int, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True, **options: Any

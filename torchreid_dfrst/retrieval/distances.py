@@ -8,21 +8,18 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.checks import check
-from torchreid_dfrst.retrieval.embeddings import Stack, consecutive, same_width, unit
-from torchreid_dfrst.retrieval.tiles import LADDER, STEP, Products, give_back, tile_bytes
+from torchreid_dfrst.retrieval.embeddings import Stack, alike, consecutive, same_width, unit
+from torchreid_dfrst.retrieval.tiles import LADDER, STEP, Products, give_back, tensor, tile_bytes
 from torchreid_dfrst.retrieval.transit import Transit, check_finite, check_fusion
 
 CLOSE = 0.1
 """Distance below which pairs are measured again in float64: there the root makes ten times its error of a product's."""
 RESOLUTION = 2.0**-20
 """Distances closer than this (four float32 roundings of a squared distance) may be ordered differently elsewhere."""
-FEW = 256
-"""Pairs are measured one by one up to one in so many of a tile; more of them as a product in float64."""
-BLOCK_BYTES = 64 << 20
-CHUNK = 1 << 16
-"""Numbers of embeddings that are copied at once."""
-RANKED = 32
-"""Bytes that one distance of a block takes: itself, its transit term in the making, a copy where tracks are ranked."""
+FEW = 256  # pairs are measured one by one up to one in so many of a tile; more of them as a product in float64
+CHUNK = 1 << 16  # numbers of embeddings that are copied at once
+BLOCK_BYTES, RANKED = 64 << 20, 32
+"""Most bytes of a block, and those of one distance in it: itself, its transit term in the making, a copy for tracks."""
 
 
 def distance(
@@ -59,14 +56,8 @@ def distance_blocks(
 ) -> Iterator[np.ndarray]:
     """What ``distance`` gives, as blocks of consecutive rows ``(rows, M)`` that are made when they are asked for.
 
-    Arguments are checked at once.
-
-    Args:
-        rows: see ``distance``.
-        columns: see ``distance``.
-        transit: see ``distance``.
-        weight: see ``distance``.
-        memory_limit: bytes for a block, the one who makes it and the one who ranks it; None for some 200 MB.
+    Arguments are those of ``distance``, checked at once. ``memory_limit`` are bytes for a block, the one who makes it
+    and the one who ranks it; None for some 200 MB.
 
     Raises:
         ValueError: as ``distance``, or a memory limit too small for single rows.
@@ -86,15 +77,15 @@ def distance_blocks(
 
 
 def _block(images: int, width: int, memory_limit: int | None) -> tuple[int, int]:
-    """Rows of a block of distances, and columns multiplied at once, that keep within a limit of memory."""
+    """Rows of a block of distances, and columns multiplied at once, within a limit of memory."""
     most = max(1, min(STEP, BLOCK_BYTES // (4 * images)))
     check("memory_limit", memory_limit, int | None)
     if memory_limit is None:
         return most, LADDER[0][1]
     # the other half is left to the C library and to the threads of the ranking
     free = memory_limit // 2
-    fitting = [span for _, span in LADDER if tile_bytes(1, min(span, images), width) <= free // 4]
-    span = min((fitting or [LADDER[-1][1]])[0], images)
+    fitting = (span for _, span in LADDER if tile_bytes(1, min(span, images), width) <= free // 4)
+    span = min(next(fitting, LADDER[-1][1]), images)
     single, fixed = RANKED * images + 10 * span + 4 * width, tile_bytes(1, span, width)
     if free < fixed + single:
         raise ValueError(
@@ -113,18 +104,20 @@ class Distances:
         self.shape = len(rows), len(columns)
         self.fusion = check_fusion(transit, weight, self.shape)
         self.rows, self.columns = Stack(rows), Stack(columns)
-        self.products = Products(self.rows, self.columns, torch.device("cpu"))
-        _, index, inverse = np.unique(self.products.right, return_index=True, return_inverse=True)
+        numbers = alike(Stack(rows, columns))
+        self.left, self.right = numbers[: len(rows)], numbers[len(rows) :]
+        self.products = Products(self.columns, self.right, numbers, torch.device("cpu"))
+        _, index, inverse = np.unique(self.right, return_index=True, return_inverse=True)
         self._first = index[inverse]
 
     def fill(self, part: slice, out: np.ndarray, span: int) -> None:
         """Write the distances of a slice of rows, multiplied with ``span`` columns at once."""
-        left, right = self.products.left[part], self.products.right
+        rows, left = tensor(self.rows.rows(part)), self.left[part]
         for columns in consecutive(0, self.shape[1], span):
-            tile = self.products.tile(part, columns)
+            tile = self.products.tile(rows, left, columns)
             i, j = (tile > 1 - CLOSE**2 / 2).numpy().nonzero()
             tile.mul_(-2).add_(2).clamp_(min=0).sqrt_()
-            other = left[i] != right[columns][j]
+            other = left[i] != self.right[columns][j]
             i, j = i[other], j[other]
             if len(i):
                 tile.numpy()[i, j] = self._measure(part, columns, i, j)
@@ -176,8 +169,3 @@ def resolution(appearance: np.ndarray, rounding: float) -> np.ndarray:
     """
     least = np.maximum(appearance, 0)
     return np.maximum(RESOLUTION, np.sqrt(least**2 + 4 * rounding) - least)
-
-
-def blocks(count: int, width: int) -> list[slice]:
-    """Consecutive slices of ``count`` rows of which one, ``width`` float32 values wide, takes at most 64 MB."""
-    return consecutive(0, count, max(1, BLOCK_BYTES // (4 * width)))

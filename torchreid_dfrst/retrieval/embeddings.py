@@ -1,31 +1,25 @@
-"""Embeddings as every entry of this package takes them: checked, of unit length, several lists addressed as one.
-
-Also their products in tiles, with bounds on the error of one and on the memory it takes.
-"""
+"""Embeddings as every entry of this package takes them: checked, of unit length, several lists addressed as one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from torchreid_dfrst.checks import check
+from torchreid_dfrst.messages import sample
 
-TOLERANCE = 1e-4
-"""How far the length of an embedding may be from 1."""
+TOLERANCE = 1e-4  # how far the length of an embedding may be from 1
 EXACT = 2.0**-22
 """How far it may be before it is mended; the bounds on errors of products (``float32_error``) allow for it."""
-ROWS = 64
-"""Rows measured at once, so that they stay in the processor's cache."""
+ROWS = 64  # rows measured at once, so that they stay in the processor's cache
 
 
 def checked(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The embeddings as C-ordered float32, and their lengths, float64; copies only where dtype or layout ask for it.
+    """The embeddings as C-ordered float32, and their lengths, float64; copied only where dtype or layout ask for it.
 
     Raises:
-        ValueError: not ``(N, D)`` floating point, no row, or values that are NaN or infinite in float32 (the rows are
-            named).
+        ValueError: not ``(N, D)`` floating point, no row, or rows with NaN or infinity in float32 (they are named).
     """
     array = np.asarray(values)
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
@@ -44,17 +38,13 @@ def checked(name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     bad = np.flatnonzero(~np.isfinite(length))
     if len(bad):
         raise ValueError(
-            f"{len(bad)} of {len(array)} rows of {name} hold NaN or infinity (first rows: {_first(bad)})"
+            f"{len(bad)} of {len(array)} rows of {name} hold NaN or infinity (first rows: {sample(bad, 5)})"
             + ("" if array.dtype == np.float32 else "; float32 holds nothing above 3.4e38")
         )
     return result, length
 
 
-def _first(rows: np.ndarray) -> str:
-    return ", ".join(map(str, rows[:5]))
-
-
-def scaled(array: np.ndarray, length: np.ndarray) -> np.ndarray:
+def _divided(array: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Rows divided by ``(N,)`` float64 lengths, each quotient rounded once: a new float32 array."""
     return np.divide(array, length[:, None], out=np.empty_like(array), casting="same_kind")
 
@@ -73,24 +63,23 @@ def unit(name: str, values: np.ndarray) -> np.ndarray:
             f"{len(bad)} of {len(array)} rows of {name} are not of length 1 (row {bad[0]}: {length[bad[0]]:.6g}, at "
             f"most {TOLERANCE:g} off is accepted): pass them through normalise first"
         )
-    return scaled(array, np.where(off > EXACT, length, 1)) if (off > EXACT).any() else array
+    return _divided(array, np.where(off > EXACT, length, 1)) if (off > EXACT).any() else array
 
 
 def normalise(embedding: np.ndarray) -> np.ndarray:
     """Rows divided by their Euclidean length: a new ``(N, D)`` float32 array.
 
     Raises:
-        ValueError: not ``(N, D)`` floating point, NaN, infinity, or a row of zeros (the rows are named), all as
-            float32 sees them.
+        ValueError: as ``checked``, or a row of zeros (the rows are named).
     """
     embedding, length = checked("embedding", embedding)
     zero = np.flatnonzero(length == 0)
     if len(zero):
         raise ValueError(
-            f"{len(zero)} of {len(embedding)} embeddings are zero and have no direction (first rows: {_first(zero)}): "
-            "leave those images out"
+            f"{len(zero)} of {len(embedding)} embeddings are zero and have no direction "
+            f"(first rows: {sample(zero, 5)}): leave those images out"
         )
-    return scaled(embedding, length)
+    return _divided(embedding, length)
 
 
 def same_width(first: np.ndarray, second: np.ndarray) -> None:
@@ -108,32 +97,16 @@ def check_count(count: int, images: int) -> None:
         raise ValueError(f"{count} neighbours of {images} images were asked for: between 1 and {images}")
 
 
-def check_labels(name: str, values: np.ndarray, count: int) -> np.ndarray:
-    """A column of integer labels of the given length."""
-    array = np.asarray(values)
-    if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(
-            f"{name} has shape {array.shape} and dtype {array.dtype}, expected ({count},) integers: one per image"
-        )
-    return array
-
-
 def consecutive(start: int, stop: int, step: int) -> list[slice]:
     """Slices of at most ``step`` numbers that follow each other from ``start`` to ``stop``."""
     return [slice(first, min(first + step, stop)) for first in range(start, stop, step)]
 
 
 class Stack:
-    """Queries and gallery, say, as one list of ``N`` embeddings.
+    """Queries and gallery, say, as one list of ``N`` embeddings: arrays ``(N_p, D)`` float32 of one width."""
 
-    Args:
-        parts: arrays ``(N_p, D)`` float32 of one width.
-        sums: ``pattern_sums`` of each part, where they are known: a search then needs no pass over the rows for them.
-    """
-
-    def __init__(self, *parts: np.ndarray, sums: Sequence[np.ndarray] | None = None):
+    def __init__(self, *parts: np.ndarray):
         self.parts = [part for part in parts if len(part)]
-        self._sums = None if sums is None else [some for some in sums if len(some)]
         self.edges = np.cumsum([0, *map(len, self.parts)])
         self.shape = (int(self.edges[-1]), self.parts[0].shape[1])
 
@@ -141,21 +114,9 @@ class Stack:
         """Number of rows in all parts."""
         return self.shape[0]
 
-    @property
-    def sums(self) -> list[np.ndarray]:
-        """``pattern_sums`` of each part."""
-        if self._sums is None:
-            self._sums = [pattern_sums(part) for part in self.parts]
-        return self._sums
-
-    def __add__(self, other: Stack) -> Stack:
-        """Both lists as one."""
-        return Stack(*self.parts, *other.parts, sums=[*self.sums, *other.sums])
-
     def blocks(self, step: int) -> list[slice]:
         """Consecutive slices of at most ``step`` rows, none of which crosses from one part into the next."""
-        edges = self.edges.tolist()
-        return [part for ends in pairwise(edges) for part in consecutive(*ends, step)]
+        return [part for ends in pairwise(self.edges.tolist()) for part in consecutive(*ends, step)]
 
     def within(self, block: slice) -> tuple[int, slice]:
         """The part that holds a block, and the block's rows in it."""
@@ -184,25 +145,18 @@ class Stack:
 
 
 def alike(rows: Stack) -> np.ndarray:
-    """Which embeddings are equal to the last bit: ``(N,)`` int64, the number of the first of them.
-
-    Rows are compared whose ``pattern_sums`` are the same.
-    """
-    score: np.ndarray = np.concatenate(rows.sums)
-    first: np.ndarray = np.arange(len(rows))
-    ranked = np.sort(score)
-    if not (ranked[1:] == ranked[:-1]).any():  # which is far sooner known than who is equal to whom
-        return first
+    """Which embeddings are equal to the last bit: ``(N,)`` int64, the number of the first of them."""
+    first = np.arange(len(rows))
+    score = np.concatenate([_pattern_sums(part) for part in rows.parts])
     order = np.argsort(score, kind="stable")
-    again = np.flatnonzero(np.diff(score[order]) == 0)
-    for k in again:
-        one, other = int(first[order[k]]), int(order[k + 1])
-        if np.array_equal(rows.take(np.array([one]))[0], rows.take(np.array([other]))[0]):
-            first[other] = one
+    for k in np.flatnonzero(np.diff(score[order]) == 0):
+        one, other = rows.take(order[k : k + 2])
+        if np.array_equal(one, other):
+            first[order[k + 1]] = first[order[k]]
     return first
 
 
-def pattern_sums(part: np.ndarray) -> np.ndarray:
+def _pattern_sums(part: np.ndarray) -> np.ndarray:
     """``(N,)`` uint64, equal for rows that are equal to the last bit, and hardly ever for others.
 
     The sum of a row's bit patterns, taken as integers, each times a number of its column's: a sum of the patterns alone

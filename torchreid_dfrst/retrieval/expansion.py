@@ -12,17 +12,9 @@ from torchreid_dfrst.retrieval.search import Neighbors
 def expand(query: np.ndarray, gallery: np.ndarray, near: Neighbors, count: int, alpha: float = 0.0) -> np.ndarray:
     """Queries plus their nearest gallery images, weighted by ``similarity ** alpha`` (Chum 2007; Radenovic 2018).
 
-    The neighbours may be those of the fused distance; the weights are inner products, negative ones count as 0.
-
-    Args:
-        query: ``(Q, D)`` embeddings, L2-normalised.
-        gallery: ``(G, D)`` embeddings, L2-normalised.
-        near: nearest gallery images of each query, at least ``count`` of them.
-        count: how many of them to add, ``>= 1``.
-        alpha: 0 for the plain average, 3 is usual for the weighted one.
-
-    Returns:
-        ``(Q, D)`` float32, L2-normalised.
+    Of embeddings ``(Q, D)`` and ``(G, D)``, L2-normalised, the first ``count`` neighbours of each query are added; they
+    may be those of the fused distance. The weights are inner products, negative ones count as 0. ``alpha`` is 0 for the
+    plain average, 3 is usual for the weighted one. Returned are ``(Q, D)`` float32, L2-normalised.
 
     Raises:
         ValueError: bad embeddings, lists of another length or too short ones, or an alpha that is negative or infinite.

@@ -11,11 +11,7 @@ def sigmoid(odds: np.ndarray) -> np.ndarray:
 
 
 def logistic(
-    values: np.ndarray,
-    same: np.ndarray,
-    share: float = 0.5,
-    ridge: float = 1e-9,
-    count: np.ndarray | None = None,
+    values: np.ndarray, same: np.ndarray, share: float = 0.5, ridge: float = 1e-9, count: np.ndarray | None = None
 ) -> np.ndarray:
     """Log-likelihood ratio of one vehicle to two as ``bias + values @ slopes``, by Newton's method.
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from torchreid_dfrst.checks import check, within
-from torchreid_dfrst.retrieval.embeddings import check_labels, consecutive
+from torchreid_dfrst.retrieval.embeddings import consecutive
+from torchreid_dfrst.retrieval.tiles import each, workers
 from torchreid_dfrst.sightings import UNKNOWN, Sightings, same_vehicle
 
 PRECISION, TRAPEZOID = "precision", "trapezoid"
@@ -35,8 +34,7 @@ class Metrics:
         inverse_penalty: ``(Q,)`` float64, the terms of mINP, NaN for skipped queries.
         used: number of queries that count.
         skipped: number of queries without an identity, or without any image of it that is not junk.
-        truncated: number of used queries whose lists miss a match, so that mAP, mINP and CMC are lower bounds; 0 for
-            whole rankings.
+        truncated: number of used queries whose lists miss a match; 0 for whole rankings.
     """
 
     cmc: np.ndarray
@@ -50,11 +48,7 @@ class Metrics:
     truncated: int = 0
 
     def rank(self, r: int) -> float:
-        """Rank-r accuracy; beyond the last measured rank the curve stays at its last value.
-
-        Raises:
-            ValueError: ``r`` is no whole number or below 1.
-        """
+        """Rank-r accuracy, r from 1 on; beyond the last measured rank the curve stays at its last value."""
         check("r", r, int)
         if r < 1:
             raise ValueError(f"rank {r} does not exist: 1 or more")
@@ -94,15 +88,13 @@ def evaluate(
         NothingToScoreError: no query counts (the message says why).
         KeyError: an unknown form of average precision.
     """
-    columns = _checked_labels(
+    columns = query_identity, gallery_identity, query_camera, gallery_camera = _checked_labels(
         (query_identity, gallery_identity, query_camera, gallery_camera), max_rank, average_precision
     )
-    query_identity, gallery_identity, query_camera, gallery_camera = columns
     queries, images = len(query_identity), len(gallery_identity)
     if at is not None:
         within("at", at, lowest=1)
-    scores: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    done = 0
+    done, scores = 0, []
     for block in _row_blocks(distance):
         if block.ndim != 2 or block.shape[1] != images or done + len(block) > queries:
             raise ValueError(f"distances of shape {block.shape} from query {done} on, expected ({queries}, {images})")
@@ -134,10 +126,9 @@ def evaluate_lists(
     """Score lists of the nearest images (``neighbors``, ``Reranking.top``) by the rule of ``evaluate``.
 
     ``truncated`` of the result counts the used queries whose list misses a right image. If it is 0, the result is that
-    of ``evaluate`` on the whole ranking. If not, a right image that is not listed counts as never found: its precision
-    is 0 (AP is divided by *all* right images), the inverse penalty of its query is 0, and a query without any listed
-    match is never right. All three are then lower bounds, though CMC is exact up to rank r where every list holds r
-    images that are not junk.
+    of ``evaluate`` on the whole ranking. If not, a right image that is not listed counts as never found: AP is divided
+    by *all* right images, the inverse penalty of its query is 0, and a query without any listed match is never right.
+    All three are then lower bounds, though CMC is exact up to rank r where every list holds r images that are not junk.
 
     ``index`` is ``(Q, k)`` integer gallery rows, best first, with -1 behind the last of a list that has fewer. All
     other arguments are those of ``evaluate``.
@@ -147,10 +138,9 @@ def evaluate_lists(
             a -1, or no query that counts (the message says why).
         KeyError: an unknown form of average precision.
     """
-    columns = _checked_labels(
+    columns = query_identity, gallery_identity, query_camera, gallery_camera = _checked_labels(
         (query_identity, gallery_identity, query_camera, gallery_camera), max_rank, average_precision
     )
-    query_identity, gallery_identity, query_camera, gallery_camera = columns
     index = _checked_lists(index, len(query_identity), len(gallery_identity))
     row, rank = np.nonzero(same_vehicle(query_identity[:, None], gallery_identity[index]) & (index >= 0))
     junk: np.ndarray = gallery_camera[index[row, rank]] == query_camera[row]
@@ -167,10 +157,7 @@ def evaluate_lists(
 
 
 def _places_in_ranking(distance: np.ndarray, row: np.ndarray, column: np.ndarray, first_query: int) -> np.ndarray:
-    """Place of single gallery images in the ranking of their query, from 0; ``row`` rises, equal distances by column.
-
-    Only values are sorted, and an image's place is found by its value.
-    """
+    """Place of single gallery images in the ranking of their query, from 0, by their value; ``row`` rises."""
     value, result = distance[row, column], np.empty(len(row), dtype=np.int64)
     edges = np.searchsorted(row, np.arange(len(distance) + 1))
 
@@ -186,24 +173,17 @@ def _places_in_ranking(distance: np.ndarray, row: np.ndarray, column: np.ndarray
             for k in edges[i] + np.flatnonzero(tied):
                 result[k] += np.count_nonzero(distance[i, : column[k]] == value[k])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, consecutive(0, len(distance), 16)))
+    each(consecutive(0, len(distance), 16), work, workers(None))
     return result
 
 
 def _score_queries(
-    row: np.ndarray,
-    rank: np.ndarray,
-    junk: np.ndarray,
-    matches: np.ndarray,
-    average_precision: str,
-    at: int | None = None,
+    row: np.ndarray, rank: np.ndarray, junk: np.ndarray, matches: np.ndarray, form: str, at: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Average precision, inverse penalty (NaN without a match) and rank of the first known match (0: none) of queries.
 
     Given are, of each image of the query's identity whose place is known: the query, rising, the place from 0, rising
-    for each query, and whether it is junk. ``matches`` also counts right images whose place is not known: their
-    precision is taken as 0, and the inverse penalty of their query too.
+    for each query, and whether it is junk. ``matches`` also counts right images whose place is not known.
     """
     # an image's rank among those that count is lower by the junk before it
     before = np.cumsum(junk) - junk
@@ -211,7 +191,7 @@ def _score_queries(
     row, rank = row[~junk], rank[~junk]
     hits = np.arange(1, len(row) + 1) - np.searchsorted(row, row)
     precision: np.ndarray = hits / rank
-    if average_precision == TRAPEZOID:
+    if form == TRAPEZOID:
         # the precision just before a match; before the very first image it is 1 by the official code's definition
         precision = (precision + np.where(rank > 1, (hits - 1) / np.maximum(rank - 1, 1), 1.0)) / 2
     most = matches
@@ -233,16 +213,16 @@ def _summary_of_queries(
     precision, penalty, match = scores
     valid = match > 0
     if not valid.any():
-        raise NothingToScoreError(_nothing_to_score(*columns))
+        raise NothingToScoreError(_nothing_to_score(columns))
     ranks, used = np.arange(1, min(max_rank, len(columns[1])) + 1), int(valid.sum())
     cmc = np.searchsorted(np.sort(match[valid]), ranks, side="right") / used
     means = float(precision[valid].mean()), float(penalty[valid].mean())
     return Metrics(cmc, *means, precision, match, penalty, used, len(match) - used, truncated)
 
 
-def _nothing_to_score(
-    query_identity: np.ndarray, gallery_identity: np.ndarray, query_camera: np.ndarray, gallery_camera: np.ndarray
-) -> str:
+def _nothing_to_score(columns: Sequence[np.ndarray]) -> str:
+    """Why no query counts."""
+    query_identity, gallery_identity, query_camera, gallery_camera = columns
     asked = query_identity[query_identity != UNKNOWN]
     here = np.isin(asked, gallery_identity)
     if not here.any():
@@ -261,7 +241,7 @@ def _nothing_to_score(
 
 def require_known(query_identity: np.ndarray) -> None:
     """Raise a ``NothingToScoreError`` where no query has an identity, before anything is computed."""
-    if not (query_identity != UNKNOWN).any():
+    if (query_identity == UNKNOWN).all():
         raise NothingToScoreError(
             f"none of the {len(query_identity)} queries has an identity: there is nothing to score; `dfrst rank` lists "
             "what is nearest to each"
@@ -273,14 +253,17 @@ def _checked_labels(columns: Sequence[np.ndarray], max_rank: int, average_precis
     if average_precision not in (PRECISION, TRAPEZOID):
         raise KeyError(f"no average precision {average_precision!r}: {PRECISION!r} or {TRAPEZOID!r}")
     check("max_rank", max_rank, int)
-    if max_rank < 1:
-        raise ValueError(f"max_rank is {max_rank}: 1 or more")
+    within("max_rank", max_rank, lowest=1)
     queries, images = np.size(columns[0]), np.size(columns[1])
     if not queries or not images:
         raise ValueError(f"{queries} queries and {images} gallery images: at least one of each is needed")
     names = "query_identity", "gallery_identity", "query_camera", "gallery_camera"
-    sizes = 2 * (queries, images)
-    checked = [check_labels(name, column, size) for name, column, size in zip(names, columns, sizes, strict=True)]
+    checked = [np.asarray(column) for column in columns]
+    for name, array, size in zip(names, checked, 2 * (queries, images), strict=True):
+        if array.shape != (size,) or not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(
+                f"{name} has shape {array.shape} and dtype {array.dtype}, expected ({size},) integers: one per image"
+            )
     require_known(checked[0])
     return checked
 
@@ -322,10 +305,7 @@ def _checked_lists(index: np.ndarray, queries: int, images: int) -> np.ndarray:
 
 
 def lowest(line: np.ndarray, count: int, leave_out: np.ndarray | None = None) -> np.ndarray:
-    """Places of the ``count`` lowest values of a line, rising; equal ones by place, however many there are at the end.
-
-    ``leave_out`` are places that are not taken.
-    """
+    """Places of the ``count`` lowest values of a line but those left out, rising; equal ones by place."""
     last = min(count + (0 if leave_out is None else len(leave_out)), len(line)) - 1
     # so many minima of groups are so many values: the true limit is no higher than theirs
     groups = len(line) // GROUP
@@ -337,15 +317,10 @@ def lowest(line: np.ndarray, count: int, leave_out: np.ndarray | None = None) ->
 
 
 def first(distance: np.ndarray, count: int, leave_out: np.ndarray | None = None) -> np.ndarray:
-    """Gallery rows of the ``count`` smallest distances of each query, nearest first.
+    """Gallery rows of the ``count`` smallest of the ``(Q, G)`` distances of each query, equal ones by gallery order.
 
-    Args:
-        distance: ``(Q, G)`` distances; equal ones rank by gallery order.
-        count: length of each list, ``>= 1``.
-        leave_out: ``(Q, G)`` bool, images that must not be listed (junk, see ``evaluate``); None for none.
-
-    Returns:
-        ``(Q, count)`` int64; -1 where a query has fewer images.
+    ``leave_out`` are ``(Q, G)`` bool, images that must not be listed (junk, see ``evaluate``). Returned are
+    ``(Q, count)`` int64, nearest first; -1 where a query has fewer images.
 
     Raises:
         ValueError: ``count`` is no whole number or below 1, NaN distances, or shapes that differ.
@@ -369,11 +344,7 @@ def first(distance: np.ndarray, count: int, leave_out: np.ndarray | None = None)
 class Best:
     """The first images of each query and its first right one, noted while the distances go by in blocks.
 
-    Args:
-        query: what each row is.
-        gallery: what each column is.
-        count: length of each list.
-        junk: leave out images of the query's own identity and camera.
+    ``junk`` leaves out images of the query's own identity and camera.
 
     Attributes:
         index: ``(Q, count)`` gallery rows, as ``first`` gives them.

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from torchreid_dfrst.checks import check
 from torchreid_dfrst.processes import Group
-from torchreid_dfrst.retrieval.distances import FEW, squares
-from torchreid_dfrst.retrieval.embeddings import Stack, check_count, consecutive, same_width, unit
-from torchreid_dfrst.retrieval.jaccard import Jaccard, encodings, scaled_distances
+from torchreid_dfrst.retrieval.distances import FEW, RESOLUTION, squares
+from torchreid_dfrst.retrieval.embeddings import Stack, alike, check_count, consecutive, same_width, unit
+from torchreid_dfrst.retrieval.jaccard import Jaccard, check_lengths, encodings, half_length, scaled_distances
 from torchreid_dfrst.retrieval.metrics import lowest
 from torchreid_dfrst.retrieval.search import CLOSE, Neighbors, search
-from torchreid_dfrst.retrieval.tiles import Products, each, give_back, placed, workers
+from torchreid_dfrst.retrieval.tiles import Products, each, give_back, placed, tensor, threads_within, workers
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_finite, check_fusion, mirrored
-
-RESOLUTION = 2.0**-20
-"""Share of a squared distance below which float32 code cannot tell it from the next."""
 
 logger = logging.getLogger(__name__)
 
 POWER = {"torchreid": 4, "transreid": 2, "fastreid": 2}
 """Exponent of the Euclidean distance in the original distance of each definition."""
-ROWS = 128
-"""Rows of given matrices that are looked at together."""
-NOTHING = 1e-14
-"""Squared distance that rounding of a float64 product makes of 0."""
+ROWS = 128  # rows of given matrices that are looked at together
+NOTHING = 1e-14  # squared distance that rounding of a float64 product makes of 0
 
 
 @dataclass(frozen=True)
@@ -51,18 +45,13 @@ class Parameters:
 
     def __post_init__(self) -> None:
         """Refuse what re-ranking cannot mean."""
-        for name, value in (("k1", self.k1), ("k2", self.k2)):
-            check(name, value, int)
+        check_lengths(self.k1, self.k2)
         check("lambda_value", self.lambda_value, float)
         check("definition", self.definition, str)
         if self.definition not in POWER:
             raise KeyError(f"no definition {self.definition!r} of re-ranking: {', '.join(map(repr, POWER))}")
         if self.on not in ("fused", "appearance"):
             raise KeyError(f"re-ranking on {self.on!r}: 'fused' or 'appearance'")
-        if self.k1 < 1:
-            raise ValueError(f"k1 is {self.k1}: 1 or more")
-        if not 1 <= self.k2 <= self.k1:
-            raise ValueError(f"k2 is {self.k2} with k1 {self.k1}: between 1 (no query expansion) and k1")
         if not 0 <= self.lambda_value <= 1:
             raise ValueError(
                 f"lambda_value is {self.lambda_value}: between 0 (Jaccard alone) and 1 (original distance alone)"
@@ -78,11 +67,6 @@ class Parameters:
     def own(self) -> bool:
         """Whether a list holds the image itself and k1 others; SpCL's hold k1 with it."""
         return self.definition != "fastreid"
-
-    @property
-    def half(self) -> int:
-        """Length of the neighbours' own lists; a half rounds to the even number, as in the reference."""
-        return round(self.k1 / 2) + 1
 
 
 def rerank(
@@ -111,17 +95,16 @@ def rerank(
     Images that are query and gallery at once (VeRi-776) are two entries, as in torchreid; where they tie, the query
     comes first.
 
-    How near float32 comes to that (and torchreid to this function: 1e-5) depends on the distances: where all images are
-    close to each other, rounding of a product is much of a distance, and the fourth power makes it four times as much.
-    Measured against float64 on embeddings that have all but collapsed (farthest image of one at 0.16 to 0.05) it is
-    4e-5 to some 1e-3, fused or not, where torchreid's float32 code is 1e-4 to 3e-1 off. A query whose farthest image is
-    nearer than that is compared with every image in float64.
+    Float32 comes within 1e-5 of that, but where embeddings have all but collapsed (the farthest image of one at 0.16 to
+    0.05) within 4e-5 to some 1e-3, where torchreid's code is 1e-4 to 3e-1 off: rounding of a product is much of such a
+    distance, and the fourth power makes it four times as much. A query whose farthest image is nearer than that is
+    compared with every image in float64.
 
     Args:
         query: ``(Q, D)`` embeddings, L2-normalised (see ``normalise``).
         gallery: ``(G, D)`` embeddings, L2-normalised.
         transit: ``(Q + G, Q + G)`` transit distances of queries, then gallery; None for appearance alone. Where they
-            differ there and back, see ``mirrored.Mirrored``.
+            differ there and back, see ``transit.Mirrored``.
         weight: trade-off omega, ``>= 0``.
         k1: neighbours that may be reciprocal, ``1 <= k1 < Q + G``.
         k2: neighbours averaged in the local query expansion, ``1 <= k2 <= k1``; 1 for none.
@@ -148,13 +131,10 @@ class Reranking:
     """A re-ranking whose distances are made when they are asked for: all at once, in blocks, or the nearest only.
 
     Arguments are those of ``rerank``, k1 to ``on`` in one as ``parameters``. ``keep`` holds the ``(Q, G)`` original
-    distances from the search on, which is faster than to make them again. ``progress`` is called with the number of
-    images each time the neighbours of some more are found. With a ``group`` of processes this is process 0, the others
-    are in ``shards.follow``, and nothing can be kept.
+    distances from the search on, which is faster than to make them again. With a ``group`` of processes this is
+    process 0, the others are in ``shards.follow``, and nothing can be kept.
 
-    Attributes:
-        near: the neighbours it rests on, with near-ties, fallbacks and method.
-        seconds: what each stage took.
+    ``near`` are the neighbours it rests on, with near-ties, fallbacks and method; ``seconds`` what each stage took.
     """
 
     def __init__(
@@ -168,7 +148,6 @@ class Reranking:
         device: str = "auto",
         *,
         keep: bool = False,
-        progress: Callable[[int], object] = lambda images: None,
         group: Group | None = None,
     ):
         query, gallery = unit("query", query), unit("gallery", gallery)
@@ -182,18 +161,8 @@ class Reranking:
         self.stack, self.device = Stack(query, gallery), placed(device)
         self.original = np.empty((self.queries, len(gallery)), dtype=np.float32) if keep else None
         assert not (keep and group), "what other processes multiply is not kept"
-        start = time.perf_counter()
-        self.near = search(
-            self.stack,
-            self.stack,
-            parameters.k1 + parameters.own,
-            fusion=self.inside,
-            memory_limit=memory_limit,
-            device=device,
-            sink=self._keep if keep else None,
-            progress=progress,
-            group=group,
-        )
+        start, count, sink = time.perf_counter(), parameters.k1 + parameters.own, self._keep if keep else None
+        self.near = search(self.stack, self.stack, count, self.inside, memory_limit, device, sink=sink, group=group)
         self.seconds = {"neighbours": time.perf_counter() - start}
         logger.info(
             "re-ranking by the definition of %s, %s: %d near-ties lie at the end of a list, where they can change it",
@@ -210,7 +179,9 @@ class Reranking:
             self.scale, weights = np.full_like(top, 2), np.ones_like(top)
         exponent = scaled_distances(power, weights, self.near, self.stack, self.inside)
         parts = [slice(0, self.queries), slice(self.queries, self.images)]
-        left, right = encodings(self.near.index, parameters.half, parameters.k2, exponent, parts, memory_limit)
+        left, right = encodings(
+            self.near.index, half_length(parameters.k1), parameters.k2, exponent, parts, memory_limit
+        )
         self.jaccard = Jaccard(left, right)
         self.sizes = self.jaccard.sizes(self.near.index, memory_limit, query.shape[1], self.fusion is not None)
         self.seconds["encoding"] = time.perf_counter() - start - self.seconds["neighbours"]
@@ -226,7 +197,7 @@ class Reranking:
         """``(T, 3)`` near-ties at the end of a list (whole, half, k2), which alone can change the result."""
         row, left, _ = self.near.near_ties.T
         rank = (self.near.index[row] == left[:, None]).argmax(axis=1)
-        ends = {self.near.index.shape[1] - 1, self.parameters.half - 1, self.parameters.k2 - 1}
+        ends = {self.near.index.shape[1] - 1, half_length(self.parameters.k1) - 1, self.parameters.k2 - 1}
         return self.near.near_ties[np.isin(rank, list(ends))]
 
     def matrix(self) -> np.ndarray:
@@ -234,41 +205,40 @@ class Reranking:
         if self.original is None:
             return np.concatenate(list(self.blocks()))
         result, self.original = self.original, None
-        start = time.perf_counter()
-        each(
-            consecutive(0, self.queries, min(64, self.sizes[0])),
-            lambda part: self._finish(part, result[part]),
-            workers(self.memory_limit),
-        )
+        start, parts = time.perf_counter(), consecutive(0, self.queries, min(64, self.sizes[0]))
+        each(parts, lambda part: self._finish(part, result[part]), workers(self.memory_limit))
         self.seconds["distances"] = time.perf_counter() - start
         return result
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Re-ranked distances of consecutive queries, ``(rows, G)`` float32, made as they are asked for."""
-        gallery, (step, span) = Stack(*self.stack.parts[1:]), self.sizes
-        products = Products(Stack(self.stack.parts[0]), gallery, self.device)
-        for part in consecutive(0, self.queries, step):
-            block = np.empty((part.stop - part.start, len(gallery)), dtype=np.float32)
-            for columns in gallery.blocks(span):
-                shifted = slice(columns.start + self.queries, columns.stop + self.queries)
-                tile = products.tile(part, columns)
-                if self.inside is not None:
-                    tile = self.inside.scores(tile, part, shifted)
-                torch.from_numpy(block[:, columns]).copy_(tile)
-            for rows in consecutive(part.start, part.stop, max(1, step // 2)):
-                self._finish(rows, block[rows.start - part.start : rows.stop - part.start])
-            yield block
-            del block  # or there would be two while the next one is made
+        numbers = alike(self.stack)
+        gallery = self.stack.between(self.queries, self.images)
+        products = Products(gallery, numbers[self.queries :], numbers, self.device)
+        make = threads_within(self.memory_limit)(self._block)
+        for part in consecutive(0, self.queries, self.sizes[0]):
+            yield make(part, numbers[part], products)
             give_back(self.memory_limit)
+
+    def _block(self, part: slice, numbers: np.ndarray, products: Products) -> np.ndarray:
+        """Re-ranked distances of some queries; ``numbers`` are those of equal embeddings."""
+        (step, span), queries = self.sizes, tensor(self.stack.rows(part)).to(self.device)
+        block = np.empty((part.stop - part.start, len(products.columns)), dtype=np.float32)
+        for columns in products.columns.blocks(span):
+            tile = products.tile(queries, numbers, columns)
+            if self.inside is not None:
+                shifted = slice(columns.start + self.queries, columns.stop + self.queries)
+                tile = self.inside.scores(tile, part, shifted)
+            torch.from_numpy(block[:, columns]).copy_(tile)
+        for rows in consecutive(part.start, part.stop, max(1, step // 2)):
+            self._finish(rows, block[rows.start - part.start : rows.stop - part.start])
+        return block
 
     def top(self, count: int) -> Neighbors:
         """The ``count`` nearest gallery images of each query by re-ranked distance, without the whole matrix.
 
-        Equal distances go by gallery row; ``farthest`` is that of the whole gallery. Near-ties of the neighbours that
-        these distances rest on are in ``near``, not in what is returned.
-
-        Raises:
-            ValueError: ``count`` is no whole number between 1 and the size of the gallery.
+        Equal distances go by gallery row; ``farthest`` is that of the whole gallery. Near-ties are in ``self.near``. A
+        ValueError refuses a ``count`` that is no whole number between 1 and the size of the gallery.
         """
         check_count(count, self.images - self.queries)
         found = []
@@ -294,19 +264,19 @@ class Reranking:
     def _finish(self, part: slice, block: np.ndarray) -> None:
         """Turn products (or minus the fused distances) of some queries into re-ranked distances, in place."""
         power, share = POWER[self.parameters.definition], self.parameters.lambda_value
-        tensor = torch.from_numpy(block)
+        values = torch.from_numpy(block)
         if self.inside is None:
-            tensor.mul_(-2).add_(2).clamp_(min=0)
+            values.mul_(-2).add_(2).clamp_(min=0)
             power //= 2
         self._measure(part, block)
         while power > 1:
-            tensor.mul_(tensor)
+            values.mul_(values)
             power //= 2
-        tensor.mul_(torch.from_numpy(np.float32(share) / self.scale[part])[:, None])
-        tensor.add_(torch.from_numpy(self.jaccard.distance(part, 1 - share)))
+        values.mul_(torch.from_numpy(np.float32(share) / self.scale[part])[:, None])
+        values.add_(torch.from_numpy(self.jaccard.distance(part, 1 - share)))
         if self.fusion is not None and self.inside is None:
             columns = slice(self.queries, self.images)
-            tensor.add_(torch.from_numpy(self.fusion.transit.block(part, columns)), alpha=self.fusion.weight)
+            values.add_(torch.from_numpy(self.fusion.transit.block(part, columns)), alpha=self.fusion.weight)
             check_finite(np.isfinite(block).all(axis=1))
 
 
@@ -325,16 +295,8 @@ def rerank_distances(
     says how many images have such a list, or one whose end is as good as equal to what follows. ``Reranking(query,
     gallery, Parameters(k1, k2, lambda_value)).cuts`` lists them from the embeddings.
 
-    Args:
-        query_gallery: ``(Q, G)`` distances.
-        query_query: ``(Q, Q)`` distances.
-        gallery_gallery: ``(G, G)`` distances.
-        k1: neighbours that may be reciprocal, ``1 <= k1 < Q + G``.
-        k2: neighbours averaged in the local query expansion, ``1 <= k2 <= k1``; 1 for none.
-        lambda_value: share of the original distance, in [0, 1].
-
-    Returns:
-        ``(Q, G)`` float32.
+    Given are distances ``(Q, G)``, ``(Q, Q)`` and ``(G, G)``, and k1, k2 and lambda_value as ``rerank`` has them;
+    returned are ``(Q, G)`` float32.
 
     Raises:
         ValueError: shapes that do not fit, NaN or infinite distances, or k1, k2, lambda_value out of range.
@@ -351,8 +313,7 @@ def rerank_distances(
     parameters.fit(queries + images)
     index, top = _neighbours_in_matrices(matrices, parameters)
 
-    def exponent(rows: slice, support: sparse.csr_matrix) -> np.ndarray:
-        row, column = np.repeat(np.arange(rows.stop - rows.start), np.diff(support.indptr)), support.indices
+    def exponent(rows: slice, row: np.ndarray, column: np.ndarray) -> np.ndarray:
         upper, lower = _halves_of_matrices(matrices, rows)
         value = np.empty(len(row), dtype=np.result_type(upper, lower))
         query = column < queries
@@ -361,7 +322,7 @@ def rerank_distances(
         return np.asarray(_square_float32(value) / top[rows][row])
 
     parts = [slice(0, queries), slice(queries, queries + images)]
-    shared = Jaccard(*encodings(index, parameters.half, k2, exponent, parts))
+    shared = Jaccard(*encodings(index, half_length(parameters.k1), k2, exponent, parts))
     result = np.empty((queries, images), dtype=np.float32)
 
     def finish(part: slice) -> None:
@@ -378,7 +339,10 @@ def _neighbours_in_matrices(matrices: tuple[np.ndarray, ...], parameters: Parame
     queries, images = matrices[0].shape
     count, full = queries + images, parameters.k1 + 1
     index, top = np.empty((count, full), dtype=np.int64), np.empty(count, dtype=np.float32)
-    unsure, ends = np.zeros(count, dtype=bool), [k for k in (parameters.k2, parameters.half, full) if k < count]
+    unsure, ends = (
+        np.zeros(count, dtype=bool),
+        [k for k in (parameters.k2, half_length(parameters.k1), full) if k < count],
+    )
     for rows in [*consecutive(0, queries, ROWS), *consecutive(queries, count, ROWS)]:
         original = _square_float32(np.concatenate([half.T for half in _halves_of_matrices(matrices, rows)], axis=1))
         bad = np.flatnonzero(~np.isfinite(original).all(axis=1))
@@ -406,10 +370,7 @@ def _neighbours_in_matrices(matrices: tuple[np.ndarray, ...], parameters: Parame
 
 
 def _halves_of_matrices(matrices: tuple[np.ndarray, ...], rows: slice) -> tuple[np.ndarray, np.ndarray]:
-    """Distances of all queries and of all gallery images to some queries or some gallery images: two views.
-
-    They are *columns* of the whole matrix, as the reference takes them.
-    """
+    """Distances of all queries and of all gallery images to some of either: *columns*, as the reference takes them."""
     query_gallery, query_query, gallery_gallery = matrices
     if rows.start < len(query_query):
         return query_query[:, rows], query_gallery[rows].T

@@ -7,7 +7,7 @@ row with every column where its candidates do not suffice.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,34 +16,17 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.processes import Group, shared, telling
+from torchreid_dfrst.retrieval import tiles
 from torchreid_dfrst.retrieval.distances import exact, resolution, squares
-from torchreid_dfrst.retrieval.embeddings import Stack, check_count, consecutive, same_width, unit
-from torchreid_dfrst.retrieval.shards import agree, follow, lead
-from torchreid_dfrst.retrieval.tiles import (
-    Candidates,
-    Products,
-    at_once,
-    candidates,
-    each,
-    float32_error,
-    give_back,
-    placed,
-    random_error,
-    threads_within,
-    tile_sizes,
-    workers,
-)
+from torchreid_dfrst.retrieval.embeddings import Stack, alike, check_count, consecutive, same_width, unit
+from torchreid_dfrst.retrieval.shards import Share, Sink, Work, agree, follow, lead
 from torchreid_dfrst.retrieval.transit import Fusion, Transit, check_finite, check_fusion, is_symmetric
 
 logger = logging.getLogger(__name__)
 
-CLOSE = 0.05
-"""Appearance distance below which a float32 product does not give four digits of it."""
+CLOSE = 0.05  # appearance distance below which a float32 product does not give four digits of it
 FAISS_MOST, FAISS_SPARE = 2048, 8
 """Neighbours that FAISS gives at most on a GPU, and how many more than asked for it is asked for."""
-
-Sink = Callable[[slice, slice, torch.Tensor], None]
-Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +38,8 @@ class Neighbors:
         distance: ``(N, k)`` float32 distances, not squared.
         farthest: ``(N,)`` float32 distance of the farthest column of all, not squared.
         near_ties: ``(T, 3)`` int64: a row and two columns that follow each other in its list (or the last one and the
-            first that was left out) though their distances are closer than ``distances.resolution``: code that works in
-            float32 throughout may order them differently.
+            first that was left out) though their distances are closer than ``distances.resolution``: float32 code may
+            order them differently.
         fallbacks: number of rows that had to be compared with every column in float64.
         method: what found the candidates, for a report.
     """
@@ -98,19 +81,19 @@ def neighbors(
         count: neighbours per row, 1 to M.
         transit: ``(N, M)`` transit distances; None for appearance alone.
         weight: trade-off omega, ``>= 0``.
-        memory_limit: bytes of working memory beside inputs and result (code that is loaded when first used is not
-            counted), where each thread takes 16 MiB of room; None for 40 to 80 MB a thread, of which there are eight at
-            most, and what the lists take.
+        memory_limit: bytes of working memory beside inputs, result and loaded code, where each thread takes 16 MiB;
+            None for 40 to 80 MB a thread, of which there are eight at most, and what the lists take.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU if there is one.
-        method: ``"product"``: blocks of the matrix product; ``"faiss"``: a flat index, sharded over all GPUs if there
-            are any; ``"auto"``: FAISS on a GPU for appearance alone, else products, which are faster there.
+        method: ``"product"``: blocks of the matrix product; ``"faiss"``: a flat index for appearance alone, sharded
+            over all GPUs if there are any; ``"auto"``: FAISS on a GPU where it can, else products.
         group: the processes of ``processes.start()``, which all call this with the same arrays: each multiplies with
             its share of the columns, process 0 merges, and all have the lists. None: this process alone.
 
     Raises:
         ValueError: bad embeddings, ``count`` out of range, a transit of another shape or with NaN, a negative weight, a
-            memory limit too small to work in, ``"cuda"`` where there is no GPU, or more neighbours than FAISS gives on
-            a GPU; arrays or versions that differ between processes, or fewer columns than processes.
+            memory limit too small to work in, ``"cuda"`` where there is no GPU, or what FAISS cannot do (a transit,
+            more than 2,040 neighbours on a GPU, several processes); arrays or versions that differ between processes,
+            or fewer columns than processes.
         KeyError: an unknown method or device.
         OtherProcessError: another process failed or was killed; the message says which.
     """
@@ -120,67 +103,73 @@ def neighbors(
         same_width(left.parts[0], right.parts[0])
         check_count(count, len(right))
         fusion = check_fusion(transit, weight, (len(left), len(right)))
-    if group is not None and group.world_size > 1:
-        agree("rows and columns", [*left.parts, *(right.parts if right is not left else ())])
-        if not group.main:
-            follow(group)
-            return shared(None)
-    else:
-        group = None
-    found = search(
-        left, right, count, fusion=fusion, memory_limit=memory_limit, device=device, method=method, group=group
-    )
-    return found if group is None else shared(found)
+    if group is None or group.world_size == 1:
+        return search(left, right, count, fusion=fusion, memory_limit=memory_limit, device=device, method=method)
+    agree("rows and columns", [*left.parts, *(right.parts if right is not left else ())])
+    if not group.main:
+        follow(group)
+        return shared(None)
+    return shared(search(left, right, count, fusion, memory_limit, device, method, group=group))
 
 
 def search(
     rows: Stack,
     columns: Stack,
     count: int,
-    *,
     fusion: Fusion | None = None,
     memory_limit: int | None = None,
     device: str = "auto",
     method: str = "auto",
+    *,
     sink: Sink | None = None,
-    progress: Progress = lambda rows: None,
     group: Group | None = None,
 ) -> Neighbors:
     """``neighbors`` of embeddings that are checked already; ``columns is rows`` saves half of the work.
 
     ``sink`` receives every tile that is made: rows, columns, and their float32 inner products, or minus the fused
-    distances; it takes one process. ``progress`` is told how many more rows are done. With a ``group``, this is
-    process 0 of several and the others are in ``shards.follow``.
+    distances; it takes one process. With a ``group``, this is process 0 and the others are in ``shards.follow``.
     """
     if method not in ("auto", "faiss", "product"):
         raise KeyError(f"no method {method!r}: 'auto', 'faiss' or 'product'")
-    place, gpus = placed(device), faiss_gpus(device)
-    room = not gpus or min(count + FAISS_SPARE, len(columns)) <= FAISS_MOST
-    if method == "faiss" and not room:
+    place, gpus = tiles.placed(device), faiss_gpus(device)
+    kept = min(count + FAISS_SPARE, len(columns))
+    able = fusion is None and sink is None and group is None and (kept <= FAISS_MOST or not gpus)
+    if method == "faiss" and not able:
         raise ValueError(
-            f"{count} neighbours: FAISS gives at most {FAISS_MOST - FAISS_SPARE} on a GPU, take method 'product' or "
-            "device 'cpu'"
+            f"method 'faiss' cannot find these {count} neighbours: it knows no transit, searches in one process, and "
+            f"gives at most {FAISS_MOST - FAISS_SPARE} on a GPU; take 'product' or 'auto'"
         )
-    alone = group is None
-    if method == "faiss" and not alone:
-        raise ValueError("method 'faiss' searches in one process: take 'product' or 'auto' with a group")
-    flat = method == "faiss" or (alone and method == "auto" and gpus > 0 and room and fusion is None and sink is None)
-    held = 4 * columns.shape[0] * columns.shape[1] if flat else 0
-    sizes = tile_sizes(len(rows), len(columns), rows.shape[1], count, memory_limit, fusion is not None, held)
-    give_back(memory_limit)
-    # a GPU works by itself while one thread goes on
-    threads = workers(memory_limit) if place.type == "cpu" else 1
-    job = Search(rows, columns, count, fusion, *sizes, threads, place if alone else torch.device("cpu"), sink)
+    flat = able and (method == "faiss" or (method == "auto" and gpus > 0))
+    held = 4 * len(columns) * columns.shape[1] if flat else 0
+    step, span = tiles.tile_sizes(len(rows), len(columns), rows.shape[1], count, memory_limit, fusion is not None, held)
+    tiles.give_back(memory_limit)
+    kept = kept if flat else tiles.candidates(count, len(columns))
+    processes = 1 if group is None else group.world_size
+    same = columns is rows
+    work = Work(
+        parts=rows.edges.tolist(),
+        columns=columns.edges.tolist(),
+        width=columns.shape[1],
+        cuts=[rank * len(columns) // processes for rank in range(processes + 1)],
+        copies=alike(rows if same else Stack(*rows.parts, *columns.parts)),
+        same=same,
+        symmetric=same and (fusion is None or is_symmetric(fusion.transit)),
+        kept=kept,
+        step=step,
+        span=span,
+        fusion=fusion,
+        device=device,
+    )
+    job = Search(rows, columns, count, work, torch.device("cpu") if group else place)
+    with tiles.threads_within(memory_limit):
+        if group is not None:
+            lead(job, group)
+        elif flat:
+            search_faiss(job, gpus)
+        else:
+            # a GPU works by itself while one thread goes on
+            job.run(tiles.workers(memory_limit) if place.type == "cpu" else 1, sink)
     name = f"faiss on {f'{gpus} GPUs' if gpus else 'cpu'}" if flat else f"torch on {place}"
-    if group is not None:
-        assert sink is None
-        logger.info("%d processes share the columns", group.world_size)
-        lead(job, group, device, progress)
-    elif flat:
-        search_faiss(job, gpus, progress)
-    else:
-        with threads_within(memory_limit):
-            job.run(progress)
     ties = np.concatenate(job.near_ties)
     ties, fallbacks = ties[np.argsort(ties[:, 0], kind="stable")], sum(job.compared)
     logger.info(
@@ -190,67 +179,36 @@ def search(
     return Neighbors(job.index, job.distance, job.farthest, ties, fallbacks, name)
 
 
-@dataclass(eq=False)
 class Search:
-    """One search, by products in tiles of ``step`` rows and ``span`` columns on some threads; see ``search``."""
+    """The lists of one search, and the candidates that they are written from."""
 
-    rows: Stack
-    columns: Stack
-    count: int
-    fusion: Fusion | None
-    step: int
-    span: int
-    threads: int
-    device: torch.device
-    sink: Sink | None
-
-    def __post_init__(self) -> None:
-        """Allocate the result."""
-        self.products = Products(self.rows, self.columns, self.device)
-        self.left, self.right = self.products.left, self.products.right
-        self.symmetric = self.columns is self.rows and (self.fusion is None or is_symmetric(self.fusion.transit))
+    def __init__(self, rows: Stack, columns: Stack, count: int, work: Work, device: torch.device):
+        self.rows, self.columns, self.count, self.work, self.fusion = rows, columns, count, work, work.fusion
+        self.left, self.right = work.copies[: len(rows)], work.copies[0 if work.same else len(rows) :]
         self.high = 0.0 if self.fusion is None else self.fusion.high
-        self.rounding = float32_error(self.rows.shape[1])
-        self.index = np.empty((len(self.rows), self.count), dtype=np.int64)
-        self.distance = np.empty((len(self.rows), self.count), dtype=np.float32)
-        self.farthest = np.empty(len(self.rows), dtype=np.float32)
+        self.rounding = tiles.float32_error(work.width)
+        self.found = tiles.Candidates(len(rows), work.kept, device)
+        self.index = np.empty((len(rows), count), dtype=np.int64)
+        self.distance = np.empty((len(rows), count), dtype=np.float32)
+        self.farthest = np.empty(len(rows), dtype=np.float32)
         self.near_ties: list[np.ndarray] = []
         self.compared: list[int] = []
         # or two threads would take candidates of rows of which they have only some in common
-        assert self.span % self.step == 0
+        assert work.span % work.step == 0
 
-    def run(self, progress: Progress) -> None:
+    def run(self, threads: int, sink: Sink | None) -> None:
         """Make every tile once, then write the lists."""
-        self.gather()
-        each(self.tiles(progress), self.tile, self.threads)
-        each(self.rows.blocks(self.step), self.settle, self.threads)
+        work = self.work
+        share = Share(work, 0, self.columns, self.found if work.symmetric else None, sink)
 
-    def tiles(self, progress: Progress) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns of every tile that has to be made."""
-        for block in self.rows.blocks(self.step):
-            spans = self.columns.blocks(self.span)
-            if self.symmetric:  # the products with earlier rows came with their blocks
-                spans = [block, *(slice(max(s.start, block.stop), s.stop) for s in spans if s.stop > block.stop)]
-            for span in spans:
-                yield block, span
-            progress(block.stop - block.start)
+        def places() -> Iterator[tuple[slice, slice, torch.Tensor]]:
+            for block in work.blocks:
+                rows = tiles.tensor(self.rows.rows(block)).to(share.place)
+                for span in work.spans(0, block):
+                    yield block, span, rows
 
-    def tile(self, place: tuple[slice, slice]) -> None:
-        """Make one tile and take the candidates in it, those of its columns too where they are rows."""
-        block, span = place
-        tile = self.products.tile(block, span)
-        if self.fusion is not None:
-            self.fusion.scores(tile, block, span)
-        if self.sink is not None:
-            self.sink(block, span, tile)
-        self.found.take(block, span.start, tile)
-        if self.symmetric and span != block:
-            for part in consecutive(span.start, span.stop, self.step):
-                self.found.take(part, block.start, tile[:, part.start - span.start : part.stop - span.start].t())
-
-    def gather(self) -> None:
-        """Make room for the candidates of all rows."""
-        self.found = Candidates(len(self.rows), candidates(self.count, len(self.columns)), self.device)
+        tiles.each(places(), lambda place: share.tile(*place, self.found, place[0]), threads)
+        tiles.each(work.blocks, self.settle, threads)
 
     def settle(self, block: slice) -> None:
         """Write the lists of a block of rows, all of whose candidates are found."""
@@ -315,7 +273,7 @@ class Search:
         self.index[rows], self.distance[rows] = column[:, : self.count], distance[:, : self.count]
         i, j = np.nonzero(overlap)
         one, other = (
-            resolution(distance[i, k] - self._transits(rows[i], column[i, k]), random_error(self.rows.shape[1]))
+            resolution(distance[i, k] - self._transits(rows[i], column[i, k]), tiles.random_error(self.work.width))
             for k in (j, j + 1)
         )
         close = distance[i, j + 1] - distance[i, j] < np.maximum(one, other)
@@ -327,7 +285,7 @@ class Search:
             return
         self.compared.append(len(rows))
         kinds, once, back = np.unique(self.right, return_index=True, return_inverse=True)
-        some, part = at_once(self.step, len(self.columns))
+        some, part = tiles.at_once(self.work.step, len(self.columns))
         for batch in np.split(rows, range(some, len(rows), some)):
             x = self.rows.take(batch).astype(np.float64)
             distance = np.empty((len(batch), len(kinds)))
@@ -354,38 +312,16 @@ class Search:
         self._write(np.array([i]), column[None, order], true[None, order], np.ones((1, most - 1), dtype=bool))
 
 
-def search_faiss(job: Search, gpus: int, progress: Progress) -> None:
-    """Run a search whose candidates come from a flat FAISS index, which knows appearance only.
-
-    Nothing beyond the last candidate can belong if it is so far away, which for the fused distance means farther in
-    appearance and the least transit than the k-th in all. FAISS is asked for more of them there.
-    """
-    flat, columns, low = flat_index(job.columns, gpus), len(job.columns), job.fusion.low if job.fusion else 0.0
-    most = min(columns, FAISS_MOST) if gpus else columns
-    wide = min(most, 8 * job.count + 64 if job.fusion else job.count + FAISS_SPARE)
-    deep = min(most, 64 if job.fusion else 1)
-
-    def nearest(block: slice, count: int, sign: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The nearest by appearance (-1: the farthest), their distances, and the appearance distance of the last."""
-        product, column = flat.search(sign * job.rows.rows(block), count)
-        row = np.repeat(np.arange(block.start, block.stop), count).reshape(column.shape)
-        distance = np.sqrt(np.maximum(2 - 2 * sign * product.astype(np.float64), 0))
-        distance[job.left[row] == job.right[column]] = 0
-        last = distance[:, -1].copy()
-        if job.fusion is not None:
-            distance += job.fusion.pairs(row.ravel(), column.ravel()).reshape(row.shape)
-        return column, distance, last
-
-    for block in job.rows.blocks(job.step):
-        _, distance, last = nearest(block, deep, -1)
-        job.farthest[block] = farthest = distance.max(axis=1)
-        reached = (farthest >= last + job.high) | (deep == columns)
-        column, distance, last = nearest(block, wide, 1)
-        order = np.lexsort((column, distance), axis=1)
-        column, distance = (np.take_along_axis(values, order, axis=1) for values in (column, distance))
-        beyond = last - job.error(last) + low if wide < columns else np.inf
-        job.write(block, column, distance, np.where(reached, beyond, -np.inf))
-        progress(block.stop - block.start)
+def search_faiss(job: Search, gpus: int) -> None:
+    """Run a search by appearance alone whose candidates come from a flat FAISS index."""
+    flat = flat_index(job.columns, gpus)
+    for block in job.work.blocks:
+        rows = job.rows.rows(block)
+        score, column = flat.search(rows, job.found.kept)
+        score[job.left[block][:, None] == job.right[column]] = 1
+        job.found.best[block] = tiles.packed(score, column)
+        job.found.lowest[block] = -torch.from_numpy(flat.search(-rows, 1)[0][:, 0])
+        job.settle(block)
 
 
 def faiss_gpus(device: str) -> int:

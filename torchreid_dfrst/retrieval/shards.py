@@ -8,6 +8,7 @@ distances are the same there and back, each pair of shards is compared once, hal
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,53 +29,51 @@ if TYPE_CHECKING:
     from torchreid_dfrst.retrieval.search import Search
 
 
-def agree(what: str, content: Iterable[Any]) -> None:
-    """See to it that all processes have one version and the same content, given as bytes or arrays.
+logger = logging.getLogger(__name__)
 
-    Raises:
-        ValueError: they have not; in all processes, with the rank of the first that differs.
-        OtherProcessError: a process is gone.
+Sink = Callable[[slice, slice, torch.Tensor], None]
+"""Is given every tile that is made: rows, columns, and their float32 inner products, or minus the fused distances."""
+
+
+def agree(what: str, content: Iterable[Any]) -> None:
+    """Refuse, in all processes, that they have not one version and the same content, given as bytes or arrays.
+
+    A ValueError names the first rank that differs; an OtherProcessError says that a process is gone.
     """
     digest = hashlib.sha256()
     for part in content:
         digest.update(part)
     with reaching():
         said = of_all((__version__, digest.hexdigest()[:16]))
+    first, ours = said[0]
     for rank, (version, found) in enumerate(said):
-        if version != said[0][0]:
+        if version != first:
             raise ValueError(
-                f"process {rank} runs version {version} of this package, process 0 {said[0][0]}: install one everywhere"
+                f"process {rank} runs version {version} of this package, process 0 {first}: install one everywhere"
             )
-        if found != said[0][1]:
+        if found != ours:
             raise ValueError(
-                f"process {rank} has other {what} than process 0 (hash {found}, {said[0][1]}): copy one file everywhere"
+                f"process {rank} has other {what} than process 0 (hash {found}, {ours}): copy one file everywhere"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What all processes know of a search.
-
-    Args:
-        parts: where the parts of the rows begin, and their number.
-        columns: likewise of the columns.
-        width: dimensions of an embedding.
-        cuts: ``columns[cuts[r] : cuts[r + 1]]`` are the shard of process r.
-        copies: ``Products.copies`` of all rows and columns.
-        same: rows and columns are one list.
-        symmetric: and the distances there are those back.
-        kept: candidates of a row.
-        step: rows of a block.
-        span: columns of a tile.
-    """
+    """What all processes know of a search."""
 
     parts: list[int]
+    """Where the parts of the rows begin, and their number."""
     columns: list[int]
+    """Likewise of the columns."""
     width: int
     cuts: list[int]
+    """``columns[cuts[r] : cuts[r + 1]]`` are the shard of process r."""
     copies: np.ndarray
+    """``alike`` of all rows and columns."""
     same: bool
+    """Rows and columns are one list."""
     symmetric: bool
+    """And the distances there are those back."""
     kept: int
     step: int
     span: int
@@ -121,88 +120,74 @@ class Work:
 
 
 class Share:
-    """The part of a search that one process does.
+    """The part of a search that one process does with its shard of the columns.
 
-    Args:
-        work: the search.
-        rank: the process.
-        columns: its shard.
+    ``own`` are the candidates of the rows that are its columns; ``sink`` sees every tile.
     """
 
-    def __init__(self, work: Work, rank: int, columns: Stack):
-        self.work, self.rank, self.place = work, rank, placed(work.device)
-        self.begin, self.end = work.cuts[rank], work.cuts[rank + 1]
-        numbers = work.copies if work.same else work.copies[work.parts[-1] :]
-        self.products = Products(columns, columns, self.place, numbers[self.begin : self.end], work.copies)
-        self.own = Candidates(self.end - self.begin, work.kept, self.place) if work.symmetric else None
+    def __init__(self, work: Work, rank: int, columns: Stack, own: Candidates | None = None, sink: Sink | None = None):
+        self.work, self.rank, self.own, self.sink = work, rank, own, sink
+        self.begin, self.place = work.cuts[rank], placed(work.device)
+        numbers = (work.copies if work.same else work.copies[work.parts[-1] :])[self.begin : work.cuts[rank + 1]]
+        self.products = Products(columns, numbers, work.copies, self.place)
+        if own is None and work.symmetric:
+            self.own = Candidates(len(columns), work.kept, self.place)
 
     def take(self, block: slice, rows: np.ndarray) -> list[np.ndarray]:
-        """Candidates of a block of rows and their lowest scores; nothing where they are kept for ``own``."""
-        work, mine = self.work, self.work.symmetric and self.work.owner(block) == self.rank
-        spans = work.spans(self.rank, block)
+        """Candidates of a block of rows and their lowest scores; nothing where ``own`` keeps them."""
+        work, spans = self.work, self.work.spans(self.rank, block)
         if not spans:
             return []
-        found = Candidates(block.stop - block.start, work.kept, self.place)
+        found, place = Candidates(len(rows), work.kept, self.place), slice(0, len(rows))
+        if self.own is not None and work.owner(block) == self.rank:
+            found, place = self.own, self.local(block)
         x = tensor(rows).to(self.place)
         for span in spans:
-            tile = self.products.against(x, work.copies[block], slice(span.start - self.begin, span.stop - self.begin))
-            if work.same and span.start <= block.start < span.stop:
-                tile[:, block.start - span.start :].fill_diagonal_(1)
-            if work.fusion is not None:
-                work.fusion.scores(tile, block, span)
-            found.take(slice(0, len(rows)), span.start, tile)
-            if self.own is not None and span != block:
-                for part in consecutive(span.start, span.stop, work.step):
-                    local = slice(part.start - self.begin, part.stop - self.begin)
-                    self.own.take(local, block.start, tile[:, part.start - span.start : part.stop - span.start].t())
-            del tile
-        result = [found.best, found.lowest.cpu().numpy()]
-        if not mine:
-            return result
-        assert self.own is not None
-        self.own.join(slice(block.start - self.begin, block.stop - self.begin), *result)
-        return []
+            self.tile(block, span, x, found, place)
+        return [] if found is self.own else [found.best, found.lowest.cpu().numpy()]
 
-    def rest(self) -> list[np.ndarray]:
-        """What was kept for the rows that are this process's columns."""
+    def tile(self, block: slice, span: slice, rows: torch.Tensor, found: Candidates, place: slice) -> None:
+        """Make one tile and take the candidates in it, those of its columns too where they are rows."""
+        work = self.work
+        tile = self.products.tile(rows, work.copies[block], self.local(span))
+        if work.same and span.start <= block.start < span.stop:
+            tile[:, block.start - span.start :].fill_diagonal_(1)
+        if work.fusion is not None:
+            work.fusion.scores(tile, block, span)
+        if self.sink is not None:
+            self.sink(block, span, tile)
+        found.take(place, span.start, tile)
+        if self.own is not None and span != block:
+            for part in consecutive(span.start, span.stop, work.step):
+                back = tile[:, part.start - span.start : part.stop - span.start].t()
+                self.own.take(self.local(part), block.start, back)
+
+    def local(self, columns: slice) -> slice:
+        """A slice of all columns as one of the shard."""
+        return slice(columns.start - self.begin, columns.stop - self.begin)
+
+    def kept(self) -> list[np.ndarray]:
+        """Candidates that ``take`` kept for the rows that are this process's columns, and their lowest scores."""
         return [] if self.own is None else [self.own.best, self.own.lowest.cpu().numpy()]
 
 
-def lead(job: Search, group: Group, device: str, progress: Callable[[int], object]) -> None:
+def lead(job: Search, group: Group) -> None:
     """Run a search in process 0 while the others are in ``follow``.
 
-    Raises:
-        ValueError: fewer columns than processes.
-        OtherProcessError: another process failed or is gone.
+    A ValueError refuses fewer columns than processes; an OtherProcessError says that another failed or is gone.
     """
-    columns, others = len(job.columns), range(1, group.world_size)
+    work, columns, others = job.work, len(job.columns), range(1, group.world_size)
     if columns < group.world_size:
         raise ValueError(
             f"{group.world_size} processes for {columns} rows: process {columns} would have none, start {columns} or "
             "fewer"
         )
-    cuts = [rank * columns // group.world_size for rank in range(group.world_size + 1)]
-    job.gather()
-    kept = job.found.kept
-    work = Work(
-        parts=job.rows.edges.tolist(),
-        columns=job.columns.edges.tolist(),
-        width=job.columns.shape[1],
-        cuts=cuts,
-        copies=job.products.copies,
-        same=job.columns is job.rows,
-        symmetric=job.symmetric,
-        kept=kept,
-        step=job.step,
-        span=job.span,
-        fusion=job.fusion,
-        device=device,
-    )
+    logger.info("%d processes share the columns", group.world_size)
     for rank in others:
         say(work, rank)
-        for part in job.columns.between(cuts[rank], cuts[rank + 1]).parts:
+        for part in job.columns.between(*work.cuts[rank : rank + 2]).parts:
             send(part, rank)
-    share = Share(work, 0, job.columns.between(cuts[0], cuts[1]))
+    share = Share(work, 0, job.columns.between(*work.cuts[:2]))
     for block in work.blocks:
         rows = job.rows.rows(block)
         asked = [rank for rank in others if work.spans(rank, block)]
@@ -213,42 +198,37 @@ def lead(job: Search, group: Group, device: str, progress: Callable[[int], objec
             job.found.join(block, *mine)
         for rank in asked:
             if not (work.symmetric and rank == work.owner(block)):
-                job.found.join(block, *received_candidates(len(rows), kept, rank))
+                job.found.join(block, *received_candidates(len(rows), work.kept, rank))
         if not work.symmetric:
             job.settle(block)
-        progress(block.stop - block.start)
     if work.symmetric:
         for rank in range(group.world_size):
-            rows_of = slice(cuts[rank], cuts[rank + 1])
-            found = received_candidates(rows_of.stop - rows_of.start, kept, rank) if rank else share.rest()
+            rows_of = slice(*work.cuts[rank : rank + 2])
+            found = received_candidates(rows_of.stop - rows_of.start, work.kept, rank) if rank else share.kept()
             job.found.join(rows_of, *found)
         for block in work.blocks:
             job.settle(block)
 
 
 def follow(group: Group) -> bool:
-    """Do this process's part of the next search that process 0 leads; False if it says that there is none.
-
-    Raises:
-        OtherProcessError: process 0 failed or is gone.
-    """
+    """Do this process's part of the next search that process 0 leads; False if it says that there is none."""
     with telling():
         work = heard(0)
         if work is None:
             return False
-        begin, end = work.cuts[group.rank], work.cuts[group.rank + 1]
-        width = work.width
-        shard = Stack(*(received((b - a, width), np.float32, 0) for a, b in pairwise(work.edges(begin, end))))
+        width, edges = work.width, work.edges(*work.cuts[group.rank : group.rank + 2])
+        shard = Stack(*(received((b - a, width), np.float32, 0) for a, b in pairwise(edges)))
         share = Share(work, group.rank, shard)
         for block in work.blocks:
             if not work.spans(group.rank, block):
                 continue
-            mine = work.owner(block) == group.rank
-            local = slice(block.start - begin, block.stop - begin)
-            rows = shard.rows(local) if mine else received((block.stop - block.start, width), np.float32, 0)
+            if work.owner(block) == group.rank:
+                rows = shard.rows(share.local(block))
+            else:
+                rows = received((block.stop - block.start, width), np.float32, 0)
             for array in share.take(block, rows):
                 send(array, 0)
-        for array in share.rest():
+        for array in share.kept():
             send(array, 0)
     return True
 

@@ -19,24 +19,19 @@ import numpy as np
 import torch
 
 from torchreid_dfrst.checks import check
-from torchreid_dfrst.retrieval.embeddings import Stack, alike, consecutive
+from torchreid_dfrst.retrieval.embeddings import Stack, consecutive
 
 T = TypeVar("T")
 UNIT = 2.0**-24
 
-LARGE = 1 << 28
-"""Multiplications from which on oneDNN is the faster one."""
+LARGE = 1 << 28  # multiplications from which on oneDNN is the faster one
 STEP = 1024
-FEW = 64
-"""Rows of a search below which its tiles do not grow wider."""
+FEW = 64  # rows of a search below which its tiles do not grow wider
 LADDER = ((STEP, 2 * STEP), (512, 2048), (256, 1024), (128, 512), (64, 256), (64, 64), (16, 16))
 """Rows and columns of a tile: the first where memory does not matter, else the first that fits."""
-GROUP = 8
-"""Most columns of a tile that are compared by their maximum first."""
-WORKERS = 8
-"""Threads that tiles are handed out to, at most; where there are more processors, each computes on several."""
-THREAD_BYTES = 1 << 24
-"""Of a limit of memory, for each thread that computes: it keeps some 3 MB of its own."""
+GROUP = 8  # most columns of a tile that are compared by their maximum first
+WORKERS = 8  # threads that tiles are handed out to, at most; where there are more processors, each computes on several
+THREAD_BYTES = 1 << 24  # of a limit of memory, for each thread that computes: it keeps some 3 MB of its own
 _lock = threading.Lock()
 _inside = 0
 _undo: list[tuple[Any, str]] = []
@@ -45,59 +40,32 @@ _undo: list[tuple[Any, str]] = []
 class Products:
     """Tiles of ``rows @ columns.T`` in float32, of unit vectors; equal embeddings have a product of exactly 1.
 
-    ``copies`` are the numbers of equal embeddings where they are known (see ``alike``), and ``among`` those of all that
-    will be compared.
-
-    Attributes:
-        left: ``(N,)`` int64, equal for equal embeddings of rows and columns (see ``alike``).
-        right: ``(M,)`` likewise.
+    ``numbers`` ``(M,)`` are equal for equal columns (see ``alike``), ``among`` are those of all that will be compared.
     """
 
-    def __init__(
-        self,
-        rows: Stack,
-        columns: Stack,
-        device: torch.device,
-        copies: np.ndarray | None = None,
-        among: np.ndarray | None = None,
-    ):
-        self.rows, self.columns, self.same = rows, columns, columns is rows
-        if copies is None:
-            copies = alike(rows if self.same else rows + columns)
-        self.copies = copies
-        self.left, self.right = copies[: len(rows)], copies if self.same else copies[len(rows) :]
-        self._often = np.bincount(copies if among is None else among) > 1
-        self._x = [tensor(part).to(device) for part in rows.parts]
-        self._y = self._x if self.same else [tensor(part).to(device) for part in columns.parts]
+    def __init__(self, columns: Stack, numbers: np.ndarray, among: np.ndarray, device: torch.device):
+        self.columns, self.numbers, self.device = columns, numbers, device
+        self._often = np.bincount(among) > 1
+        self._y = [tensor(part).to(device) for part in columns.parts]
 
-    def tile(self, rows: slice, columns: slice) -> torch.Tensor:
-        """Products of a block of rows and a block of columns (see ``Stack.blocks``): a new tensor."""
-        i, left = self.rows.within(rows)
-        tile = self.against(self._x[i][left], self.left[rows], columns)
-        if self.same and columns.start <= rows.start < columns.stop:
-            tile[:, rows.start - columns.start :].fill_diagonal_(1)
-        return tile
-
-    def against(self, x: torch.Tensor, copies: np.ndarray, columns: slice) -> torch.Tensor:
-        """Products ``(R, C)`` of any rows, whose numbers among equal ones are ``copies``, and a block of columns."""
-        j, right = self.columns.within(columns)
+    def tile(self, rows: torch.Tensor, numbers: np.ndarray, columns: slice) -> torch.Tensor:
+        """Products ``(R, C)`` of any rows and their numbers with a block of columns (see ``Stack.blocks``)."""
+        part, place = self.columns.within(columns)
         with full_precision():
-            tile = _multiply(x, self._y[j][right])
-        both = copies, self.right[columns]
-        row, column = (np.flatnonzero(self._often[part]) for part in both)
+            tile = _multiply(rows, self._y[part][place])
+        others = self.numbers[columns]
+        row, column = np.flatnonzero(self._often[numbers]), np.flatnonzero(self._often[others])
         # some rows at a time: the places of thousands of copies would take several times the memory of the tile
-        for part in consecutive(0, len(row), max(1, tile.numel() // (8 * max(len(column), 1)))):
-            a, b = np.nonzero(both[0][row[part], None] == both[1][column])
-            tile[torch.from_numpy(row[part][a]), torch.from_numpy(column[b])] = 1
+        for some in consecutive(0, len(row), max(1, tile.numel() // (8 * max(len(column), 1)))):
+            a, b = np.nonzero(numbers[row[some], None] == others[column])
+            tile[torch.from_numpy(row[some][a]), torch.from_numpy(column[b])] = 1
         return tile
 
 
 class Candidates:
-    """The ``kept`` best scores of some rows, and the lowest one of each.
+    """The ``kept`` best scores of N rows, and the lowest one of each.
 
-    Attributes:
-        best: ``(N, kept)`` int64 scores with their columns, ``packed``, in no order.
-        lowest: ``(N,)`` float32 lowest scores.
+    ``best`` are ``(N, kept)`` int64 scores with their columns, ``packed``, in no order; ``lowest`` is ``(N,)`` float32.
     """
 
     def __init__(self, rows: int, kept: int, device: torch.device):
@@ -108,11 +76,10 @@ class Candidates:
         self._locks: dict[int, threading.Lock] = {}
 
     def take(self, rows: slice, first: int, tile: torch.Tensor) -> None:
-        """Find the scores ``(R, C)`` of some rows and the columns from ``first`` on that are among the best so far.
+        """Take what is among the best so far of scores ``(R, C)`` of some rows and the columns from ``first`` on.
 
         Only groups of columns are searched whose maximum beats the worst score that the row keeps. The tile may be
-        transposed. Threads may call this at once if any two calls have the same rows or none in common; which of them
-        comes first changes nothing in the end.
+        transposed. Threads may call this at once if any two calls have the same rows or none in common.
         """
         width = max(1, min(GROUP, tile.shape[1] // (4 * self.kept)))
         groups = tile.shape[1] // width
@@ -145,19 +112,21 @@ class Candidates:
     def _merge(self, rows: slice, row: np.ndarray, column: np.ndarray, score: np.ndarray) -> None:
         """Merge scores, sorted by row (counted from the first of ``rows``), into the best of the rows."""
         size = np.bincount(row, minlength=rows.stop - rows.start)
-        room = int(size.max())
-        wide = np.pad(self.best[rows], ((0, 0), (room, 0)), constant_values=np.iinfo(np.int64).min)
+        wide = np.pad(self.best[rows], ((0, 0), (int(size.max()), 0)), constant_values=np.iinfo(np.int64).min)
         wide[row, np.arange(len(row)) - (np.cumsum(size) - size)[row]] = packed(score, column)
-        wide.partition(room, axis=1)
-        self.best[rows] = wide[:, room:]
-        self.worst[rows] = torch.from_numpy(unpacked(wide[:, room])[0]).to(self.device)
+        self._keep_best(rows, wide)
+        self.worst[rows] = torch.from_numpy(unpacked(self.best[rows, 0])[0]).to(self.device)
 
     def join(self, rows: slice, best: np.ndarray, lowest: np.ndarray) -> None:
         """Add what was found for the rows among other columns."""
-        both = np.concatenate([self.best[rows], best], axis=1)
-        both.partition(both.shape[1] - self.kept, axis=1)
-        self.best[rows] = both[:, -self.kept :]
+        self._keep_best(rows, np.concatenate([self.best[rows], best], axis=1))
         self.lowest[rows] = torch.minimum(self.lowest[rows], torch.from_numpy(lowest).to(self.device))
+
+    def _keep_best(self, rows: slice, entries: np.ndarray) -> None:
+        """Of entries ``(R, kept or more)`` keep the best, the worst of them first; orders the entries."""
+        more = entries.shape[1] - self.kept
+        entries.partition(more, axis=1)
+        self.best[rows] = entries[:, more:]
 
     def ordered(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """Scores of the rows and their columns, ``(R, kept)``, best first."""
@@ -204,33 +173,18 @@ def each(items: Iterable[T], do: Callable[[T], object], threads: int) -> None:
 
     The first error ends all. A single thread is the calling one.
     """
-    cores = torch.get_num_threads()
     if threads == 1:
         for item in items:
             do(item)
         return
-    left, lock, ended = iter(items), threading.Lock(), threading.Event()
-
-    def work() -> None:
-        torch.set_num_threads(cores // threads)
-        try:
-            while not ended.is_set():
-                with lock:
-                    item = next(left, left)
-                if item is left:
-                    return
-                do(cast(T, item))
-        finally:
-            ended.set()
-
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for working in [pool.submit(work) for _ in range(threads)]:
-                working.result()
-        finally:
-            ended.set()
-            # OpenMP has a number for each thread, but torch gives the last one that was set to those that come later
-            torch.set_num_threads(cores)
+    cores = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(cores // threads,)) as pool:
+            for _ in pool.map(do, items):
+                pass
+    finally:
+        # OpenMP has a number for each thread, but torch gives the last one that was set to those that come later
+        torch.set_num_threads(cores)
 
 
 def placed(device: str) -> torch.device:
@@ -260,8 +214,7 @@ def tensor(values: np.ndarray) -> torch.Tensor:
 def full_precision() -> Iterator[None]:
     """No TF32 or bfloat16 in place of float32, and no autocast.
 
-    But for autocast, torch keeps these choices for the whole process. The first thread that comes in changes them, the
-    last one that leaves puts them back.
+    torch keeps the former for the whole process: the first thread that comes in changes it, the last one puts it back.
     """
     global _inside
     with _lock:
@@ -282,20 +235,16 @@ def full_precision() -> Iterator[None]:
 
 
 def tile_bytes(rows: int, columns: int, width: int, fused: bool = False) -> int:
-    """Bytes of one tile: its values, what selects among them, and its factors as the routine packs them.
-
-    Transit distances are one tile more, and what they are made from another one.
-    """
+    """Bytes of one tile: its values, what selects among them, and its packed factors; fused, two tiles more."""
     return 4 * ((6 if fused else 4) * rows * columns + width * (rows + columns))
 
 
 def tile_sizes(
     rows: int, columns: int, width: int, count: int, memory_limit: int | None, fused: bool = False, held: int = 0
 ) -> tuple[int, int]:
-    """Rows and columns of the tiles of a search that keeps within a limit of memory; ``held`` bytes go to an index.
+    """Rows and columns of the tiles of a search within a limit of memory, of which ``held`` bytes go to an index.
 
-    Raises:
-        ValueError: the limit is no whole number, or not even the smallest tiles keep within it.
+    A ValueError says that the limit is no whole number, or that not even the smallest tiles keep within it.
     """
     check("memory_limit", memory_limit, int | None)
     need, kept = 0, candidates(count, columns)
@@ -332,16 +281,11 @@ def float32_error(width: int) -> float:
     """Bound on the error of one float32 product of unit vectors, whatever the order it is summed in.
 
     No partial sum is above 1, so each of the D additions rounds by at most ``u / 2``, u = 2**-24; ``8 u`` are for
-    lengths off by up to ``EXACT = 4 u``. Non-negative features and a routine that adds term after term (oneDNN's) reach
-    a quarter of it: their roundings do not cancel. Below 64 dimensions it is ``random_error``, so that the bound covers
-    whatever counts as a near-tie.
+    lengths off by up to ``EXACT = 4 u``. Below 64 dimensions it is ``random_error``: it covers what is a near-tie.
     """
     return max((width / 2 + 8) * UNIT, random_error(width))
 
 
 def random_error(width: int) -> float:
-    """Error of one float32 product that roundings at random hardly ever exceed: seven standard deviations.
-
-    Near-ties are defined by it: which images other float32 code may put in another order.
-    """
+    """Error of one float32 product that random roundings hardly ever exceed, seven deviations: it defines near-ties."""
     return float((4 * np.sqrt(width) + 8) * UNIT)

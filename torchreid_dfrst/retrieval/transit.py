@@ -11,20 +11,17 @@ import torch
 from torchreid_dfrst.checks import check
 from torchreid_dfrst.retrieval.tiles import tensor
 
-CELLS = 1 << 18
-"""Transit distances of one block that is made for some pairs in it."""
+CELLS = 1 << 18  # transit distances of one block that is made for some pairs in it
 
 
 class Transit(Protocol):
     """Transit distances between two lists of sightings, made block by block and never held whole.
 
-    A search asks for blocks from several threads at once.
+    A search asks for blocks from several threads at once. ``low`` and ``high`` bound every value.
 
-    ``low`` and ``high`` bound every value, so that a search may stop where no transit term can change the order.
     A transit may also have ``pairs(rows, columns)``, the distances of single pairs of two equally long integer arrays,
     the same to the last bit as in their blocks; retrieval is faster with it. And it may have ``symmetric``, true where
     the distances of a list to itself are the same there and back to the last bit: a search then makes half of them.
-    Whoever says nothing is taken to have two directions.
     """
 
     shape: tuple[int, int]
@@ -42,11 +39,6 @@ class Fusion:
 
     transit: Transit
     weight: float
-
-    @property
-    def low(self) -> float:
-        """Smallest contribution."""
-        return self.weight * float(self.transit.low)
 
     @property
     def high(self) -> float:
@@ -87,37 +79,30 @@ def check_fusion(transit: Transit | None, weight: float, shape: tuple[int, int])
 
 def transits(transit: Transit, row: np.ndarray, column: np.ndarray) -> np.ndarray:
     """Transit distance of each pair; by ``transit.pairs`` where there is one, else taken from its blocks."""
-    whole = getattr(transit, "pairs", None)
-    if whole is not None:
-        return np.asarray(whole(row, column), dtype=np.float32)
+    if hasattr(transit, "pairs"):
+        return np.asarray(transit.pairs(row, column), dtype=np.float32)
     result = np.empty(len(row), dtype=np.float32)
     if not len(row):
         return result
-    order = np.argsort(row, kind="stable")
-    seen = row[order]
-    edge = np.flatnonzero(np.diff(seen, prepend=-1, append=-1))
-    first, last = int(column.min()), int(column.max()) + 1
-    step = max(1, CELLS // (last - first))
-    while len(edge) > 1:
+    order, done = np.argsort(row, kind="stable"), 0
+    rising, first, last = row[order], int(column.min()), int(column.max()) + 1
+    while done < len(order):
         # as many rows as a block may have: those without a pair in between are made for nothing, and there are few
-        stop = int(np.searchsorted(seen[edge[:-1]], seen[edge[0]] + step))
-        part = order[edge[0] : edge[stop]]
-        block = transit.block(slice(int(row[part[0]]), int(row[part[-1]]) + 1), slice(first, last))
-        result[part] = block[row[part] - row[part[0]], column[part] - first]
-        edge = edge[stop:]
+        top = int(rising[done])
+        end = int(np.searchsorted(rising, top + max(1, CELLS // (last - first))))
+        block = transit.block(slice(top, int(rising[end - 1]) + 1), slice(first, last))
+        part = order[done:end]
+        result[part] = block[row[part] - top, column[part] - first]
+        done = end
     return result
 
 
 class Mirrored:
-    """A transit between images of one list, the same there and back.
+    """The ``(N, N)`` transit of one list, queries and then gallery, made the same there and back.
 
     k-reciprocal sets know one distance between two images; models with directed camera pairs have two. Between a query
     and a gallery image that of the query counts, as in the ranking without re-ranking; between two queries or two
     gallery images it is the mean of both directions. (Our reading.)
-
-    Args:
-        transit: ``(N, N)`` transit distances of queries, then gallery.
-        queries: how many of the N are queries.
     """
 
     symmetric = True
@@ -133,7 +118,7 @@ class Mirrored:
         )
 
     def _part(self, rows: slice, columns: slice) -> np.ndarray:
-        """Distances of rows that are all queries or all gallery, and columns likewise."""
+        """Distances of rows that are all queries or all gallery, and of columns likewise."""
         row, column = rows.start < self.queries, columns.start < self.queries
         there = self.transit.block(rows, columns) if row >= column else np.float32(0)
         back = self.transit.block(columns, rows).T if row <= column else np.float32(0)
@@ -161,17 +146,13 @@ def mirrored(transit: Transit, queries: int) -> Transit:
 
 
 def is_symmetric(transit: Transit) -> bool:
-    """Whether the distance there is the distance back, to the last bit: what the transit says, no if it says nothing.
-
-    Samples would not show it: two directions may differ between two cameras of hundreds.
-    """
+    """Whether the distance there is the distance back, to the last bit; no if the transit says nothing."""
     return bool(getattr(transit, "symmetric", False))
 
 
 def check_finite(rows: np.ndarray) -> None:
     """Refuse rows of distances (``(N,)`` bool, whether each is all right) that a transit made NaN or infinite."""
-    bad = np.flatnonzero(~rows)
-    if len(bad):
+    if not rows.all():
         raise ValueError(
-            f"distances of {len(bad)} rows are NaN or infinite: the transit has to give a number for every pair"
+            f"distances of {(~rows).sum()} rows are NaN or infinite: the transit has to give a number for every pair"
         )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import pickle
 import random
-import re
 import zipfile
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +17,7 @@ from safetensors.torch import save as tensors_as_bytes
 from torch import nn
 
 from torchreid_dfrst import files
+from torchreid_dfrst.messages import sample
 from torchreid_dfrst.models.weights import digest, read_safely
 
 logger = logging.getLogger(__name__)
@@ -37,21 +36,32 @@ class UnreadableError(ValueError):
 
 
 def save(path: str | Path, state: Mapping[str, Any]) -> Path:
-    """Write a checkpoint: to a temporary file, synced, read back and checked, then renamed.
-
-    Whatever happens meanwhile, a file of that name is either the old one or the new one, whole.
-
-    Args:
-        path: file to write; its folder is made if needed.
-        state: tensors, numbers, strings, and lists and dicts of them.
+    """Write tensors, numbers, text, lists and dicts: to a temporary file, synced, read back and checked, then renamed.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; nothing is left behind.
-        UnreadableError: the file is whole and could not be loaded again, because of what ``state`` holds.
+        OSError: the disk is full or the folder cannot be written; an earlier file of that name stays, whole.
+        UnreadableError: ``state`` holds something else, and could not be loaded again.
     """
     content = {"format": FORMAT, **state}
-    files.write({Path(path): lambda file: _write_checkpoint(content, file)}, _read_back, _bytes_of_state(content))
+    size = _bytes_of_state(content)
+    files.write({Path(path): lambda file: _write_checkpoint(content, file)}, _compare_with_checksums, size)
     return Path(path)
+
+
+def _bytes_of_state(value: Any, place: str = "") -> int:
+    """Bytes of all tensors in a state, nearly all of its file; refuses what ``load`` would refuse."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if type(value) in (dict, OrderedDict, Counter):
+        return sum(_bytes_of_state(part, f"{place}[{name!r}]") for name, part in value.items())
+    if type(value) in (list, tuple, set, torch.Size):
+        return sum(_bytes_of_state(part, f"{place}[{number}]") for number, part in enumerate(value))
+    if isinstance(value, (int, float, complex, str, bytes, torch.dtype, np.number, np.bool_, type(None))):
+        return 0
+    raise UnreadableError(
+        f"a checkpoint of this run could not be loaded again, so none is saved: its state{place} is of type "
+        f"{type(value).__name__}. Everything in it has to be tensors, numbers, text, or lists and dicts of them"
+    )
 
 
 def _write_checkpoint(content: Mapping[str, Any], file: IO[bytes]) -> None:
@@ -63,39 +73,16 @@ def _write_checkpoint(content: Mapping[str, Any], file: IO[bytes]) -> None:
         if isinstance(system, OSError) and system.errno is not None:
             raise OSError(system.errno, system.strerror) from error
         raise OSError(str(error)) from error
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise _unreadable(f"it holds what cannot be written ({error})") from error
 
 
-def _read_back(path: Path) -> None:
-    """Compare every part with its checksum, and see that ``load`` would take it, without a copy of it in memory."""
+def _compare_with_checksums(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as file:
             torn = file.testzip()
-        if torn:
-            raise OSError(f"{path} is torn: the part {torn} does not match its checksum")
-        torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except zipfile.BadZipFile as error:
         raise OSError(f"{path} is torn ({error})") from error
-    except pickle.UnpicklingError as error:
-        # torch's own words go on to say how to load it all the same
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise _unreadable(f"it holds pickled Python objects{f' ({wanted[1]})' if wanted else ''}") from error
-
-
-def _unreadable(why: str) -> UnreadableError:
-    return UnreadableError(
-        f"a checkpoint of this run could not be loaded again, so none is saved: {why}. Everything in it has to "
-        "be tensors, numbers, text, or lists and dicts of them; most often it is in the engine's describe"
-    )
-
-
-def _bytes_of_state(value: Any) -> int:
-    """Bytes of all tensors in a state, nearly all of its file."""
-    if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
-    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    return sum(map(_bytes_of_state, values))
+    if torn:
+        raise OSError(f"{path} is torn: the part {torn} does not match its checksum")
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -107,10 +94,7 @@ def load(path: str | Path) -> dict[str, Any]:
         OSError: it could not be read, which says nothing about the file.
     """
     files.require_file(path, f"no checkpoint at {path}")
-    content = Path(path).read_bytes()
-    if not content.startswith(b"PK"):
-        raise ValueError(f"{path} is torn or not a checkpoint")
-    state = read_safely(path, content)
+    state = read_safely(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(
             f"{path} is not a checkpoint of this package and version: to start from bare weights use model.weights, "
@@ -120,11 +104,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def newest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint of a folder and its state, or None; torn ones are passed over with a warning.
-
-    Raises:
-        OSError: one could not be read; it may be whole all the same.
-    """
+    """The newest whole checkpoint of a folder and its state, or None; torn ones are passed over with a warning."""
     for path in reversed(all_steps(folder)):
         try:
             return path, load(path)
@@ -148,40 +128,19 @@ class Checkpoints:
 
     The last two always stay. A run that resumes from an earlier one than the newest deletes the later ones with its
     first save: left alone, they would count as the newest.
-
-    Args:
-        folder: where they go, made if needed.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".writable"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise OSError(f"train.save_dir {folder.parent} cannot be written ({error}): choose another one") from error
 
     def save(self, step: int, state: Mapping[str, Any], keep_each: int = 0, final: bool = False) -> Path | None:
-        """Write the checkpoint after ``step`` optimiser steps.
-
-        A full disk is logged and does not end training, unless this is the last save.
-
-        Args:
-            step: optimiser steps taken.
-            state: see ``checkpoint.save``.
-            keep_each: checkpoints whose step is a multiple of this are never deleted; 0 for none.
-            final: training ends with this one.
+        """Write the checkpoint after ``step`` optimiser steps; those of multiples of ``keep_each`` are never deleted.
 
         Returns:
-            The file, or None where nothing was written.
+            The file, or None where nothing was written, which is logged.
 
         Raises:
-            OSError: a ``final`` one could not be written.
+            OSError: it could not be written and is ``final``: training ends with this one.
             UnreadableError: as ``checkpoint.save``.
         """
         try:
@@ -206,15 +165,10 @@ class Checkpoints:
         return path
 
     def find(self, resume: str | None) -> tuple[Path, dict[str, Any]] | None:
-        """The checkpoint to resume from and its state, or None to start anew.
-
-        Args:
-            resume: a file, ``auto`` for the newest whole one of the folder, or None.
+        """The checkpoint and its state to go on from: ``resume``, a file or ``auto`` for the newest whole one, or None.
 
         Raises:
-            FileNotFoundError, ValueError: as ``load``; or ``resume`` is None or a file elsewhere and an earlier run's
-                checkpoints are in the way, or ``auto`` and none of those there are is whole.
-            OSError: one could not be read.
+            FileNotFoundError, ValueError, OSError: as ``load``, or an earlier run's checkpoints are in the way.
         """
         there = all_steps(self.folder)
         if resume == "auto":
@@ -240,30 +194,9 @@ class Checkpoints:
             )
         return (Path(resume), load(resume)) if resume else None
 
-    def keep_best(self, path: Path) -> None:
-        """Give a checkpoint the second name ``best.pt``, without copying its bytes where the file system can.
-
-        Raises:
-            OSError: the disk is full or the folder cannot be written.
-        """
-        target = self.folder / f"best{SUFFIX}"
-        temporary = target.with_name(target.name + ".part")
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(path, temporary)
-        except OSError:
-            # a file system without links; any other failure comes again
-            files.write({target: path.read_bytes()})
-            return
-        os.replace(temporary, target)
-        files.sync_folder(self.folder)
-
 
 def best_is_there(save_dir: Path, best: Mapping[str, Any]) -> bool:
-    """Are the weights that a checkpoint calls the best the ones on disk?
-
-    They are not where a run was killed while it wrote them, or resumes from a checkpoint older than they are.
-    """
+    """Are the weights on disk those that a checkpoint calls the best? Not where a run was killed as it wrote them."""
     try:
         return json.loads((save_dir / "best.json").read_text(encoding="utf-8"))["best"] == best
     except (OSError, ValueError, KeyError, TypeError):
@@ -283,15 +216,10 @@ def finished_result(save_dir: Path, step: int) -> dict[str, Any] | None:
 def export(path: str | Path, model: nn.Module, source: Mapping[str, Any]) -> Path:
     """Write the weights alone as ``.safetensors``, and what is needed to use them as ``.json`` beside them.
 
-    The ``.json`` has the weights' ``digest`` as ``tensors_sha256``, and no folder of the machine that made them.
-
     Args:
-        path: file to write, ending in ``.safetensors``.
-        model: its state dict is written.
-        source: JSON types: the model's name and options, number of identities, image size, configuration.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written; earlier files of these names stay.
+        path: file to write, ending in ``.safetensors``; an earlier one stays where this fails.
+        model: whose state dict is written, and its ``digest`` into the ``.json``.
+        source: what the ``.json`` says, in JSON types; folders of this machine are left out.
     """
     path = Path(path)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -301,37 +229,24 @@ def export(path: str | Path, model: nn.Module, source: Mapping[str, Any]) -> Pat
 
 
 def set_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
-    """``load_state_dict`` with an error that a person can act on.
-
-    Raises:
-        ValueError: names, shapes or types differ; the message counts and shows them.
-    """
+    """``load_state_dict`` with a ``ValueError`` that counts and shows names, shapes and types that differ."""
     own = model.state_dict()
+    both = [(name, state[name], own[name]) for name in own if name in state]
+    shapes = [f"{name} {tuple(a.shape)} for {tuple(b.shape)}" for name, a, b in both if a.shape != b.shape]
+    types = [f"{name} {a.dtype} for {b.dtype}".replace("torch.", "") for name, a, b in both if a.dtype != b.dtype]
     wrong = {
         "missing": [name for name in own if name not in state],
         "unknown": [name for name in state if name not in own],
-        "of another shape": [
-            f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-            for name in own
-            if name in state and state[name].shape != own[name].shape
-        ],
-        "of another type": [
-            f"{name} {state[name].dtype} for {own[name].dtype}".replace("torch.", "")
-            for name in own
-            if name in state and state[name].dtype != own[name].dtype
-        ],
+        "of another shape": shapes,
+        "of another type": types,
     }
-    if wrong["of another type"] and sum(map(bool, wrong.values())) == 1:
+    if types and sum(map(bool, wrong.values())) == 1:
         raise ValueError(
-            f"{where} has {len(wrong['of another type'])} of {len(own)} tensors of another type than the network "
-            f"({wrong['of another type'][0]}, ...): save it as it was trained, in float32"
+            f"{where} has {len(types)} of {len(own)} tensors of another type than the network ({types[0]}, ...): save "
+            "it as it was trained, in float32"
         )
     if any(wrong.values()):
-        words = [
-            f"{len(names)} {word} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-            for word, names in wrong.items()
-            if names
-        ]
+        words = [f"{len(names)} {kind} ({sample(names)})" for kind, names in wrong.items() if names]
         raise ValueError(
             f"{where} is of another architecture than {type(model).__name__}: of {len(own)} tensors "
             f"{'; '.join(words)}. Use the model name, options and number of identities that it was trained with"
@@ -340,10 +255,7 @@ def set_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: str)
 
 
 def random_state() -> dict[str, Any]:
-    """The state of every random generator that this process draws from, as numbers and tensors.
-
-    Of several GPUs that is the process's own: asking the others would take memory on each of them.
-    """
+    """The state of every random generator that this process draws from, of several GPUs of its own alone."""
     name, keys, *rest = np.random.get_state()  # noqa: NPY002  user code may draw from it
     return {
         "python": random.getstate(),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from torchreid_dfrst.training.distributed import current, of_all, raise_together
+from torchreid_dfrst.processes import current, of_all, raise_together
 from torchreid_dfrst.training.step import PRECISIONS
 
 
@@ -39,23 +39,20 @@ def embed(
 ) -> Embedded:
     """Run a network over test images.
 
-    With several processes, each process's loader holds every n-th image (``DataManager.loader``); every process gets
-    the whole result, each image once, in the order of the whole list.
+    Each of several processes has every n-th image in its loader (``DataManager.loader``) and gets the whole result.
 
     Args:
         model: gives ``(B, D)`` in evaluation; left in the mode it was in.
-        loader: batches with ``img``, ``pid``, ``camid`` and ``impath``, as torchreid's loaders give them; where images
-            may be left out, also their ``number`` in the loader's own list, as ours have it.
+        loader: torchreid's batches; where images may be left out, also their ``number`` in the loader's own list.
         device: where the model is.
         precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
-        channels_last: memory layout of the images; numbers may differ in the last bits.
+        channels_last: memory layout of the images.
         bar: wraps the loader, such as ``tqdm.tqdm``.
         check: called before each batch; what it raises ends the pass.
         agree: called by all processes at once, each with what happened to it; raises in all of them or in none.
 
     Raises:
         ValueError: the loader has no image.
-        OtherProcessError: another process could not embed its part, or not put the parts together.
     """
     device = torch.device(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -82,13 +79,7 @@ def embed(
         model.train(mode)
     # nobody may wait for rows that will never come
     agree(failure)
-    parts = of_all(mine)
-    try:
-        merged = _merge_processes(parts)
-    except Exception as error:
-        failure = error
-    agree(failure)
-    return merged
+    return _merge_processes(of_all(mine))
 
 
 def _join_batches(parts: list[tuple[Any, ...]]) -> tuple[Any, ...] | None:

@@ -15,14 +15,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from torchreid_dfrst.losses import DFRSTLoss
-from torchreid_dfrst.training import checkpoint, distributed
+from torchreid_dfrst.processes import from_main, of_all, raise_together
+from torchreid_dfrst.training import checkpoint
 from torchreid_dfrst.training.checkpoint import Checkpoints
+from torchreid_dfrst.training.configuration import VALIDATION, RunOptions
 from torchreid_dfrst.training.embed_images import Embedded
 from torchreid_dfrst.training.folder_lock import alone
 from torchreid_dfrst.training.interrupt import MARKER, StoppedError, ended_together
 from torchreid_dfrst.training.journal import Journal, ProgressLine
 from torchreid_dfrst.training.memory import explained
-from torchreid_dfrst.training.options import VALIDATION, RunOptions
 from torchreid_dfrst.training.resuming import digest, load_states, optimizer_kind, refuse_other_run, warn_of_changes
 from torchreid_dfrst.training.step import NonFiniteError, StepResult, TrainStep
 from torchreid_dfrst.training.validation import EvaluatingEngine, draw, words
@@ -31,13 +32,11 @@ logger = logging.getLogger(__name__)
 
 
 class DFRSTEngine(EvaluatingEngine):
-    """Trains and evaluates like ``torchreid.engine.ImageTripletEngine``, from which it differs in the inside.
-
-    With ``torchreid_dfrst.data.manager.DataManager`` a run can stop and resume at any step, bit for bit; with
-    torchreid's own ``ImageDataManager`` it resumes, and draws its batches anew; that one is for a single process.
+    """Trains and evaluates like ``torchreid.engine.ImageTripletEngine``.
 
     Args:
-        datamanager: torchreid's or ours.
+        datamanager: ours, with which a run resumes at any step, bit for bit; or torchreid's, whose batches are then
+            drawn anew, for a single process.
         model: gives ``(logits, features)`` in training and ``(B, D)`` in evaluation.
         optimizer: over its parameters.
         scheduler: torchreid's (advanced every epoch), ours (every step), or None.
@@ -51,8 +50,7 @@ class DFRSTEngine(EvaluatingEngine):
         finished: what ``result.json`` says, where ``run`` found nothing left to do; else None.
 
     Raises:
-        ValueError: the data manager does not share its images among the processes there are, or ``describe`` holds
-            other than JSON types.
+        ValueError: the data manager does not share its images among the processes there are; ``describe`` is no JSON.
     """
 
     def __init__(
@@ -96,10 +94,7 @@ class DFRSTEngine(EvaluatingEngine):
         return int(self.epoch * self.steps_per_epoch + self.batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything from which training goes on bit for bit, and what the weights are good for.
-
-        Called in a run, by all processes together: it holds the random generators of each.
-        """
+        """Everything from which training goes on bit for bit; called in a run, by all processes together."""
         return {
             # the names torchreid's resume_from_checkpoint reads
             "state_dict": self.model.state_dict(),
@@ -112,7 +107,7 @@ class DFRSTEngine(EvaluatingEngine):
             "evaluated": self.evaluated,
             "best": dict(self.best),
             "scaler": self.step.scaler.state_dict(),
-            "random": distributed.of_all(checkpoint.random_state()),
+            "random": of_all(checkpoint.random_state()),
             "optimizer_kind": optimizer_kind(self.optimizer),
             "data": self.data,
             "describe": self.describe,
@@ -121,14 +116,8 @@ class DFRSTEngine(EvaluatingEngine):
     def load_state_dict(self, state: Mapping[str, Any], where: str = "the state") -> None:
         """Go on from what ``state_dict`` gave, with the settings of this run's optimiser and scheduler.
 
-        Random generators are put back once the loader has started: its start may draw from them.
-
-        Args:
-            state: of a run on the same data; not changed.
-            where: its file, for messages.
-
         Raises:
-            ValueError: it belongs to a run on other data, of another architecture or with another optimiser.
+            ValueError: ``where``, its file, is of a run on other data, of another network or with another optimiser.
         """
         refuse_other_run(state, self.data, self.optimizer, where)
         warn_of_changes(state["describe"].get("config", {}), self.describe.get("config", {}))
@@ -138,7 +127,7 @@ class DFRSTEngine(EvaluatingEngine):
             self.step.scaler.load_state_dict(state["scaler"])
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.evaluated, self.best = state["evaluated"], dict(state["best"])
-        # there may be more processes now
+        # put back once the loader has started, which may draw from them; there may be more processes now
         self.random = state["random"][min(self.group.rank, len(state["random"]) - 1)]
 
     def run(
@@ -148,10 +137,7 @@ class DFRSTEngine(EvaluatingEngine):
         started: Callable[[], None] | None = None,
         **options: Any,
     ) -> dict[str, dict[str, float]]:
-        """Train, evaluate, save.
-
-        Evaluation is by appearance, with the junk rule. Unlike torchreid's, embeddings are L2-normalised by default.
-        The last weights are the result (``weights.safetensors``).
+        """Train, evaluate by appearance with the junk rule, save; the last weights are the result.
 
         Args:
             torchreids: keywords of ``RunOptions`` in its order, which begins with torchreid's.
@@ -160,15 +146,13 @@ class DFRSTEngine(EvaluatingEngine):
             options: keywords of ``RunOptions``.
 
         Returns:
-            The last evaluation: data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1]; that of ``result.json`` where
-            the run was finished before, in which case nothing is done.
+            The last evaluation: data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1].
 
         Raises:
             StoppedError: SIGTERM or Ctrl-C came; the state is saved, and ``save_dir/stopped`` says so.
             NonFiniteError: the loss or a gradient is not finite, or under fp16 none was in the whole run.
             KeyError, ValueError: unusable options, or a checkpoint that does not belong to this run.
-            OSError: another process trains into ``save_dir``, or it cannot be written, memory ran out, a loading
-                process died, or another process of the run could not go on.
+            OSError: ``save_dir`` is another run's or cannot be written, memory ran out, or a process died.
         """
         self.options, self.bar, self.finished = RunOptions(*torchreids, **options), bar, None
         if self.options.precision == "fp16" and self.device.type == "cpu" and self.group.main:
@@ -180,7 +164,7 @@ class DFRSTEngine(EvaluatingEngine):
             if self.finished is not None:
                 return dict(self.finished["metrics"])
             self.journal = Journal(None)
-            distributed.from_main(lambda: self._begin(started))
+            from_main(lambda: self._begin(started))
             with ended_together(), explained(), self.stop.listening(), contextlib.closing(self.journal):
                 return self._train()
 
@@ -190,16 +174,16 @@ class DFRSTEngine(EvaluatingEngine):
         self.save_dir = Path(options.save_dir)
         self.layers = options.layers([name for name, _ in self.model.named_children()], self.group.world_size)
         self.epoch, self.batch, self.evaluated, self.best, self.random = options.start_epoch, 0, True, {}, None
-        self.checkpoints = distributed.from_main(lambda: Checkpoints(self.save_dir / "checkpoints"))
+        self.checkpoints = Checkpoints(self.save_dir / "checkpoints")
         how = options.precision, options.channels_last, options.compile
         self.step = TrainStep(self.model, self.optimizer, self.loss, self.device, *how, self.group)
-        found = distributed.from_main(lambda: self.checkpoints.find(options.resume))
+        found = from_main(lambda: self.checkpoints.find(options.resume))
         if found is not None:
             path, state = found
             self.load_state_dict(state, str(path))
             epoch = min(self.epoch + 1, options.max_epoch)
             logger.info("resumed from %s: epoch %d, step %d", path, epoch, self.global_step)
-            best_is_there, self.finished = distributed.from_main(self._look_back)
+            best_is_there, self.finished = from_main(self._look_back)
             if self.best and not best_is_there:
                 logger.warning("the best weights so far are not there: the next evaluation's will be")
                 self.best = {}
@@ -253,7 +237,7 @@ class DFRSTEngine(EvaluatingEngine):
             if options.checkpoint_due(self.epoch):
                 self._save(final=self.epoch == options.max_epoch)
         metrics = self.evaluate() if metrics is None else metrics
-        distributed.from_main(lambda: self._export(checkpoint.WEIGHTS))
+        from_main(lambda: self._export(checkpoint.WEIGHTS))
         return metrics
 
     def _train_epoch(self) -> None:
@@ -282,8 +266,6 @@ class DFRSTEngine(EvaluatingEngine):
             self.batch += 1
             self.progress.step(len(data["pid"]) * self.group.world_size)
             last = self.batch == self.steps_per_epoch
-            if self.device.type == "cpu":
-                self._check(self.pending[-1:])
             if self.batch % options.print_freq == 0 or last:
                 self._note()
             if every_step:
@@ -336,7 +318,7 @@ class DFRSTEngine(EvaluatingEngine):
             except (OSError, ValueError) as error:
                 logger.error("the run ends, and what it has trained could not be saved: %s", error)
         if failed:
-            distributed.raise_together(failure)
+            raise_together(failure)
 
     def _leave(self) -> NoReturn:
         """Save and end the run; rank 0 may still be writing when the others are here."""
@@ -345,7 +327,7 @@ class DFRSTEngine(EvaluatingEngine):
             self._note()
         marker, after = self.save_dir / MARKER, f"after step {self.global_step}"
         # all wait for process 0: torchrun ends the others soon after the first has left
-        distributed.from_main(lambda: marker.write_text(f"{after}\n", encoding="utf-8"))
+        from_main(lambda: marker.write_text(f"{after}\n", encoding="utf-8"))
         raise StoppedError(
             f"stopped as asked {after} (epoch {min(self.epoch + 1, self.options.max_epoch)}); go on with "
             f"train.resume auto from {self.checkpoints.folder}"
@@ -356,36 +338,28 @@ class DFRSTEngine(EvaluatingEngine):
         if not steps:
             return
         first = next((place for place, (result, _) in enumerate(steps) if self.step.failed(result)), None)
-        places = [place for place in distributed.of_all(first) if place is not None]
+        places = [place for place in of_all(first) if place is not None]
         if not places:
             return
         result, names = steps[min(places)]
         norm = result.gradient_norm.item()
-        shares = distributed.of_all((result.loss.item(), names))
+        shares = of_all((result.loss.item(), names))
         loss = sum(share for share, _ in shares) / len(shares)
         self.batch -= len(steps) - min(places)
         self.pending = []
+        try:
+            good = from_main(self._newest)
+        except (OSError, ValueError) as error:
+            good = f"unknown ({error})"
         raise NonFiniteError(
             f"step {self.global_step + 1} (epoch {self.epoch + 1}) is not finite: loss {loss}, gradient norm {norm}. "
-            f"Last good state: {self._last_good()}. Its images: "
-            f"{', '.join(file for _, files in shares for file in files)}. "
+            f"Last good state: {good}. Its images: {', '.join(file for _, files in shares for file in files)}. "
             "Lower optim.lr, lengthen the warm-up, or use train.precision fp32"
         )
 
-    def _last_good(self) -> str:
-        """Where the state before a step that failed is to be found; called by all processes together."""
-        try:
-            if self.device.type == "cpu":
-                self.step.undo()
-                self._save(final=True)
-        except (OSError, ValueError) as error:
-            logger.error("the state before the step could not be saved: %s", error)
-        try:
-            # process 0 has saved before the first of them leaves
-            good = distributed.from_main(lambda: (checkpoint.newest(self.checkpoints.folder) or [None])[0])
-        except (OSError, ValueError) as error:
-            return f"unknown ({error})"
-        return str(good or "none (no checkpoint had been made)")
+    def _newest(self) -> str:
+        found = checkpoint.newest(self.checkpoints.folder)
+        return str(found[0]) if found else "none (no checkpoint had been made)"
 
     def _write_scores(self, name: str, values: Mapping[str, float], query: Embedded, gallery: Embedded) -> None:
         self.journal.write(name, self.global_step, {**values, "epoch": self.epoch})
@@ -406,13 +380,11 @@ class DFRSTEngine(EvaluatingEngine):
             return
         before, values = self.best, {key: metrics[name].get(key, 0.0) for key in ("mAP", "rank1")}
         self.best = {**values, "step": self.global_step, "epoch": self.epoch, "chosen_on": name}
-        path = self._save()
-        if path is None or not distributed.from_main(lambda: self._write_best(path)):
+        if self._save() is None or not from_main(self._write_best):
             self.best = before
 
-    def _write_best(self, path: Path) -> bool:
+    def _write_best(self) -> bool:
         try:
-            self.checkpoints.keep_best(path)
             self._export("best.safetensors", best=self.best)
         except OSError as error:
             logger.error("the best weights so far could not be kept (%s): training goes on", error)
@@ -427,4 +399,4 @@ class DFRSTEngine(EvaluatingEngine):
         """Save in process 0; called by all processes together, which end together where it must not fail."""
         self._check(self.pending)
         state, each = self.state_dict(), self.options.keep_freq * self.steps_per_epoch
-        return distributed.from_main(lambda: self.checkpoints.save(self.global_step, state, each, final))
+        return from_main(lambda: self.checkpoints.save(self.global_step, state, each, final))

@@ -6,8 +6,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from types import FrameType
 
 import torch
@@ -19,10 +18,8 @@ logger = logging.getLogger(__name__)
 
 EXIT_CODE = 75
 """Exit code of a run that was stopped by a signal and can be resumed (EX_TEMPFAIL: try again later)."""
-
 MARKER = "stopped"
 """File that a stopped run leaves in its folder until it is resumed: torchrun passes no exit code on."""
-
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -34,43 +31,6 @@ class StoppedError(RuntimeError):
     """Training was asked to stop; its state is saved and the message says where."""
 
 
-class _StopSignal(KeyboardInterrupt):
-    """No ``Exception``: nobody who handles errors may take it for one."""
-
-
-@contextlib.contextmanager
-def stopping_at_once(marker: Path) -> Iterator[None]:
-    """Where nothing is to be saved, before the first step and after the last, SIGTERM and SIGINT end the run at once.
-
-    For a process that is alone: ``torchrun`` sends SIGTERM to all when one of them fails, too.
-
-    Args:
-        marker: the file to leave, see ``MARKER``.
-
-    Raises:
-        StoppedError: a signal came.
-    """
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        raise _StopSignal(signal.Signals(number).name)
-
-    with _handled_by(leave):
-        try:
-            yield
-        except _StopSignal as received:
-            try:
-                marker.parent.mkdir(parents=True, exist_ok=True)
-                marker.write_text("before or after training\n", encoding="utf-8")
-            except OSError as error:
-                logger.error("%s could not be written: %s", marker, error)
-            raise StoppedError(
-                f"{received} received before or after training, where nothing is to be saved: go on with the same "
-                "command and train.resume auto"
-            ) from None
-
-
 class StopRequest:
     """Remembers a signal that asks for a stop."""
 
@@ -78,26 +38,21 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Meanwhile SIGTERM and the first SIGINT (Ctrl-C) ask for a stop instead of ending the process.
+        """Meanwhile SIGTERM and the first SIGINT (Ctrl-C) ask for a stop; a second SIGINT interrupts as usual.
 
-        A second SIGINT raises ``KeyboardInterrupt`` as usual. Outside of the main thread signals cannot be caught, and
-        nothing changes.
+        Outside of the main thread signals cannot be caught, and nothing changes.
         """
-        with _handled_by(self._remember):
-            try:
-                yield
-            finally:
-                self.requested = False
+        main = threading.current_thread() is threading.main_thread()
+        before = {number: signal.signal(number, self._remember) for number in SIGNALS if main}
+        try:
+            yield
+        finally:
+            self.requested = False
+            for number, earlier in before.items():
+                signal.signal(number, earlier)
 
     def agree(self, failed: bool = False) -> tuple[bool, bool]:
-        """Exchange the state of all processes, which wait for each other here.
-
-        Args:
-            failed: this process cannot take part in the next step.
-
-        Returns:
-            Has any process been asked to stop? Has any failed? The same answers in all processes.
-        """
+        """Has any process been asked to stop? Has any ``failed``? Asked and answered in all processes together."""
         if not several():
             return self.requested, failed
         flags = torch.tensor([float(self.requested), float(failed)])
@@ -118,25 +73,10 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, handler) for number in SIGNALS if main}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
-
-
-@contextlib.contextmanager
 def ended_together() -> Iterator[None]:
-    """Where an error in the body ends one process alone, the others raise that error's message.
+    """Where an error in the body ends one process alone, the others raise its message as an ``OtherProcessError``.
 
-    Without it they would say that a connection was closed. They find the message in the store through which the
-    processes met; where process 0 keeps it (without ``torchrun``) and is the one that failed, it is gone.
-
-    Raises:
-        OtherProcessError: the body waited for a process that is gone.
+    They find it in the store of the processes, which without ``torchrun`` is gone where process 0 failed.
     """
     try:
         yield

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from torchreid_dfrst import files
 from torchreid_dfrst.data.images import read_image
-from torchreid_dfrst.training.distributed import mean_over_group
+from torchreid_dfrst.processes import mean_over_group
 from torchreid_dfrst.training.step import StepResult
 
 logger = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ class Journal:
     """Scalars and pictures of one run, by optimiser step; a full disk is logged and does not end training.
 
     Args:
-        folder: where ``metrics.jsonl`` and the TensorBoard files go; None writes nothing, in all processes but one.
-        step: step from which the run goes on; later lines of an earlier attempt are taken out.
-        repeats: the run begins with the evaluation of this very step: an earlier attempt's lines of it are taken out.
+        folder: of ``metrics.jsonl`` and the TensorBoard files; None writes nothing, in all processes but one.
+        step: from which the run goes on; later lines of an earlier attempt are taken out.
+        repeats: the run begins with the evaluation of this very step, whose earlier lines are taken out.
     """
 
     def __init__(self, folder: str | Path | None, step: int = 0, repeats: bool = False) -> None:
@@ -40,22 +40,13 @@ class Journal:
         if folder is None:
             return
         path = Path(folder) / NAME
-        kept = _rewind_lines(path, step, repeats)
+        if path.is_file():
+            _rewind_lines(path, step, repeats)
         self._file = open(path, "a", encoding="utf-8")
-        # TensorBoard takes out all points of a step or none: what stays of this one is drawn again
-        self.writer = SummaryWriter(log_dir=str(folder), purge_step=step if repeats else step + 1)
-        for entry in kept if repeats else ():
-            if entry["step"] == step:
-                self._draw(entry["kind"], step, {k: v for k, v in entry.items() if k not in ("kind", "step", "time")})
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=step + 1)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Add one line to ``metrics.jsonl`` and its numbers to TensorBoard under ``kind/``.
-
-        Args:
-            kind: ``train``, or what was evaluated.
-            step: optimiser steps taken so far.
-            values: JSON types; a number that is not finite becomes null in the file.
-        """
+        """Add a line to ``metrics.jsonl``, with null for what is not finite, and its numbers to TensorBoard."""
         if self._file is None:
             return
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
@@ -66,9 +57,6 @@ class Journal:
         except OSError as error:
             # what could not be written waits in the file object for the next line
             logger.error("%s cannot be written (%s): training goes on", self._file.name, error)
-        self._draw(kind, step, values)
-
-    def _draw(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
             if isinstance(value, (int, float)) and self.writer is not None:
                 with self._without_tensorboard_if_it_fails():
@@ -101,11 +89,22 @@ class Journal:
             logger.error("TensorBoard's file cannot be written (%s): the rest is in %s alone", error, NAME)
 
 
-class ProgressLine:
-    """Loss, rate and time left of one epoch, in the journal and as a bar (``tqdm.tqdm``) or lines in the log.
+def _rewind_lines(path: Path, step: int, repeats: bool) -> None:
+    """Keep the lines that the resumed state has already behind it; a torn last line goes."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+            behind = entry["step"] < step or (entry["step"] == step and (entry["kind"] == "train" or not repeats))
+        except (ValueError, TypeError, KeyError):  # torn, or none of ours
+            continue
+        if behind:
+            kept.append(line)
+    files.write({path: "".join(line + "\n" for line in kept).encode()})
 
-    ``total`` steps make the epoch, ``done`` of them were taken before; only an ``active`` one shows anything.
-    """
+
+class ProgressLine:
+    """Loss, rate and time left of one epoch, from ``done`` steps on, as a bar (``tqdm.tqdm``) or lines in the log."""
 
     def __init__(
         self, journal: Journal, label: str, total: int, done: int, bar: Callable[..., Any] | None, active: bool
@@ -121,16 +120,9 @@ class ProgressLine:
             self.bar.update()
 
     def note(self, results: list[StepResult], step: int, rate: float, epoch: int, images_left: int) -> None:
-        """Read the numbers of the last steps from the device, all at once, and pass their means on.
+        """Read the numbers of the last steps from the device, all at once, and pass their means over processes on.
 
-        Called in all processes: the means are over the rows of all of them.
-
-        Args:
-            results: of the steps since the last note, or since the run was resumed; the journal has how many.
-            step: optimiser steps taken so far in the run.
-            rate: learning rate of the last step.
-            epoch: number of the epoch, from 1.
-            images_left: of the whole run.
+        ``step`` and ``images_left`` are of the whole run.
         """
         images_per_s = self.images / (time.perf_counter() - self.began)
         means = mean_over_group(torch.stack([torch.stack(result) for result in results]).mean(0)).tolist()
@@ -154,21 +146,3 @@ def duration(seconds: float) -> str:
     """``2 h 05 min`` or ``3 min 20 s``."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
-
-
-def _rewind_lines(path: Path, step: int, repeats: bool) -> list[dict[str, Any]]:
-    """Keep the lines that the resumed state has already behind it, and give them; a torn last line goes."""
-    if not path.is_file():
-        return []
-    kept, entries = [], []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-            behind = entry["step"] < step or (entry["step"] == step and (entry["kind"] == "train" or not repeats))
-        except (ValueError, TypeError, KeyError):  # torn, or none of ours
-            continue
-        if behind:
-            kept.append(line)
-            entries.append(entry)
-    files.write({path: "".join(line + "\n" for line in kept).encode()})
-    return entries

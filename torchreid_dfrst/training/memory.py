@@ -12,22 +12,6 @@ import torch
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-
-
-def keep_freed() -> bool:
-    """Let this process keep the memory it frees, for the next step, instead of giving it back to the system.
-
-    By default every large tensor of a step is mapped anew, and the system clears each of its pages again: with
-    ``dfrst`` at 256 x 256, batch 16, 5 to 9 GB a step (``docs/scaling.md``). The process then stays as large as it
-    ever was.
-
-    Returns:
-        Whether it was done; other C libraries than glibc have no such setting and are left alone.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
-
-
 TRAINING = (
     "lower data.batch_size_train (or batch_size_test), the image size, or data.workers, or use train.precision bf16"
 )
@@ -35,12 +19,22 @@ EXTRACTION = "lower --batch-size or --workers, or use --precision bf16"
 """What helps where memory runs out."""
 
 
+def keep_freed() -> bool:
+    """Let this process keep the memory it frees, for the next step, instead of giving it back to the system.
+
+    By default every large tensor of a step is mapped anew, and the system clears each of its pages again: with
+    ``dfrst`` at 256 x 256, batch 16, 5 to 9 GB a step (``docs/scaling.md``).
+
+    Returns:
+        Whether it was done; other C libraries than glibc have no such setting.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
+
+
 @contextlib.contextmanager
 def explained(advice: str = TRAINING) -> Iterator[None]:
-    """Turn every way in which PyTorch, NumPy and Python say that memory ran out into one.
-
-    Args:
-        advice: what to do about it.
+    """Turn every way in which PyTorch, NumPy and Python say that memory ran out into one, with advice.
 
     Raises:
         OSError: memory ran out in the body.

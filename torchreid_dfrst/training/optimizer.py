@@ -16,8 +16,8 @@ from torchreid_dfrst.checks import within
 from torchreid_dfrst.messages import nearest
 
 NOT_NEGATIVE = ("lr", "weight_decay", "momentum", "rmsprop_alpha", "base_lr_mult")
-SHARES = ("adam_beta1", "adam_beta2")
-"""Numbers that an optimiser takes, and what else they must be: below 1."""
+BELOW_1 = ("adam_beta1", "adam_beta2")
+"""Numbers that an optimiser takes, which are not negative either."""
 SCHEDULES = ("constant", "single_step", "multi_step", "cosine")
 
 
@@ -35,7 +35,7 @@ def build_optimizer(model: nn.Module, adam_beta2: float = 0.999, **options: Any)
     for name, value in {**options, "adam_beta2": adam_beta2}.items():
         if name in NOT_NEGATIVE:
             within(name, value)
-        elif name in SHARES:
+        elif name in BELOW_1:
             within(name, value, below=1)
     made = torchreid.optim.build_optimizer(model, adam_beta2=adam_beta2, **options)
     if type(made) not in (torch.optim.Adam, torch.optim.SGD):
@@ -48,7 +48,7 @@ def build_optimizer(model: nn.Module, adam_beta2: float = 0.999, **options: Any)
 
 
 class WarmupSchedule(LambdaLR):
-    """A schedule that the engine advances after every optimiser step, unlike torchreid's, which count epochs."""
+    """Advanced after every optimiser step, unlike torchreid's schedules, which count epochs."""
 
     every_step = True
 
@@ -65,8 +65,7 @@ def build_scheduler(
 ) -> WarmupSchedule:
     """Linear warm-up, then a schedule with torchreid's names (the paper says "warm-up"; the rest is our reading).
 
-    The rate rises linearly from ``warmup_lr`` at the first step to the optimiser's own rate after ``warmup_epoch``
-    epochs. Epochs count from the start of training: the schedule's steps do not wait for the warm-up.
+    Epochs count from the start of training: the schedule's steps do not wait for the warm-up.
 
     Args:
         optimizer: each parameter group keeps its own top rate.

@@ -24,17 +24,7 @@ def digest(items: Sequence[tuple[Any, ...]]) -> str:
 
 
 def refuse_other_run(state: Mapping[str, Any], data: Mapping[str, Any], optimizer: Optimizer, where: str) -> None:
-    """Refuse the state of a run on other data or with another kind of optimiser.
-
-    Args:
-        state: see ``DFRSTEngine.state_dict``.
-        data: its ``data`` of this run; the ``summary`` in it is not compared.
-        optimizer: of this run.
-        where: the checkpoint, for the message.
-
-    Raises:
-        ValueError: it cannot go on here.
-    """
+    """Raise a ``ValueError`` if a state is of a run on other ``data`` or with another kind of optimiser."""
     saved, kind = state["data"], optimizer_kind(optimizer)
     differing = [name for name in data if name != "summary" and saved.get(name) != data[name]]
     if differing == ["images"]:
@@ -75,10 +65,7 @@ def warn_of_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def load_states(optimizer: Optimizer, scheduler: Any, optimizer_state: Any, scheduler_state: Any) -> None:
-    """Load what an optimiser and a scheduler remember, and go on with the settings they have now.
-
-    Earlier changes of the learning rate stay as they were; a setting that differs from the saved one is logged.
-    """
+    """Load what an optimiser and a scheduler remember, but for settings: they keep theirs, and changes are logged."""
     settings = [{**group, "params": None} for group in optimizer.param_groups]
     schedule = {name: value for name, value in getattr(scheduler, "__dict__", {}).items() if name in SCHEDULER_SETTINGS}
     optimizer.load_state_dict(optimizer_state)

@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.messages import nearest
-from torchreid_dfrst.training.distributed import Group, gather_rows, synchronize_batch_norm
+from torchreid_dfrst.processes import Group
+from torchreid_dfrst.training.distributed import gather_rows, synchronize_batch_norm
 
 FIRST_SCALE = 2.0**16
 """Factor of the loss in the first step of fp16."""
@@ -36,18 +37,18 @@ class StepResult(NamedTuple):
 
 
 class TrainStep:
-    """Prepares a model for training and takes steps with it.
+    """Prepares a model for training, in place, and takes steps with it.
 
     With several processes, batch normalisation and triplet mining see the global batch, and gradients are averaged:
     one step equals that of a single process with the whole batch.
 
     Args:
-        model: gives ``(logits, features)`` in training, each one tensor or a tuple of branches. Changed in place.
+        model: gives ``(logits, features)`` in training, each one tensor or a tuple of branches.
         optimizer: over the model's parameters.
         loss: the criterion.
-        device: where the model is.
+        device: to train on.
         precision: ``fp32``; ``bf16`` (autocast); ``fp16`` (autocast with a gradient scaler). Weights stay float32.
-        channels_last: lay images and weights out channel by channel, which convolutions prefer.
+        channels_last: memory layout of images and weights.
         compile: run the model through ``torch.compile``.
         group: the processes of this run.
 
@@ -86,23 +87,15 @@ class TrainStep:
             self.run = torch.compile(self.run)  # type: ignore[assignment]
         self.scaler = torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=precision == "fp16")
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._buffers: list[torch.Tensor] = []
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> StepResult:
-        """Take one step.
+        """Take one step with ``images``, ``(B, 3, H, W)`` of this process, and ``labels``, ``(B,)`` int64.
 
-        Args:
-            images: ``(B, 3, H, W)`` of this process, on any device.
-            labels: ``(B,)`` int64.
-
-        Returns:
-            The loss terms before the update. On a CPU a non-finite step is not taken (``undo`` tells); on a GPU, where
-            looking would stall it, the caller looks when it next reads the numbers.
+        It gives the loss terms before the update. Whether they are finite is for the caller to see when it next reads
+        numbers: a GPU would have to be waited for.
         """
         images = images.to(self.device, memory_format=self.layout, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
-        if self.device.type == "cpu":
-            self._buffers = [buffer.clone() for buffer in self.model.buffers()]
         with torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
             outputs = self.run(images)
         logits, features = _branches_of_output(outputs)
@@ -117,36 +110,23 @@ class TrainStep:
         else:
             parts = self.loss(logits, features, labels)
         self.optimizer.zero_grad(set_to_none=True)
-        # 1, or NaN where the loss of this process is not finite: then no process has finite gradients, and all see it
-        self.scaler.scale(parts.total).backward(gradient=1 + 0 * parts.total.detach())
+        self.scaler.scale(parts.total).backward()
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm(p.grad for p in self.parameters if p.grad is not None)
-        if self.device.type != "cpu" or self.precision == "fp16" or bool(torch.isfinite(norm)):
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         with torch.no_grad():
             accuracy = (logits[0].argmax(1) == labels).float().mean()
         return StepResult(*(x.detach() for x in (*parts, accuracy, norm)))
 
     def failed(self, result: StepResult) -> bool:
-        """Was the step not finite? Reading it waits for the device.
-
-        Under fp16 the scaler leaves out a step whose gradients are not finite and halves its scale, which is no
-        failure until the scale is below 1: then it was not the scale that made them so.
-        """
+        """Was the step not finite? Under fp16 the scale is at fault, and halved, until it is below 1."""
         if self.precision == "fp16" and bool(torch.isfinite(result.loss)):
             return not bool(torch.isfinite(result.gradient_norm)) and self.scaler.get_scale() < 1
         return not bool(torch.isfinite(result.loss + result.gradient_norm))
 
     def refuse_untrained(self, steps: int) -> None:
-        """Refuse to call a network trained of which no step was taken.
-
-        Args:
-            steps: since the start of the run.
-
-        Raises:
-            NonFiniteError: under fp16 the scaler left out every one of them.
-        """
+        """Raise ``NonFiniteError`` if under fp16 the scaler left out all ``steps`` since the start of the run."""
         scale = self.scaler.get_scale()
         # halved by each step that is left out
         if steps and self.scaler.is_enabled() and scale == FIRST_SCALE * self.scaler.get_backoff_factor() ** steps:
@@ -156,20 +136,12 @@ class TrainStep:
                 "for more steps (each of these halves the scale), or use train.precision bf16 or fp32"
             )
 
-    def undo(self) -> None:
-        """After a failed step on a CPU: put the running statistics back, so that the state is that before the step."""
-        for buffer, before in zip(self.model.buffers(), self._buffers, strict=False):
-            buffer.copy_(before)
 
-
-def _branches_of_output(outputs: object) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
+def _branches_of_output(outputs: object) -> list[Sequence[torch.Tensor]]:
+    """Logits and features, each a sequence of branches."""
     if not (isinstance(outputs, (tuple, list)) and len(outputs) == 2):
         raise ValueError(
             f"the model gave {type(outputs).__name__} in training, expected (logits, features): build it with "
             'loss="triplet"'
         )
-    logits, features = outputs
-    return (
-        logits if isinstance(logits, (tuple, list)) else (logits,),
-        features if isinstance(features, (tuple, list)) else (features,),
-    )
+    return [part if isinstance(part, (tuple, list)) else (part,) for part in outputs]

@@ -15,6 +15,7 @@ import torchreid
 from torch import nn
 
 from torchreid_dfrst.data.boxes import split_name
+from torchreid_dfrst.processes import current, raise_together
 from torchreid_dfrst.report.attention import attention_maps, reasons
 from torchreid_dfrst.report.canvas import spread
 from torchreid_dfrst.report.ranked_lists import ranked_lists
@@ -22,11 +23,10 @@ from torchreid_dfrst.retrieval import Parameters, Reranking, distance_blocks, no
 from torchreid_dfrst.retrieval import evaluate as metrics_of
 from torchreid_dfrst.retrieval.metrics import Best, NothingToScoreError
 from torchreid_dfrst.sightings import Sightings
-from torchreid_dfrst.training import distributed
+from torchreid_dfrst.training.configuration import VALIDATION, RunOptions
 from torchreid_dfrst.training.embed_images import Embedded, embed
 from torchreid_dfrst.training.interrupt import StopRequest
 from torchreid_dfrst.training.memory import explained
-from torchreid_dfrst.training.options import TEST_OPTIONS, VALIDATION, RunOptions
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +40,12 @@ class EvaluatingEngine(torchreid.engine.Engine):
     """torchreid's engine as far as it evaluates: by appearance, with the junk rule, shared by the processes of a group.
 
     Unlike torchreid's, embeddings are L2-normalised by default, and Euclidean distances are not squared, which changes
-    no ranking.
-
-    Args:
-        datamanager: torchreid's or ours.
-        model: gives ``(B, D)`` in evaluation.
-        use_gpu: use it if there is one.
-
-    Raises:
-        ValueError: the data manager does not share its images among the processes there are.
+    no ranking. Arguments as of ``DFRSTEngine``.
     """
 
     def __init__(self, datamanager: Any, model: nn.Module, use_gpu: bool = True) -> None:
         super().__init__(datamanager, use_gpu)
-        self.group = distributed.current()
+        self.group = current()
         self.device = torch.device(f"cuda:{self.group.local_rank}" if self.use_gpu else "cpu")
         shared = getattr(datamanager, "world_size", 1)
         if shared != self.group.world_size:
@@ -66,22 +58,16 @@ class EvaluatingEngine(torchreid.engine.Engine):
         self.options, self.stop = RunOptions(), StopRequest()
         self.bar: Callable[..., Any] | None = None
 
-    def test(self, *args: Any, **options: Any) -> dict[str, dict[str, float]]:
+    def test(self, **options: Any) -> dict[str, dict[str, float]]:
         """Evaluate on held-out training identities, if there are any, and on every target.
 
-        Args:
-            args: torchreid's, see ``TEST_OPTIONS``.
-            options: these and others by keyword, see ``RunOptions``; precision and layout stay the last run's.
+        ``options`` are torchreid's and others of ``RunOptions``; precision and layout stay the last run's.
 
         Returns:
             Data set to ``mAP``, ``mINP``, ``rank1``, ... in [0, 1]; one with nothing to score is left out and logged.
-
-        Raises:
-            KeyError, ValueError: options that cannot be had.
-            OSError: memory ran out.
         """
         last = {"precision": self.options.precision, "channels_last": self.options.channels_last}
-        self.options = RunOptions(test_only=True, **{**last, **dict(zip(TEST_OPTIONS, args, strict=False)), **options})
+        self.options = RunOptions(test_only=True, **{**last, **options})
         return self._test()
 
     @explained()
@@ -117,7 +103,7 @@ class EvaluatingEngine(torchreid.engine.Engine):
 
     def agree(self, failure: Exception | None) -> None:
         """Called by all processes at once, each with what happened to it: returns if all can go on."""
-        distributed.raise_together(failure)
+        raise_together(failure)
 
     def _show_rankings(self, name: str, values: Mapping[str, float], query: Embedded, gallery: Embedded) -> None:
         """Torchreid's ``visrank``: one picture per query, with its best gallery images."""
@@ -147,31 +133,21 @@ def words(values: Mapping[str, float]) -> str:
 
 def distances(query: np.ndarray, gallery: np.ndarray, options: RunOptions) -> Iterator[np.ndarray]:
     """Distances of embeddings ``(Q, D)`` to ``(G, D)`` as ``options`` say, in blocks ``(rows, G)`` of queries."""
-    if options.dist_metric == "euclidean" and options.normalize_feature:
-        rows, columns = normalise(query), normalise(gallery)
-        return Reranking(rows, columns, Parameters()).blocks() if options.rerank else distance_blocks(rows, columns)
-    return _other_distances(query, gallery, cosine=options.dist_metric == "cosine")
-
-
-def _other_distances(query: np.ndarray, gallery: np.ndarray, cosine: bool) -> Iterator[np.ndarray]:
-    rows, columns = (normalise(query), normalise(gallery)) if cosine else (query, gallery)
-    for start in range(0, len(rows), ROWS):
-        part = rows[start : start + ROWS]
-        if cosine:
-            yield 1 - part @ columns.T
-        else:
-            yield torch.cdist(torch.from_numpy(part), torch.from_numpy(columns)).numpy()
+    cosine = options.dist_metric == "cosine"
+    if cosine or options.normalize_feature:
+        query, gallery = normalise(query), normalise(gallery)
+    if options.normalize_feature and not cosine:
+        return Reranking(query, gallery, Parameters()).blocks() if options.rerank else distance_blocks(query, gallery)
+    parts = (torch.from_numpy(query[start : start + ROWS]) for start in range(0, len(query), ROWS))
+    others = torch.from_numpy(gallery)
+    return ((1 - part @ others.T if cosine else torch.cdist(part, others)).numpy() for part in parts)
 
 
 def draw(
     save_dir: Path, name: str, epoch: int, query: Embedded, gallery: Embedded, options: RunOptions, model: nn.Module,
     transform: Any,
 ) -> dict[str, Path]:  # fmt: skip
-    """Ranked lists and attention maps of a few queries of data set ``name``, in ``save_dir/pictures``.
-
-    Returns:
-        ``ranking``, and ``attention`` where the network can say what makes two images alike, to the file.
-    """
+    """Ranked lists and attention maps of a few queries of data set ``name``, in ``save_dir/pictures``."""
     label = str(save_dir / "pictures" / f"{name}-epoch-{epoch:03d}")
     queries, everyone = (Sightings(camera=p.camera, identity=p.identity, path=p.path) for p in (query, gallery))
     shown = spread(len(query.path), 5)

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 import torchreid
-from tqdm import tqdm
 
 from tools.studies.benchmarks.synthetic import features, ring
 from tools.studies.benchmarks.training import take_turns
@@ -94,7 +93,7 @@ def watched(blocks: Iterator[np.ndarray], seconds: list[float]) -> Iterator[np.n
         start = time.perf_counter()
 
 
-def cold(size: Size, seed: int, who: str, keep: bool, progress: bool = False) -> dict[str, Any]:
+def cold(size: Size, seed: int, who: str, keep: bool) -> dict[str, Any]:
     """The whole job in this process, imports and features not counted: seconds, peak memory over both, and mAPs.
 
     Args:
@@ -102,7 +101,6 @@ def cold(size: Size, seed: int, who: str, keep: bool, progress: bool = False) ->
         seed: of the simulated features.
         who: ``"torchreid"``, ``"fp32"`` or ``"fused"`` (fp32 with the paper's space-time model).
         keep: matrices of queries and gallery are held and both mAPs computed; else blocks, and the re-ranked mAP only.
-        progress: show a bar on stderr.
     """
     query, gallery = features(*size, np.random.default_rng(seed))
     options: dict[str, Any] = {}
@@ -123,8 +121,7 @@ def cold(size: Size, seed: int, who: str, keep: bool, progress: bool = False) ->
         found["mAP"] = [evaluate(distance(query.embedding, gallery.embedding), *labels).mAP]
         found["mAP"].append(evaluate(rerank(query.embedding, gallery.embedding, **options), *labels).mAP)
     else:
-        with tqdm(total=sum(size[:2]), desc=who, unit=" images", disable=not progress) as bar:
-            job = Reranking(query.embedding, gallery.embedding, Parameters(), progress=bar.update, **options)
+        job = Reranking(query.embedding, gallery.embedding, Parameters(), **options)
         made: list[float] = []
         found["mAP"] = [evaluate(watched(job.blocks(), made), *labels).mAP]
         near = job.near
@@ -138,7 +135,7 @@ def _send(pipe: Any, job: Callable[[], Any]) -> None:
     pipe.put(job())
 
 
-def in_fresh_process(size: Size, seed: int, who: str, keep: bool, progress: bool = False) -> dict[str, Any]:
+def in_fresh_process(size: Size, seed: int, who: str, keep: bool) -> dict[str, Any]:
     """``cold`` in a process of its own.
 
     Raises:
@@ -146,7 +143,7 @@ def in_fresh_process(size: Size, seed: int, who: str, keep: bool, progress: bool
     """
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
-    process = context.Process(target=_send, args=(queue, partial(cold, size, seed, who, keep, progress)))
+    process = context.Process(target=_send, args=(queue, partial(cold, size, seed, who, keep)))
     process.start()
     process.join()
     if process.exitcode:

@@ -128,7 +128,7 @@ def measure_streamed(scale: str, rounds: int, seed: int) -> dict[str, Any]:
             runs.setdefault("floor", []).append({"seconds": floor(query, gallery, most)})
             bar.update()
             for who in ("fp32", "fused"):
-                once = parts.in_fresh_process(SCALES[scale], seed, who, False, progress=sys.stderr.isatty())
+                once = parts.in_fresh_process(SCALES[scale], seed, who, False)
                 runs.setdefault(who, []).append(once)
                 bar.update()
     seconds = {who: [run["seconds"] for run in several] for who, several in runs.items()}

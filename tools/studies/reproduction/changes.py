@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tools.studies.reproduction.preset import merge
 from torchreid_dfrst.config import Config, checked
-from torchreid_dfrst.training import resolved, sections
+from torchreid_dfrst.training import sections, with_defaults
 
 STREAMS, PARTS = [1, 1], 12
 AS_DIVISION = [4, 4] + [1] * PARTS  # of 4 parts
@@ -22,7 +22,7 @@ def changes(usual: Config) -> dict[str, Config]:
     Args:
         usual: the sections that they go on top of; rates and warm-up are multiples of theirs.
     """
-    whole = resolved(checked(usual, sections(), "training"))
+    whole = with_defaults(checked(usual, sections(), "training"))
     rate, epochs, data = whole["optim"]["lr"], whole["train"]["max_epoch"], whole["data"]
     # of 96 pixels 128, of 128 pixels 160
     larger = {side: 32 * round(data[side] / 24) for side in ("height", "width")}

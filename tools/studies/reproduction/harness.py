@@ -25,7 +25,7 @@ from torchreid_dfrst.evaluation.card import Card
 from torchreid_dfrst.inference import extract, open_dataset, open_network
 from torchreid_dfrst.retrieval import Extraction
 from torchreid_dfrst.sightings import UNKNOWN, fingerprint
-from torchreid_dfrst.training import resolved, sections, train
+from torchreid_dfrst.training import sections, train, with_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class Harness:
 
     def _run(self, label: str, settings: Config, root: Path, backbone: Path | None) -> Path:
         config = checked(settings, sections(), label)
-        whole = resolved(config)
+        whole = with_defaults(config)
         key = {name: {k: v for k, v in keys.items() if k not in FREE.get(name, ())} for name, keys in whole.items()}
         data = self._train_lists(root, settings["data"])
         folder = self.out / "runs" / f"{label}-{digest([key, data, backbone and backbone.name])}"
