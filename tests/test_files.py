@@ -212,3 +212,11 @@ def test_what_is_no_file_is_named(tmp_path):
     assert files.what_is(tmp_path) == "a folder" and files.what_is("/dev/null") == "a device"
     with pytest.raises(ValueError, match=r"pipe is a pipe \(FIFO\), where a file is expected"):
         files.require_file(tmp_path / "pipe", "none")
+
+
+def test_a_check_before_the_work_leaves_nothing_and_refuses_what_could_not_be_written_after_it(tmp_path):
+    files.require_writable(tmp_path / "runs" / "audit" / "audit.json")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(OSError, match=r"audit\.json could not be written .*choose another place"):
+        files.require_writable(tmp_path / "runs" / "audit" / "audit.json")

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "torchreid_dfrst"
 FILES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
 STUDIES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "tools").rglob("*.py"))}
 
-BASE = {"version", "checks", "files", "config", "sightings", "names", "features"}
+BASE = {"version", "checks", "messages", "files", "config", "sightings", "names", "features"}
 """The standard library, NumPy and YAML."""
 ORDER = ("retrieval", "spatiotemporal", "association", "evaluation", "gallery")
 """Arrays: each may import those before it."""

@@ -1,20 +1,16 @@
-"""Checks of what users give, and the words of the messages that refuse it."""
+"""Checks of what users give: types, and ranges of numbers."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import math
 import os
-import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
-
-LONGEST = 160  # characters of a name in a message
 
 KINDS: dict[Any, tuple[Any, str]] = {
     bool: (bool, "true or false"),
@@ -27,40 +23,10 @@ KINDS: dict[Any, tuple[Any, str]] = {
 """Annotation to what its values are instances of, and to its name in messages."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)``, or the known names, the first 20 of them, where none is near."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f" (did you mean {close[0]!r}?)"
-    more = f" and {len(known) - 20:,} more" if len(known) > 20 else ""
-    return f" (known: {', '.join(known[:20])}{more})"
-
-
-def printable(text: object) -> str:
-    """A text as a terminal may have it: what would move its cursor or turn its order is written by its number."""
-    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
-
-
-def short(text: object, most: int = 1000) -> str:
-    """A text that may hold a value of any length, cut to so many characters; the beginning and the end say the most."""
-    text = str(text)
-    return text if len(text) <= most else f"{text[: 3 * most // 4]} ... {text[-most // 4 :]}"
-
-
-CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def numbered(text: str, count: int) -> str:
-    """``"{count} [image is|images are] lost"`` as ``1 image is lost`` or ``1,200 images are lost``."""
-    chosen = re.sub(r"\[([^|\]]*)\|([^\]]*)\]", r"\1" if count == 1 else r"\2", text)
-    return chosen.replace("{count}", f"{count:,}")
-
-
 def expected_types(function: Callable[..., Any]) -> dict[str, Any]:
     """Annotations of the parameters by name; where a signature has none, the type of a default that is a number.
 
-    A default that is text says nothing: where torchreid has one, a list does as well.
+    Of torchreid's defaults, one that is text may be a list as well, and says nothing.
     """
     annotated = get_type_hints(function.__init__ if inspect.isclass(function) else function)
     found = {}
@@ -71,12 +37,9 @@ def expected_types(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def check(what: str, value: Any, expected: Any) -> None:
-    """Refuse a value that is not of the expected type, an annotation; types that YAML does not have are not checked.
+    """Raise a ``ValueError`` if a value, called ``what``, is not of an annotation's type, of those that YAML has.
 
     A whole number does where a number is expected; true and false are not numbers; text is no list.
-
-    Raises:
-        ValueError: with ``what``, the value's name, the value and what was expected.
     """
     fits, words = _kind(expected)
     if not fits(value):
@@ -89,11 +52,7 @@ def in_words(expected: Any) -> str:
 
 
 def within(what: str, value: float, lowest: float = 0, highest: float = math.inf, below: float = math.inf) -> None:
-    """Refuse a number that is not in ``[lowest, highest]`` or not below ``below``; NaN is out of every range.
-
-    Raises:
-        ValueError: with ``what``, the number's name, the value and the range.
-    """
+    """Raise a ``ValueError`` if a number, ``what``, is NaN, not in ``[lowest, highest]`` or not below ``below``."""
     if lowest <= value <= highest and value < below:
         return
     ends = [f"{lowest:g} or more"]
@@ -103,11 +62,7 @@ def within(what: str, value: float, lowest: float = 0, highest: float = math.inf
 
 @contextlib.contextmanager
 def named(section: str, keys: Iterable[str]) -> Iterator[None]:
-    """Let an error about one of ``keys``, such as ``lr is -1: 0 or more``, name its section: ``optim.lr is ...``.
-
-    Raises:
-        ValueError: the body's.
-    """
+    """Let an error about one of ``keys``, such as ``lr is -1: 0 or more``, name its section: ``optim.lr is ...``."""
     try:
         yield
     except ValueError as error:
@@ -140,15 +95,3 @@ def _kind(expected: Any) -> tuple[Callable[[Any], bool], str]:
         words = f"a list, each {words}" if item in KINDS else "a list"
         return lambda value: isinstance(value, Sequence) and not isinstance(value, str) and all(map(fits, value)), words
     return lambda value: True, str(expected)
-
-
-def sample(items: Iterable[object], most: int = 3) -> str:
-    """The first few of ``items`` for a message: ``a, b, c and 9 more``."""
-    shown = [word if len(word) <= LONGEST else f"{word[:20]}...{word[-LONGEST:]}" for word in map(str, items)]
-    rest = f" and {len(shown) - most} more" if len(shown) > most else ""
-    return ", ".join(shown[:most]) + rest
-
-
-def error_text(error: Exception) -> str:
-    """The text of an error; Python quotes that of a ``KeyError``."""
-    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from torchreid_dfrst.checks import check, expected_types, in_words, nearest, short
+from torchreid_dfrst.checks import check, expected_types, in_words
 from torchreid_dfrst.files import DAMAGED, require_file
+from torchreid_dfrst.messages import nearest, short
 
 Section = dict[str, Any]
 Config = dict[str, Section]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst import files
-from torchreid_dfrst.checks import numbered, sample, short
 from torchreid_dfrst.files import DAMAGED, file_digest
+from torchreid_dfrst.messages import numbered, sample, short
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 
 FORMAT = "torchreid_dfrst features 1"

@@ -46,18 +46,17 @@ _held: set[int] = set()  # descriptors of ``locked``
 
 
 def write(files: Mapping[Path, Content], check: Callable[[Path], object] | None = None, size: int = 0) -> None:
-    """Write files side by side: each to a temporary one, synced and checked; then all of them are renamed.
+    """Write files into one folder, which is made if needed: whole and all of them, or none, also in a power cut.
 
-    Of several that save the same files at once, also on other machines, one comes last, with all of its files.
+    Of several processes that save the same files at once, one comes last, with all of its files.
 
     Args:
-        files: path to content; the paths share a folder, which is made if needed.
+        files: path to content.
         check: called with each temporary file, raises if it will not do; bytes are read back and compared anyway.
         size: bytes that are going to be written, as far as they are not in ``files``.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; the message names the file. Whatever is raised,
-            also by ``check`` or what writes, earlier files of these names stay and nothing is left behind.
+        OSError: the disk is full or the folder cannot be written; earlier files of these names stay.
     """
     token = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     parts = {path: path.with_name(f"{path.name}.{token}.part") for path in files}
@@ -109,19 +108,13 @@ def _remove_left_overs(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, wait: bool = True, keep: bool = False) -> Iterator[int | None]:
-    """Hold a lock on a file, which is made for it; a process that dies holds none.
-
-    Args:
-        path: of the lock file; its folder is there.
-        wait: for whoever holds it.
-        keep: leave the file where it is afterwards.
+    """Hold a lock on a file, which is made for it and taken away afterwards unless ``keep``; a dead process holds none.
 
     Yields:
-        A descriptor of the file, open for reading and writing; None where the file system or Windows has no locks,
-        and nothing is held.
+        A descriptor of the file, open for reading and writing; None where the file system or Windows has no locks.
 
     Raises:
-        BlockingIOError: another process, or another thread of this one, holds it and ``wait`` is False.
+        BlockingIOError: another process or thread holds it, and this one is not to ``wait``.
         OSError: the file cannot be made.
     """
     handle = _lock_file(path, wait)
@@ -194,10 +187,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def require_file(path: str | Path, missing: str) -> None:
-    """Refuse what no reader should open: nothing, a folder, or what never ends, such as a pipe or a device.
+    """Refuse what no reader should open: a folder, or what never ends, such as a pipe.
 
     Raises:
-        FileNotFoundError: with the words ``missing``, nothing is there.
+        FileNotFoundError: nothing is there; with the words ``missing``.
         ValueError: it is no regular file.
     """
     kind = what_is(path)
@@ -208,18 +201,18 @@ def require_file(path: str | Path, missing: str) -> None:
 
 
 def require_writable(path: str | Path) -> None:
-    """Refuse, before hours of work, a file that could not be written after them; its folder is made if needed.
+    """Refuse, before hours of work, a file that could not be written after them; nothing is left behind.
 
     Raises:
-        OSError: the folder cannot be made or written.
+        OSError: the folder, or the nearest above it that is there, cannot be written.
         ValueError: the path is something else than a file.
     """
     path = Path(path)
     if kind := what_is(path):
         raise ValueError(f"{path} is {kind}, where a file is to be written")
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        probe = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        probe = folder / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
@@ -243,12 +236,7 @@ def what_is(path: str | Path) -> str | None:
 
 
 def not_the_file(error: BaseException, path: str | Path) -> None:
-    """Tell an error of the machine from a damaged file; returns where it may be the file.
-
-    Raises:
-        OSError: reading failed (no such file any more, no access, a failing disk or network), or memory ran out over
-            no more than the file holds.
-    """
+    """Raise an ``OSError`` where reading failed by no fault of the file: the disk, the network, too little memory."""
     # a damaged directory in a file makes zipfile seek to places that are none
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
         raise error
@@ -265,12 +253,7 @@ def not_the_file(error: BaseException, path: str | Path) -> None:
 
 
 def read_json(path: str | Path, what: str, again: str) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Args:
-        path: the file.
-        what: what it should be, such as ``a result card``.
-        again: where to get it from.
+    """The object in a JSON file; messages say ``what`` it should be, and where to get it ``again``.
 
     Raises:
         OSError: it could not be read.
@@ -298,7 +281,7 @@ def read_arrays(path: str | Path, wanted: Callable[[str], bool] = lambda name: T
     """The arrays of an ``.npz`` file whose names are ``wanted``; the others are not unpacked, pickles are refused.
 
     Raises:
-        ValueError: the arrays would fill more than ``ROOM`` bytes and more than ``FOLD`` times the file.
+        ValueError: they hold too much, see ``require_room``.
         DAMAGED: the file is torn, or none of arrays.
     """
     with np.load(path, allow_pickle=False) as file:
@@ -314,15 +297,7 @@ def read_arrays(path: str | Path, wanted: Callable[[str], bool] = lambda name: T
 
 
 def require_room(size: int, own: int) -> None:
-    """Refuse arrays that a file says it holds, before they are unpacked.
-
-    Args:
-        size: bytes that they would fill.
-        own: bytes of the file.
-
-    Raises:
-        ValueError: more than ``ROOM`` and more than ``FOLD`` times the file; the message names no file.
-    """
+    """Raise a ``ValueError`` if arrays of ``size`` bytes are more than a file of ``own`` bytes may be unpacked to."""
     if size > max(ROOM, FOLD * own):
         raise ValueError(
             f"its arrays would fill {size / 1e6:,.0f} MB, more than {FOLD} times the file's {own / 1e6:,.1f} MB: save "

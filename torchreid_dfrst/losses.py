@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from torchreid_dfrst.checks import nearest, within
+from torchreid_dfrst.checks import within
+from torchreid_dfrst.messages import nearest
 
 REDUCTIONS = ("mean", "sum")
 

@@ -1,13 +1,15 @@
-"""Names as people write them: of cameras, of vehicles, of files, and which of them are one."""
+"""Names as people write them, of cameras, vehicles and files: which of them are one, and numbers (labels) for them."""
 
 from __future__ import annotations
 
 import itertools
 import re
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 
+UNKNOWN = -1  # the label of what is not known
 UNKNOWN_WORDS = frozenset(
     "-1|-99|-999|-9999|nan|nat|na|n/a|n.a.|none|null|nil|\\n|unknown|unk|not known|not available|undefined|"
     "unidentified|unlabeled|unlabelled|no label|missing|distractor|distractors|junk|background".split("|")
@@ -41,6 +43,32 @@ def is_unknown(word: str) -> bool:
     """Whether a word means "not known", in upper or lower case, in quotes or brackets, or as mere punctuation."""
     core = plain(word).casefold().strip("<>[](){}#'\" ")
     return core in UNKNOWN_WORDS or not core.strip("-?._*/ ")
+
+
+def is_label(word: str) -> bool:
+    """Whether a word is a whole number of 0 or more that can be its own label."""
+    return word.isascii() and word.isdigit() and len(word) < 10
+
+
+def labels(words: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """``(N,)`` int64 labels for names, which are one where ``plain`` gives one, and the names in their order.
+
+    The words themselves if all are whole numbers of 0 or more, else 0, 1, ... in the order of the names.
+    """
+    words = list(map(plain, words))
+    if all(map(is_label, words)):
+        numbers = np.array(words, dtype=np.int64)
+        return numbers, [str(number) for number in np.unique(numbers)]
+    names, numbers = np.unique(np.array(words, dtype=np.str_), return_inverse=True)
+    return numbers.astype(np.int64), names.tolist()
+
+
+def known_labels(words: Sequence[str]) -> np.ndarray:
+    """``labels``, but ``UNKNOWN`` for words that say that it is not known."""
+    known = np.array([not is_unknown(word) for word in words], dtype=bool)
+    numbers = np.full(len(words), UNKNOWN)
+    numbers[known] = labels([word for word, one in zip(words, known, strict=True) if one])[0]
+    return numbers
 
 
 def without_common_folder(paths: np.ndarray) -> np.ndarray:

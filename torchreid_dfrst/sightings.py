@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.names import without_common_folder
-
-UNKNOWN = -1
+from torchreid_dfrst.names import UNKNOWN, without_common_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +20,15 @@ class Sightings:
         camera: ``(N,)`` int64 camera labels, ``>= 0``, the same labels that ``CameraNetwork.cameras`` uses
             (torchreid's ``camid``).
         time_s: ``(N,)`` float64 seconds on a clock that all cameras share; NaN where the time is not known.
-            ``datetime64`` becomes seconds since 1970, ``timedelta64`` seconds. Left out, every time is missing.
-        identity: ``(N,)`` int64 vehicle labels, ``UNKNOWN`` (-1) where not known. Left out, all unknown.
+            ``datetime64`` becomes seconds since 1970, ``timedelta64`` seconds.
+        identity: ``(N,)`` int64 vehicle labels, ``UNKNOWN`` (-1) where not known.
         track: ``(N,)`` int64 labels of tracks (one vehicle passing one camera once), ``UNKNOWN`` where not known.
-            Left out, all unknown.
-        path: ``(N,)`` str image paths or any other name of the row. Left out, empty strings.
+        path: ``(N,)`` str image paths or any other name of the row.
         camera_name: ``(N,)`` str what the user's file calls the camera ("north gate", "c003"), for messages and
-            pictures; empty where the label is its name. Left out, empty strings.
+            pictures; empty where the label is its name.
         vehicle_name: ``(N,)`` str, the same for the vehicle.
+
+    All but ``camera`` may be left out: not known, or empty.
 
     Raises:
         ValueError: a column is not one-dimensional or not of the length of ``camera``, a camera is negative, a label
@@ -45,7 +44,7 @@ class Sightings:
     vehicle_name: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        """Fill the columns left out, convert and check all of them."""
+        """Fill, convert and check."""
         count = np.shape(self.camera)[0] if np.ndim(self.camera) == 1 else 0
         filled = {
             "camera": _as_integers("camera", self.camera),
@@ -104,14 +103,7 @@ class Sightings:
         return np.unique(self.identity[self.known])
 
     def require_times(self, what: str) -> None:
-        """Refuse to go on without a time for every image.
-
-        Args:
-            what: name of the data set or file, for the message.
-
-        Raises:
-            ValueError: at least one time is missing; the message counts them and names the first row.
-        """
+        """Raise a ``ValueError`` if an image has no time; ``what`` names the data set or file."""
         missing = np.flatnonzero(np.isnan(self.time_s))
         if len(missing):
             first = self.path[missing[0]] or f"row {missing[0]}"
@@ -128,13 +120,11 @@ class CameraNetwork:
     Args:
         cameras: ``(C,)`` int64 camera labels; row and column ``k`` of ``distance_m`` belong to ``cameras[k]``.
         distance_m: ``(C, C)`` float64 road distance in metres, finite, ``>= 0``, symmetric, zero diagonal.
-        names: ``(C,)`` str what the user's file calls each camera; empty where the label is its name. Left out, empty
-            strings.
+        names: ``(C,)`` str what the user's file calls each camera; empty, or left out, where the label is its name.
         kind: ``road``, or along what else the distances are: ``straight line``, ``great circle, not road``.
 
     Raises:
-        ValueError: wrong shape, a label twice, a negative or non-finite distance, a diagonal that is not zero, or
-            a matrix that is not symmetric.
+        ValueError: a wrong shape, a label twice, or a distance or matrix that is none.
     """
 
     cameras: np.ndarray
@@ -187,17 +177,10 @@ class CameraNetwork:
         return len(self.cameras)
 
     def rows(self, camera: np.ndarray, called: Callable[[int], str] | None = None) -> np.ndarray:
-        """Row of each camera label.
-
-        Args:
-            camera: array of camera labels, any shape.
-            called: the name of a label in a message, such as ``sightings.camera_called``; left out, ``self.called``.
-
-        Returns:
-            int64 array of the same shape, indices into ``distance_m``.
+        """Rows of ``distance_m``, an array of the shape of ``camera``, for camera labels.
 
         Raises:
-            KeyError: a camera has no row.
+            KeyError: a camera has no row; it is ``called`` as ``sightings.camera_called`` or, left out, we call it.
         """
         camera = np.asarray(camera)
         order = np.argsort(self.cameras)
@@ -230,15 +213,12 @@ def same_vehicle(identity: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def draw(identity: np.ndarray, number: int, seed: int = 0) -> np.ndarray:
-    """One random image of each vehicle.
+    """One random image of each vehicle: ``(N,)`` bool, True once per identity, never where it is ``UNKNOWN``.
 
     Args:
         identity: ``(N,)`` labels, of images in the order of their paths.
-        number: which draw, from 0.
+        number: which draw of ``seed``'s, from 0.
         seed: of all draws.
-
-    Returns:
-        ``(N,)`` bool, True once per identity, never where it is ``UNKNOWN``.
     """
     identity = np.asarray(identity)
     shuffled = np.random.default_rng([seed, number]).permutation(len(identity))

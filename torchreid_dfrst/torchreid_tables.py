@@ -9,7 +9,7 @@ from urllib.error import URLError
 
 from torch import nn
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.messages import nearest
 
 
 def table(module: ModuleType, name: str) -> dict[str, Any]:

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from torchreid_dfrst.data import Table, VeRiFormat
-from torchreid_dfrst.data.table import labels, read_rows
+from torchreid_dfrst.data.table import read_rows
 from torchreid_dfrst.doctor import check_dataset
 from torchreid_dfrst.inference.import_features import import_features
+from torchreid_dfrst.names import labels
 
 HEADER = "path,identity,camera,time,split"
 ROWS = ["1.png,a,1,5,train", "2.png,b,1,6,query", "2.png,b,1,6,gallery", "3.png,b,2,70,gallery", "4.png,c,2,80,gallery"]

@@ -5,10 +5,10 @@ import re
 import pytest
 from PIL import Image
 
-from torchreid_dfrst.checks import error_text, numbered
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.problems import Problems, single_errors
 from torchreid_dfrst.doctor import check_dataset
+from torchreid_dfrst.messages import error_text, numbered
 
 
 @pytest.mark.parametrize(

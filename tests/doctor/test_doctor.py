@@ -12,8 +12,9 @@ from PIL import Image
 from torchreid_dfrst.city.plan import Settings, plan_city
 from torchreid_dfrst.data.veri776 import read_veri
 from torchreid_dfrst.doctor import check_dataset
+from torchreid_dfrst.doctor.camera_order import camera_order, delays
+from torchreid_dfrst.doctor.clock_offsets import clock_offsets
 from torchreid_dfrst.doctor.times import check_times
-from torchreid_dfrst.doctor.traffic import camera_order, clock_offsets, delays
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.passes import one_per_pass
 
@@ -241,6 +242,32 @@ def test_the_odd_clock_of_real_veri_is_named(veri_lists, kind):
     veri = read_veri(veri_lists, images=False)
     half = {name: part[part.identity % 2 == 0] for name, part in veri.parts().items()}
     assert named_clock(half, veri.network, 9, kind) == "camera c010"
+
+
+@pytest.mark.parametrize("most_s", [300, 3600])
+def test_a_clock_of_its_own_for_every_camera_of_real_veri(veri_lists, most_s):
+    veri = read_veri(veri_lists, images=False)
+    ahead = np.round(np.random.default_rng(most_s).uniform(-most_s, most_s, 20))
+    findings = check_times(changed(veri.parts(), time_s=lambda part: part.time_s + ahead[part.camera]), veri.network)
+    assert {check for severity, check in severities(findings) if severity == "error"} == {"clock offsets"}
+    told = {}
+    for text in (text for found in findings if found.check == "clock offsets" for text in found.examples):
+        camera, offset = re.match(r"camera c(\d+): ([+-]\d+) s", text).groups()
+        told[int(camera) - 1] = int(offset)
+    left = ahead[:19] - np.array([told.get(camera, 0) for camera in range(19)])  # c020 has 2 trips
+    left = np.sort(np.abs(left - np.median(left)))
+    assert left[16] < 40 and left[-1] < 120  # of two cameras, trips there and back take different roads
+    named = [found.message for found in findings if found.severity == "error"]
+    assert most_s < 3600 or re.match(r"1\d cameras have another clock than camera c0", *named)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_drawn_order_of_real_veri_is_a_wrong_camera_order(veri_lists, seed):
+    veri = read_veri(veri_lists, images=False)
+    order = np.random.default_rng(seed).permutation(20)
+    wrong = CameraNetwork(veri.network.cameras[order], veri.network.distance_m)
+    (error,) = [found for found in check_times(veri.parts(), wrong) if found.severity == "error"]
+    assert error.check == "camera order" and "in VeRi-776's own order: 0.94" in error.message
 
 
 def test_city_a_is_clean(city_a):

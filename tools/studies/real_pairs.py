@@ -22,10 +22,10 @@ from tqdm import tqdm
 from tools.studies.reproduction import Harness, Preset
 from tools.studies.reproduction.preset import merge
 from torchreid_dfrst import files, retrieval
-from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.cli import command
 from torchreid_dfrst.evaluation.intervals import bootstrap, p_value
 from torchreid_dfrst.inference import extract
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.models import build
 from torchreid_dfrst.training import checkpoint
 from torchreid_dfrst.training.configuration import with_own_input

@@ -13,7 +13,7 @@ from torchreid_dfrst.association.evidence import Evidence
 from torchreid_dfrst.association.learning import FEWEST, doubt, learn
 from torchreid_dfrst.association.passes import CameraMeans, Passes, find_passes, pool
 from torchreid_dfrst.association.windows import join
-from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.messages import numbered
 from torchreid_dfrst.retrieval import Features, normalise
 from torchreid_dfrst.retrieval.logistic import sigmoid
 from torchreid_dfrst.sightings import CameraNetwork, Sightings

@@ -17,9 +17,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torchreid_dfrst.checks import error_text, nearest, printable, short
 from torchreid_dfrst.cli.arguments import USER_ERROR, Parser, say
 from torchreid_dfrst.cli.threads import settle
+from torchreid_dfrst.messages import error_text, nearest, printable, short
 
 COMMANDS = (
     "demo", "city", "check", "split", "train", "extract", "export", "import", "evaluate", "rank", "compare",

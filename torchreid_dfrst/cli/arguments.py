@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from torchreid_dfrst.checks import nearest, printable
+from torchreid_dfrst.messages import nearest, printable
 
 USER_ERROR = 2
 SIZE = (256, 128)

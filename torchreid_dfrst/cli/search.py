@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torchreid_dfrst.checks import printable, within
+from torchreid_dfrst.checks import within
 from torchreid_dfrst.cli.arguments import moment, progress, say, span, tell, wrote
+from torchreid_dfrst.messages import printable
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -95,9 +95,9 @@ def models(settings: Mapping[str, Any]) -> list[Any]:
 def _extraction_of_lists(name: str, root: str) -> Any:
     import numpy as np
 
-    from torchreid_dfrst.checks import nearest
     from torchreid_dfrst.data import DATASETS, VeRiFormat
     from torchreid_dfrst.data.veri776 import LISTS
+    from torchreid_dfrst.messages import nearest
     from torchreid_dfrst.retrieval import Extraction, Features
 
     if name not in DATASETS:

@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> None:
 
 def summary(trips: Any, seen: Any, links: Any) -> str:
     """What was joined, and, where vehicles are known, how much of it is right."""
-    from torchreid_dfrst.checks import numbered
     from torchreid_dfrst.evaluation import trips as worth
+    from torchreid_dfrst.messages import numbered
 
     found = worth.about(trips, seen)
     lines = [

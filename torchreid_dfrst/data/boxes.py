@@ -42,10 +42,7 @@ def split_name(path: str) -> tuple[str, Box | None]:
 def boxed_names(columns: Mapping[str, Sequence[str]], names: Sequence[str], where: str) -> list[str]:
     """Names of images with the boxes that a table's columns say; as they are where it has no such column.
 
-    Args:
-        columns: column name to a word a row; upper and lower case are the same.
-        names: of the images.
-        where: the table, for messages.
+    Upper and lower case of the columns are the same; ``where`` is the table, for messages.
 
     Raises:
         ValueError: two kinds of boxes, a part of one, a word that is no number, or a box without an area.
@@ -54,7 +51,7 @@ def boxed_names(columns: Mapping[str, Sequence[str]], names: Sequence[str], wher
     whole = [given[name] for name in WHOLE if name in given]
     if whole:
         raise ValueError(f"{where} has boxes in one column, {whole[0]!r}, which can mean several things: write {FORMS}")
-    twice = [name for name in columns if _bare_column_name(name) in NAMES and given[_bare_column_name(name)] != name]
+    twice = [name for name in columns if (bare := _bare_column_name(name)) in NAMES and given[bare] != name]
     groups = [group for group in (*SIZES, *CORNERS) if all(name in given for name in group)]
     there = NAMES.intersection(given)
     sizes = {name for name in IMAGE_SIZE if given.get(name, "").lower() == name}

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from torchreid_dfrst.checks import sample
 from torchreid_dfrst.data.copies import unrepeated
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, tracks_of
 from torchreid_dfrst.data.numbers import vehicle_number, whole_number
 from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.text import read_items, read_lines
-from torchreid_dfrst.sightings import Sightings
+from torchreid_dfrst.messages import sample
+from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,6 @@ class CityFlow(VehicleDataset):
     Args:
         root: the folder that holds ``cityflow`` (or ``AIC20_track2``...) or is it.
         hold_out: without test labels, every how many-th vehicle is held out, at least 2.
-        kwargs: as torchreid's own data sets take them.
-
-    Raises:
-        FileNotFoundError: ``train_label.xml`` is missing.
-        ValueError: a label file is broken, an item lacks its name, vehicle or camera, or rows contradict each other.
     """
 
     folder_names = ("cityflow", "CityFlow-ReID", "AIC19_track2_reid", "AIC20_track2_reid", "AIC21_Track2_ReID")
@@ -54,7 +49,8 @@ class CityFlow(VehicleDataset):
         if hold_out < 2:
             raise ValueError(f"hold_out is {hold_out}: every second vehicle at most can be held out")
         problems = Problems()
-        train = problems.attempt(_read_train, folder)
+        labels = problems.attempt(_read_annotations, folder / "train_label.xml")
+        train = labels and problems.attempt(_sightings, folder, "train", sorted(labels), labels)
         test = problems.attempt(_read_test, folder) if (folder / "test_label.xml").is_file() else None
         problems.raise_all()
         if test:
@@ -86,17 +82,10 @@ def _annotation_items(path: Path) -> Iterator[tuple[str, Annotation]]:
         yield item["imageName"], Annotation(vehicle, camera, words)
 
 
-def _read_train(folder: Path) -> Sightings:
-    labels = _read_annotations(folder / "train_label.xml")
-    return _with_tracks(_sightings_of_annotations(folder, "train", sorted(labels), labels), folder / "train_track.txt")
-
-
 def _read_test(folder: Path) -> tuple[Sightings, Sightings]:
     problems, labels = Problems(), _read_annotations(folder / "test_label.xml")
     query = problems.attempt(_read_folder_of_images, folder, "query", labels)
-    gallery = problems.attempt(
-        lambda: _with_tracks(_read_folder_of_images(folder, "test", labels), folder / "test_track.txt")
-    )
+    gallery = problems.attempt(_read_folder_of_images, folder, "test", labels)
     problems.raise_all()
     return query, gallery
 
@@ -110,23 +99,20 @@ def _read_folder_of_images(folder: Path, part: str, labels: dict[str, Annotation
             f"{len(lost)} of {len(names)} images of {path} have no label in test_label.xml: "
             f"{sample(lost) or 'the list is empty'}"
         )
-    return _sightings_of_annotations(folder, part, names, labels)
+    return _sightings(folder, part, names, labels)
 
 
-def _sightings_of_annotations(folder: Path, part: str, names: list[str], labels: dict[str, Annotation]) -> Sightings:
+def _sightings(folder: Path, part: str, names: list[str], labels: dict[str, Annotation]) -> Sightings:
+    path, track = folder / f"{part}_track.txt", np.full(len(names), UNKNOWN)
+    if path.is_file():
+        track = tracks_of(names, [line.split() for line in read_lines(path, "tracks")], path)
     found = [labels[name] for name in names]
     vehicle_name, camera_name = np.array([label.words for label in found]).T
     return Sightings(
         camera=np.array([label.camera - 1 for label in found]),
         identity=np.array([label.vehicle for label in found]),
+        track=track,
         path=np.array([str(folder / f"image_{part}" / name) for name in names]),
         camera_name=camera_name,
         vehicle_name=vehicle_name,
     )
-
-
-def _with_tracks(part: Sightings, path: Path) -> Sightings:
-    if not path.is_file():
-        return part
-    names = [Path(image).name for image in part.path.tolist()]
-    return replace(part, track=tracks_of(names, [line.split() for line in read_lines(path, "tracks")], path))

@@ -7,29 +7,26 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered, sample
 from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.data.problems import warn
+from torchreid_dfrst.files import what_is
+from torchreid_dfrst.messages import numbered, sample
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 T = TypeVar("T")
-
-MIDDLE = 256  # bytes that are compared before whole files are
 
 
 def contradictions(seen: Sightings, names: Sequence[str], words: Mapping[str, Sequence[str]]) -> list[str]:
     """Rows of a table that say different things of one image, in words that show both.
 
-    A frame has one camera and one time, a box in it one vehicle; what is not known contradicts nothing.
-
-    Args:
-        seen: the rows.
-        names: of their images as the table writes them, with boxes.
-        words: ``camera``, ``time`` and ``identity`` to what the table says in each row.
+    A frame has one camera and one time, a box in it one vehicle; what is not known contradicts nothing. ``names`` are
+    those of the images as the table writes them, with boxes; ``words`` maps ``camera``, ``time`` and ``identity`` to
+    what it says in each row.
     """
     crops = [unicodedata.normalize("NFC", os.path.abspath(path.replace("\\", "/"))) for path in seen.path.tolist()]
     frames = [split_name(crop)[0] for crop in crops]
@@ -49,14 +46,10 @@ def contradictions(seen: Sightings, names: Sequence[str], words: Mapping[str, Se
 
 
 def refuse_copies(query: Sightings, gallery: Sightings) -> None:
-    """Refuse a query image that stands in the gallery, byte for byte, under another camera or vehicle.
+    """Raise a ``ValueError`` where a query image stands in the gallery, byte for byte, under another camera or vehicle.
 
-    It would find its own copy first. Sizes are compared first, then some bytes of files of one size, then the rest;
-    files that are not there are passed over. An image in both lists with one camera and vehicle, as VeRi-776's, is
-    fine.
-
-    Raises:
-        ValueError: there are such images; the message shows the rows of some.
+    It would find its own copy first. Files of one size are read; files that are not there are passed over. An image in
+    both lists with one camera and vehicle, as VeRi-776's, is fine.
     """
     everyone, count = Sightings.concatenate([query, gallery]), len(query)
     files = [split_name(path) for path in everyone.path.tolist()]
@@ -72,7 +65,7 @@ def refuse_copies(query: Sightings, gallery: Sightings) -> None:
         return bool(ours and theirs and len(labels) > 1)
 
     groups = [list(range(len(everyone)))]
-    for read in (_file_size, _middle_of_file, _digest_of_file):
+    for read in (lambda path: path.stat().st_size, lambda path: hashlib.blake2b(path.read_bytes()).digest()):
         known: dict[str, object] = {}
         groups = [finer for group in groups for finer in _split_copies(group, files, read, known) if suspicious(finer)]
     both = [(q, [g for g in group if g >= count]) for group in groups for q in group if q < count]
@@ -90,46 +83,23 @@ def refuse_copies(query: Sightings, gallery: Sightings) -> None:
 
 
 def _split_copies(
-    group: list[int], files: Sequence[tuple[str, object]], read: Callable[[str], object], known: dict[str, object]
+    group: list[int], files: Sequence[tuple[str, object]], read: Callable[[Path], object], known: dict[str, object]
 ) -> list[list[int]]:
     """The rows of a group by what is read of their files, each read once, and by their boxes."""
     parts: dict[tuple[object, object], list[int]] = defaultdict(list)
     for row in group:
         path, box = files[row]
         if path not in known:
-            try:
-                known[path] = read(path)
-            except (OSError, ValueError):  # a name with a NUL byte is no file either
-                known[path] = None
+            known[path] = read(Path(path)) if what_is(path) == "" else None
         if known[path] is not None:
             parts[known[path], box].append(row)
     return list(parts.values())
 
 
-def _file_size(path: str) -> object:
-    return os.stat(path).st_size if os.path.isfile(path) else None
-
-
-def _middle_of_file(path: str) -> object:
-    with open(path, "rb") as file:
-        file.seek(os.path.getsize(path) // 2)
-        return file.read(MIDDLE)
-
-
-def _digest_of_file(path: str) -> object:
-    with open(path, "rb") as file:
-        return hashlib.blake2b(file.read()).digest()
-
-
 def unrepeated(rows: Iterable[tuple[str, T]], where: object) -> dict[str, T]:
-    """What a file says of each image, in its order; rows that repeat an earlier one are left out and counted.
+    """What a file, ``where``, says of each image, in its order; rows that repeat an earlier one are counted, left out.
 
-    Args:
-        rows: an image and what the file says of it.
-        where: the file, for messages.
-
-    Raises:
-        ValueError: rows say different things of the same image.
+    Rows that say different things of the same image are a ``ValueError``.
     """
     found: dict[str, T] = {}
     same, other = [], []

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest, sample
 from torchreid_dfrst.data.text import read_text
 from torchreid_dfrst.files import require_file, require_room
+from torchreid_dfrst.messages import nearest, sample
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +28,8 @@ TRUE = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0":
 def read_columns(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, list[str]]:
     """Columns of a CSV or Parquet file as text without surrounding blanks.
 
-    A frame of Open Metric Learning becomes ``identity`` and ``split``; ``Path`` is ``path`` where that is asked for.
-
-    Args:
-        path: the file.
-        needed: columns that it must have, with at least one row.
-        optional: columns that it may have.
+    A frame of Open Metric Learning becomes ``identity`` and ``split``; ``Path`` is ``path`` where that is ``needed``
+    (with at least one row) or ``optional``.
 
     Raises:
         FileNotFoundError, ValueError: there is none; a column is missing or stands twice, or rows differ in length.
@@ -60,11 +56,7 @@ def read_columns(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] 
 
 
 def read_cells(path: Path, what: str) -> list[list[str]]:
-    """Rows of a text file of values, without blank rows; what separates them is told by the first row.
-
-    Raises:
-        FileNotFoundError, ValueError: there is none, or it is no text.
-    """
+    """Rows of a text file of values, without blank rows; what separates them is told by the first row."""
     text = read_text(path, what)
     first = next(filter(str.strip, text.split("\n")), "")
     told = re.fullmatch(r"sep=(.)", first.strip(), re.IGNORECASE)  # a spreadsheet's word to itself
@@ -93,11 +85,7 @@ def separator(line: str) -> str:
 
 
 def named_columns(header: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], path: Path) -> dict[str, list[str]]:
-    """Rows by the names of their header, of which there is one row or none.
-
-    Raises:
-        ValueError: a name stands twice, or rows differ in length.
-    """
+    """Rows by the names of their header, of which there is one row or none."""
     names = list(header[0]) if header else [str(k) for k in range(len(rows[0]) if rows else 0)]
     twice = [repr(name) if not name else name for name, times in Counter(names).items() if times > 1]
     if twice:
@@ -110,12 +98,7 @@ def named_columns(header: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]
 
 
 def open_parquet(path: Path) -> Any:
-    """The table in a Parquet file, as pyarrow has it.
-
-    Raises:
-        FileNotFoundError, ValueError: there is none, it is none or holds too much (``files.require_room``), or there is
-            no pyarrow.
-    """
+    """Pyarrow's table in a Parquet file; a ``ValueError`` if it holds too much (``files.require_room``)."""
     try:
         import pyarrow.parquet
     except ImportError as error:

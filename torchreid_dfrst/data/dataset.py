@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torchreid
 
-from torchreid_dfrst.checks import sample
 from torchreid_dfrst.data.copies import refuse_copies, unrepeated
 from torchreid_dfrst.data.images import read_image
 from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.data.text import read_lines
+from torchreid_dfrst.messages import sample
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 
 logger = logging.getLogger(__name__)
@@ -45,27 +45,26 @@ class Splits:
 
 
 class VehicleDataset(torchreid.data.ImageDataset):
-    """A torchreid data set that keeps the times of its images.
+    """A torchreid data set that keeps the times of its images; a subclass says where its folder is and reads it.
 
-    A subclass says where its folder is and reads it. Items are torchreid's ``(path, pid, camid)``: training identities
+    Items are torchreid's ``(path, pid, camid)``: training identities
     relabelled ``0..N-1`` in ascending order, query and gallery identities and ``camid`` as in the sightings. Training
     images without an identity are left out, -1 in query and gallery. These, training vehicles of one camera and queries
     without a match are logged.
 
     Args:
         root: torchreid's ``--root``: the folder that holds the data set, or the data set itself.
-        kwargs: those of ``read``, and of torchreid's own data sets (``transform``, ``mode``, ``combineall``, ...).
+        kwargs: those of ``read``, which a subclass documents, and of torchreid's own data sets (``transform``, ...).
 
     Attributes:
         dataset_dir: folder of the data set.
         splits: what the lists say; ``network`` and ``protocol`` are its.
-        sightings: ``train``, ``query`` and ``gallery``, row for row with torchreid's lists of the same name, so that
-            ``train`` holds everything with ``combineall``; identities are the original ones.
+        sightings: ``train``, ``query`` and ``gallery``, row for row with torchreid's lists; original identities.
 
     Raises:
-        FileNotFoundError: there is no such folder, or a part of it is missing.
+        FileNotFoundError: there is no such folder, or a list of it is missing.
         ValueError: there is no query or no gallery, a query image stands in the gallery under another camera or
-            vehicle, or as ``read``.
+            vehicle, a line is of another form, or lines contradict each other.
     """
 
     folder_names: ClassVar[tuple[str, ...]] = ()  # of its folder, the first one preferred
@@ -94,7 +93,10 @@ class VehicleDataset(torchreid.data.ImageDataset):
             everything = Sightings.concatenate([*splits.parts().values()])
             self.sightings["train"] = everything[everything.known]
         dense = replace(splits.train, identity=np.unique(splits.train.identity, return_inverse=True)[1])
-        train, query, gallery = map(_items, (dense, splits.query, splits.gallery))
+        train, query, gallery = (
+            list(zip(part.path.tolist(), part.identity.tolist(), part.camera.tolist(), strict=True))
+            for part in (dense, splits.query, splits.gallery)
+        )
         super().__init__(train or query[:1], query, gallery, **kwargs)
         if not train:  # torchreid looks at the first training image, whether there is one or not
             self.train = self.train[1:]
@@ -185,10 +187,7 @@ def one_camera_vehicles(sightings: Sightings) -> np.ndarray:
 
 
 def lone_queries(query: Sightings, gallery: Sightings) -> np.ndarray:
-    """Rows of the queries whose vehicle is known, and no *other* camera saw it in the gallery.
-
-    The junk rule leaves them no match.
-    """
+    """Rows of the queries of known vehicles that no *other* camera saw in the gallery: they have no match but junk."""
     seen_by: dict[int, set[int]] = {}
     for vehicle, camera in zip(gallery.identity.tolist(), gallery.camera.tolist(), strict=True):
         seen_by.setdefault(vehicle, set()).add(camera)
@@ -244,7 +243,3 @@ def _report_matches(name: str, splits: Splits) -> None:
         return
     text = f"{{count}} of {len(query)} queries of {name} [shows|show] a vehicle that no other camera saw and cannot be "
     warn(f"{text}scored", query.path[lone])
-
-
-def _items(part: Sightings) -> list[tuple[str, int, int]]:
-    return list(zip(part.path.tolist(), part.identity.tolist(), part.camera.tolist(), strict=True))

@@ -9,30 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from torchreid_dfrst import files
-from torchreid_dfrst.checks import numbered, within
+from torchreid_dfrst.checks import within
 from torchreid_dfrst.data.dataset import one_camera_vehicles, vehicles_called
 from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.data.table import read_columns, read_rows
 from torchreid_dfrst.evaluation.weight import held_out
+from torchreid_dfrst.messages import numbered
 
 BESIDE = ("distances.csv", "cameras.csv")
 
 
 def split_table(table: Path, folds: int = 5, seed: int = 0, out: Path | None = None) -> Iterator[tuple[Path, str]]:
-    """Write ``<table>-fold1.csv`` and so on, which are tables with a column ``split``.
+    """Write ``<table>-fold1.csv`` and so on, which are tables with a column ``split``; yield each, and what is in it.
 
-    Vehicles are drawn into ``folds`` groups. Each is the test of one fold: one query for each vehicle and camera, where
-    another camera saw the vehicle too, and all its images are the gallery; the images of all other vehicles are for
-    training. Images without an identity are in every gallery. Other columns stay, a column ``split`` is replaced.
-
-    Args:
-        table: columns as ``Table`` has them, ``split`` may be missing.
-        folds: 2 or more.
-        seed: of the groups and the queries.
-        out: folder to write to, distances copied; None for that of the table.
-
-    Yields:
-        each file written, and how much is in it.
+    Vehicles are drawn by ``seed`` into ``folds`` groups. Each is the test of one fold: one query for each vehicle and
+    camera, where another camera saw the vehicle too, and all its images are the gallery; the images of all other
+    vehicles are for training. Images without an identity are in every gallery. Other columns stay, a column ``split``
+    is replaced. The folder ``out``, that of the table if None, gets the distances too.
 
     Raises:
         FileNotFoundError, ValueError: as ``Table``; there is no identity, too few vehicles, or none of two cameras.

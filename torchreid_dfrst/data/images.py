@@ -47,12 +47,7 @@ BROKEN = (
 
 
 class BadImageError(ValueError):
-    """An image file that cannot be used.
-
-    Args:
-        path: the file.
-        reason: what is wrong with it.
-    """
+    """An image file that cannot be used, and why."""
 
     def __init__(self, path: str | Path, reason: str) -> None:
         super().__init__(str(path), reason)
@@ -63,20 +58,15 @@ class BadImageError(ValueError):
         return " ".join(self.args)
 
 
-def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read an image file, or the box in it that its name says, as upright 8-bit RGB.
+def read_image(path: str | Path) -> Image.Image:
+    """Read an image file, or the box in it that its name says (``boxes``), as upright 8-bit RGB.
 
-    A box that sticks out of the upright image is clipped, which the result's ``info`` says as ``clipped``.
-    Grey, palette, RGBA (laid on black), CMYK and 16-bit images are converted; an EXIF rotation is applied. Only
-    regular files in one of the formats ``PHOTOGRAPHS`` are opened, whatever their name says.
-
-    Args:
-        path: the file, or ``FILE#xywh=LEFT,TOP,WIDTH,HEIGHT``, see ``boxes``.
-        max_pixels: larger images are refused before they are decoded, so that one file cannot take all memory.
+    A box that sticks out of the upright image is clipped, which the result's ``info`` says as ``clipped``. Grey,
+    palette, RGBA (laid on black), CMYK and 16-bit images are converted; an EXIF rotation is applied.
 
     Raises:
-        BadImageError: the file is missing, empty, truncated, not an image or larger than ``max_pixels``, or more than
-            half of the box lies outside.
+        BadImageError: the file is missing, empty, truncated, in no format of ``PHOTOGRAPHS`` or larger than
+            ``MAX_PIXELS``, or more than half of the box lies outside.
     """
     name, (path, box) = path, split_name(str(path))
     kind = what_is(path)
@@ -84,12 +74,12 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise BadImageError(path, f"cannot be read as an image ({f'it is {kind}' if kind else 'no such file'})")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS decides
             Image.init()
             with Image.open(path, formats=[name for name in PHOTOGRAPHS if name in Image.OPEN]) as image:
                 width, height = image.size
-                if width * height > max_pixels:
-                    raise BadImageError(path, f"has {width} x {height} pixels, more than {max_pixels:,}: crop it")
+                if width * height > MAX_PIXELS:
+                    raise BadImageError(path, f"has {width} x {height} pixels, more than {MAX_PIXELS:,}: crop it")
                 image.load()
                 # ImageOps.exif_transpose would write all of the EXIF anew, and fail at any damaged entry
                 turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -102,7 +92,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except BadImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise BadImageError(path, f"has more than {max_pixels:,} pixels: crop it") from error
+        raise BadImageError(path, f"has more than {MAX_PIXELS:,} pixels: crop it") from error
     except BROKEN as error:
         raise BadImageError(path, f"cannot be read as an image ({_why_unreadable(path, error)})") from error
 
@@ -143,17 +133,14 @@ class Images(Dataset):
     """Images on disk as torchreid's items: a dict of ``img``, ``pid``, ``camid``, ``impath``, ``dsetid``.
 
     Each also has its ``number``, in ``bad`` the file that it stands in for, else nothing, and in ``clipped`` its path
-    if its box stuck out of the image.
-
-    An index is an image number, ``(image number, seed)`` for a random transform that depends on nothing else, or
-    ``(image number, seed, batch)`` with the numbers of the whole batch. A file that cannot be read comes back as a
-    ``BadImageError``, or, with ``substitute``, as the next readable image of the same identity that the batch does
-    not hold yet (if there is one), so that a batch keeps its P identities with K images.
+    if its box stuck out of the image. An index is an image number, ``(number, seed)`` for a random transform that
+    depends on nothing else, or ``(number, seed, batch)`` with the numbers of the whole batch.
 
     Args:
         items: ``(path, identity, camera, data set)`` per image.
         transform: PIL image to tensor; its first step is a resize to a fixed size if ``cache`` is set.
-        substitute: replace unreadable images instead of reporting them.
+        substitute: an unreadable file becomes the next readable image of its identity that the batch does not hold yet
+            (if there is one), so that a batch keeps its P identities with K images; else a ``BadImageError``.
         cache: keep the resized images in memory (in each worker process its own).
         change: what happens to each image as it was read, given its path, such as damage.
     """

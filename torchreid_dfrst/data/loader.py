@@ -92,7 +92,7 @@ def _is_of_a_dead_worker(error: Exception) -> bool:
     return not str(error).startswith("Caught ")
 
 
-def _collate_readable(items: list[dict[str, Any] | BadImageError]) -> tuple[dict[str, Any] | None, list[BadImageError]]:
+def _collate_readable(items: list[Any]) -> tuple[dict[str, Any] | None, list[BadImageError]]:
     good = [item for item in items if isinstance(item, dict)]
     return default_collate(good) if good else None, [item for item in items if isinstance(item, BadImageError)]
 

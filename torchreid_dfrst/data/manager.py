@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torchreid
 
-from torchreid_dfrst.checks import check, listed, nearest, numbered, within
+from torchreid_dfrst.checks import check, listed, within
 from torchreid_dfrst.config import keywords
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.images import Change, Images, Item
 from torchreid_dfrst.data.loader import Loader
 from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.data.sampling import EpochSampler
+from torchreid_dfrst.messages import nearest, numbered
 from torchreid_dfrst.sightings import UNKNOWN
 from torchreid_dfrst.torchreid_tables import make_dataset, require_datasets
 
@@ -43,16 +44,13 @@ class DataManager(torchreid.data.datamanager.DataManager):
         validation_identities: training identities held out, chosen by ``seed``; they become ``validation`` (one query
             per camera, all images in the gallery) and are not trained on.
         seed: of batches, augmentation and the choice of held-out identities.
-        batch_size_train: images per step over all processes together.
+        batch_size_train: images per step over all processes together; of these ``num_instances`` per identity.
         batch_size_test: images per forward pass of one process in evaluation.
-        num_instances: images per identity in a training batch.
         workers: loading processes per training process; 0 loads in the process itself.
-        rank: this process.
-        world_size: number of processes.
+        rank: this process, of ``world_size``.
 
     Attributes:
-        train_set: torchreid's training data set (the sum of the sources).
-        test_sets: the data set of each target, by name.
+        train_set: torchreid's training data set (the sum of the sources), and ``test_sets`` that of each target.
         validation: ``{"query": Loader, "gallery": Loader}``, or None.
         identities: the name of one image per training label, in label order: what the classifier's rows mean.
         summary: what there is to train on, in a line; where no training image has an identity, there is neither this
@@ -61,8 +59,8 @@ class DataManager(torchreid.data.datamanager.DataManager):
 
     Raises:
         KeyError: an unknown data set, option, transform or sampler.
-        ValueError: no source is named, no batch can be made, an option is of another type, too many identities are held
-            out, or a number is out of its range.
+        ValueError: no source is named, no batch can be made, too many identities are held out, or a value is of another
+            type or out of its range.
     """
 
     data_type = "image"
@@ -110,7 +108,11 @@ class DataManager(torchreid.data.datamanager.DataManager):
             shared: dict[str, Any] = {"root": root, "split_id": split_id, "combineall": combineall}
             shared |= {"cuhk03_labeled": cuhk03_labeled, "cuhk03_classic_split": cuhk03_classic_split}
             shared |= {"market1501_500k": market1501_500k}
-            made = _build_datasets([*self.sources, *self.targets], options, shared)
+            names = dict.fromkeys([*self.sources, *self.targets])
+            require_datasets([*names])
+            own = share_options(options, names)
+            # once each: torchreid's manager builds three of each, and reads every list three times
+            made = {name: make_dataset(name, **shared, **own.get(name, {})) for name in names}
         logger.debug(printed.getvalue())
         self.train_set: Any = sum(made[name] for name in self.sources)
         self.test_sets = {name: made[name] for name in self.targets}
@@ -128,11 +130,7 @@ class DataManager(torchreid.data.datamanager.DataManager):
 
     @property
     def train_loader(self) -> Loader:
-        """Batches to train on.
-
-        Raises:
-            ValueError: no training image has an identity.
-        """
+        """Batches to train on; a ``ValueError`` where no training image has an identity."""
         if self._train_loader is None:
             raise ValueError(
                 f"{' + '.join(self.sources)} has no training image with an identity: there is nothing to train on "
@@ -171,12 +169,12 @@ class DataManager(torchreid.data.datamanager.DataManager):
 
     @property
     def skipped(self) -> list[str]:
-        """Paths of the images left out so far (``on_bad_image="skip"``), in order of name."""
+        """Paths of the images left out so far (``on_bad_image="skip"``)."""
         return sorted(set().union(*(loader.skipped for loader in self._loaders)))
 
     @property
     def clipped(self) -> list[str]:
-        """Paths of the images read so far whose boxes stick out of them, in order of name."""
+        """Paths of the images read so far whose boxes stick out of them."""
         return sorted(set().union(*(loader.clipped for loader in self._loaders)))
 
     @property
@@ -191,14 +189,7 @@ def known_options(name: str) -> dict[str, Any]:
 
 
 def share_options(options: Mapping[str, Any] | None, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Give each option to every named data set that takes it.
-
-    Args:
-        options: name to value.
-        names: of data sets.
-
-    Returns:
-        data set to its options, for those that get any.
+    """Data set to its options, for those of ``names`` that get any: each option goes to all that take it.
 
     Raises:
         KeyError: no data set of these takes an option; the message has the nearest one.
@@ -215,15 +206,6 @@ def share_options(options: Mapping[str, Any] | None, names: Iterable[str]) -> di
     return {name: mine for name, mine in shared.items() if mine}
 
 
-def _build_datasets(
-    names: Sequence[str], options: Mapping[str, Any] | None, shared: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Each named data set once; torchreid's manager builds three of each, and reads every list three times."""
-    require_datasets(names)
-    own = share_options(options, names)
-    return {name: make_dataset(name, **shared, **own.get(name, {})) for name in dict.fromkeys(names)}
-
-
 def _check_names(sources: str | Sequence[str], transforms: str | Sequence[str] | None, on_bad_image: str) -> None:
     if not listed(sources):
         raise ValueError(f"sources is {sources!r}: name a data set to train on, such as veri776")
@@ -237,11 +219,7 @@ def _check_names(sources: str | Sequence[str], transforms: str | Sequence[str] |
 
 
 def check_normalisation(mean: Sequence[float] | None, deviation: Sequence[float] | None, where: str = "") -> None:
-    """Refuse a mean and deviation of red, green and blue that are no normalisation; None and None are ImageNet's.
-
-    Raises:
-        ValueError: with the name of the one that is wrong, after ``where``.
-    """
+    """Raise a ``ValueError`` if a mean and deviation of red, green and blue are none; None is ImageNet's."""
     mine, other = (f"{where}norm_mean", mean), (f"{where}norm_std", deviation)
     for (name, values), (missing, others) in ((mine, other), (other, mine)):
         if values is None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from torchreid_dfrst.checks import sample
+from torchreid_dfrst.messages import sample
 from torchreid_dfrst.names import is_unknown
 from torchreid_dfrst.sightings import UNKNOWN
 
@@ -66,8 +65,3 @@ def numbers(columns: Iterable[Sequence[str]], where: object, what: str, first: i
     if bad:
         raise ValueError(f"{where} holds {sample(bad)}, which is not a number: {what} are expected")
     return np.array(values, dtype=np.float64).reshape(len(columns), -1).T
-
-
-def metres(rows: Iterable[Sequence[str]], path: Path) -> np.ndarray:
-    """Rows of numbers, all of one length, as an array."""
-    return numbers(zip(*rows, strict=True), path, "metres")

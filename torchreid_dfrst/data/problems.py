@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torchreid_dfrst.checks import error_text, numbered, sample
+from torchreid_dfrst.messages import error_text, numbered, sample
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Problems:
             return None
 
     def note(self, text: str, found: Sequence[str]) -> None:
-        """Note a ``ValueError`` about each of ``found``, if there are any; see ``checks.numbered`` for the text."""
+        """Note a ``ValueError`` about each of ``found``, if there are any; see ``messages.numbered`` for the text."""
         if found:
             self.errors.append(ValueError(f"{numbered(text, len(found))}: {sample(found)}"))
 
@@ -63,6 +63,6 @@ def single_errors(error: Exception) -> list[Exception]:
 
 
 def warn(text: str, found: Sequence[object]) -> None:
-    """Log a warning about ``found``, if there are any; see ``checks.numbered`` for the text."""
+    """Log a warning about ``found``, if there are any; see ``messages.numbered`` for the text."""
     if len(found):
         logger.warning("%s: %s", numbered(text, len(found)), sample(found))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.messages import nearest
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +25,14 @@ def balanced_epoch(labels: np.ndarray, batch: int, instances: int, seed: int, ep
         labels: ``(N,)`` identity of each training image.
         batch: images in a batch over all processes; a multiple of ``instances``.
         instances: images per identity in a batch.
-        seed: the run's seed.
-        epoch: epoch number, from 0.
+        seed: the run's.
+        epoch: from 0.
 
     Returns:
         ``(N // batch, batch)`` int64 image numbers (at least one row), identity by identity within a row.
 
     Raises:
-        ValueError: ``batch`` is not a multiple of ``instances``, or there are fewer identities than a batch needs.
+        ValueError: ``batch`` is no multiple of ``instances``, or there are too few identities.
     """
     if instances < 1 or batch % instances:
         raise ValueError(f"a batch of {batch} images cannot hold {instances} images per identity: use a multiple")
@@ -75,17 +75,15 @@ def shuffled_epoch(count: int, batch: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class EpochSampler:
-    """Batches for a ``DataLoader``: lists of ``(image, seed, batch)``.
-
-    The seed fixes the image's augmentation; the batch is the whole one, over all processes.
+    """Batches for a ``DataLoader``: lists of ``(image, seed of its augmentation, all images of the whole batch)``.
 
     All of it is a pure function of seed, epoch and place in the epoch: neither the number of worker processes nor
-    where a run was interrupted changes what the model sees. With several processes (ranks), each takes its slice of
-    the same global batch. The last images of an epoch, too few to fill a batch, are dropped (the next epoch shuffles
-    anew), so that every epoch has the same number of steps.
+    where a run was interrupted changes what the model sees. Of several processes, each (``rank`` of ``world_size``)
+    takes its slice of the same global batch. The last images of an epoch, too few to fill a batch, are dropped, so that
+    every epoch has the same number of steps.
 
     Args:
-        labels: as the functions above take them, ``batch``, ``instances`` and ``seed`` too.
+        labels: as ``balanced_epoch`` takes them, ``batch``, ``instances`` and ``seed`` too.
         name: ``RandomIdentitySampler`` or ``RandomSampler``, torchreid's names.
         rank: this process.
         world_size: number of processes; ``batch`` must be a multiple of it.

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest, numbered, sample
 from torchreid_dfrst.data.boxes import boxed_names
 from torchreid_dfrst.data.copies import contradictions
 from torchreid_dfrst.data.csv_parquet import read_columns
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset
-from torchreid_dfrst.data.image_names import on_disk
+from torchreid_dfrst.data.image_paths import on_disk
 from torchreid_dfrst.data.numbers import number, numbers
 from torchreid_dfrst.data.problems import Problems, warn
 from torchreid_dfrst.data.times import ACCEPTED, read_times
 from torchreid_dfrst.files import require_file
-from torchreid_dfrst.names import is_unknown, plain
+from torchreid_dfrst.messages import nearest, numbered, sample
+from torchreid_dfrst.names import is_label, is_unknown, known_labels, labels, plain
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
 
 COLUMNS = ("path", "camera", "split")
@@ -47,13 +47,12 @@ class Table(VehicleDataset):
     road distances in metres, rows in the order of the header) or ``cameras.csv`` (``camera,x,y`` in metres: straight
     lines; ``camera,lat,lon`` in degrees: great circles).
 
-    Names are compared as ``sightings.plain`` gives them: ``3``, ``03`` and ``3.0`` are one camera, ``c003`` is another.
+    Names are compared as ``names.plain`` gives them: ``3``, ``03`` and ``3.0`` are one camera, ``c003`` is another.
 
     Args:
         root: the table, or the folder that holds it.
         cameras: ``"none"``: nobody knows which camera took an image; there is no junk then, and no column ``camera``.
         time_format: of the times, as ``datetime.strptime`` takes it; None takes what ``times.ACCEPTED`` lists.
-        kwargs: as torchreid's own data sets take them.
 
     Raises:
         FileNotFoundError: there is no table.
@@ -106,18 +105,15 @@ def read_rows(
 
     Args:
         path: the table.
-        cameras: as ``Table`` takes it. Without cameras the gallery has label 1, all other images 0, so that no rule
-            about cameras takes a match away.
+        cameras: as ``Table`` takes it, ``time_format`` too. Without cameras the gallery has label 1, all other images
+            0, so that no rule about cameras takes a match away.
         needed: columns that must be there.
-        time_format: as ``Table`` takes it.
-        images: look for images that are not where the table says, see ``image_names.on_disk``.
+        time_format: of the times.
+        images: look for images that are not where the table says, see ``image_paths.on_disk``.
 
     Returns:
         all sightings, ``(N,)`` names of their splits, their paths as written with their boxes, and the name of each
-        camera label.
-
-    Raises:
-        FileNotFoundError, ValueError: as ``Table`` has them.
+        camera label; errors as ``Table`` has them.
     """
     require_file(path, f"no table at {path}: {Table.advice}")
     if cameras not in (None, NONE):
@@ -170,47 +166,26 @@ def _columns_of_table(path: Path, needed: Sequence[str]) -> dict[str, list[str]]
     try:
         columns = read_columns(path, tuple(needed), OPTIONAL)
     except ValueError as error:
-        hint = f" ({NO_CAMERA})" if "no column 'camera'" in str(error) else ""
-        raise ValueError(f"{error}{hint}") from None
+        raise ValueError(f"{error} ({NO_CAMERA})" if "no column 'camera'" in str(error) else str(error)) from None
     close = difflib.get_close_matches("identity", columns, n=1) or [n for n in columns if n.lower() in IDENTITIES]
     if "identity" not in columns and close:
         raise ValueError(f"{path} has no column 'identity' (did you mean {close[0]!r}?): rename one of them")
-    _warn_of_misspelt_columns(columns, path)
+    others = {name.lower(): name for name in columns if name not in (*COLUMNS, *OPTIONAL)}
+    for name in OPTIONAL:
+        if name not in columns and (near := difflib.get_close_matches(name, others, n=1)):
+            logger.warning(
+                f"{path} has no column {name!r}, but one called {others[near[0]]!r}, which is not used: "
+                f"rename it if it holds the {name} of each image"
+            )
     return columns
-
-
-def labels(words: list[str]) -> tuple[np.ndarray, list[str]]:
-    """Numbers for words: the words themselves if all are whole numbers of 0 or more, else 0, 1, ... in their order.
-
-    Words are one where ``sightings.plain`` gives one name.
-
-    Returns:
-        ``(N,)`` int64 labels, and the names in the order of their labels.
-    """
-    words = list(map(plain, words))
-    if all(map(_is_label, words)):
-        numbers = np.array(words, dtype=np.int64)
-        return numbers, [str(number) for number in np.unique(numbers)]
-    names, numbers = np.unique(np.array(words, dtype=np.str_), return_inverse=True)
-    return numbers.astype(np.int64), names.tolist()
-
-
-def known_labels(words: Sequence[str]) -> np.ndarray:
-    """Numbers for the names of vehicles as ``labels`` has them, ``UNKNOWN`` for words that say it is not known."""
-    known = np.array([not is_unknown(word) for word in words], dtype=bool)
-    numbers = np.full(len(words), UNKNOWN)
-    numbers[known] = labels([word for word, one in zip(words, known, strict=True) if one])[0]
-    return numbers
 
 
 def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
     """Distances beside a table, for its cameras; None if there are none.
 
     ``distances.csv`` comes before ``cameras.csv``. Either holds what its header says: ``camera`` and ``x,y`` in metres
-    or ``lat,lon`` in degrees, or the names of cameras over a matrix.
-
-    Raises:
-        ValueError: a value is no number, the matrix is not square or not symmetric, or a camera is missing.
+    or ``lat,lon`` in degrees, or the names of cameras over a matrix. What is no such thing, or lacks a camera, is a
+    ``ValueError``.
     """
     found = [path for path in (folder / "distances.csv", folder / "cameras.csv") if path.is_file()]
     if not found:
@@ -233,7 +208,7 @@ def read_distances(folder: Path, cameras: list[str]) -> CameraNetwork | None:
         raise ValueError(
             f"{source} puts all cameras within {distance.max():.2g} m: metres are needed, or degrees as camera,lat,lon"
         )
-    numeric, names = all(map(_is_label, cameras)), list(map(plain, names))
+    numeric, names = all(map(is_label, cameras)), list(map(plain, names))
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         raise ValueError(f"{source} has more than one row of camera {sample(twice)}: keep one")
@@ -285,17 +260,6 @@ def _distances_between_places(source: Path, ours: dict[str, list[str]]) -> tuple
     return ours["camera"], (distance + distance.T) / 2, "great circle, not road"
 
 
-def _warn_of_misspelt_columns(columns: Iterable[str], path: Path) -> None:
-    others = {name.lower(): name for name in columns if name not in (*COLUMNS, *OPTIONAL)}
-    for name in OPTIONAL:
-        close = difflib.get_close_matches(name, others, n=1)
-        if name not in columns and close:
-            logger.warning(
-                f"{path} has no column {name!r}, but one called {others[close[0]]!r}, which is not used: "
-                f"rename it if it holds the {name} of each image"
-            )
-
-
 def _warn_of_spellings(what: str, words: Iterable[str], path: Path) -> None:
     """Say which names look like one: ``c003``, ``Cam 3`` and ``3``; ``North``, ``north`` and ``'north'``."""
     alike: dict[str, list[str]] = {}
@@ -304,10 +268,6 @@ def _warn_of_spellings(what: str, words: Iterable[str], path: Path) -> None:
         alike.setdefault(re.sub(r"^(c|cam|camera) ?0*(?=\d+$)", "", key), []).append(name)
     pairs = [" and ".join(group) for group in alike.values() if len(group) > 1]
     warn(f"{{count}} [{what}|{what}s] of {path} may have several names, which count as several {what}s", pairs)
-
-
-def _is_label(word: str) -> bool:
-    return word.isascii() and word.isdigit() and len(word) < 10
 
 
 def _times_of_table(columns: dict[str, list[str]], path: Path, time_format: str | None) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from torchreid_dfrst.checks import LONGEST, short
 from torchreid_dfrst.files import require_file
+from torchreid_dfrst.messages import LONGEST, short
 
 KINDS = {
     b"PK\x03\x04": "a zip archive, as .xlsx, .npz and .pt files are", b"PAR1": "Parquet", b"\x93NUMPY": "NumPy's .npy",
@@ -23,15 +24,7 @@ logger = logging.getLogger(__name__)
 def read_text(path: str | Path, what: str) -> str:
     r"""Decode a text file of unknown encoding: UTF-8 or UTF-16 with their marks, else GB 18030, else Latin-1.
 
-    Line ends of every system become ``\n``.
-
-    Args:
-        path: the file.
-        what: what it should hold, for the message.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no text, or no file.
+    Line ends of every system become ``\n``. What is not there, no file or no text is refused as ``what`` it should be.
     """
     path = Path(path)
     require_file(
@@ -69,17 +62,17 @@ def _decoded_text(raw: bytes, path: Path) -> str:
     wide = _utf16_without_mark(raw[:4096])
     if wide:
         return raw.decode(wide, errors="replace")
-    for encoding in ("utf-8-sig", "gb18030", "latin-1"):  # the last refuses nothing
-        try:
-            text = raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if encoding != "utf-8-sig":
-            line = next(line for line in text.splitlines() if not line.isascii())
-            logger.warning("%s is not UTF-8, but read as %s, such as %r: if wrong, save it as UTF-8", path, encoding,
-                           short(line, LONGEST))  # fmt: skip
-        return text
-    raise AssertionError("Latin-1 refuses nothing")
+    with contextlib.suppress(UnicodeDecodeError):
+        return raw.decode("utf-8-sig")
+    encoding = "gb18030"
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError:
+        encoding = "latin-1"  # refuses nothing
+        text = raw.decode(encoding)
+    line = short(next(line for line in text.splitlines() if not line.isascii()), LONGEST)
+    logger.warning("%s is not UTF-8, but read as %s, such as %r: if wrong, save it as UTF-8", path, encoding, line)
+    return text
 
 
 def read_lines(path: str | Path, what: str) -> list[str]:
@@ -89,11 +82,7 @@ def read_lines(path: str | Path, what: str) -> list[str]:
 
 
 def read_items(path: Path) -> list[dict[str, str]]:
-    """Attributes of every ``<Item .../>`` of a label file of VeRi-776 or CityFlow.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file; no well-formed XML, or entities, which can be a bomb.
-    """
+    """Attributes of every ``<Item .../>`` of a label file; entities, which can be a bomb, are a ``ValueError``."""
     # the standard parser refuses the declared gb2312, so it gets text without the declaration
     text = re.sub(r"^\s*<\?xml[^>]*\?>", "", read_text(path, "labels"), count=1)
     if "<!DOCTYPE" in text or "<!ENTITY" in text:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.checks import sample
 from torchreid_dfrst.data.numbers import GROUPED
 from torchreid_dfrst.data.problems import warn
+from torchreid_dfrst.messages import sample
 from torchreid_dfrst.names import is_unknown, tidy
 
 ACCEPTED = (
@@ -68,9 +68,9 @@ def read_times(
 
     Args:
         words: as written, without blanks around them.
-        where: the file, for messages.
+        where: the file, for messages, and ``row`` the name of a place in the column.
         time_format: as ``datetime.strptime`` takes it, for dates; None takes what ``ACCEPTED`` lists.
-        row: the name of a place in the column.
+        row: see ``where``.
         cameras: of each word, to say so where cameras write their times in different ways.
 
     Returns:
@@ -122,11 +122,8 @@ class _TimeColumn(NamedTuple):
             if k not in dates and NUMBER.fullmatch(self.words[k]):
                 numbers[k] = self.words[k]
         self._refuse_doubtful(numbers)
-        units = {
-            k: unit
-            for k, word in numbers.items()
-            if (unit := _unit_of_number(float(word.replace(",", ".")))) is not None
-        }
+        read = {k: _unit_of_number(float(word.replace(",", "."))) for k, word in numbers.items()}
+        units = {k: unit for k, unit in read.items() if unit is not None}
         for k in self.there:
             if k in dates:
                 kinds[k] = "a date" if dates[k].year >= OLDEST_YEAR else f"a date before {OLDEST_YEAR}"
@@ -137,9 +134,11 @@ class _TimeColumn(NamedTuple):
             self._refuse_thousands(numbers)
             self._refuse_days(numbers)
             self._refuse_rounded({k: numbers[k] for k, unit in units.items() if unit in UNITS})
-            return {k: _scaled_seconds(numbers[k].replace(",", "."), UNITS.get(unit, 1)) for k, unit in units.items()}
+            plain = {k: numbers[k].replace(",", ".") for k in units}  # integers divide without a rounding on the way
+            return {k: (int(w) if w.isdigit() else float(w)) / UNITS.get(units[k], 1) for k, w in plain.items()}
         self.require_one({k: _zone_in_words(bool(date.zone)) for k, date in dates.items()})
-        self._tell_forms({k: date.form for k, date in dates.items()})
+        if by := self._by_camera({k: date.form for k, date in dates.items()}):
+            logger.warning("cameras of %s write times in different ways, all of which are read: %s", self.where, by)
         day_first = {mark: self._day_first(mark, dates) for mark in {date.order for date in dates.values()} - {""}}
         found = {}
         for k, date in dates.items():
@@ -178,41 +177,30 @@ class _TimeColumn(NamedTuple):
             f"{'camera' if len(c) == 1 else 'cameras'} {sample(sorted(c), 4)}: {way}" for way, c in ways.items()
         )
 
-    def _tell_forms(self, forms: dict[int, str]) -> None:
-        by = self._by_camera(forms)
-        if by:
-            logger.warning("cameras of %s write times in different ways, all of which are read: %s", self.where, by)
+    def _refuse(self, k: int, why: str) -> None:
+        raise ValueError(f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) {why}")
 
     def _refuse_doubtful(self, numbers: dict[int, str]) -> None:
         """Digits that are all dates as well, such as 20260501 or 2026050116, say nothing certain."""
         sizes = {len(word) if word.isdigit() else 0 for word in numbers.values()}
         meaning = DOUBTFUL.get(sizes.pop()) if len(sizes) == 1 else None
         if meaning and all(_is_calendar_digits(word) for word in numbers.values()):
-            k = next(iter(numbers))
-            raise ValueError(
-                f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) may be {meaning}, or a count from "
-                f"some start: give their time_format, or write {ACCEPTED}"
-            )
+            why = f"may be {meaning}, or a count from some start: give their time_format, or write {ACCEPTED}"
+            self._refuse(next(iter(numbers)), why)
 
     def _refuse_rounded(self, numbers: dict[int, str]) -> None:
         """A spreadsheet that shows 1.77765E+12 saves it so, and the seconds are gone."""
-        digits = [len(re.sub(r"\D", "", word.lower().partition("e")[0])) if "e" in word.lower() else 99 for word in
-                  numbers.values()]  # fmt: skip
+        parts = [word.lower().partition("e") for word in numbers.values()]
+        digits = [len(re.sub(r"\D", "", mantissa)) if power else 99 for mantissa, power, _ in parts]
         if digits and max(digits) < 8:
-            k = next(iter(numbers))
-            raise ValueError(
-                f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) were rounded to {max(digits)} "
-                "digits, as spreadsheets do: save them again as whole numbers"
-            )
+            why = f"were rounded to {max(digits)} digits, as spreadsheets do: save them again as whole numbers"
+            self._refuse(next(iter(numbers)), why)
 
     def _refuse_thousands(self, numbers: dict[int, str]) -> None:
         commas = {k: word for k, word in numbers.items() if "," in word}
         if commas and all(map(GROUPED.fullmatch, commas.values())):
-            k = next(iter(commas))
-            raise ValueError(
-                f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) may have a decimal comma or a "
-                "thousands mark: write them with a point, or without marks"
-            )
+            why = "may have a decimal comma or a thousands mark: write them with a point, or without marks"
+            self._refuse(next(iter(commas)), why)
 
     def _refuse_days(self, numbers: dict[int, str]) -> None:
         """Days of this century whose fractions are fine enough to be times of day, over less than a year."""
@@ -220,11 +208,8 @@ class _TimeColumn(NamedTuple):
         fine = sum(len(re.split("[.,]", word)[-1]) > 3 for word in numbers.values() if re.search("[.,]", word))
         if 2 * fine > len(values) and max(values) - min(values) < 366:
             if any(first <= min(values) and max(values) <= last for first, last in DAYS):
-                k = next(iter(numbers))
-                raise ValueError(
-                    f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) may be days, as spreadsheets "
-                    "count them: write dates with a time of day, or seconds that begin at 0"
-                )
+                why = "may be days, as spreadsheets count them: write dates with a time of day, or seconds from 0 on"
+                self._refuse(next(iter(numbers)), why)
 
     def _day_first(self, mark: str, dates: dict[int, Written]) -> bool:
         """Whether 01/02/2026 is the first of February, which a day beyond the 12th tells."""
@@ -235,11 +220,8 @@ class _TimeColumn(NamedTuple):
             shown = " and ".join(f"{self.row(k)} ({self.words[k]!r})" for k in (day, month))
             raise ValueError(f"times of {self.where} have day and month in both orders: {shown}; write all in one")
         if day is None and month is None and mark != ".":
-            k = next(iter(mine))
-            raise ValueError(
-                f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) may be day or month first: say which "
-                "with time_format, such as %d/%m/%Y %H:%M:%S"
-            )
+            why = "may be day or month first: say which with time_format, such as %d/%m/%Y %H:%M:%S"
+            self._refuse(next(iter(mine)), why)
         return month is None
 
 
@@ -288,10 +270,10 @@ def _days_since_1970(year: int, month: int, day: int) -> int | None:
 
 def _is_calendar_digits(word: str) -> bool:
     """Whether digits are a date of 1990 to 2099, with as much of a time of day as they are long."""
-    rest = (word[8:] + "0" * 6)[:6]
-    numbers = [int(rest[k : k + 2]) for k in (0, 2, 4)]
-    on = _days_since_1970(int(word[:4]), int(word[4:6]), int(word[6:8])) is not None and 1990 <= int(word[:4]) < 2100
-    return on and numbers[0] < 24 and max(numbers) < 60
+    try:
+        return 1990 <= datetime.datetime.strptime((word + "000000")[:14], "%Y%m%d%H%M%S").year < 2100
+    except ValueError:
+        return False
 
 
 def _unit_of_number(value: float) -> str | None:
@@ -299,11 +281,6 @@ def _unit_of_number(value: float) -> str | None:
     if abs(value) < EARLIEST:
         return "seconds" if abs(value) < OLDEST else "seconds since 1970"
     return next((unit for unit, scale in UNITS.items() if EARLIEST <= value / scale <= LATEST), None)
-
-
-def _scaled_seconds(word: str, scale: int) -> float:
-    # integers divide without a rounding on the way
-    return (int(word) if word.isdigit() else float(word)) / scale
 
 
 def _zone_in_words(zone: bool) -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from torchreid_dfrst.checks import sample
 from torchreid_dfrst.data.copies import unrepeated
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, with_test_sizes
 from torchreid_dfrst.data.numbers import vehicle_number, whole_number
 from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.text import read_lines
+from torchreid_dfrst.messages import sample
 from torchreid_dfrst.sightings import Sightings, draw
 
 
@@ -29,13 +29,8 @@ class VehicleID(VehicleDataset):
     Args:
         root: the folder that holds ``VehicleID_V1.0`` or is it.
         split_id: which of the repeats, from 0; torchreid hands it on.
-        reverse: True: one image per vehicle is the *query*, all others are the gallery. Some code does this; its
-            results are far higher (rank 1 of 95 instead of 77 percent) and never comparable.
-        kwargs: as torchreid's own data sets take them.
-
-    Raises:
-        FileNotFoundError: a list is missing.
-        ValueError: a line is not ``image vehicle``, or two lines contradict each other.
+        reverse: one image per vehicle is the *query*, all others are the gallery. Some code does this; its results are
+            far higher (rank 1 of 95 instead of 77 percent) and never comparable.
     """
 
     folder_names = ("vehicleid", "VehicleID_V1.0", "VehicleID")

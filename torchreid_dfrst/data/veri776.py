@@ -8,19 +8,18 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered, sample
 from torchreid_dfrst.data.copies import unrepeated
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, tracks_of
 from torchreid_dfrst.data.images import image_files
-from torchreid_dfrst.data.numbers import metres, whole_number
+from torchreid_dfrst.data.numbers import numbers, whole_number
 from torchreid_dfrst.data.problems import Problems, warn
 from torchreid_dfrst.data.text import read_items, read_lines, read_text
+from torchreid_dfrst.messages import numbered, sample
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, same_vehicle
 
 logger = logging.getLogger(__name__)
@@ -53,13 +52,8 @@ class VeRiFormat(VehicleDataset):
     The query images stay in the gallery: the junk rule (same vehicle, same camera) takes each out for its own query,
     and the official lists count them.
 
-    Args:
-        root: the data set's folder itself (it holds ``image_train``, ``image_query``, ``image_test``), or, for the
-            named data sets below, the folder that holds it.
-        kwargs: as torchreid's own data sets take them.
-
-    Raises:
-        FileNotFoundError, ValueError: as ``read_veri``.
+    ``root`` is the data set's folder itself (it holds ``image_train``, ``image_query``, ``image_test``), or, for the
+    named data sets below, the folder that holds it; errors as ``read_veri`` has them.
     """
 
     own_lists = True
@@ -83,11 +77,6 @@ class VeRiFormat(VehicleDataset):
             for split, part in listed.parts().items()
         )
         return replace(listed, train=train, query=query, gallery=gallery)
-
-    @cached_property
-    def labels(self) -> dict[str, Label]:
-        """Colour and type by image name, as far as the label files know them; read when first asked for."""
-        return read_labels(self.dataset_dir)
 
 
 class VeRi776(VeRiFormat):
@@ -135,14 +124,13 @@ def read_veri(folder: str | Path, images: bool = True) -> Splits:
     Args:
         folder: holds ``image_train``, ``image_query``, ``image_test``, and, all optional, the lists ``name_*.txt``,
             ``test_track.txt``, ``camera_Dist.txt`` and ``camera_ID.txt``.
-        images: True takes the images that are there, sorted by name, as paths, and logs every difference from the
-            lists (the official ``name_train.txt`` lacks one vehicle of 32 images). False takes the rows of the lists
-            in their order, with bare names as paths, and looks for no image.
+        images: take the images that are there, sorted by name, as paths, and log every difference from the lists (the
+            official ``name_train.txt`` lacks one vehicle of 32 images); else the rows of the lists in their order, with
+            bare names as paths.
 
     Raises:
         FileNotFoundError: a folder of images (or, without images, a list) is missing.
-        ValueError: a split is empty, a name does not parse or is listed twice, a camera has no distance row, or
-            several things are wrong, which are named together.
+        ValueError: a split is empty, a name does not parse or is listed twice, or a camera has no distance row.
     """
     folder, problems = Path(folder), Problems()
     names, parsed = {}, {}
@@ -214,14 +202,11 @@ def read_tracks(path: str | Path) -> list[list[str]]:
 
 
 def read_network(folder: str | Path) -> CameraNetwork | None:
-    """Camera distances of a folder in VeRi-776's format.
+    """Camera distances of a folder in VeRi-776's format, None without them: cameras from 0 as in ``Sightings``, metres.
 
     Args:
         folder: holds ``camera_Dist.txt`` (metres along the road; a triangle or the full matrix) and ``camera_ID.txt``
             (camera number of each row, from 1; or ``c001``).
-
-    Returns:
-        cameras from 0 as in ``Sightings``, symmetric distances in metres; None without ``camera_Dist.txt``.
 
     Raises:
         FileNotFoundError: there is no ``camera_ID.txt`` and the matrix is not VeRi-776's, whose order is known.
@@ -233,11 +218,11 @@ def read_network(folder: str | Path) -> CameraNetwork | None:
     distance = _read_distance_matrix(path)
     if order.is_file():
         words = " ".join(read_lines(order, "camera numbers")).lower().replace(",", " ").split()
-        numbers = [whole_number(word.removeprefix("c"), 1, 999) for word in words]
-        bad = [word for word, number in zip(words, numbers, strict=True) if number is None]
+        rows = [whole_number(word.removeprefix("c"), 1, 999) for word in words]
+        bad = [word for word, number in zip(words, rows, strict=True) if number is None]
         if bad:
             raise ValueError(f"{order} holds {sample(bad)}, expected camera numbers from 1 to 999")
-        cameras = np.array(numbers, dtype=np.int64)
+        cameras = np.array(rows, dtype=np.int64)
     elif _digest_of_matrix(distance) == _VERI_MATRIX:
         cameras = np.array(VERI_ORDER)
     else:
@@ -259,9 +244,7 @@ def known_orders(network: CameraNetwork) -> dict[str, np.ndarray]:
 
 
 def read_labels(folder: str | Path) -> dict[str, Label]:
-    """Labels by image name from ``train_label.xml`` and ``test_label.xml``, whichever are there.
-
-    Not every image has one, and the old release gives type 0 to three vehicles: read an absent name, and 0, as unknown.
+    """Labels by image name from ``train_label.xml`` and ``test_label.xml``, whichever are there; 0 is not known.
 
     Raises:
         ValueError: a file is not sound XML, an item has no name or no number, or items contradict each other.
@@ -274,8 +257,7 @@ def read_labels(folder: str | Path) -> dict[str, Label]:
 def read_index(path: str | Path, gallery_size: int) -> list[np.ndarray]:
     """Rows of the gallery for each query, from ``gt_index.txt`` or ``jk_index.txt``, counted from 0.
 
-    The file counts rows of ``name_test.txt`` from 1, one line per line of ``name_query.txt``; other words are a
-    ``ValueError``.
+    The file counts rows of ``name_test.txt`` from 1, a line for each of ``name_query.txt``; else a ``ValueError``.
     """
     rows = []
     # a query may have no entry: here an empty line means something
@@ -293,7 +275,7 @@ def _names_in_list(folder: Path, split: str) -> list[str]:
     names = read_lines(path, f"list of {split} images")
     if not names:
         raise ValueError(f"{path} is empty: the {split} split needs at least one image")
-    twice = _repeated_names(names)
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"{numbered(TWICE, len(twice))} in {path} ({sample(twice)}): keep one of each")
     return names
@@ -318,12 +300,8 @@ def _names_in_folder(folder: Path, split: str) -> list[str]:
         extra, missing = sorted(set(names).difference(listed)), sorted(set(listed).difference(names))
         warn(f"{{count}} [image is|images are] not in {path}, but the folder counts", extra)
         warn(f"{{count}} [image is missing that stands|images are missing that stand] in {path}", missing)
-        warn(f"{TWICE} in {path}", _repeated_names(listed))
+        warn(f"{TWICE} in {path}", [name for name, count in Counter(listed).items() if count > 1])
     return names
-
-
-def _repeated_names(names: Sequence[str]) -> list[str]:
-    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _test_tracks(folder: Path, names: list[str], parsed: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
@@ -357,7 +335,7 @@ def _read_distance_matrix(path: Path) -> np.ndarray:
             f"{path} has {numbered('{count} [row|rows]', len(rows))} of "
             f"{sample(sorted({len(row) for row in rows})) or 'no'} numbers: a square matrix is expected"
         )
-    given = metres(rows, path)
+    given = numbers(zip(*rows, strict=True), path, "metres")
     if not np.triu(given, 1).any() or not np.tril(given, -1).any():
         return given + given.T - np.diag(np.diagonal(given))
     if (given == given.T).all():

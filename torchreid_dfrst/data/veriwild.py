@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.checks import sample
 from torchreid_dfrst.data.copies import unrepeated
 from torchreid_dfrst.data.dataset import Splits, VehicleDataset, with_test_sizes
 from torchreid_dfrst.data.numbers import vehicle_number, whole_number
@@ -18,6 +17,7 @@ from torchreid_dfrst.data.problems import Problems
 from torchreid_dfrst.data.text import read_lines
 from torchreid_dfrst.data.times import ACCEPTED
 from torchreid_dfrst.data.times import read_times as column_of_times
+from torchreid_dfrst.messages import sample
 from torchreid_dfrst.sightings import Sightings
 
 logger = logging.getLogger(__name__)
@@ -45,11 +45,6 @@ class VeRiWild(VehicleDataset):
     Args:
         root: the folder that holds ``VERI-Wild`` or is it.
         time_format: as ``datetime.strptime`` takes it; None takes what ``times.ACCEPTED`` lists.
-        kwargs: as torchreid's own data sets take them.
-
-    Raises:
-        FileNotFoundError: a list or ``vehicle_info.txt`` is missing.
-        ValueError: a line is of another form, lines contradict each other, or an image has no camera.
     """
 
     folder_names = ("veriwild", "VERI-Wild", "VeRI-Wild")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.checks import error_text, nearest
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.dataset import (
     UNKNOWN_ARE,
@@ -28,26 +27,21 @@ from torchreid_dfrst.data.veri776 import FOLDERS, LISTS, VeRiFormat, read_index,
 from torchreid_dfrst.doctor.findings import ERROR, NOTE, WARNING, Finding, Report, finding
 from torchreid_dfrst.doctor.images import Bar, check_images, read_all
 from torchreid_dfrst.doctor.times import check_times
+from torchreid_dfrst.messages import error_text, nearest
 from torchreid_dfrst.sightings import Sightings, same_vehicle
 
 TRUTH = "right answers and junk"
 
 
 def check_dataset(name: str, root: str | Path, images: bool = True, bar: Bar = iter, **options: Any) -> Report:
-    """Examine a data set of this package.
-
-    A folder in VeRi-776's format without images but with its lists is examined as far as lists go.
+    """Examine a data set of this package; of VeRi-776's format, lists without images too, as far as lists go.
 
     Args:
         name: a key of ``DATASETS``.
         root: as for training.
         images: open every image (for VeRi-776 some minutes); False looks at names, cameras and times only.
         bar: progress bar around the images, such as ``tqdm.tqdm``.
-        options: those of the data set, see ``manager.known_options``.
-
-    Raises:
-        KeyError: an unknown name of a data set or an option.
-        ValueError: an option is of another type.
+        options: those of the data set, see ``manager.known_options``; errors as ``manager.share_options`` has them.
     """
     if name not in DATASETS:
         raise KeyError(f"no data set {name!r}{nearest(name, DATASETS)}")
@@ -102,11 +96,10 @@ def _examine_splits(
             dataset.unlisted(folder, splits),
             "add them to a list if they belong to the data set; otherwise nothing",
         )
-    counts = {
+    return {
         split: {"images": len(s), "vehicles": len(s.vehicles), "cameras": len(np.unique(s.camera))}
         for split, s in parts.items()
-    }
-    return counts, findings
+    }, findings
 
 
 def _check_labels(splits: Splits) -> list[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.messages import numbered
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 EXAMPLES = 3
@@ -26,7 +26,7 @@ class Finding:
 
 
 def finding(severity: str, check: str, message: str, where: Iterable[object] | int, advice: str) -> list[Finding]:
-    """A finding about each of ``where``, or about so many; none if there are none. See ``checks.numbered``."""
+    """A finding about each of ``where``, or about so many; none if there are none. See ``messages.numbered``."""
     examples = [] if isinstance(where, int) else [str(item) for item in where]
     count = where if isinstance(where, int) else len(examples)
     return [Finding(severity, check, numbered(message, count), count, examples, advice)] if count else []

@@ -15,13 +15,7 @@ Bar = Callable[[Iterable[Path]], Iterable[Path]]
 
 
 def check_images(parts: dict[str, Sightings], bar: Bar, cameras: bool = True) -> list[Finding]:
-    """Open every image once and compare their bytes.
-
-    Args:
-        parts: split to its images, with paths.
-        bar: progress bar around the paths.
-        cameras: whether the data set has any.
-    """
+    """Open every image once, with a ``bar`` around the paths, and compare their bytes; ``cameras``: are there any?"""
     rows = [
         (path, split, identity, camera)
         for split, part in parts.items()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from torchreid_dfrst.data.veri776 import known_orders
+from torchreid_dfrst.doctor.camera_order import SEARCH, Delays, Order, camera_order, delays, fast_delays
+from torchreid_dfrst.doctor.clock_offsets import clock_offsets, shifted
 from torchreid_dfrst.doctor.findings import ERROR, NOTE, WARNING, Finding, finding
-from torchreid_dfrst.doctor.traffic import SEARCH, Delays, camera_order, clock_offsets, delays, fast_delays
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.clocks import Clock, corrected, odd_clocks, start_anew_s
 from torchreid_dfrst.spatiotemporal.passes import one_per_pass
@@ -16,16 +17,12 @@ OFFSET_S = 10.0  # VeRi-776's cameras seem up to 7 s apart, which may be their f
 SIGMAS = 5.0
 SLACK_S = 15.0  # fields of view overlap and have a length
 FAST = 40.0  # m/s
-ONE = "one camera"  # finding: the rows of all others fit
+ORDER, CLOCKS, ONE = "camera order", "clock offsets", "one camera"  # the last: the rows of all others fit
+UNITS_ADVICE = "convert times to seconds and distances to metres"
 
 
 def check_times(parts: dict[str, Sightings], network: CameraNetwork | None) -> list[Finding]:
-    """Look at units, clocks, and distances, as far as times and distances are there.
-
-    Args:
-        parts: split to its sightings; all are looked at together, nothing is fitted for a model.
-        network: road distances, or None.
-    """
+    """Look at units, clocks, and distances, as far as they are there, of all splits together."""
     # the query images are in VeRi's gallery already
     everyone = Sightings.concatenate([part for split, part in parts.items() if split != "query"])
     missing = np.isnan(everyone.time_s)
@@ -46,39 +43,63 @@ def check_times(parts: dict[str, Sightings], network: CameraNetwork | None) -> l
     if unknown:
         text = "{count} [camera has|cameras have] no distances"
         return found + finding(ERROR, "distances", text, unknown, "add their rows")
-    known = everyone[~missing & everyone.known]
-    seen = one_per_pass(known)
-    try:
-        check_network(network)
-        clocks = odd_clocks(seen, network)
-        check_speed(corrected(known, clocks, known.camera)[0], network)
-    except ValueError as error:
-        advice = "convert times to seconds and distances to metres"
-        return [*found, Finding(ERROR, "units", str(error), 1, [], advice)]
-    right, _ = corrected(seen, clocks, seen.camera)
-    if span := start_anew_s(right, network):
-        text = f"all counters start anew together, about every {span:.0f} s: trips across a start take no usual time"
-        return [*found, Finding(ERROR, "clock offsets", text, 1, [], "add what was counted before each start")]
-    trips = delays(right)
-    order = _check_order(trips, network)
-    if clocks and order.severity == ERROR:  # then times explain nothing as long as the rows are wrong
-        order = _check_order(delays(seen), network)
-    found.append(order)
-    if order.severity != ERROR:
-        found += _check_speeds(trips, network)
-    if order.severity != ERROR or order.check == ONE:
-        told = _check_clocks(right, network, clocks)
-        found += [one for one in told if order.severity != ERROR or one.severity != NOTE]
+    seen = one_per_pass(everyone[~missing & everyone.known])
+    found += _check_trips(seen, network)
     unused = [f"camera {network.called(c)}" for c in np.setdiff1d(network.cameras, everyone.camera)]
     return found + finding(
         NOTE, "unused cameras", "{count} [camera|cameras] with distances [has|have] no image", unused, ""
     )
 
 
+def _check_trips(seen: Sightings, network: CameraNetwork) -> list[Finding]:
+    """Clocks come first: where they explain the traffic, neither the order of the cameras nor the unit is to blame."""
+    try:
+        check_network(network)
+    except ValueError as error:
+        return [Finding(ERROR, "units", str(error), 1, [], UNITS_ADVICE)]
+    clocks = odd_clocks(seen, network)
+    right, _ = corrected(seen, clocks, seen.camera)
+    if units := _check_units(seen, right, network):
+        return units
+    if span := start_anew_s(right, network):
+        text = f"all counters start anew together, about every {span:.0f} s: trips across a start take no usual time"
+        return [Finding(ERROR, CLOCKS, text, 1, [], "add what was counted before each start")]
+    order, offsets = _check_order(delays(right), network), clock_offsets(right, network)
+    if order.severity == ERROR:
+        told = _check_order(delays(shifted(right, offsets)), network)
+        if told.severity == ERROR and clocks:  # corrected times explain nothing as long as the rows are wrong
+            told = _check_order(delays(seen), network)
+        order = told if told.severity != ERROR or clocks else order
+    if order.severity != ERROR:
+        return [order, *_check_speeds(delays(right), network), *_check_clocks(network, clocks, offsets)]
+    odd = _check_clocks(network, clocks, offsets) if order.check == ONE else []
+    return [order, *(one for one in odd if one.severity != NOTE)]
+
+
+def _check_units(seen: Sightings, right: Sightings, network: CameraNetwork) -> list[Finding]:
+    try:
+        check_speed(right, network)
+        return []
+    except ValueError as error:
+        units = [Finding(ERROR, "units", str(error), 1, [], UNITS_ADVICE)]
+    order = camera_order(delays(seen), network, known_orders(network))
+    if order is None or not order.wrong:
+        return units
+    try:
+        check_speed(seen, CameraNetwork(order.best, network.distance_m))
+    except ValueError:
+        return units
+    return [_describe_order(order, network)]
+
+
 def _check_order(trips: Delays, network: CameraNetwork) -> Finding:
-    check, order = "camera order", camera_order(trips, network, known_orders(network))
+    order = camera_order(trips, network, known_orders(network))
     if order is None:
-        return Finding(NOTE, check, "too few trips between cameras to compare distances with travel times", 0, [], "")
+        return Finding(NOTE, ORDER, "too few trips between cameras to compare distances with travel times", 0, [], "")
+    return _describe_order(order, network)
+
+
+def _describe_order(order: Order, network: CameraNetwork) -> Finding:
     measured = f"rank correlation of distance and travel time over {order.pairs} camera pairs: {order.correlation:.2f}"
     if order.of_one:
         odd = f"camera {network.called(order.without)}"
@@ -91,18 +112,13 @@ def _check_order(trips: Delays, network: CameraNetwork) -> Finding:
         if order.best_name == SEARCH:
             hint = f", as whoever measured the distances knows it; a hint only, for others may fit as well: {names}"
         text = "wrong camera order: the rows of the distance matrix do not belong to the cameras they are given to "
-        return Finding(
-            ERROR,
-            check,
-            f"{text}({measured}; {order.best_name}: {order.best_correlation:.2f})",
-            order.pairs,
-            [],
-            f"write the camera of each row into camera_ID.txt (of a table: into the header of distances.csv){hint}",
-        )
+        text += f"({measured}; {order.best_name}: {order.best_correlation:.2f})"
+        advice = "write the camera of each row into camera_ID.txt (of a table: into the header of distances.csv)"
+        return Finding(ERROR, ORDER, text, order.pairs, [], advice + hint)
     if order.correlation < 0.5:
         advice = "check the distances, their order and the vehicle numbers; space and time will help little"
-        return Finding(WARNING, check, f"distances hardly explain travel times ({measured})", order.pairs, [], advice)
-    return Finding(NOTE, check, measured, order.pairs, [], "")
+        return Finding(WARNING, ORDER, f"distances hardly explain travel times ({measured})", order.pairs, [], advice)
+    return Finding(NOTE, ORDER, measured, order.pairs, [], "")
 
 
 def _check_speeds(trips: Delays, network: CameraNetwork) -> list[Finding]:
@@ -120,20 +136,21 @@ def _check_speeds(trips: Delays, network: CameraNetwork) -> list[Finding]:
     )
 
 
-def _check_clocks(seen: Sightings, network: CameraNetwork, odd: list[Clock]) -> list[Finding]:
-    offsets = clock_offsets(seen, network)
-    far = []
+def _check_clocks(network: CameraNetwork, odd: list[Clock], offsets: dict[int, tuple[float, float]]) -> list[Finding]:
+    """Clocks minutes off or of another rate, then those seconds off, as corrected for the first."""
+    others, far = np.setdiff1d(network.cameras, [clock.camera for clock in odd]), []
+    middle = float(np.median([offset for camera, (offset, _) in offsets.items() if camera in others] or [0.0]))
+    offsets = {camera: (offset - middle, error) for camera, (offset, error) in offsets.items()}
     for clock in odd:
         rest, error = offsets.pop(clock.camera, (0.0, 0.0))
-        if clock.rate == 1 and SIGMAS * error < 3 * OFFSET_S:
+        if clock.rate == 1 and SIGMAS * error < max(3 * OFFSET_S, abs(rest)):
             clock = clock._replace(offset_s=clock.offset_s + rest)
         far.append(f"camera {network.called(clock.camera)}: {clock.describe()}")
-    middle = float(np.median([offset for offset, _ in offsets.values()])) if offsets else 0.0  # of the right clocks
-    offsets = {camera: (offset - middle, error) for camera, (offset, error) in offsets.items()}
+    most = "the others" if len(others) >= len(odd) else f"camera {', '.join(map(network.called, others))}"
     found = finding(
         ERROR,
-        "clock offsets",
-        "{count} [camera has|cameras have] another clock than the others",
+        CLOCKS,
+        f"{{count}} [camera has|cameras have] another clock than {most}",
         far,
         "correct the times of that camera (subtract the offset, divide by the rate, add what was counted before it "
         "started anew), or space and time mislead there",
@@ -143,15 +160,17 @@ def _check_clocks(seen: Sightings, network: CameraNetwork, odd: list[Clock]) -> 
         for camera, (offset, error) in offsets.items()
         if abs(offset) > max(OFFSET_S, SIGMAS * error)
     ]
-    if wrong:
-        text = "{count} [camera has|cameras have] a clock that differs from the others', by traffic that goes both ways"
-        return found + finding(
-            WARNING, "clock offsets", text, wrong, "subtract the offset from the times of that camera"
-        )
+    found += finding(
+        WARNING,
+        CLOCKS,
+        "{count} [camera has|cameras have] a clock that differs from the others', by traffic that goes both ways",
+        wrong,
+        "subtract the offset from the times of that camera",
+    )
     if found:
         return found
     sure = sum(SIGMAS * error < 3 * OFFSET_S for _, error in offsets.values())
     text = "clocks could not be compared: no camera has enough two-way traffic to see half a minute"
     if sure:
         text = f"no clock is off; {sure} of {len(network)} cameras have enough two-way traffic to see half a minute"
-    return [Finding(NOTE, "clock offsets", text, 0, [], "")]
+    return [Finding(NOTE, CLOCKS, text, 0, [], "")]

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst import files
-from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.evaluation.intervals import FEWEST, MEASURES, bootstrap, interval, shares
 from torchreid_dfrst.evaluation.protocols import Protocol
 from torchreid_dfrst.files import file_digest
+from torchreid_dfrst.messages import numbered
 from torchreid_dfrst.names import without_common_folder
 from torchreid_dfrst.retrieval import Extraction, Metrics
 from torchreid_dfrst.retrieval.metrics import Best

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.stats import binom
 
-from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.messages import numbered
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 

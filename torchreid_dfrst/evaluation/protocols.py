@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest, within
+from torchreid_dfrst.checks import within
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.retrieval import Features, Metrics, evaluate, normalise
 from torchreid_dfrst.retrieval.metrics import PRECISION, TRAPEZOID
 from torchreid_dfrst.sightings import UNKNOWN, Sightings, draw

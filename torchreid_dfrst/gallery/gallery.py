@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.checks import nearest, sample, within
+from torchreid_dfrst.checks import within
 from torchreid_dfrst.features import Features, network_of
 from torchreid_dfrst.gallery.hits import Hits, Query, remarks
 from torchreid_dfrst.gallery.searching import HELD, find, key_of
@@ -28,6 +28,7 @@ from torchreid_dfrst.gallery.store import (
     table_of,
     without,
 )
+from torchreid_dfrst.messages import nearest, sample
 from torchreid_dfrst.names import plain
 from torchreid_dfrst.retrieval import normalise
 from torchreid_dfrst.spatiotemporal import GapModel

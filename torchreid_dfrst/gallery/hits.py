@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst.association.average_linkage import grow, upper
-from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.evaluation.calibration import Calibration
 from torchreid_dfrst.gallery.spacetime import Trips
+from torchreid_dfrst.messages import numbered
 
 TEXT = ("path", "camera", "identity", "track")
 NUMBERS = ("query", "distance", "appearance", "transit", "time_s")

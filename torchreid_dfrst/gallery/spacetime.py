@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from torchreid_dfrst import spatiotemporal
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.names import plain
 from torchreid_dfrst.sightings import CameraNetwork
 from torchreid_dfrst.spatiotemporal import GapModel

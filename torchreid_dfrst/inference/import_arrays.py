@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from torchreid_dfrst.checks import sample
 from torchreid_dfrst.data.numbers import number
 from torchreid_dfrst.data.text import kind_of, read_text
 from torchreid_dfrst.files import DAMAGED, read_arrays, require_room
 from torchreid_dfrst.inference.import_tables import OTHER_ORDER, counts_rows, meaning, read_frame
+from torchreid_dfrst.messages import sample
 from torchreid_dfrst.models.weights import read_safely
 
 logger = logging.getLogger(__name__)

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered, sample
 from torchreid_dfrst.data import DATASETS
 from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.data.copies import refuse_copies
 from torchreid_dfrst.data.dataset import report_unknown
-from torchreid_dfrst.data.image_names import find, tell
+from torchreid_dfrst.data.image_paths import find, tell
 from torchreid_dfrst.data.manager import share_options
 from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.data.table import Table, read_distances, read_rows
@@ -25,6 +24,7 @@ from torchreid_dfrst.evaluation.leaks import check_leaks, digests_of_embeddings
 from torchreid_dfrst.files import require_file
 from torchreid_dfrst.inference.extraction import open_dataset
 from torchreid_dfrst.inference.import_arrays import Part, read_embeddings
+from torchreid_dfrst.messages import numbered, sample
 from torchreid_dfrst.names import is_unknown, plain
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings
@@ -59,7 +59,7 @@ def import_features(
 ) -> Extraction:
     """Put embeddings and the sightings they belong to together.
 
-    Rows are found by their paths, see ``image_names.find``. Only where nothing names them, row k belongs to row k of
+    Rows are found by their paths, see ``image_paths.find``. Only where nothing names them, row k belongs to row k of
     the table, or of its query and gallery rows if training images were left out; of a data set, to train, query and
     gallery one after another. ``source["rows"]`` says which.
 

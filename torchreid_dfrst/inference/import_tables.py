@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.checks import sample
 from torchreid_dfrst.data.csv_parquet import named_columns, open_parquet, read_cells, words_of
 from torchreid_dfrst.data.numbers import number, numbers
+from torchreid_dfrst.messages import sample
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from torchreid_dfrst.checks import numbered
 from torchreid_dfrst.data.boxes import split_name
 from torchreid_dfrst.data.images import read_image
 from torchreid_dfrst.evaluation import Result
@@ -20,6 +19,7 @@ from torchreid_dfrst.gallery import Gallery, Hits
 from torchreid_dfrst.gallery.spacetime import Trips
 from torchreid_dfrst.inference.extraction import input_transform
 from torchreid_dfrst.inference.opening import open_network
+from torchreid_dfrst.messages import numbered
 from torchreid_dfrst.models.explain import explain
 from torchreid_dfrst.report.attention import attention_maps, reasons
 from torchreid_dfrst.report.canvas import small, spread

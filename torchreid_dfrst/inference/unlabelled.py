@@ -13,7 +13,7 @@ import torch
 
 from torchreid_dfrst.data.boxes import warn_of_clipped
 from torchreid_dfrst.data.csv_parquet import read_columns
-from torchreid_dfrst.data.image_names import ENDINGS
+from torchreid_dfrst.data.image_paths import ENDINGS
 from torchreid_dfrst.data.images import Images
 from torchreid_dfrst.data.loader import Loader
 from torchreid_dfrst.data.problems import warn

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.messages import nearest
 
 PLACEMENTS = ("channel-spatial", "spatial-channel", "parallel", "channel", "spatial", "none")
 

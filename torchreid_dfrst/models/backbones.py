@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torchvision
 from torch import nn
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.models import ibn, timm_backbones
 
 Split = tuple[nn.Module, nn.Module, int]

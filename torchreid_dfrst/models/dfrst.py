@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.models.attention import AttentionNet, attend
 from torchreid_dfrst.models.backbones import split_backbone
 from torchreid_dfrst.models.heads import BNNeckHeads

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.messages import nearest
 
 
 def whole(x: torch.Tensor, parts: int, pool: Callable) -> torch.Tensor:

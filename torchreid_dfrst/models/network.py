@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.models.attention import SpatialAttention
 from torchreid_dfrst.models.backbones import Backbone
 from torchreid_dfrst.models.heads import BNNeckHeads

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 import torchvision
 
-from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.files import DAMAGED
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.models import ibn, timm_backbones
 from torchreid_dfrst.models.backbones import BACKBONES
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torchreid_dfrst.checks import nearest, within
+from torchreid_dfrst.checks import within
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.models.dfrst import DFRST
 from torchreid_dfrst.models.network import BranchNetwork
 from torchreid_dfrst.models.peers import GlobalNetwork, PartNetwork

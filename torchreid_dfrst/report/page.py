@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from torchreid_dfrst import files
-from torchreid_dfrst.checks import numbered
+from torchreid_dfrst.messages import numbered
 from torchreid_dfrst.report.camera_map import places
 from torchreid_dfrst.report.canvas import small
 from torchreid_dfrst.sightings import CameraNetwork

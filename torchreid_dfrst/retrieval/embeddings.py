@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from torchreid_dfrst.checks import check, sample
+from torchreid_dfrst.checks import check
+from torchreid_dfrst.messages import sample
 
 TOLERANCE = 1e-4  # how far the length of an embedding may be from 1
 EXACT = 2.0**-22

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from torchreid_dfrst.checks import check, expected_types, nearest
+from torchreid_dfrst.checks import check, expected_types
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork
 from torchreid_dfrst.spatiotemporal.clocks import restored

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.passes import Pairs, first_and_last, one_per_pass, pairs_within
@@ -59,11 +59,52 @@ class _Trips(NamedTuple):
     most: np.ndarray  # how long a usual trip between the two takes at most
     other: np.ndarray  # (P,) int64 the part that the other pass is of
 
+    @property
+    def usual(self) -> float:
+        """Share of the trips that take a usual time."""
+        return float(np.mean(np.abs(self.here - self.there) <= self.most))
+
+    @property
+    def explained_by_offset(self) -> float:
+        """How many take one, if the clock is set."""
+        return peak(self.here - self.there, self.most)[1] * len(self.here)
+
+
+class _Pairs(NamedTuple):
+    """Pairs of passes of one vehicle by two cameras and two parts, each pair in both directions."""
+
+    seen: Sightings
+    part: np.ndarray
+    here: np.ndarray  # (P,) rows of ``seen``
+    there: np.ndarray
+    most: np.ndarray  # as ``_Trips`` has it
+
+    @property
+    def labels(self) -> list[int]:
+        """The parts that there are pairs of."""
+        return np.unique(self.part[self.here]).tolist()
+
+    def trips(
+        self, label: int, rng: np.random.Generator, clocks: Sequence[Clock] = (), among: Sequence[int] | None = None
+    ) -> _Trips | None:
+        """The trips of a part as its own clock has them, elsewhere as ``clocks`` correct them; None if too few."""
+        there_s = _corrected_times(self.seen, [clock for clock in clocks if clock.camera != label], self.part)
+        kept = (self.part[self.here] == label) & ~np.isnan(there_s[self.there])
+        if among is not None:
+            kept &= np.isin(self.part[self.there], among)
+        if len(np.unique(self.seen.identity[self.here[kept]])) < MIN_VEHICLES:
+            return None
+        rows = rng.permutation(np.flatnonzero(kept))[:MOST]
+        here, there = self.here[rows], self.there[rows]
+        return _Trips(self.seen.time_s[here], there_s[there], self.most[rows], self.part[there])
+
 
 def odd_clocks(seen: Sightings, network: CameraNetwork, part: np.ndarray | None = None) -> list[Clock]:
     """Cameras whose clock explains the traffic far better if it is set, geared or unwound like the others'.
 
-    A trip takes a usual time if it takes at most twice as long as the road at ``USUAL_SPEED``, and a minute.
+    A trip takes a usual time if it takes at most twice as long as the road at ``USUAL_SPEED``, and a minute, in either
+    direction. Clocks are found from one camera outwards, each against those that are found already, for each camera may
+    have a clock of its own; then each is compared with all others as corrected.
 
     Args:
         seen: one sighting for each pass, with times and identities, see ``one_per_pass``.
@@ -71,13 +112,15 @@ def odd_clocks(seen: Sightings, network: CameraNetwork, part: np.ndarray | None 
         part: ``(N,)`` int64, what shares a clock instead of the images of a camera; ``Clock.camera`` is one of these.
     """
     part, rng = seen.camera if part is None else part, np.random.default_rng(0)
-    group, keep = _groups_of_one_clock(seen, network, part, rng)
-    found = [
-        clock._replace(camera=label)
-        for clock in _correct_one_by_one(seen, group, network, rng, [keep])
-        for label in np.unique(part[group == clock.camera]).tolist()
-    ]
-    return found + _correct_one_by_one(*corrected(seen, found, part), network, rng, [clock.camera for clock in found])
+    pairs = _pairs_of_passes(seen, network, part, rng)
+    clocks = _grow_outwards(pairs, _reference(pairs, network, rng), rng)
+    for _ in range(2):
+        for label in pairs.labels:
+            others = [clock for clock in clocks if clock.camera != label]
+            trips = pairs.trips(label, rng, others)
+            clock = trips and _find_clock(label, trips, rng)
+            clocks = [*others, clock] if clock else others
+    return sorted(clocks)
 
 
 def start_anew_s(seen: Sightings, network: CameraNetwork) -> float:
@@ -86,7 +129,9 @@ def start_anew_s(seen: Sightings, network: CameraNetwork) -> float:
     A trip that a start cuts in two lacks as much of the whole span of times as it took: far more of the trips that take
     no usual time are within a usual one of the span than of trips between any two times.
     """
-    trips = _trips_by_camera(seen, network, seen.camera, np.random.default_rng(0)).values()
+    rng = np.random.default_rng(0)
+    pairs = _pairs_of_passes(seen, network, seen.camera, rng)
+    trips = [of for label in pairs.labels if (of := pairs.trips(label, rng))]
     if not trips:
         return 0.0
     here, there, most, _ = (np.concatenate(column) for column in zip(*trips, strict=True))
@@ -97,57 +142,56 @@ def start_anew_s(seen: Sightings, network: CameraNetwork) -> float:
     return span if cut.sum() > max(MIN_VEHICLES, CUT * chance.sum()) and pause < span / 10 else 0.0
 
 
-def _groups_of_one_clock(
-    seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, int]:
-    """``(N,)`` what has one clock, and which is right: the largest in which vehicles drive as fast as vehicles do.
+def _reference(pairs: _Pairs, network: CameraNetwork, rng: np.random.Generator) -> int:
+    """The part that most others agree with: at the speed of vehicles, else as they are, else if they were set to it.
 
-    Two parts have one clock if a third of the trips between them take a usual time; each is called by the first.
+    Two parts agree if a third of the trips between them take a usual time.
     """
-    names, place = np.unique(part, return_inverse=True)
-    agree = np.eye(len(names), dtype=bool)
-    for label, trips in _trips_by_camera(seen, network, part, rng).items():
-        usual = np.abs(trips.here - trips.there) <= trips.most
-        for other in np.unique(trips.other):
-            agree[tuple(np.searchsorted(names, (label, other)))] = np.mean(usual[trips.other == other]) > LEAST
-    group = connected_components(agree, directed=False)[1]
-    group = names[np.unique(group, return_index=True)[1][group]]
+    seen, score = pairs.seen, {}
+    for label in pairs.labels:
+        trips, agree, would = pairs.trips(label, rng), [label], 0
+        if trips is None:
+            continue
+        for other in np.unique(trips.other).tolist():
+            some = _Trips(*(column[trips.other == other] for column in trips))
+            if len(some.here) >= MIN_VEHICLES:
+                agree += [other] * (some.usual > LEAST)
+                would += peak(some.here - some.there, some.most)[1] > LEAST
+        speeds = leg_speeds(seen[np.isin(pairs.part, agree)], network)
+        right = len(speeds) >= MIN_LEGS and PLAUSIBLE_SPEED[0] <= usual_speed(speeds) <= PLAUSIBLE_SPEED[1]
+        score[label] = right, len(agree), would
+    return max(score, key=score.__getitem__, default=0)
 
-    def right(label: int) -> tuple[bool, int]:
-        speeds = leg_speeds(seen[group[place] == label], network)
-        usual = len(speeds) >= MIN_LEGS and PLAUSIBLE_SPEED[0] <= usual_speed(speeds) <= PLAUSIBLE_SPEED[1]
-        return usual, int(np.count_nonzero(group == label))
 
-    return group[place], max(np.unique(group).tolist(), key=right, default=0)
-
-
-def _correct_one_by_one(
-    seen: Sightings, part: np.ndarray, network: CameraNetwork, rng: np.random.Generator, done: list[int]
-) -> list[Clock]:
-    """The clock that explains most is corrected first, then those that are left; those that are ``done`` are right."""
-    found: list[Clock] = []
-    while len(found) < len(np.unique(part)) - 1:
-        trips = _trips_by_camera(seen, network, part, rng)
-        left = [
-            clock
-            for label, of in trips.items()
-            if label not in (*done, *(clock.camera for clock in found)) and (clock := _find_clock(label, of, rng))
-        ]
-        if not left:
+def _grow_outwards(pairs: _Pairs, reference: int, rng: np.random.Generator) -> list[Clock]:
+    """Clocks of all others, each from its trips to those that are settled, the one with most of them first."""
+    clocks: list[Clock] = []
+    settled, left = [reference], set(pairs.labels) - {reference}
+    while left:
+        found = {label: trips for label in sorted(left) if (trips := pairs.trips(label, rng, clocks, settled))}
+        if not found:
             break
-        worst = max(left, key=lambda clock: (clock.explained - clock.before) * len(trips[clock.camera].here))
-        found.append(worst)
-        seen, part = corrected(seen, [worst], part)
-    return found
+        best = max(found, key=lambda label: found[label].explained_by_offset)
+        left.remove(best)
+        clock = _find_clock(best, found[best], rng)
+        clocks += [clock] if clock else []
+        if clock or found[best].usual > LEAST:
+            settled.append(best)
+    return clocks
 
 
-def corrected(seen: Sightings, clocks: list[Clock], part: np.ndarray) -> tuple[Sightings, np.ndarray]:
+def corrected(seen: Sightings, clocks: Sequence[Clock], part: np.ndarray) -> tuple[Sightings, np.ndarray]:
     """The sightings on the clock of most, and their ``part``; those of a clock that starts anew are left out."""
+    time_s = _corrected_times(seen, clocks, part)
+    kept = ~np.isnan(time_s)
+    return replace(seen, time_s=time_s)[kept], part[kept]
+
+
+def _corrected_times(seen: Sightings, clocks: Sequence[Clock], part: np.ndarray) -> np.ndarray:
     time_s = seen.time_s.copy()
     for clock in clocks:
         time_s[part == clock.camera] = clock.corrected(time_s[part == clock.camera])
-    kept = ~np.isnan(time_s)
-    return replace(seen, time_s=time_s)[kept], part[kept]
+    return time_s
 
 
 def peak(gap_s: np.ndarray, most: np.ndarray) -> tuple[float, float]:
@@ -160,31 +204,20 @@ def peak(gap_s: np.ndarray, most: np.ndarray) -> tuple[float, float]:
     return float(edge[order[middle : middle + 2]].mean()), float(height.max() / len(gap_s))
 
 
-def _trips_by_camera(
-    seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.random.Generator
-) -> dict[int, _Trips]:
+def _pairs_of_passes(seen: Sightings, network: CameraNetwork, part: np.ndarray, rng: np.random.Generator) -> _Pairs:
     order = rng.permutation(len(seen))[:PASSES]
     order = order[np.argsort(seen.identity[order], kind="stable")]
     start = np.searchsorted(seen.identity[order], seen.identity[order])
     order = order[np.arange(len(order)) - start < OF_ONE]  # or a vehicle that never leaves would have millions of pairs
     here, there = (order[rows] for rows in Pairs(*pairs_within(seen.identity[order])).both_ways())
     apart = (seen.camera[here] != seen.camera[there]) & (part[here] != part[there])
-    here, there = here[apart], there[apart]
-    row, found = network.rows(seen.camera), {}
-    for label in np.unique(part[here]).tolist():
-        rows = np.flatnonzero(part[here] == label)
-        if len(np.unique(seen.identity[here[rows]])) >= MIN_VEHICLES:
-            rows = rng.permutation(rows)[:MOST]
-            metres = network.distance_m[row[here[rows]], row[there[rows]]]
-            found[label] = _Trips(
-                seen.time_s[here[rows]], seen.time_s[there[rows]], 60 + 2 * metres / USUAL_SPEED, part[there[rows]]
-            )
-    return found
+    here, there, row = here[apart], there[apart], network.rows(seen.camera)
+    return _Pairs(seen, part, here, there, 60 + 2 * network.distance_m[row[here], row[there]] / USUAL_SPEED)
 
 
 def _find_clock(camera: int, trips: _Trips, rng: np.random.Generator) -> Clock | None:
     """The simplest clock that explains a camera's trips much better than its own, None if there is none."""
-    before = float(np.mean(np.abs(trips.here - trips.there) <= trips.most))
+    before = trips.usual
     if max(MORE * before, before + BEYOND) >= 1:  # no clock can explain so much more
         return None
     offset, explained = peak(trips.here - trips.there, trips.most)

@@ -17,7 +17,7 @@ from safetensors.torch import save as tensors_as_bytes
 from torch import nn
 
 from torchreid_dfrst import files
-from torchreid_dfrst.checks import sample
+from torchreid_dfrst.messages import sample
 from torchreid_dfrst.models.weights import digest, read_safely
 
 logger = logging.getLogger(__name__)

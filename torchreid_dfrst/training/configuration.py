@@ -11,10 +11,11 @@ import torch
 import torchreid
 
 from torchreid_dfrst import evaluation
-from torchreid_dfrst.checks import listed, nearest, within
+from torchreid_dfrst.checks import listed, within
 from torchreid_dfrst.config import Config, Keywords, keywords
 from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.losses import DFRSTLoss
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.models import DFRST, FACTORIES, build, default_options, own_input
 from torchreid_dfrst.torchreid_tables import build_model
 from torchreid_dfrst.training.memory import keep_freed

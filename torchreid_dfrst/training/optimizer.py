@@ -12,7 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from torchreid_dfrst.checks import nearest, within
+from torchreid_dfrst.checks import within
+from torchreid_dfrst.messages import nearest
 
 NOT_NEGATIVE = ("lr", "weight_decay", "momentum", "rmsprop_alpha", "base_lr_mult")
 BELOW_1 = ("adam_beta1", "adam_beta2")

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.losses import DFRSTLoss
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.processes import Group
 from torchreid_dfrst.training.distributed import gather_rows, synchronize_batch_norm
 

@@ -25,11 +25,11 @@ import torchreid
 from PIL import Image
 from torch import nn
 
-from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.cli import command
 from torchreid_dfrst.data.images import Images, read_image
 from torchreid_dfrst.data.loader import Loader
 from torchreid_dfrst.losses import DFRSTLoss
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.torchreid_tables import build_model
 from torchreid_dfrst.training import build_optimizer, settings
 from torchreid_dfrst.training.embed_images import embed

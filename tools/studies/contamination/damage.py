@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from torchreid_dfrst.checks import nearest
+from torchreid_dfrst.messages import nearest
 
 MOSAIC, COLOR_CAST, BRIGHTNESS, MIXED = "mosaic", "color-cast", "brightness", "mixed"
 KINDS = (MOSAIC, COLOR_CAST, BRIGHTNESS, MIXED)

@@ -24,8 +24,8 @@ from tools.studies.reproduction import TABLES, Harness, Preset
 from tools.studies.reproduction.pictures import of_a_run, pictures, put_beside
 from tools.studies.reproduction.result import around, markdown, measure, put_into, save
 from tools.studies.reproduction.tables import ALIASES
-from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.cli import command
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
 
 

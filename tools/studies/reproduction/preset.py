@@ -9,8 +9,9 @@ from typing import Any
 
 from tools.studies.reproduction.paper import TABLE_X, TABLE_XI
 from torchreid_dfrst import evaluation, training
-from torchreid_dfrst.checks import check, expected_types, nearest
+from torchreid_dfrst.checks import check, expected_types
 from torchreid_dfrst.config import Config, checked, read_yaml
+from torchreid_dfrst.messages import nearest
 
 BACKBONES = ("resnet50", "resnet18")
 # as YAML has them

@@ -19,10 +19,10 @@ from tools.studies.reproduction.harness import Harness
 from tools.studies.reproduction.preset import merge
 from tools.studies.reproduction.tables import BEST_PEER, TABLES, WITHOUT_ST, Row, Table, ours
 from torchreid_dfrst import files
-from torchreid_dfrst.checks import nearest
 from torchreid_dfrst.evaluation import APPEARANCE
 from torchreid_dfrst.evaluation.card import Card
 from torchreid_dfrst.evaluation.compare import paired, sure
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.version import versions
 
 MEASURES = ("mAP", "R1", "R5")

@@ -1,4 +1,4 @@
-"""Matches the names that other programs give to images, where only one file can be meant, and logs what differed."""
+"""Finds images by their paths as other programs write them, where only one file can be meant, and says so."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import logging
 import os
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from torchreid_dfrst.checks import numbered, sample
 from torchreid_dfrst.data.boxes import Box, split_name
+from torchreid_dfrst.messages import numbered, sample
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +38,10 @@ class Name(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Where names were found: ``row[k]`` of the held ones or -1; ``spelt`` counts names by what differed."""
+    """Where names were found: ``row[k]`` of the held ones or -1; how many in another spelling, and one of those."""
 
     row: np.ndarray
-    spelt: Counter[str]
+    respelt: int
     example: str
 
 
@@ -52,13 +51,9 @@ def find(
     r"""Find each name among others, as it is written or in another spelling.
 
     Another spelling is ``\`` for ``/``, an accent composed otherwise, ``./``, capital letters, a missing ending of an
-    image, and more or fewer folders in front (of another machine). The nearest spelling counts.
-
-    Args:
-        wanted: names to find; one may stand several times.
-        held: names to find them among; of the same name twice, the first counts.
-        where: what holds them, for messages.
-        same: whether two places of ``wanted`` show the same photograph, so that one name may serve both.
+    image, and more or fewer folders in front (of another machine). The nearest spelling counts; of held names that
+    stand twice, the first. ``same`` tells whether two places of ``wanted`` show the same photograph, so that one name
+    may serve both; ``where`` is what holds the names, for messages.
 
     Raises:
         ValueError: several names can be meant by one, or one by several; both are named.
@@ -68,10 +63,9 @@ def find(
         first.setdefault(name, k)
     row = np.array([first.get(name, -1) for name in wanted], dtype=np.int64)
     lost = [k for k, place in enumerate(row.tolist()) if place < 0]
-    spelt: Counter[str] = Counter()
-    example = ""
+    respelt, example = 0, ""
     if not lost or not held:
-        return Match(row, spelt, example)
+        return Match(row, respelt, example)
     by_stem: dict[str, list[tuple[Name, int]]] = {}
     for other, place in zip(_names_in_parts(list(first)), first.values(), strict=True):
         by_stem.setdefault(other.stem.casefold(), []).append((other, place))
@@ -91,26 +85,22 @@ def find(
                     "than folders, endings or capital letters, or be written alike on both sides"
                 )
             row[k] = place
-            spelt[_difference_of_names(wanted[k], held[place])] += 1
+            respelt += 1
             example = example or f"{wanted[k]} is {held[place]}"
-    return Match(row, spelt, example)
+    return Match(row, respelt, example)
 
 
 def tell(match: Match, of: object) -> None:
     """Log how many names were found in another spelling, and which."""
-    if match.spelt:
-        ways = ", ".join(f"{count} {way}" for way, count in match.spelt.most_common())
-        text = numbered("{count} [path|paths] of %s [was|were] found in another spelling: %s (%s)", match.spelt.total())
-        logger.warning(text, of, ways, sample([match.example]))
+    if match.respelt:
+        text = numbered("{count} [path|paths] of %s [was|were] found in another spelling (%s)", match.respelt)
+        logger.warning(text, of, sample([match.example]))
 
 
 def on_disk(folder: Path, words: Sequence[str], of: object) -> list[str]:
-    """Paths of images that a list has relative to a folder; one that is not there is looked for below the folder.
-
-    Raises:
-        ValueError: several files can be meant by one name, or one by several.
-    """
-    paths, boxes = [str(folder / split_name(word)[0]) for word in words], [_box_in_name(word) for word in words]
+    """Paths of images that a list has relative to a folder; one that is not there is looked for below it (``find``)."""
+    names = [split_name(word)[0] for word in words]
+    paths = [str(folder / name) for name in names]
     inside: dict[str, set[str]] = {}
     for place in {os.path.dirname(path) for path in paths}:
         # one listing costs less than thousands of questions, above all over a network
@@ -118,7 +108,7 @@ def on_disk(folder: Path, words: Sequence[str], of: object) -> list[str]:
             inside[place] = set(os.listdir(place))
     lost = [k for k, path in enumerate(paths) if os.path.basename(path) not in inside.get(os.path.dirname(path), ())]
     held = _image_files_below(folder) if lost else []
-    match = find([split_name(words[k])[0] for k in lost], held, str(folder))
+    match = find([names[k] for k in lost], held, str(folder))
     used = {os.path.normpath(path) for path in set(paths).difference(paths[k] for k in lost)}
     for k, place in zip(lost, match.row.tolist(), strict=True):
         if place >= 0:
@@ -129,11 +119,7 @@ def on_disk(folder: Path, words: Sequence[str], of: object) -> list[str]:
                 )
             paths[k] = found
     tell(match, of)
-    return [path + box for path, box in zip(paths, boxes, strict=True)]
-
-
-def _box_in_name(word: str) -> str:
-    return word[len(split_name(word)[0]) :]
+    return [path + word[len(name) :] for path, word, name in zip(paths, words, names, strict=True)]
 
 
 def _image_files_below(folder: Path) -> list[str]:
@@ -147,12 +133,8 @@ def _image_files_below(folder: Path) -> list[str]:
         seen.add(real)
         folders.sort()
         inside = os.path.relpath(place, folder)
-        found += [os.path.normpath(os.path.join(inside, n)) for n in names if _file_ending(n).lower() in ENDINGS]
+        found += [os.path.normpath(os.path.join(inside, n)) for n in names if os.path.splitext(n)[1].lower() in ENDINGS]
     return sorted(found)
-
-
-def _file_ending(name: str) -> str:
-    return os.path.splitext(name)[1]
 
 
 def _names_in_parts(words: Sequence[str]) -> list[Name]:
@@ -173,9 +155,9 @@ def _names_in_parts(words: Sequence[str]) -> list[Name]:
     common = next((k for k, (a, b) in enumerate(zip(*ends, strict=False)) if a != b), min(map(len, ends)))
     names = []
     for steps, absolute, box in parts:
-        ending = _file_ending(steps[-1])
+        ending = os.path.splitext(steps[-1])[1]
         steps[-1] = steps[-1].removesuffix(ending) if ending.lower() in VECTORS else steps[-1]
-        ending = _file_ending(steps[-1])
+        ending = os.path.splitext(steps[-1])[1]
         ending = ending if ending.lower() in ENDINGS else ""
         stem = steps[-1].removesuffix(ending) if ending else steps[-1]
         names.append(Name(tuple(steps[common if absolute else 0 : -1]), stem, ending, box))
@@ -195,24 +177,3 @@ def _distance_of_names(a: Name, b: Name) -> tuple[int, ...] | None:
     more = len(a.folders) != len(b.folders)
     letters = ends[0] != ends[1] or a.stem != b.stem or a.ending != b.ending
     return (int(more), int(missing), int(letters), -size)
-
-
-def _difference_of_names(a: str, b: str) -> str:
-    """What was read as what."""
-    ways = ["with / for \\"] * (("\\" in a) != ("\\" in b))
-    forms = [unicodedata.normalize("NFC", word).replace("\\", "/") for word in (a, b)]
-    if forms != [word.replace("\\", "/") for word in (a, b)]:
-        ways.append("with accents composed otherwise")
-    one, other = _names_in_parts(forms)
-    if one.ending.lower() != other.ending.lower():
-        ways.append("with .jpg for .jpeg" if one.ending and other.ending else "without their ending")
-    if one.box != other.box:
-        ways.append("without their box")
-    size = min(len(one.folders), len(other.folders))
-    inner = [name.folders[len(name.folders) - size :] for name in (one, other)]
-    endings = one.ending != other.ending and one.ending.lower() == other.ending.lower()
-    if one.stem != other.stem or endings or inner[0] != inner[1]:
-        ways.append("with other capital letters")
-    if forms[0].count("/") != forms[1].count("/") or not ways:
-        ways.append("with other folders in front")
-    return " and ".join(ways)
