@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torchreid_dfrst import config
 from torchreid_dfrst.data.table import read_rows
 from torchreid_dfrst.evaluation.card import Card, Result, make_card
-from torchreid_dfrst.evaluation.compare import compare, text
+from torchreid_dfrst.evaluation.compare_cards import compare, text
 from torchreid_dfrst.evaluation.protocols import build as build_protocol
 from torchreid_dfrst.inference import open_network
 from torchreid_dfrst.models import build

@@ -86,7 +86,7 @@ def _evaluate_rank(original: Callable[..., Any]) -> Callable[..., Any]:
     ) -> tuple[np.ndarray, np.floating[Any]]:
         if use_metric_cuhk03:
             return original(distmat, q_pids, g_pids, q_camids, g_camids, max_rank, use_metric_cuhk03, use_cython)
-        columns = *_labels_as_integers(q_pids, g_pids), *_labels_as_integers(q_camids, g_camids)
+        columns = *_labels_as_integers(q_pids, g_pids, UNKNOWN), *_labels_as_integers(q_camids, g_camids)
         found = evaluate(np.asarray(distmat), *columns, max_rank=max_rank)
         return found.cmc.astype(np.float32), np.float64(found.mAP)
 
@@ -94,12 +94,18 @@ def _evaluate_rank(original: Callable[..., Any]) -> Callable[..., Any]:
     return evaluate_rank
 
 
-def _labels_as_integers(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as integers; others (text, say) become their place in order, words for "not known" ``UNKNOWN``."""
+def _labels_as_integers(
+    query: np.ndarray, gallery: np.ndarray, unknown: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of queries and gallery as integers; others than integers (text, say) become their place in order.
+
+    Words for "not known" become ``unknown``, if one is given.
+    """
     parts = np.asarray(query), np.asarray(gallery)
     if all(np.issubdtype(part.dtype, np.integer) for part in parts):
         return parts
     names, code = np.unique(np.concatenate(parts), return_inverse=True)
-    unknown = np.array([is_unknown(str(name)) for name in names.tolist()], dtype=bool)
-    code = np.where(unknown[code], UNKNOWN, code).reshape(-1)
+    code = code.reshape(-1)
+    if unknown is not None:
+        code = np.where(np.array([is_unknown(str(name)) for name in names.tolist()], dtype=bool)[code], unknown, code)
     return code[: len(parts[0])], code[len(parts[0]) :]

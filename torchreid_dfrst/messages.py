@@ -49,3 +49,9 @@ def sample(items: Iterable[object], most: int = 3) -> str:
 def error_text(error: Exception) -> str:
     """The text of an error; Python quotes that of a ``KeyError``."""
     return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+
+
+def duration(seconds: float) -> str:
+    """``2 h 05 min`` or ``3 min 20 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"

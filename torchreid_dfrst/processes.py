@@ -117,6 +117,29 @@ def mean_over_group(values: torch.Tensor) -> torch.Tensor:
     return values / dist.get_world_size()
 
 
+class _Gather(torch.autograd.Function):
+    """Rows of all processes, in rank order; backward adds up what all of them want of this process's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        ctx.share = len(rows)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.contiguous().clone()  # autograd's own may not be written into
+        dist.all_reduce(gradient)
+        first = dist.get_rank() * ctx.share
+        return gradient[first : first + ctx.share]
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """``(B, ...)`` of this process to ``(world_size * B, ...)`` of all, with gradients to this process's rows."""
+    return _Gather.apply(rows) if several() else rows
+
+
 @contextlib.contextmanager
 def reaching(rank: int | None = None) -> Iterator[None]:
     """Exchange something with other processes (or one, its rank); an OtherProcessError names the one that is gone."""

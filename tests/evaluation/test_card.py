@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from torchreid_dfrst.evaluation.card import Card, Result, make_card
-from torchreid_dfrst.evaluation.compare import compare, differences, paired, text
+from torchreid_dfrst.evaluation.compare_cards import compare, differences, paired, text
 from torchreid_dfrst.evaluation.protocols import build
 from torchreid_dfrst.names import without_common_folder
 from torchreid_dfrst.retrieval import Extraction, Features, distance, normalise

@@ -8,6 +8,7 @@ from worlds import road, traffic
 
 from torchreid_dfrst import evaluation
 from torchreid_dfrst.evaluation import weight as choice
+from torchreid_dfrst.evaluation.leaks import check_leaks
 from torchreid_dfrst.inference.import_features import import_features
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
@@ -142,3 +143,10 @@ def test_import_tells_of_test_vehicles_in_training(tmp_path, caplog):
     (tmp_path / "table.csv").write_text((tmp_path / "table.csv").read_text().replace("car 1", "car 0"))
     import_features(tmp_path / "e.npy", tmp_path / "table.csv")
     assert "1 vehicle is in training and in query or gallery (first: car 0)" in caplog.text
+
+
+@pytest.mark.parametrize("unknown", ["test", "train"])
+def test_where_one_side_has_no_known_vehicle_nothing_is_shared(unknown):
+    nobody = {"identity": np.full(len(TEST), -1)}
+    train, test = (TRAIN, replace(TEST, **nobody)) if unknown == "test" else (replace(TEST, **nobody), TEST)
+    check_leaks(extraction(train, test, test_vehicle=TEST.identity), refuse=True)

@@ -14,9 +14,9 @@ from tools.studies.gpu import rounded
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import build
 from torchreid_dfrst.training import build_optimizer, build_scheduler, checkpoint, settings
-from torchreid_dfrst.training.distributed import synchronize_batch_norm
 from torchreid_dfrst.training.embed_images import embed
 from torchreid_dfrst.training.engine import DFRSTEngine
+from torchreid_dfrst.training.group_batch_norm import synchronize_batch_norm
 from torchreid_dfrst.training.interrupt import StoppedError
 from torchreid_dfrst.training.memory import explained
 from torchreid_dfrst.training.step import NonFiniteError, TrainStep

@@ -10,7 +10,7 @@ import pytest
 import torch
 from networks import TinyNet
 
-from torchreid_dfrst import processes as distributed
+from torchreid_dfrst import processes
 from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.training import build_optimizer, build_scheduler, checkpoint
 from torchreid_dfrst.training import settings as fix
@@ -26,7 +26,7 @@ def newest(folder):
 
 
 def manager(root, **options):
-    group = distributed.current()
+    group = processes.current()
     settings = {
         "sources": "veri776",
         "height": 32,
@@ -90,7 +90,7 @@ def run(root, folder, data=None, **options):
     """Train to the end, resuming whatever is in ``folder``; the exit code is 75 when stopped by a signal."""
     from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
 
-    distributed.start()
+    processes.start()
     made = engine(root, **(data or {}))
     try:
         settings = {
@@ -104,4 +104,4 @@ def run(root, folder, data=None, **options):
         made.run(save_dir=str(folder), **{**settings, **options})
     except StoppedError:
         sys.exit(EXIT_CODE)
-    distributed.stop()
+    processes.stop()

@@ -9,13 +9,14 @@ import torch.distributed as dist
 from networks import TinyNet
 from processes import together
 
-from torchreid_dfrst import processes as distributed
+from torchreid_dfrst import processes
 from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import build
+from torchreid_dfrst.processes import gather_rows
 from torchreid_dfrst.training import step as loop_step
-from torchreid_dfrst.training.distributed import GroupBatchNorm, gather_rows, synchronize_batch_norm
 from torchreid_dfrst.training.embed_images import embed
+from torchreid_dfrst.training.group_batch_norm import GroupBatchNorm, synchronize_batch_norm
 from torchreid_dfrst.training.step import TrainStep
 
 CPU = torch.device("cpu")
@@ -32,7 +33,7 @@ def network(name):
 
 def step_once(name, folder=None, precision=None):
     """One step on the global batch; with processes, on this one's rows of it. None: in double precision."""
-    group = distributed.start()
+    group = processes.start()
     model = network(name) if precision is None else network(name).float()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     step = TrainStep(model, optimizer, DFRSTLoss(), CPU, precision or "fp32", group=group)
@@ -54,7 +55,7 @@ def step_once(name, folder=None, precision=None):
     }
     if folder is not None:
         torch.save(found, folder / f"rank-{group.rank}.pt")
-        distributed.stop()
+        processes.stop()
     return found
 
 
@@ -89,7 +90,7 @@ def test_a_step_in_half_precision_has_the_loss_of_one_process(precision, tmp_pat
 
 def normalised_in_half(folder):
     """Rows far from 0, whose mean and variance half precision cannot hold."""
-    group = distributed.start()
+    group = processes.start()
     whole = 20 + torch.randn(16, 8, 3, generator=torch.Generator().manual_seed(2))
     share = slice(8 * group.rank, 8 * group.rank + 8)
     for kind in (torch.bfloat16, torch.float16):
@@ -100,7 +101,7 @@ def normalised_in_half(folder):
         torch.testing.assert_close(found.float(), expected, rtol=2**-8, atol=2**-8)
         torch.testing.assert_close(ours.running_mean, reference.running_mean, rtol=1e-5, atol=0)
         torch.testing.assert_close(ours.running_var, reference.running_var, rtol=1e-4, atol=0)
-    distributed.stop()
+    processes.stop()
 
 
 def test_statistics_of_half_precision_rows_are_single_precision(tmp_path):
@@ -120,7 +121,7 @@ def test_features_in_half_precision_are_mined_in_single_precision(tmp_path):
 
 def mined_locally(folder):
     """What plain data parallelism would do: each process mines among its own rows."""
-    group = distributed.start()
+    group = processes.start()
     features = torch.randn(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     mine = features[4 * group.rank : 4 * group.rank + 4]
     labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
@@ -129,7 +130,7 @@ def mined_locally(folder):
     assert torch.equal(gathered, features)
     wide = DFRSTLoss()([mine], [gathered], labels[:4] % 4, labels).triplet
     assert wide > own + 1e-6, "the global batch has harder triplets"
-    distributed.stop()
+    processes.stop()
 
 
 def test_mining_over_all_processes_finds_harder_triplets(tmp_path):
@@ -137,7 +138,7 @@ def test_mining_over_all_processes_finds_harder_triplets(tmp_path):
 
 
 def embed_all(root, folder):
-    group = distributed.start()
+    group = processes.start()
     data = DataManager(
         root=str(root), sources="veri776", height=32, width=32, batch_size_train=6, num_instances=2, workers=0,
         batch_size_test=5, rank=group.rank, world_size=group.world_size,
@@ -146,7 +147,7 @@ def embed_all(root, folder):
     found = embed(TinyNet(4), data.test_loader["veri776"]["gallery"])
     if folder is not None:
         np.savez(folder / f"rank-{group.rank}.npz", **found._asdict())
-        distributed.stop()
+        processes.stop()
     return found
 
 
@@ -163,13 +164,13 @@ def test_evaluation_shared_by_processes_gives_each_image_once_in_order(count, ti
 
 
 def embed_but_one(root, folder):
-    group = distributed.start()
+    group = processes.start()
     data = DataManager(
         root=str(root), sources="veri776", height=32, width=32, batch_size_train=6, num_instances=2, workers=0,
         batch_size_test=5, rank=group.rank, world_size=group.world_size, on_bad_image="skip",
     )  # fmt: skip
     np.save(folder / f"rank-{group.rank}.npy", embed(TinyNet(4), data.test_loader["veri776"]["gallery"]).path)
-    distributed.stop()
+    processes.stop()
 
 
 def test_an_image_left_out_leaves_the_others_in_order(tiny_veri, tmp_path):

@@ -14,8 +14,9 @@ from runs import engine
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from torchreid_dfrst.messages import duration
 from torchreid_dfrst.training.engine import DFRSTEngine
-from torchreid_dfrst.training.journal import Journal, duration
+from torchreid_dfrst.training.journal import Journal
 from torchreid_dfrst.training.step import StepResult, TrainStep
 
 

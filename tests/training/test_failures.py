@@ -18,8 +18,7 @@ from networks import TinyNet
 from processes import quick, together
 from runs import engine, kill_a_loading_process, newest
 
-from torchreid_dfrst import files
-from torchreid_dfrst import processes as distributed
+from torchreid_dfrst import files, processes
 from torchreid_dfrst.data.images import BadImageError
 from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.losses import DFRSTLoss, LossParts
@@ -404,7 +403,7 @@ class OneExplodes(TinyNet):
     def forward(self, x):
         if self.training:
             self.batches += 1
-            if distributed.current().rank == 1 and self.batches > 2:
+            if processes.current().rank == 1 and self.batches > 2:
                 x = x * float("nan")
         return super().forward(x)
 
@@ -417,19 +416,19 @@ class OneIsInfinite(DFRSTLoss):
     def forward(self, *tensors):
         self.steps += 1
         parts = super().forward(*tensors)
-        if self.steps == 3 and distributed.current().rank == 1:
+        if self.steps == 3 and processes.current().rank == 1:
             return parts._replace(total=parts.total + float("inf"))
         return parts
 
 
 def _one_is_not_finite(root, folder, precision, infinite):
-    distributed.start()
+    processes.start()
     made = engine(root, network=TinyNet if infinite else OneExplodes)
     made.loss = OneIsInfinite() if infinite else made.loss
     with pytest.raises(NonFiniteError) as error:
         made.run(str(folder), max_epoch=1, pictures=False, precision=precision, save_steps=2)
     print(f"said: {error.value}")
-    distributed.stop()
+    processes.stop()
 
 
 @pytest.mark.parametrize(("precision", "infinite"), [("fp32", False), ("fp16", False), ("fp32", True)])

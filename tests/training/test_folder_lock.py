@@ -47,8 +47,40 @@ def test_a_process_that_was_killed_holds_nothing(holder, tmp_path):
     assert not any((tmp_path / "run").iterdir())
 
 
-def test_where_files_cannot_be_locked_that_is_said(tmp_path, monkeypatch, caplog):
+def test_another_machine_holds_a_folder_as_long_as_it_gives_signs_of_life(tmp_path, monkeypatch):
+    sign = tmp_path / RUNNING
+    sign.write_text("process 7 on elsewhere (0123)\n")
+    with pytest.raises(
+        OSError, match=r"by process 7 on elsewhere, which gave a sign of life \d s ago: .* in 1[78]\d s"
+    ):
+        with alone(tmp_path):
+            pass
+    assert sign.read_text() == "process 7 on elsewhere (0123)\n"
+    os.utime(sign, (time.time() - module.DEAD_S - 1,) * 2)
+    monkeypatch.setattr(module, "BEAT_S", 0.01)
+    with alone(tmp_path):
+        os.utime(sign, (0, 0))
+        time.sleep(0.2)
+        assert time.time() - sign.stat().st_mtime < 60, "a run gives signs of life"
+    assert not sign.exists()
+
+
+def test_a_lock_that_does_not_reach_the_other_machine_is_not_needed(tmp_path, monkeypatch):
+    """Without locks, as on some network file systems, the file and its age decide."""
     monkeypatch.setattr(module.files, "fcntl", None)
     with alone(tmp_path):
-        assert "lies where files cannot be locked: see that no other run trains into it" in caplog.text
+        monkeypatch.setattr(module, "_mine", set())  # as in another process
+        with pytest.raises(OSError, match=r"is being trained into by process .*, which gave a sign of life \d s ago"):
+            with alone(tmp_path):
+                pass
     assert not any(tmp_path.iterdir())
+
+
+def test_of_two_that_start_in_the_same_moment_without_locks_the_last_goes_on(tmp_path, monkeypatch):
+    other = "process 7 on elsewhere (0123)\n"
+    monkeypatch.setattr(module.files, "fcntl", None)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: (tmp_path / RUNNING).write_text(other))
+    with pytest.raises(OSError, match="by process 7 on elsewhere, which started in the same moment"):
+        with alone(tmp_path):
+            pass
+    assert (tmp_path / RUNNING).read_text() == other

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from test_survival import equal, state
 from tiny import write_tiny_veri
 
-from torchreid_dfrst import processes as distributed
+from torchreid_dfrst import processes
 from torchreid_dfrst.models.weights import digest
 from torchreid_dfrst.training import build_optimizer, build_scheduler, checkpoint
 from torchreid_dfrst.training.checkpoint import Checkpoints
@@ -330,16 +330,16 @@ class Unlike(DroppingNet):
 
     def forward(self, x):
         if self.training:
-            torch.rand(1 + distributed.current().rank)
+            torch.rand(1 + processes.current().rank)
         return super().forward(x)
 
 
 def _with_and_without_a_rest(root, folder):
-    distributed.start()
+    processes.start()
     for name, epoch in [("whole", 2), ("rested", 1), ("rested", 2)]:
         made = engine(root, network=Unlike)
         made.run(save_dir=str(folder / name), max_epoch=epoch, pictures=False, resume="auto")
-    distributed.stop()
+    processes.stop()
 
 
 def test_each_process_goes_on_with_its_own_random_state(tiny_veri, tmp_path):
@@ -351,13 +351,13 @@ def test_each_process_goes_on_with_its_own_random_state(tiny_veri, tmp_path):
 
 
 def _on_a_machine_of_its_own(root, folder):
-    group = distributed.start()
+    group = processes.start()
     os.chdir(folder / f"machine-{group.rank}")
     made = engine(root, network=TinyNet)
     made.run(save_dir="run", max_epoch=2, pictures=False, resume="auto")
     assert (made.first_step, made.global_step) == (4, 8)
     torch.save(made.model.state_dict(), folder / f"weights-{group.rank}.pt")
-    distributed.stop()
+    processes.stop()
 
 
 @pytest.mark.parametrize("other", [True, False])
@@ -376,14 +376,14 @@ def test_all_processes_go_on_from_the_checkpoint_that_process_0_sees(other, tiny
 
 
 def _with_torchreids_manager(root):
-    distributed.start()
+    processes.start()
     data = torchreid.data.ImageDataManager(
         root=str(root), sources="veri776", height=32, width=32, batch_size_train=8, workers=0, use_gpu=False
     )
     model = TinyNet(data.num_train_pids)
     with pytest.raises(ValueError, match=r"ImageDataManager makes batches for 1 process\(es\) and there are 2"):
         DFRSTEngine(data, model, build_optimizer(model), use_gpu=False)
-    distributed.stop()
+    processes.stop()
 
 
 def test_a_data_manager_that_does_not_share_is_refused_in_several_processes(tiny_veri, tmp_path):

@@ -13,7 +13,7 @@ from processes import launch, quick
 from runs import engine, run
 from torch.utils.data import _utils
 
-from torchreid_dfrst import processes as distributed
+from torchreid_dfrst import processes
 from torchreid_dfrst.data.images import BadImageError
 from torchreid_dfrst.processes import OtherProcessError
 from torchreid_dfrst.training import checkpoint, interrupt, sections, train
@@ -197,7 +197,7 @@ def test_one_of_several_processes_leaves_no_word_of_a_stop_before_training(tiny_
         raise ValueError("enough")
 
     seen = []
-    monkeypatch.setattr(distributed, "start", lambda: distributed.Group(rank=0, world_size=2))
+    monkeypatch.setattr(processes, "start", lambda: processes.Group(rank=0, world_size=2))
     monkeypatch.setattr(configured, "DataManager", looked)
     settings = {name: {} for name in sections()} | {"train": {"save_dir": str(tmp_path), "max_epoch": 1}}
     with pytest.raises(ValueError, match="enough"):
@@ -228,7 +228,7 @@ def test_a_bad_image_in_one_process_is_one_line_in_each(tiny_veri, tmp_path):
 
 
 def embed_with_one_part_missing(root):
-    group = distributed.start()
+    group = processes.start()
     made = engine(root, network=TinyNet)
     if group.rank == 1:
         path = made.test_loader["veri776"]["query"].dataset.items[2][0]
@@ -237,7 +237,7 @@ def embed_with_one_part_missing(root):
         made.test()
     except (BadImageError, OtherProcessError) as error:
         print(type(error).__name__, error)
-    distributed.stop()
+    processes.stop()
 
 
 def test_an_evaluation_that_fails_in_one_process_ends_in_all(tiny_veri, tmp_path):
@@ -255,7 +255,7 @@ class Weak(TinyNet):
 
     def forward(self, x):
         self.steps += self.training
-        if self.steps == 2 and distributed.current().rank == self.rank:
+        if self.steps == 2 and processes.current().rank == self.rank:
             torch.empty(1 << 60, dtype=torch.uint8)
         return super().forward(x)
 

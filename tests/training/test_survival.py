@@ -15,7 +15,7 @@ from runs import EPOCHS, engine, run, run_on_a_slow_disk
 from safetensors.torch import load_file
 from tiny import write_tiny_veri
 
-from torchreid_dfrst import processes as distributed
+from torchreid_dfrst import processes
 from torchreid_dfrst.training import checkpoint
 from torchreid_dfrst.training.checkpoint import Checkpoints
 from torchreid_dfrst.training.interrupt import EXIT_CODE
@@ -146,9 +146,9 @@ class DoubleNet(TinyNet):
 
 
 def _run_double(root, folder):
-    distributed.start()
+    processes.start()
     engine(root, network=DoubleNet).run(save_dir=str(folder), max_epoch=2, print_freq=2)
-    distributed.stop()
+    processes.stop()
 
 
 def test_the_newest_whole_checkpoint_is_found(tmp_path, caplog):

@@ -59,9 +59,11 @@ def _own_pass(trips: Association, query: Features, gallery: Sightings) -> np.nda
         if track != UNKNOWN:
             tracks.setdefault((int(camera), int(track)), []).append(row)
     for row, (camera, track) in enumerate(zip(seen.camera.tolist(), seen.track.tolist(), strict=True)):
-        for one in tracks.get((camera, track), ()):
+        there = tracks.get((camera, track), [])
+        untimed = np.isnan(passes.first_s[there]).all()
+        for one in there:
             outside = max(passes.first_s[one] - seen.time_s[row], seen.time_s[row] - passes.last_s[one])
-            if not outside > PASS_GAP_S:  # nor where a time is not known
+            if untimed or outside <= PASS_GAP_S:
                 own[row] = one
     if trips.alike is not None:
         for row in np.flatnonzero((own < 0) & (seen.track == UNKNOWN) & ~np.isnan(seen.time_s)).tolist():

@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from torchreid_dfrst.evaluation.card import Card
-    from torchreid_dfrst.evaluation.compare import compare, text
+    from torchreid_dfrst.evaluation.compare_cards import compare, text
     from torchreid_dfrst.names import without_common_folder
 
     # long paths would hide the numbers; what all have in common says nothing

@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
     positions = None if args.positions is None else read_positions(args.positions)
     if positions is not None:
         trip_tables.require_positions(extraction.gallery.sightings, positions)
+    if args.out is None and "://" in args.features:
+        raise ValueError(f"{args.features} is no folder of this machine: say with --out where the tables go")
     out = args.out or Path(args.features).parent / "trips"
     files.require_writable(out / "trips.csv")
     gallery, network = extraction.gallery, extraction.network

@@ -84,8 +84,10 @@ def _shared_vehicles(train: Sightings, extraction: Extraction) -> tuple[str, boo
     named = all((part.vehicle_name != "").any() for part in (train, test))
     trained, tested = (_names_of_vehicles(part, named) for part in (train, test))
     shared = np.intersect1d(trained[trained != ""], tested[tested != ""])
+    if not len(shared):
+        return "", True
     sure = not (_from_the_start(trained) or _from_the_start(tested))
-    if len(shared) and not sure and extraction.train_features is not None:
+    if not sure and extraction.train_features is not None:
         sure = _look_the_same(shared, extraction.train_features, extraction.gallery, named)
         shared = shared if sure else shared[:0]
     if not len(shared):

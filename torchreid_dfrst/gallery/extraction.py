@@ -31,7 +31,8 @@ def extraction(gallery: Gallery) -> Extraction:
             logger.warning("%s: it is left out", error)
     words = {name: [word for shard in shards for word in shard.words[name].to_pylist()] for name in TEXT}
     if not words["path"]:
-        raise ValueError(f"{store.address} holds no image: add some with `dfrst gallery add`")
+        why = "all its files are damaged" if content.files else "add some with `dfrst gallery add`"
+        raise ValueError(f"{store.address} holds no image that can be read: {why}")
     trips = None if content.spacetime is None else Trips.load(content.spacetime)
     camera, vehicle = (np.array(words[name], dtype=np.str_) for name in ("camera", "identity"))
     label = np.unique(camera, return_inverse=True)[1] if trips is None else trips.labels(words["camera"])

@@ -56,6 +56,7 @@ class Gallery:
         self.content, self._stamp = self.store.read(), self.store.stamp()
         self._cleaned = False
         self._trips_of: Trips | None = None
+        self._cameras_of: tuple[int, list[str]] = (-1, [])
         self.damaged: dict[str, str] = {}
 
     @classmethod
@@ -372,9 +373,9 @@ class Gallery:
 
     def unseen(self, cameras: Collection[str]) -> list[str]:
         """A sentence for each camera that no sighting is of; empty names are none."""
-        if not set(cameras) - {""}:
-            return []
-        known = self.info()["cameras"]
+        number, known = self._cameras_of
+        if {plain(name) for name in cameras} - {"", *known} and number != self.content.number:
+            _, known = self._cameras_of = self.content.number, self.info()["cameras"]
         lost = sorted({plain(name) for name in cameras} - {"", *known})
         return [f"no sighting is of camera {name!r}: the gallery has {sample(known, 20) or 'none'}" for name in lost]
 

@@ -24,8 +24,8 @@ from torchreid_dfrst.models.weights import read_safely
 logger = logging.getLogger(__name__)
 
 
-class Part(NamedTuple):
-    """Embeddings of a part of a data set, or of all of it."""
+class ImportedPart(NamedTuple):
+    """Embeddings of another program, of a part of a data set or of all of it."""
 
     part: str
     """``query``, ``gallery`` or ``train``; empty if the file does not say."""
@@ -37,7 +37,7 @@ class Part(NamedTuple):
     camera: list[str] | None = None
 
 
-def read_embeddings(path: str | Path) -> list[Part]:
+def read_embeddings(path: str | Path) -> list[ImportedPart]:
     """Embeddings of a file, and what names their rows if it says so.
 
     Nothing in the file is ever run: pickled objects are refused.
@@ -165,7 +165,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 """Ending to what reads it: an array, a list, or a dict of them."""
 
 
-def _parts_of_arrays(held: Any, path: Path) -> list[Part]:
+def _parts_of_arrays(held: Any, path: Path) -> list[ImportedPart]:
     """What a file holds, in parts."""
     arrays = {name: array for name, value in _flat_arrays(held) if (array := _as_array(value, name, path)) is not None}
     arrays = _vectors_by_path(arrays)
@@ -266,7 +266,7 @@ def _vectors_by_path(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _described_part(
     part: str, values: np.ndarray, arrays: Mapping[str, np.ndarray], path: Path
-) -> tuple[Part, list[str]]:
+) -> tuple[ImportedPart, list[str]]:
     """Embeddings with what the other arrays say of their rows, and the names of those."""
     mine = {
         name: np.ravel(array)
@@ -295,7 +295,7 @@ def _described_part(
         if len(words) != len(values):
             plural = "paths" if what == "names" else f"values of {what}"
             raise ValueError(f"{path} holds {len(values)} embeddings but {len(words)} {plural}: one of each per image")
-    return Part(part, values, **said), [*itertools.chain(*columns.values(), roles.get("index", []))]
+    return ImportedPart(part, values, **said), [*itertools.chain(*columns.values(), roles.get("index", []))]
 
 
 def _refuse_labels(values: np.ndarray, path: Path) -> None:

@@ -23,7 +23,7 @@ from torchreid_dfrst.data.table import Table, read_distances, read_rows
 from torchreid_dfrst.evaluation.leaks import check_leaks, digests_of_embeddings
 from torchreid_dfrst.files import require_file
 from torchreid_dfrst.inference.extraction import open_dataset
-from torchreid_dfrst.inference.import_arrays import Part, read_embeddings
+from torchreid_dfrst.inference.import_arrays import ImportedPart, read_embeddings
 from torchreid_dfrst.messages import numbered, sample
 from torchreid_dfrst.names import is_unknown, plain
 from torchreid_dfrst.retrieval import Extraction, Features
@@ -145,7 +145,7 @@ def _lists_of_dataset(name: str, root: str, options: Mapping[str, Any]) -> Lists
     return Lists(sightings, split, words, network, f"the lists of {name} (train, query, gallery)", False)
 
 
-def _rows_in_order(part: Part, rows: np.ndarray, lists: Lists, embeddings: Path) -> np.ndarray:
+def _rows_in_order(part: ImportedPart, rows: np.ndarray, lists: Lists, embeddings: Path) -> np.ndarray:
     """For each row, its embedding, where nothing but their order says which."""
     count, test = len(part.values), lists.split[rows] != "train"
     if not part.part and count == test.sum():
@@ -162,7 +162,7 @@ def _rows_in_order(part: Part, rows: np.ndarray, lists: Lists, embeddings: Path)
     )
 
 
-def _rows_by_name(part: Part, rows: np.ndarray, lists: Lists, embeddings: Path) -> np.ndarray:
+def _rows_by_name(part: ImportedPart, rows: np.ndarray, lists: Lists, embeddings: Path) -> np.ndarray:
     """For each row, its embedding by the name of its image, -1 where there is none."""
     names, values = part.names or [], part.values
     first = {name: len(names) - 1 - k for k, name in enumerate(reversed(names))}
@@ -220,7 +220,7 @@ def _file_name(word: str) -> str:
     return word.replace("\\", "/").rpartition("/")[2]
 
 
-def _require_test(parts: Sequence[Part], where: np.ndarray, lists: Lists, embeddings: Path) -> None:
+def _require_test(parts: Sequence[ImportedPart], where: np.ndarray, lists: Lists, embeddings: Path) -> None:
     lost = {name: np.flatnonzero((lists.split == name) & (where < 0)) for name in ("query", "gallery")}
     if not any(map(len, lost.values())):
         return
@@ -234,7 +234,9 @@ def _require_test(parts: Sequence[Part], where: np.ndarray, lists: Lists, embedd
     )
 
 
-def _refuse_contradictions(part: Part, rows: np.ndarray, place: np.ndarray, lists: Lists, embeddings: Path) -> None:
+def _refuse_contradictions(
+    part: ImportedPart, rows: np.ndarray, place: np.ndarray, lists: Lists, embeddings: Path
+) -> None:
     """Identities and cameras beside the embeddings must be those of the lists, or others for them one to one."""
     seen = lists.sightings
     for what, said, label, name in (

@@ -177,14 +177,28 @@ def each(items: Iterable[T], do: Callable[[T], object], threads: int) -> None:
         for item in items:
             do(item)
         return
-    cores = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(cores // threads,)) as pool:
-            for _ in pool.map(do, items):
-                pass
-    finally:
-        # OpenMP has a number for each thread, but torch gives the last one that was set to those that come later
-        torch.set_num_threads(cores)
+    cores, left, lock, ended = torch.get_num_threads(), iter(items), threading.Lock(), threading.Event()
+
+    def work() -> None:
+        torch.set_num_threads(cores // threads)
+        try:
+            while not ended.is_set():
+                with lock:
+                    item = next(left, left)
+                if item is left:
+                    return
+                do(cast(T, item))
+        finally:
+            ended.set()
+
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for working in [pool.submit(work) for _ in range(threads)]:
+                working.result()
+        finally:
+            ended.set()
+            # OpenMP has a number for each thread, but torch gives the last one that was set to those that come later
+            torch.set_num_threads(cores)
 
 
 def placed(device: str) -> torch.device:

@@ -78,23 +78,24 @@ class _Pairs(NamedTuple):
     here: np.ndarray  # (P,) rows of ``seen``
     there: np.ndarray
     most: np.ndarray  # as ``_Trips`` has it
+    rows: dict[int, np.ndarray]  # of the pairs whose first pass is of a part
 
     @property
     def labels(self) -> list[int]:
         """The parts that there are pairs of."""
-        return np.unique(self.part[self.here]).tolist()
+        return list(self.rows)
 
     def trips(
-        self, label: int, rng: np.random.Generator, clocks: Sequence[Clock] = (), among: Sequence[int] | None = None
+        self, label: int, rng: np.random.Generator, there_s: np.ndarray, among: Sequence[int] | None = None
     ) -> _Trips | None:
-        """The trips of a part as its own clock has them, elsewhere as ``clocks`` correct them; None if too few."""
-        there_s = _corrected_times(self.seen, [clock for clock in clocks if clock.camera != label], self.part)
-        kept = (self.part[self.here] == label) & ~np.isnan(there_s[self.there])
+        """The trips of a part as its own clock has them, elsewhere at ``there_s``; None if too few."""
+        rows = self.rows[label]
+        rows = rows[~np.isnan(there_s[self.there[rows]])]
         if among is not None:
-            kept &= np.isin(self.part[self.there], among)
-        if len(np.unique(self.seen.identity[self.here[kept]])) < MIN_VEHICLES:
+            rows = rows[np.isin(self.part[self.there[rows]], among)]
+        if len(np.unique(self.seen.identity[self.here[rows]])) < MIN_VEHICLES:
             return None
-        rows = rng.permutation(np.flatnonzero(kept))[:MOST]
+        rows = rng.permutation(rows)[:MOST]
         here, there = self.here[rows], self.there[rows]
         return _Trips(self.seen.time_s[here], there_s[there], self.most[rows], self.part[there])
 
@@ -117,7 +118,7 @@ def odd_clocks(seen: Sightings, network: CameraNetwork, part: np.ndarray | None 
     for _ in range(2):
         for label in pairs.labels:
             others = [clock for clock in clocks if clock.camera != label]
-            trips = pairs.trips(label, rng, others)
+            trips = pairs.trips(label, rng, _corrected_times(seen, others, part))
             clock = trips and _find_clock(label, trips, rng)
             clocks = [*others, clock] if clock else others
     return sorted(clocks)
@@ -131,7 +132,7 @@ def start_anew_s(seen: Sightings, network: CameraNetwork) -> float:
     """
     rng = np.random.default_rng(0)
     pairs = _pairs_of_passes(seen, network, seen.camera, rng)
-    trips = [of for label in pairs.labels if (of := pairs.trips(label, rng))]
+    trips = [of for label in pairs.labels if (of := pairs.trips(label, rng, seen.time_s))]
     if not trips:
         return 0.0
     here, there, most, _ = (np.concatenate(column) for column in zip(*trips, strict=True))
@@ -149,7 +150,7 @@ def _reference(pairs: _Pairs, network: CameraNetwork, rng: np.random.Generator) 
     """
     seen, score = pairs.seen, {}
     for label in pairs.labels:
-        trips, agree, would = pairs.trips(label, rng), [label], 0
+        trips, agree, would = pairs.trips(label, rng, seen.time_s), [label], 0
         if trips is None:
             continue
         for other in np.unique(trips.other).tolist():
@@ -168,7 +169,8 @@ def _grow_outwards(pairs: _Pairs, reference: int, rng: np.random.Generator) -> l
     clocks: list[Clock] = []
     settled, left = [reference], set(pairs.labels) - {reference}
     while left:
-        found = {label: trips for label in sorted(left) if (trips := pairs.trips(label, rng, clocks, settled))}
+        there_s = _corrected_times(pairs.seen, clocks, pairs.part)
+        found = {label: trips for label in sorted(left) if (trips := pairs.trips(label, rng, there_s, settled))}
         if not found:
             break
         best = max(found, key=lambda label: found[label].explained_by_offset)
@@ -212,7 +214,10 @@ def _pairs_of_passes(seen: Sightings, network: CameraNetwork, part: np.ndarray, 
     here, there = (order[rows] for rows in Pairs(*pairs_within(seen.identity[order])).both_ways())
     apart = (seen.camera[here] != seen.camera[there]) & (part[here] != part[there])
     here, there, row = here[apart], there[apart], network.rows(seen.camera)
-    return _Pairs(seen, part, here, there, 60 + 2 * network.distance_m[row[here], row[there]] / USUAL_SPEED)
+    order = np.argsort(part[here], kind="stable")
+    labels, starts = np.unique(part[here][order], return_index=True)
+    rows = dict(zip(labels.tolist(), np.split(order, starts[1:]), strict=True)) if len(labels) else {}
+    return _Pairs(seen, part, here, there, 60 + 2 * network.distance_m[row[here], row[there]] / USUAL_SPEED, rows)
 
 
 def _find_clock(camera: int, trips: _Trips, rng: np.random.Generator) -> Clock | None:

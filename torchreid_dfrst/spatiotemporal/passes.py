@@ -80,14 +80,15 @@ def direct_trips(seen: Sightings) -> Pairs:
 def passes(sightings: Sightings, by_identity: bool) -> np.ndarray:
     """``(N,)`` int64 pass that each sighting belongs to, from 0, in no particular order.
 
-    A pass: sightings of one track and camera, cut where the time jumps by more than ``PASS_GAP_S``; those without a
-    time go with the last of the track. Where the track is not known, those of one vehicle and camera that have a time,
-    if ``by_identity`` says that identities may be looked at: for training lists. Any other sighting is its own pass.
+    A pass: sightings of one track and camera, cut where the time jumps by more than ``PASS_GAP_S``; the whole track
+    where none has a time. Where the track is not known, those of one vehicle and camera that have a time, if
+    ``by_identity`` says that identities may be looked at: for training lists. Any other sighting is its own pass.
     """
     track, time = sightings.track, sightings.time_s
     loose = track == UNKNOWN
     vehicle = np.where(loose & by_identity & ~np.isnan(time), sightings.identity, UNKNOWN)
-    alone = loose & (vehicle == UNKNOWN)
+    place = np.unique(np.stack([sightings.camera, track]), axis=1, return_inverse=True)[1].reshape(-1)
+    alone = (loose & (vehicle == UNKNOWN)) | (np.isnan(time) & np.isin(place, place[~np.isnan(time)]))
     order = np.lexsort((time, track, sightings.camera, vehicle, alone))
     keys = np.stack([vehicle, sightings.camera, track])[:, order]
     cut = (np.diff(keys, axis=1) != 0).any(axis=0) | alone[order][1:] | (np.diff(time[order]) > PASS_GAP_S)

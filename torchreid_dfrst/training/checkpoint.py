@@ -132,6 +132,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        files.require_writable(step_path(folder, 0))
 
     def save(self, step: int, state: Mapping[str, Any], keep_each: int = 0, final: bool = False) -> Path | None:
         """Write the checkpoint after ``step`` optimiser steps; those of multiples of ``keep_each`` are never deleted.

@@ -69,7 +69,7 @@ class StopRequest:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
-        logger.warning("%s received: finishing this step, then saving", signal.Signals(number).name)
+        logger.warning("%s received: finishing what is under way, then saving", signal.Signals(number).name)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from torchreid_dfrst import files
 from torchreid_dfrst.data.images import read_image
+from torchreid_dfrst.messages import duration
 from torchreid_dfrst.processes import mean_over_group
 from torchreid_dfrst.training.step import StepResult
 
@@ -43,7 +44,7 @@ class Journal:
         if path.is_file():
             _rewind_lines(path, step, repeats)
         self._file = open(path, "a", encoding="utf-8")
-        self.writer = SummaryWriter(log_dir=str(folder), purge_step=step + 1)
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=step + (not repeats))
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``, with null for what is not finite, and its numbers to TensorBoard."""
@@ -140,9 +141,3 @@ class ProgressLine:
         """Take the bar away."""
         if self.bar is not None:
             self.bar.close()
-
-
-def duration(seconds: float) -> str:
-    """``2 h 05 min`` or ``3 min 20 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.messages import nearest
-from torchreid_dfrst.processes import Group
-from torchreid_dfrst.training.distributed import gather_rows, synchronize_batch_norm
+from torchreid_dfrst.processes import Group, gather_rows
+from torchreid_dfrst.training.group_batch_norm import synchronize_batch_norm
 
 FIRST_SCALE = 2.0**16
 """Factor of the loss in the first step of fp16."""

@@ -21,7 +21,7 @@ from tools.studies.reproduction.tables import BEST_PEER, TABLES, WITHOUT_ST, Row
 from torchreid_dfrst import files
 from torchreid_dfrst.evaluation import APPEARANCE
 from torchreid_dfrst.evaluation.card import Card
-from torchreid_dfrst.evaluation.compare import paired, sure
+from torchreid_dfrst.evaluation.compare_cards import paired, sure
 from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.version import versions
 

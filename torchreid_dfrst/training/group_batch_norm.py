@@ -1,37 +1,12 @@
-"""Several processes train as one: gather with gradients, normalise over the global batch."""
+"""Batch norm over the images of all processes."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from torchreid_dfrst.processes import several
-
-
-class _Gather(torch.autograd.Function):
-    """Rows of all processes, in rank order; backward adds up what all of them want of this process's rows."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
-        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, rows.contiguous())
-        ctx.share = len(rows)
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
-        first = dist.get_rank() * ctx.share
-        return gradient[first : first + ctx.share]
-
-
-def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """``(B, ...)`` of this process to ``(world_size * B, ...)`` of all, with gradients to this process's rows."""
-    return _Gather.apply(rows) if several() else rows
+from torchreid_dfrst.processes import gather_rows, several
 
 
 class GroupBatchNorm(nn.modules.batchnorm._BatchNorm):
