@@ -147,6 +147,6 @@ def test_import_tells_of_test_vehicles_in_training(tmp_path, caplog):
 
 @pytest.mark.parametrize("unknown", ["test", "train"])
 def test_where_one_side_has_no_known_vehicle_nothing_is_shared(unknown):
-    nobody = {"identity": np.full(len(TEST), -1)}
-    train, test = (TRAIN, replace(TEST, **nobody)) if unknown == "test" else (replace(TEST, **nobody), TEST)
+    nobody = replace(TEST if unknown == "test" else TRAIN, identity=None)
+    train, test = (TRAIN, nobody) if unknown == "test" else (nobody, TEST)
     check_leaks(extraction(train, test, test_vehicle=TEST.identity), refuse=True)
