@@ -75,7 +75,8 @@ def test_numbers_are_read_as_python_reads_them(text, value):
         (f"optim: {{lr: {'9' * 5000}}}", ValueError, "is not YAML"),
         ("optim: {lr: 2026-99-99}", ValueError, "is not YAML: month"),
         ("optim: {lr: !!timestamp x}", ValueError, "is not YAML"),
-        ("optim: {lr: !!python/name:os.system x}", ValueError, "could not determine a constructor"),
+        ("optim: {lr: !!python/name:os.system x}", ValueError, "a type such as !!int, leave it out"),
+        ('optim: {lr: !!int "012"}', ValueError, "line 1, column 13: a type such as !!int, leave it out"),
         ("\x00", ValueError, "is not YAML"),
     ],
 )

@@ -173,6 +173,9 @@ class _Loader(yaml.SafeLoader):
         if self.depth == DEEPEST:
             raise yaml.MarkedYAMLError(problem=f"more than {DEEPEST} levels", problem_mark=mark)
         self.depth += 1
+        mark = getattr(self.peek_event(), "start_mark", None)
+        if str(getattr(self.peek_event(), "tag", None) or "").startswith("tag:yaml.org"):
+            raise yaml.MarkedYAMLError(problem="a type such as !!int, leave it out", problem_mark=mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node

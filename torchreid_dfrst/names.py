@@ -12,9 +12,13 @@ import numpy as np
 UNKNOWN = -1  # the label of what is not known
 UNKNOWN_WORDS = frozenset(
     "-1|-99|-999|-9999|nan|nat|na|n/a|n.a.|none|null|nil|\\n|unknown|unk|not known|not available|undefined|"
-    "unidentified|unlabeled|unlabelled|no label|missing|distractor|distractors|junk|background".split("|")
+    "unidentified|unlabeled|unlabelled|no label|unknown vehicle|missing|distractor|distractors|junk|background|ignore|"
+    "ignored|invalid|tbd|unsure|name?".split("|")
 )
 """How lists write that a vehicle, a camera, a track or a time is not known; see ``is_unknown``."""
+
+
+NEGATIVE = re.compile(r"-\d+(\.\d*)?(e\d+)?", re.ASCII)
 
 
 def tidy(word: str) -> str:
@@ -39,10 +43,15 @@ def plain(word: str) -> str:
     return f"-{number}" if text.startswith("-") and number != "0" else number
 
 
-def is_unknown(word: str) -> bool:
+def says_unknown(word: str) -> bool:
     """Whether a word means "not known", in upper or lower case, in quotes or brackets, or as mere punctuation."""
-    core = plain(word).casefold().strip("<>[](){}#'\" ")
+    core = plain(word).casefold().strip("<>[](){}#'\" ").replace("_", " ")
     return core in UNKNOWN_WORDS or not core.strip("-?._*/ ")
+
+
+def is_unknown(label: str) -> bool:
+    """Whether a vehicle, camera or track is not known: a word that says so, or a number below 0."""
+    return says_unknown(label) or bool(NEGATIVE.fullmatch(plain(label)))
 
 
 def is_label(word: str) -> bool:

@@ -48,7 +48,7 @@ class Sightings:
         count = np.shape(self.camera)[0] if np.ndim(self.camera) == 1 else 0
         filled = {
             "camera": _as_integers("camera", self.camera),
-            "time_s": np.full(count, np.nan) if self.time_s is None else _as_seconds(self.time_s),
+            "time_s": np.full(count, np.nan) if self.time_s is None else as_seconds(self.time_s),
             "identity": np.full(count, UNKNOWN) if self.identity is None else _as_integers("identity", self.identity),
             "track": np.full(count, UNKNOWN) if self.track is None else _as_integers("track", self.track),
         }
@@ -243,7 +243,7 @@ def _as_integers(name: str, values: Any) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _as_seconds(values: Any) -> np.ndarray:
+def as_seconds(values: Any) -> np.ndarray:
     """Times as float64 seconds: numbers as they are, NumPy's dates and durations converted."""
     array = np.asarray(values)
     if array.dtype.kind in "mM":

@@ -129,6 +129,11 @@ def test_positions_are_read_as_tables_are_and_one_camera_has_one(tmp_path):
     (tmp_path / "p.csv").write_bytes("camera;longitude;latitude\nS\u00fcd;10,5;50\n".encode("utf-16"))
     with pytest.raises(ValueError, match=r"p\.csv, line 2: 'Süd,10,5,50' is not camera,longitude,latitude"):
         read_positions(tmp_path / "p.csv")
+    (tmp_path / "p.csv").write_text("camera,lat,lon\na,48,11\n")
+    assert read_positions(tmp_path / "p.csv") == {"a": (11, 48)}
+    (tmp_path / "p.csv").write_text("a;11,5;48,1x\n")
+    with pytest.raises(ValueError, match=r"line 1: 'a,11,5,48,1x' is not camera"):
+        read_positions(tmp_path / "p.csv")
     (tmp_path / "p.csv").write_text("a,1,2\na,1,2\nb,3,4\na,1,3\n")
     with pytest.raises(ValueError, match=r"line 4: camera a stands there twice, at two places"):
         read_positions(tmp_path / "p.csv")

@@ -43,11 +43,20 @@ def test_sizes(header):
         "x0,y0,x1,y1",
         "tl_x,tl_y,br_x,br_y",
         "XMin,YMin,XMax,YMax",
+        "l,t,r,b",
+        "startX,startY,endX,endY",
+        "det_x1,det_y1,det_x2,det_y2",
     ],
 )
 def test_corners(header):
     columns = dict(zip(header.split(","), [["20"], ["60"], ["110"], ["100"]], strict=True))
     assert boxed_names(columns, ["a.jpg"], "t") == ["a.jpg#xywh=20,60,90,40"]
+
+
+@pytest.mark.parametrize("column", ["xywh", "bboxes", "bbox_xyxy", "tlwh", "polygon"])
+def test_boxes_in_one_column_are_refused(column):
+    with pytest.raises(ValueError, match=f"has boxes in one column, '{column}'"):
+        boxed_names({"path": ["a"], column: ["1 2 3 4"]}, ["a"], "t")
 
 
 def test_columns_that_are_no_boxes():

@@ -234,6 +234,7 @@ def test_a_table_that_is_none(tmp_path, header, rows, message):
         ("distances.csv", "south,west\n0,1\n1,0\n", "not in .*distances.csv: north"),
         ("distances.csv", "south,north\n0,1\n", "2 cameras in its header"),
         ("distances.csv", "south,north\n0,x\nx,0\n", "holds 'x'"),
+        ("distances.csv", "south;north\n0;1.263\n898;0\n", "1.263 beside whole numbers, which may be thousands"),
         ("distances.csv", "south,north\n0,1\n2,0\n", "symmetrise"),
         ("distances.csv", "", "0 cameras"),
         ("cameras.csv", "camera,x\nnorth,1\n", "no column 'y'"),

@@ -20,7 +20,7 @@ from torchreid_dfrst.doctor import check_dataset
 from torchreid_dfrst.evaluation import audit
 from torchreid_dfrst.evaluation.protocols import PROTOCOLS
 from torchreid_dfrst.evaluation.weight import choose_weight, held_out
-from torchreid_dfrst.names import is_unknown, plain
+from torchreid_dfrst.names import is_unknown, plain, says_unknown
 from torchreid_dfrst.retrieval import Extraction, Features, evaluate, evaluate_lists
 from torchreid_dfrst.retrieval.metrics import Best, NothingToScoreError
 from torchreid_dfrst.sightings import UNKNOWN, CameraNetwork, Sightings, draw, same_vehicle
@@ -81,12 +81,16 @@ def without_unknown(part):
     return part[known]
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("word", [*WORDS, "-2", "-5.0", "-2147483648", "not_known", "No_Label", "#NAME?", "ignore"])
 def test_words_that_say_unknown(word):
     assert is_unknown(word)
 
 
-@pytest.mark.parametrize("word", ["0", "1", "unknown van", "nancy", "-2", "none of these", "11"])
+def test_a_time_below_zero_is_known():
+    assert not says_unknown("-5") and says_unknown("-1")
+
+
+@pytest.mark.parametrize("word", ["0", "1", "unknown van", "nancy", "none of these", "11", "c-3"])
 def test_words_that_say_something(word):
     assert not is_unknown(word)
 

@@ -145,6 +145,13 @@ def test_import_tells_of_test_vehicles_in_training(tmp_path, caplog):
     assert "1 vehicle is in training and in query or gallery (first: car 0)" in caplog.text
 
 
+@pytest.mark.parametrize("form", ["{}.0", "0{}", " {} "])
+def test_vehicles_written_in_another_way_are_the_same(form):
+    train = seen(200, folder="train", names=form.format)
+    with pytest.raises(ValueError, match="30 vehicles are in training and in query or gallery"):
+        check_leaks(extraction(train, seen(200, names=str)), refuse=True)
+
+
 @pytest.mark.parametrize("unknown", ["test", "train"])
 def test_where_one_side_has_no_known_vehicle_nothing_is_shared(unknown):
     nobody = replace(TEST if unknown == "test" else TRAIN, identity=None)

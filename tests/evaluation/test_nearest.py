@@ -55,6 +55,14 @@ def test_a_query_does_not_find_its_copy_in_another_folder(blind):
     assert len(pairs) == 15 and all(q.split("/")[1] != g.split("/")[1] for q, g in pairs)
 
 
+def test_names_that_tell_no_images_apart_take_none_away(blind):
+    paths = np.array([f"{row}/crop.jpg" for row in range(40)])
+    still = replace(blind.gallery.sightings, camera=np.zeros(40, np.int64), time_s=np.zeros(40))
+    query, gallery = (Features(blind.gallery.embedding, replace(still, path=path)) for path in (paths, paths))
+    _, found = rank(Extraction(query[:5], gallery), 39, {"model": None}, evaluate={"rerank": False})
+    assert len(found["query"]) == 5 * 39 and all(q != g for q, g in zip(found["query"], found["gallery"], strict=True))
+
+
 def test_probabilities_are_those_of_the_calibration_and_refused_once_re_ranked(blind):
     rng = np.random.default_rng(2)
     who = np.repeat(np.arange(12), 6)

@@ -256,6 +256,9 @@ def test_the_same_photograph_is_the_same_vehicle(street, calibrated, capsys):
         ("gallery info {folder}/g --camera c003", "dfrst gallery info takes no camera (c003)"),
         ("gallery add {folder}/new", "say what to add"),
         ("same {image} {image} {weights} --camera-a c003", "go together"),
+        ("same {image} {folder}/crops {weights}", "name one image on each side"),
+        ("same {image} {image} {weights} --candidates 0", "--candidates is 0"),
+        ("same {image} {image} {weights} --gallery {folder}/g --calibration x.json", "leave --calibration out"),
         ("same {image} {image} {weights} --calibration {folder}/none.json", "no calibration at"),
     ],
 )  # fmt: skip

@@ -16,6 +16,7 @@ from torchreid_dfrst.evaluation import calibration
 from torchreid_dfrst.evaluation.calibration import Calibration
 from torchreid_dfrst.features import network_of
 from torchreid_dfrst.gallery import Gallery, searching, watch
+from torchreid_dfrst.gallery.extraction import extraction
 from torchreid_dfrst.retrieval import Extraction, Features, normalise
 from torchreid_dfrst.spatiotemporal import build
 
@@ -344,3 +345,31 @@ def test_a_dask_cluster_of_two_gives_the_same_hits(held):
         workers = client.run(lambda: len(searching.HELD._held))
     assert far.columns == alone.columns, "to the last place"
     assert len(workers) == 2 and sum(workers.values()) > 0, "the files were read over there"
+
+
+def test_tracks_of_two_additions_are_not_one(tmp_path):
+    gallery = Gallery.create(tmp_path / "g", SOURCE, WIDTH)
+    for seed in (0, 1):
+        more = crops(4, seed, time_s=np.arange(4.0) + 60 * seed, names=f"{seed}-")
+        gallery.add(replace(more, sightings=replace(more.sightings, track=np.array([7, 7, 7, -1]))), SOURCE)
+    track = extraction(gallery).gallery.sightings.track
+    assert track[0] == track[1] == track[2] != track[4] == track[5] == track[6] and track[3] == track[7] == -1
+
+
+def test_queries_come_one_by_one_and_dates_are_dates(tmp_path):
+    gallery = Gallery.create(tmp_path / "g", SOURCE, WIDTH)
+    gallery.add(crops(3, time_s=np.array([0.0, 10.0, 5000.0])), SOURCE)
+    query = crops(2).embedding
+    for given in ({"camera": "south"}, {"camera": ["gate 0"]}, {"time_s": [1.0, 2.0, 3.0]}):
+        with pytest.raises(ValueError, match="one for each of the 2 queries is needed"):
+            gallery.search(query, **given)
+    dates = np.array([0, 5_000_000], dtype="datetime64[ms]")
+    found = gallery.search(query, time_s=dates, before_s=60, after_s=60)
+    assert np.asarray(found.candidates).tolist() == [2, 1]
+
+
+def test_a_time_that_is_none_is_refused_before_anything_is_written(tmp_path):
+    gallery = Gallery.create(tmp_path / "g", SOURCE, WIDTH)
+    with pytest.raises(ValueError, match=r"crop-1\.jpg: the time 1.8e\+12 s is no time .* not milliseconds"):
+        gallery.add(crops(2, time_s=np.array([0.0, 1.8e12])), SOURCE)
+    assert len(gallery) == 0

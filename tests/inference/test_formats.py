@@ -1,6 +1,7 @@
 """Files of other toolboxes: rows are found by whatever names them, and what contradicts the table is refused."""
 
 import json
+import os
 import shutil
 import zipfile
 
@@ -234,6 +235,12 @@ REFUSED = {
         "1 of . (query|gallery) images .* have no embedding",
     ),
     "5,000 others": (pt({f"images/{k}.jpg": torch.ones(6) for k in range(5000)}), "it has images/0.jpg, images/1.jpg"),
+    "names under a word for something else": (npz(f=VALUES, frame=np.array(NAMES)), "names of images in frame"),
+    "names of all beside parts": (
+        npz(query_f=VALUES[QUERY], gallery_f=VALUES[~QUERY], paths=np.array(NAMES)),
+        "names of images in paths, but not whose they are",
+    ),
+    "a pipe": (lambda folder: os.mkfifo(folder / "e.npy") or folder / "e.npy", "is a pipe"),
     "two lists of names": (pt({"f": TENSOR, "a": NAMES, "b": NAMES}), "several lists of names, a, b"),
     "one part too few": (npz(query_f=VALUES[QUERY]), "8 of 8 gallery images .* it has query only"),
     "a part too short": (

@@ -1,7 +1,8 @@
 """Say how probable it is that two photographs show one vehicle.
 
     dfrst same A.jpg B.jpg --weights RUN/weights.safetensors --calibration calibration.json
-    dfrst same A.jpg B.jpg --gallery DIR --weights ... --camera-a north --time-a 16:30 --camera-b south --time-b 16:34
+    dfrst same A.jpg B.jpg --gallery DIR --weights ... --camera-a north --time-a 2026-05-01T16:30:00Z \
+        --camera-b south --time-b 2026-05-01T16:34:00Z
 
 The calibration is what dfrst evaluate writes beside its card, or the one of a gallery, which also knows space and time.
 """
@@ -40,6 +41,10 @@ def run(args: argparse.Namespace) -> None:
     from torchreid_dfrst.retrieval.logistic import sigmoid
     from torchreid_dfrst.sightings import Sightings
 
+    if args.gallery and args.calibration:
+        raise ValueError("--gallery brings its own calibration: leave --calibration out")
+    if args.candidates < 1:
+        raise ValueError(f"--candidates is {args.candidates}: how many images the second was picked from, 1 or more")
     content = Gallery.open(args.gallery).content if args.gallery else None
     if content is not None and content.calibration is None:
         raise ValueError(f"{args.gallery} has no calibration: dfrst gallery fit {args.gallery} FEATURES makes one")
@@ -47,7 +52,10 @@ def run(args: argparse.Namespace) -> None:
     kept = content and content.calibration
     calibration = Calibration.of(kept) if kept else Calibration.load(file)
     a, b = (read_crops(image, "query", args.weights) for image in args.images)
-    calibration.require(a.source)
+    for image, crops in zip(args.images, (a, b), strict=True):
+        if len(crops.features) != 1:
+            raise ValueError(f"{image} holds {len(crops.features)} images: name one image on each side")
+        calibration.require(crops.source)
     distance = float(
         np.linalg.norm(np.diff(normalise(np.concatenate([a.features.embedding, b.features.embedding])), axis=0))
     )

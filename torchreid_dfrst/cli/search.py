@@ -92,8 +92,10 @@ def find(args: argparse.Namespace, gallery: Any) -> tuple[Any, Any]:
     options |= {"path": seen.path.tolist(), "source": crops.source}
     executor = None
     if args.scheduler:
-        from distributed import Client
-
+        try:
+            from distributed import Client
+        except ImportError:
+            raise ValueError("--scheduler needs Dask: pip install 'torchreid-dfrst[distributed]'") from None
         executor = Client(args.scheduler).get_executor()
     return seen, gallery.search(crops.features.embedding, cameras, seen.time_s, **spans, **options, executor=executor)
 

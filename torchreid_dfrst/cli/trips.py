@@ -119,7 +119,7 @@ def pictures(trips: Any, seen: Any, network: Any, out: Path) -> list[Path]:
 
 
 def read_positions(path: Path) -> dict[str, tuple[float, float]]:
-    """Camera name to longitude and latitude.
+    """Camera name to longitude and latitude, in this order where no heading (``camera,lat,lon``) says another.
 
     Raises:
         ValueError: a line that is not camera,longitude,latitude.
@@ -127,12 +127,15 @@ def read_positions(path: Path) -> dict[str, tuple[float, float]]:
     from torchreid_dfrst.data.csv_parquet import read_cells
 
     found: dict[str, tuple[float, float]] = {}
+    place = [0, 1, 2]
     for number, row in enumerate(read_cells(path, "positions"), 1):
+        names = [word.strip().lower()[:3] for word in row]
+        if number == 1 and {"cam", "lon", "lat"} <= set(names):
+            place = [names.index(name) for name in ("cam", "lon", "lat")]
+            continue
         try:
-            camera, longitude, latitude = row[0].strip(), float(row[1]), float(row[2])
+            camera, longitude, latitude = row[place[0]].strip(), float(row[place[1]]), float(row[place[2]])
         except (IndexError, ValueError):
-            if number == 1 and row:  # a heading
-                continue
             raise ValueError(f"{path}, line {number}: {','.join(row)!r} is not camera,longitude,latitude") from None
         if not (-180 <= longitude <= 180 and -90 <= latitude <= 90):
             raise ValueError(f"{path}, line {number}: longitude {longitude:g}, latitude {latitude:g} is no place")

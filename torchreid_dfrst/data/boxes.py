@@ -18,13 +18,26 @@ Box = tuple[int, int, int, int]
 SIZES = tuple((x, y, w, h) for x, y in (("x", "y"), ("left", "top")) for w, h in (("w", "h"), ("width", "height")))
 CORNERS = tuple(
     tuple(names.split(","))
-    for names in ("left,top,right,bottom", "x1,y1,x2,y2", "x0,y0,x1,y1", "xmin,ymin,xmax,ymax", "tlx,tly,brx,bry")
+    for names in (
+        "left,top,right,bottom",
+        "l,t,r,b",
+        "x1,y1,x2,y2",
+        "x0,y0,x1,y1",
+        "xmin,ymin,xmax,ymax",
+        "minx,miny,maxx,maxy",
+        "tlx,tly,brx,bry",
+        "xtl,ytl,xbr,ybr",
+        "startx,starty,endx,endy",
+    )
 )
 CENTRES = {f"{axis}{word}" for axis in "xy" for word in ("c", "center", "centre")} | {"cx", "cy", "centerx", "centery"}
 NAMES = CENTRES.union(*SIZES, *CORNERS)
 """Columns of boxes without marks and without a word for box in front, see ``_bare_column_name``."""
 IMAGE_SIZE = {"width", "height"}
-WHOLE = ("bbox", "box", "boundingbox", "roi", "rect")
+WHOLE = tuple(
+    "bbox box bboxes boxes boundingbox boundingboxes roi rect xywh xyxy tlwh ltwh ltrb tlbr bboxxywh bboxxyxy bboxltwh "
+    "bboxtlwh bbox0 polygon".split()
+)
 FORMS = "x,y,w,h or left,top,right,bottom in pixels"
 _MARK = re.compile(r"#xywh=(-?\d{1,6}),(-?\d{1,6}),(\d{1,6}),(\d{1,6})", re.ASCII)
 
@@ -84,7 +97,7 @@ def boxed_names(columns: Mapping[str, Sequence[str]], names: Sequence[str], wher
 def _bare_column_name(name: str) -> str:
     """A column's name in lower case, without marks and without a word for box in front."""
     whole = re.sub(r"[\W_]+", "", name.lower())
-    part = re.sub(r"^(boundingbox|bbox|box|bb|roi|rect)", "", whole)
+    part = re.sub(r"^(boundingbox|bbox|box|bb|roi|rect|crop|det|obj|object)", "", whole)
     return part if part in NAMES else whole
 
 

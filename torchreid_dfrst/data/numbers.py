@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)
 
 
+POINTED = re.compile(r"[1-9]\d{0,2}\.\d{3}", re.ASCII)
+
+
 def whole_number(word: str, low: int, high: int) -> int | None:
     """The number that ``word`` writes in plain digits if it is in ``[low, high]``, else None."""
     # the length is checked first: int() itself refuses thousands of digits with an error of its own
@@ -55,6 +58,13 @@ def numbers(columns: Iterable[Sequence[str]], where: object, what: str, first: i
                 f"{where} holds {sample(commas)}, which may have a decimal comma or a thousands mark: write points"
             )
         logger.warning("%s: commas in numbers such as %s are read as decimal points", where, commas[0])
+    words = [word for column in columns for word in column if number(word)]
+    points = [word for word in words if "." in word]
+    if 0 < len(points) < len(words) and all(POINTED.fullmatch(word) for word in points):
+        raise ValueError(
+            f"{where} holds {sample(points)} beside whole numbers, which may be thousands with a point or fractions: "
+            "write the thousands without a mark, or the fractions with as many digits everywhere"
+        )
     values = [[number(word) for word in column] for column in columns]
     bad = [
         f"{word!r} in row {row}"

@@ -14,7 +14,7 @@ import numpy as np
 from torchreid_dfrst.data.numbers import GROUPED
 from torchreid_dfrst.data.problems import warn
 from torchreid_dfrst.messages import sample
-from torchreid_dfrst.names import is_unknown, tidy
+from torchreid_dfrst.names import says_unknown, tidy
 
 ACCEPTED = (
     "seconds since any start (70.5), seconds, ms, us or ns since 1970, or dates with a time of day: 2026-05-01 16:34, "
@@ -83,11 +83,11 @@ def read_times(
     words = list(map(tidy, words))
     seconds = np.full(len(words), np.nan)
     negative = {k for k, word in enumerate(words) if word.startswith("-") and NUMBER.fullmatch(word)}
-    lost = sorted(filter(lambda k: is_unknown(words[k]), negative))
+    lost = sorted(filter(lambda k: says_unknown(words[k]), negative))
     if len(lost) < len(negative):  # a clock that starts later writes times below 0, and -1 is one of them
         lost = []
     warn(f"{{count}} [time of {where} is|times of {where} are] -1 or the like: not known", list(map(row, lost)))
-    there = [k for k, word in enumerate(words) if k in negative.difference(lost) or not is_unknown(word)]
+    there = [k for k, word in enumerate(words) if k in negative.difference(lost) or not says_unknown(word)]
     column = _TimeColumn(words, there, where, row, cameras)
     if time_format is not None:
         read = {k: moment for k in there if (moment := _parse_by_format(words[k], time_format)) is not None}

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import binom
 
 from torchreid_dfrst.messages import numbered
+from torchreid_dfrst.names import plain
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 
@@ -99,7 +100,9 @@ def _shared_vehicles(train: Sightings, extraction: Extraction) -> tuple[str, boo
 def _names_of_vehicles(part: Sightings, named: bool) -> np.ndarray:
     """What each row's vehicle is called, empty where it is not known."""
     numbers = part.identity.astype(np.str_)
-    labels = np.where(part.vehicle_name != "", part.vehicle_name, numbers) if named else numbers
+    names, place = np.unique(part.vehicle_name, return_inverse=True)
+    called = np.array([plain(name) for name in names.tolist()], dtype=np.str_)[place]
+    labels = np.where(called != "", called, numbers) if named else numbers
     return np.where(part.known, labels, "")
 
 

@@ -110,9 +110,12 @@ def _without_own_image(blocks: Iterable[np.ndarray], query: Sightings, gallery: 
     for column, (path, key) in enumerate(zip(gallery.path.tolist(), _own_image_keys(gallery), strict=True)):
         if path:
             place.setdefault(key, []).append(column)
-    asked, done = _own_image_keys(query), 0
+    asked, done = [place.get(key, []) for key in _own_image_keys(query)], 0
+    for row, found in enumerate(asked):
+        if len(found) > 1:  # the last part of the name does not tell images apart
+            asked[row] = [column for column in found if gallery.path[column] == query.path[row]]
     for block in blocks:
-        own = [place.get(key, []) for key in asked[done : done + len(block)]]
+        own = asked[done : done + len(block)]
         done += len(block)
         if any(own):
             block = block.copy()

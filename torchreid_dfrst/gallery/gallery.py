@@ -28,9 +28,10 @@ from torchreid_dfrst.gallery.store import (
     table_of,
     without,
 )
-from torchreid_dfrst.messages import nearest, sample
+from torchreid_dfrst.messages import nearest, sample, short
 from torchreid_dfrst.names import plain
 from torchreid_dfrst.retrieval import normalise
+from torchreid_dfrst.sightings import as_seconds
 from torchreid_dfrst.spatiotemporal import GapModel
 
 COMPACTED = 1 << 30
@@ -128,8 +129,8 @@ class Gallery:
             if not self._cleaned:
                 self.store.remove(self.store.leftovers(self.content))
                 self._cleaned = True
-            table = table_of(features, self.content, thumbnails)
             number = self.content.number + 1
+            table = table_of(features, self.content, number, thumbnails)
             self._publish(without(self.content, (), self.store.save(table, number)))
         return len(features)
 
@@ -270,6 +271,8 @@ class Gallery:
     ) -> None:
         """Keep a fitted space-time model and its weight (omega), and a calibration, for every later search.
 
+        A new model without a calibration drops the old one, which holds for the distances that it was fitted on.
+
         Raises:
             KeyError: the model does not know a camera of the gallery.
             ValueError: the model is not fitted, or the calibration is of another network.
@@ -278,7 +281,7 @@ class Gallery:
         if model is not None:
             trips = Trips.of(model, weight)
             trips.require(self.info()["cameras"])
-            change["spacetime"] = trips.content
+            change |= {"spacetime": trips.content, "calibration": None}
         if calibration is not None:
             self.require(calibration["network"])
             change["calibration"] = dict(calibration)
@@ -332,7 +335,10 @@ class Gallery:
         if false_match_rate is not None and self.content.calibration is None:
             raise ValueError("a rate of false matches needs a calibration: `dfrst gallery fit` keeps one")
         count = len(embedding)
-        times = np.full(count, np.nan) if time_s is None else np.asarray(time_s, dtype=np.float64)
+        times = np.full(count, np.nan) if time_s is None else as_seconds(time_s).reshape(-1)
+        for what, given in (("camera", camera), ("time_s", times), ("path", path)):
+            if isinstance(given, str) or (given is not None and len(given) != count):
+                raise ValueError(f"{what} is {short(given)}: one for each of the {count} queries is needed")
         windowed = before_s is not None or after_s is not None
         if windowed and np.isnan(times).any():
             raise ValueError("a window of time was asked for, but not every query has a time: say when it was seen")

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from torchreid_dfrst import files
 from torchreid_dfrst.checks import check, expected_types
 from torchreid_dfrst.files import DAMAGED
+from torchreid_dfrst.messages import sample
 from torchreid_dfrst.names import plain
 from torchreid_dfrst.retrieval import Features, normalise
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
@@ -168,7 +169,10 @@ class Store:
         from fsspec.core import url_to_fs
 
         self.address = str(address)
-        self.fs, root = url_to_fs(self.address)
+        try:
+            self.fs, root = url_to_fs(self.address)
+        except ImportError as error:
+            raise ValueError(f"{self.address} needs a package of its own: {error}") from None
         self.root = str(root)
         self.folder = Path(self.root) if "file" in self.fs.protocol else None
 
@@ -309,6 +313,9 @@ class Store:
         return [name for name in found if name.startswith("day=") and name not in listed]
 
 
+FARTHEST_S = 6e10  # to the year 3871; dates before year 1 cannot be written
+
+
 def partition_of(time_s: float) -> str:
     """Folder of the hour of a time, seconds since 1970 in UTC or since a start of the gallery's own."""
     moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(hours=float(time_s // HOUR_S))
@@ -328,9 +335,21 @@ def schema(width: int, dtype: str) -> Any:
     return arrow.schema(columns, metadata={"format": FORMAT, "version": str(VERSION)})
 
 
-def table_of(features: Features, content: Content, thumbnails: Sequence[bytes | None] | None = None) -> Any:
-    """Rows as a gallery keeps them: embeddings of unit length, names of cameras and vehicles."""
+def table_of(
+    features: Features, content: Content, number: int, thumbnails: Sequence[bytes | None] | None = None
+) -> Any:
+    """Rows as a gallery keeps them: embeddings of unit length, names of cameras and vehicles.
+
+    Trackers start their numbers anew, so the tracks of each addition, ``number``, are numbers of their own.
+    """
     arrow, seen = pyarrow(), features.sightings
+    far = np.flatnonzero(abs(seen.time_s) > FARTHEST_S)
+    if len(far):
+        raise ValueError(
+            f"{sample(seen.path[far].tolist())}: the time {seen.time_s[far[0]]:g} s is no time since 1970, or of any "
+            "clock: give seconds, not milliseconds"
+        )
+    tracks = np.unique(seen.track, return_inverse=True)[1] + (number << 32)
     values = normalise(features.embedding).astype(content.dtype, copy=False).reshape(-1)
     vehicles = zip(seen.vehicle_name.tolist(), seen.identity.tolist(), strict=True)
     columns = [
@@ -338,7 +357,7 @@ def table_of(features: Features, content: Content, thumbnails: Sequence[bytes | 
         arrow.array(cameras_of(seen), arrow.string()),
         arrow.array(seen.time_s),
         arrow.array(["" if label == UNKNOWN else word or str(label) for word, label in vehicles], arrow.string()),
-        arrow.array(seen.track, mask=seen.track == UNKNOWN),
+        arrow.array(tracks, mask=seen.track == UNKNOWN),
         arrow.FixedSizeListArray.from_arrays(arrow.array(values), content.width),
         arrow.array(thumbnails or [None] * len(seen), arrow.binary()),
     ]

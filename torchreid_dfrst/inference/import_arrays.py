@@ -16,7 +16,7 @@ import torch
 
 from torchreid_dfrst.data.numbers import number
 from torchreid_dfrst.data.text import kind_of, read_text
-from torchreid_dfrst.files import DAMAGED, read_arrays, require_room
+from torchreid_dfrst.files import DAMAGED, read_arrays, require_file, require_room
 from torchreid_dfrst.inference.import_tables import OTHER_ORDER, counts_rows, meaning, read_frame
 from torchreid_dfrst.messages import sample
 from torchreid_dfrst.models.weights import read_safely
@@ -55,8 +55,8 @@ def read_embeddings(path: str | Path) -> list[ImportedPart]:
         ValueError: another ending, damaged, pickled objects inside, or not one two-dimensional array of numbers.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no embeddings at {path}")
+    if not path.is_dir():
+        require_file(path, f"no embeddings at {path}")
     ending = path.suffix.lower()
     if not path.is_dir() and ending in (".pkl", ".pickle", ".joblib"):
         raise ValueError(
@@ -199,9 +199,19 @@ def _parts_of_arrays(held: Any, path: Path) -> list[ImportedPart]:
         shapes = sample([f"{name} {array.shape}" for name, array in arrays.items()], 8) or "none"
         raise ValueError(f"{path} must hold one (N, D) array of embeddings, or one of each part; its arrays: {shapes}")
     unused = [name for name, array in arrays.items() if name not in used and array.ndim]
+    images = [name for name in unused if _names_images(arrays[name])]
+    if images and not any(part.names for part in found):
+        raise ValueError(
+            f"{path} holds names of images in {sample(images)}, but not whose they are: save them as path, or beside "
+            "query_f and gallery_f as query_path and gallery_path"
+        )
     if unused:
         logger.warning("not used of %s: %s", path, sample(unused, 8))
     return found
+
+
+def _names_images(array: np.ndarray) -> bool:
+    return array.dtype.kind == "U" and all(re.search(r"\.(jpe?g|png|bmp|webp|tiff?)$", n.lower()) for n in array.flat)
 
 
 def _flat_arrays(held: Any, inside: str | None = None, depth: int = 0) -> list[tuple[str, Any]]:

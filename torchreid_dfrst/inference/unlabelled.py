@@ -21,7 +21,7 @@ from torchreid_dfrst.data.table import OPTIONAL, read_rows
 from torchreid_dfrst.data.times import lacks_zone
 from torchreid_dfrst.inference.extraction import describe_source, input_transform
 from torchreid_dfrst.inference.opening import open_network
-from torchreid_dfrst.names import is_unknown
+from torchreid_dfrst.names import says_unknown
 from torchreid_dfrst.retrieval import Extraction, Features
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.training.embed_images import embed
@@ -68,6 +68,8 @@ def read_crops(
     """
     what = Path(what)
     if what.suffix == ".npz":
+        if camera is not None or time_format is not None:
+            raise ValueError(f"{what} is a features file, which names cameras and times itself: leave --camera out")
         held = Extraction.load(what)
         return Crops(getattr(held, part), held.source)
     if weights is None:
@@ -111,7 +113,7 @@ def _sightings_of(what: Path, time_format: str | None) -> Sightings:
 def _tell_zone(table: Path, time_format: str | None) -> None:
     """Say so where the times of a table are dates without a zone; all of them are written in one way."""
     words = read_columns(table, ("path",), OPTIONAL).get("time", [])
-    word = next((one for one in words if not is_unknown(one)), "")
+    word = next((one for one in words if not says_unknown(one)), "")
     lacks = lacks_zone(word) if time_format is None else bool(word) and "%z" not in time_format
     if lacks:
         logger.warning("times of %s, such as %s, have no zone: taken as UTC", table, word)
