@@ -90,7 +90,8 @@ def summary(trips: Any, seen: Any, links: Any) -> str:
         f"{numbered('{count} [pass|passes] joined no other', found['alone'])}"
     ]
     if links is not None:
-        lines.append(f"{len(links)} ordered pairs of cameras with more trips of one duration than chance makes")
+        few = "" if links else ": too few trips to tell"
+        lines.append(f"{len(links)} ordered pairs of cameras with more trips of one duration than chance makes{few}")
     for name, (score, low, high) in worth.measures(trips, seen).items():
         lines.append(
             f"{name:9} precision {score.precision:.3f}, recall {score.recall:.3f}, F1 {score.f1:.3f} "
