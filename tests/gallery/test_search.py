@@ -373,3 +373,14 @@ def test_a_time_that_is_none_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match=r"crop-1\.jpg: the time 1.8e\+12 s is no time .* not milliseconds"):
         gallery.add(crops(2, time_s=np.array([0.0, 1.8e12])), SOURCE)
     assert len(gallery) == 0
+
+
+def test_a_query_does_not_find_its_own_copy_in_another_folder(tmp_path):
+    gallery, held = Gallery.create(tmp_path / "g", SOURCE, WIDTH), crops(6, time_s=np.arange(6.0), names="image_test/")
+    gallery.add(held, SOURCE)
+    camera = held.sightings.camera_name.tolist()
+    asked = {"camera": camera, "time_s": held.sightings.time_s, "top": 1}
+    hits = gallery.search(held.embedding, path=[f"/abs/image_query/{k}.jpg" for k in range(6)], **asked)
+    assert all(hits.columns["path"][k] != f"image_test/{k}.jpg" for k in range(6))
+    hits = gallery.search(held.embedding, path=[f"other/{k + 9}.jpg" for k in range(6)], **asked)
+    assert [hits.columns["path"][k] for k in range(6)] == [f"image_test/{k}.jpg" for k in range(6)]

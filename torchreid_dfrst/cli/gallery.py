@@ -78,7 +78,9 @@ def run(args: argparse.Namespace) -> None:
         times = {"from_s": args.from_, "until_s": args.until}
         given = {name: moment(word) for name, word in times.items() if word is not None}
         count = gallery.delete(args.camera or "", args.identity or "", args.path or "", **given)
-        tell(*(gallery.unseen([args.camera or ""]) if not count else ()))
+        if not count:
+            why = "nothing matches: names and paths are as dfrst search --csv prints them"
+            tell(*(gallery.unseen([args.camera or ""]) or [why]))
         print(f"deleted {count:,} images" + ("; dfrst gallery compact erases them" if count else ""))
     elif args.action == "compact":
         done = gallery.compact(args.memory_limit)

@@ -37,8 +37,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--least", type=float, help=words)
     words = "not seen: no hit passes the threshold that this share of pairs of two vehicles pass, such as 0.001"
     parser.add_argument("--false-match-rate", type=float, metavar="RATE", help=words)
-    parser.add_argument("--json", action="store_true", help="print JSON, one object a hit")
-    parser.add_argument("--csv", action="store_true", help="print CSV")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON, one object a hit")
+    form.add_argument("--csv", action="store_true", help="print CSV")
     parser.add_argument("--page", type=Path, help="write a page that opens in any browser")
     parser.add_argument("--scheduler", help="search partitions on a Dask cluster at this address")
 

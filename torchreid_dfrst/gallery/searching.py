@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -201,7 +202,7 @@ def _nearest(task: Task, inside: list[tuple[Shard, slice]], rows: list[int]) -> 
             column = _closest(distance[k], error[k], count)
             words = _words(inside, columns.edges, column)
             names = np.array(words["path"], dtype=np.str_)
-            free = (names != query.path[row]) | (names == "")
+            free = ~_own_image(words, time_s[column], query, row)
             if free.sum() >= query.top or count >= len(columns):
                 break
             count *= 2
@@ -221,6 +222,15 @@ def _nearest(task: Task, inside: list[tuple[Shard, slice]], rows: list[int]) -> 
             "embedding": near,
             **{name: [words[name][one] for one in best.tolist()] for name in TEXT},
         }
+
+
+def _own_image(words: dict[str, list[str]], time_s: np.ndarray, query: Query, row: int) -> np.ndarray:
+    """Which images are the query's own: of its path, or the one of its camera, time and last part of the path."""
+    path, last = query.path[row], [re.split(r"[/\\]", one)[-1] for one in (query.path[row], *words["path"])]
+    own = np.array([bool(path) and one == path for one in words["path"]], dtype=bool)
+    alike = np.array([bool(path) and one == last[0] for one in last[1:]], dtype=bool)
+    alike &= (np.array(words["camera"], dtype=np.str_) == query.camera[row]) & (time_s == query.time_s[row])
+    return own | alike if np.count_nonzero(alike) == 1 else own
 
 
 def _roughly(
