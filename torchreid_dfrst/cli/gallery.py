@@ -158,6 +158,8 @@ def fit(args: argparse.Namespace, gallery: Any) -> None:
     parts = [gallery.info()["space and time"] or "no space and time"]
     parts += [f"calibrated on {found.vehicles} vehicles" if found else "no calibration: extract with --train"]
     wrote(f"{args.gallery}: {'; '.join(parts)}")
+    if found and found.held_out is False:
+        tell("probabilities will be too sure: the network was trained on the vehicles that they were fitted on")
 
 
 def expire(args: argparse.Namespace, gallery: Any) -> None:

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``dfrst trips``."""
     words = "file of dfrst extract or dfrst import, or a gallery of dfrst gallery add"
     parser.add_argument("features", metavar="FEATURES | GALLERY", help=words)
-    parser.add_argument("--out", type=Path, help="folder of tables and pictures (default: trips, beside the features)")
+    parser.add_argument("--out", type=Path, help="folder of tables and pictures (default: trips, or GALLERY-trips)")
     parser.add_argument("--no-labels", action="store_true", help="learn from the gallery alone")
     parser.add_argument("--positions", type=Path, metavar="CSV", help="camera,longitude,latitude of each camera")
     parser.add_argument(
@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.workers < 0:
         raise ValueError(f"--workers is {args.workers}: how many processes, 0 for none but this")
-    if Path(args.features).is_dir() or "://" in args.features:
+    stored = Path(args.features).is_dir()
+    if stored or "://" in args.features:
         from torchreid_dfrst.gallery import Gallery
         from torchreid_dfrst.gallery.extraction import extraction as extraction_of
 
@@ -53,7 +54,8 @@ def run(args: argparse.Namespace) -> None:
         trip_tables.require_positions(extraction.gallery.sightings, positions)
     if args.out is None and "://" in args.features:
         raise ValueError(f"{args.features} is no folder of this machine: say with --out where the tables go")
-    out = args.out or Path(args.features).parent / "trips"
+    beside = Path(args.features)
+    out = args.out or (beside.with_name(f"{beside.name}-trips") if stored else beside.parent / "trips")
     files.require_writable(out / "trips.csv")
     gallery, network = extraction.gallery, extraction.network
     given = None if args.no_labels else worth.evidence(extraction)

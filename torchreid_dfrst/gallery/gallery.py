@@ -366,8 +366,7 @@ class Gallery:
         self.damaged |= new
         for why in new.values():
             logger.warning("%s: it is left out", why)
-        last = max((f.last_s for f in self.content.files if f.last_s is not None), default=None)
-        more = remarks(query, hits, self.content.spacetime is not None, last, len(lost))
+        more = remarks(query, hits, self.content, len(lost))
         if self.content.spacetime is None:
             more += self.unseen(set(query.camera) - cameras)
         return replace(hits, notes=(*hits.notes, *more))

@@ -11,6 +11,7 @@ import numpy as np
 from torchreid_dfrst.association.average_linkage import grow, upper
 from torchreid_dfrst.evaluation.calibration import Calibration
 from torchreid_dfrst.gallery.spacetime import Trips
+from torchreid_dfrst.gallery.store import Content
 from torchreid_dfrst.messages import numbered
 
 TEXT = ("path", "camera", "identity", "track")
@@ -167,12 +168,11 @@ def _evidence_among(
     return np.asarray(sum(calibration.evidence(appearance, way)))
 
 
-def remarks(query: Query, hits: Hits, learnt: bool, last_s: float | None, lost: int) -> list[str]:
-    """What a reader of hits should know, a sentence each.
-
-    ``learnt``: the gallery has a space-time model; ``last_s``: its last sighting; ``lost``: files that were not read.
-    """
-    notes = []
+def remarks(query: Query, hits: Hits, content: Content, lost: int) -> list[str]:
+    """What a reader of hits should know, a sentence each; ``lost``: files of the gallery that were not read."""
+    notes, learnt = [], content.spacetime is not None
+    if (content.calibration or {}).get("held_out") is False:
+        notes.append("probabilities are too sure: the network was trained on the vehicles that they were fitted on")
     if learnt and hits.by == APPEARANCE:
         notes.append("ranked by appearance alone: a camera and a time of each query are needed for space and time")
     elif not learnt and all(query.camera):
@@ -181,7 +181,7 @@ def remarks(query: Query, hits: Hits, learnt: bool, last_s: float | None, lost: 
         notes.append(numbered("{count} [file|files] of the gallery could not be read and [is|are] left out", lost))
     if empty := int((hits.candidates == 0).sum()):
         notes.append(numbered("{count} [query has|queries have] no sighting in [its|their] window of time", empty))
-    last = np.inf if last_s is None else last_s
+    last = max((file.last_s for file in content.files if file.last_s is not None), default=np.inf)
     after = np.isfinite(query.low) & (query.low > last)
     for rows, words in (
         (after, "the window of {count} [query|queries] begins after the last sighting of the gallery"),
