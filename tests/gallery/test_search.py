@@ -384,3 +384,13 @@ def test_a_query_does_not_find_its_own_copy_in_another_folder(tmp_path):
     assert all(hits.columns["path"][k] != f"image_test/{k}.jpg" for k in range(6))
     hits = gallery.search(held.embedding, path=[f"other/{k + 9}.jpg" for k in range(6)], **asked)
     assert [hits.columns["path"][k] for k in range(6)] == [f"image_test/{k}.jpg" for k in range(6)]
+
+
+def test_a_vehicle_is_deleted_by_its_name_as_written(tmp_path):
+    gallery, held = (
+        Gallery.create(tmp_path / "g", SOURCE, WIDTH),
+        crops(4, time_s=np.arange(4.0), identity=[2, 2, 3, 3]),
+    )
+    named = np.array([f"{vehicle:04d}" for vehicle in held.sightings.identity])
+    gallery.add(replace(held, sightings=replace(held.sightings, vehicle_name=named)), SOURCE)
+    assert gallery.delete(identity="0002") == 2 and gallery.info()["images"] == 2

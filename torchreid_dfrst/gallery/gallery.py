@@ -212,13 +212,7 @@ class Gallery:
         Raises:
             ValueError: nothing is said, which would delete all.
         """
-        wanted = {
-            "camera": plain(camera),
-            "identity": plain(identity),
-            "path": path,
-            "from_s": from_s,
-            "until_s": until_s,
-        }
+        wanted = {"camera": plain(camera), "identity": identity, "path": path, "from_s": from_s, "until_s": until_s}
         if not any(value not in ("", None) for value in wanted.values()):
             raise ValueError(
                 "say what to delete: a camera, an identity, a path or times; to delete all, remove the folder"
