@@ -80,6 +80,11 @@ def known_labels(words: Sequence[str]) -> np.ndarray:
     return numbers
 
 
+def last_part(path: str) -> str:
+    """The name of a file without its folders, whichever system wrote the path."""
+    return re.split(r"[/\\]", path)[-1]
+
+
 def without_common_folder(paths: np.ndarray) -> np.ndarray:
     """Paths without the folder they have in common, which differs from machine to machine."""
     split = [path.replace("\\", "/").split("/") for path in paths.tolist()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from torchreid_dfrst.checks import within
 from torchreid_dfrst.evaluation.calibration import FEWEST, Calibration, fit
 from torchreid_dfrst.evaluation.scoring import APPEARANCE, FUSED, ROWS, fit_transit, rankings, sections
 from torchreid_dfrst.evaluation.weight import transit_weight
+from torchreid_dfrst.names import last_part
 from torchreid_dfrst.retrieval import Extraction, normalise
 from torchreid_dfrst.retrieval.distances import exact
 from torchreid_dfrst.retrieval.embeddings import Stack
@@ -99,7 +99,7 @@ def _own_image_keys(part: Sightings) -> list[tuple[str, ...]]:
     """What tells an image from others: name, camera and time (a copy may lie in another folder), or its path."""
     columns = part.path.tolist(), part.camera.tolist(), part.time_s.tolist()
     return [
-        (path,) if time != time else (re.split(r"[/\\]", path)[-1], str(camera), str(time)) if path else ()
+        (path,) if time != time else (last_part(path), str(camera), str(time)) if path else ()
         for path, camera, time in zip(*columns, strict=True)
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -16,6 +15,7 @@ from torchreid_dfrst.evaluation.calibration import Calibration
 from torchreid_dfrst.gallery.hits import APPEARANCE, FUSED, JOINED, TEXT, Found, Hits, Query, merged, worth
 from torchreid_dfrst.gallery.spacetime import Trips
 from torchreid_dfrst.gallery.store import Content, Deletion, File, Store
+from torchreid_dfrst.names import last_part
 from torchreid_dfrst.retrieval.distances import exact
 from torchreid_dfrst.retrieval.embeddings import Stack, unit
 from torchreid_dfrst.retrieval.tiles import float32_error
@@ -226,10 +226,13 @@ def _nearest(task: Task, inside: list[tuple[Shard, slice]], rows: list[int]) -> 
 
 def _own_image(words: dict[str, list[str]], time_s: np.ndarray, query: Query, row: int) -> np.ndarray:
     """Which images are the query's own: of its path, or the one of its camera, time and last part of the path."""
-    path, last = query.path[row], [re.split(r"[/\\]", one)[-1] for one in (query.path[row], *words["path"])]
-    own = np.array([bool(path) and one == path for one in words["path"]], dtype=bool)
-    alike = np.array([bool(path) and one == last[0] for one in last[1:]], dtype=bool)
-    alike &= (np.array(words["camera"], dtype=np.str_) == query.camera[row]) & (time_s == query.time_s[row])
+    path, paths = query.path[row], np.array(words["path"], dtype=np.str_)
+    if not path:
+        return np.zeros(len(paths), dtype=bool)
+    alike = (np.array(words["camera"], dtype=np.str_) == query.camera[row]) & (time_s == query.time_s[row])
+    for place in np.flatnonzero(alike):
+        alike[place] = last_part(str(paths[place])) == last_part(path)
+    own: np.ndarray = paths == path
     return own | alike if np.count_nonzero(alike) == 1 else own
 
 
