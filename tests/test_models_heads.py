@@ -1,5 +1,7 @@
 """Parts and their heads, against one part at a time."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -58,6 +60,21 @@ def test_rows_that_do_not_divide_evenly_overlap(x):
     feature, _ = heads(x[:, :, :6])  # 6 rows, 4 strips: rows 0-1, 1-2, 3-4, 4-5
     expected = torch.stack([x[:, :, a : a + 2].mean((2, 3)) for a in (0, 1, 3, 4)], dim=1)
     torch.testing.assert_close(feature, expected)
+
+
+@pytest.mark.parametrize("division", ["height", "width"])
+@pytest.mark.parametrize("size", [6, 7, 8, 14])
+def test_pytorch_s_old_onnx_exporter_gives_the_same_strips(division, size, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    heads = BNNeckHeads(16, 5, 7, division, 4).eval()
+    maps = torch.randn(3, 16, size, size)
+    names = {"input_names": ["maps"], "dynamic_axes": {"maps": {0: "batch"}}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own age, and of sizes that it takes for constants
+        torch.onnx.export(heads, (maps[:2],), str(tmp_path / "heads.onnx"), dynamo=False, **names)
+    session = runtime.InferenceSession(str(tmp_path / "heads.onnx"), providers=["CPUExecutionProvider"])
+    feature, neck = (torch.from_numpy(found) for found in session.run(None, {"maps": maps.numpy()}))
+    torch.testing.assert_close((feature, neck), heads(maps))
 
 
 def test_the_neck_has_no_bias_that_could_be_trained():

@@ -18,14 +18,12 @@ def whole(x: torch.Tensor, parts: int, pool: Callable) -> torch.Tensor:
 
 def height(x: torch.Tensor, parts: int, pool: Callable) -> torch.Tensor:
     """Equal horizontal strips, top to bottom: ``(N, parts, C)``. Where rows do not divide evenly, strips overlap."""
-    _require_size("rows", x.shape[2], parts)
-    return pool(x, (parts, 1)).squeeze(3).transpose(1, 2)
+    return _strips(x, 2, parts, pool)
 
 
 def width(x: torch.Tensor, parts: int, pool: Callable) -> torch.Tensor:
     """Equal vertical strips, left to right: ``(N, parts, C)``. Where columns do not divide evenly, strips overlap."""
-    _require_size("columns", x.shape[3], parts)
-    return pool(x, (1, parts)).squeeze(2).transpose(1, 2)
+    return _strips(x, 3, parts, pool)
 
 
 def channel(x: torch.Tensor, parts: int, pool: Callable) -> torch.Tensor:
@@ -54,12 +52,19 @@ POOLS: dict[str, Callable] = {
 }
 
 
-def _require_size(what: str, size: int, parts: int) -> None:
+def _strips(x: torch.Tensor, dim: int, parts: int, pool: Callable) -> torch.Tensor:
+    size = x.shape[dim]
     if size < parts:
         raise ValueError(
-            f"the map has {size} {what}, too few for {parts} parts: use larger images (a map is 1/16 of the image "
-            "with last_stride 1, 1/32 with 2) or fewer parts"
+            f"the map has {size} {'rows' if dim == 2 else 'columns'}, too few for {parts} parts: use larger images (a "
+            "map is 1/16 of the image with last_stride 1, 1/32 with 2) or fewer parts"
         )
+    if size % parts == 0:
+        return pool(x, (parts, 1) if dim == 2 else (1, parts)).squeeze(5 - dim).transpose(1, 2)
+    # as adaptive pooling cuts them, which PyTorch's old ONNX exporter refuses; rounded up without negative numbers,
+    # whose quotient it rounds the other way
+    edges = [(part * size // parts, ((part + 1) * size + parts - 1) // parts) for part in range(parts)]
+    return torch.stack([pool(x.narrow(dim, start, end - start), 1).flatten(1) for start, end in edges], dim=1)
 
 
 class PartConvolution(nn.Conv1d):
