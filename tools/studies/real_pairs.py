@@ -2,7 +2,8 @@
 
     python -m tools.studies.real_pairs --config-file configs/reproduce/real_pairs.yaml --root DIR --only frozen
 
-Every network starts from the same weights, those of the preset. Both directions are scored, camera 1 to 2 and back,
+Every network starts from the same weights, those of the preset, or with --drawn-city-first from a backbone that was
+trained on drawn cars after that. Both directions are scored, camera 1 to 2 and back,
 and their mean is the figure; differences between two networks are tested over vehicles. A network is trained once, in
 OUT/runs, and found again. Writes OUT/real_pairs.json and prints the table.
 """
@@ -13,6 +14,7 @@ import argparse
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,10 @@ from torchreid_dfrst.training.interrupt import EXIT_CODE, StoppedError
 FROZEN = "frozen"
 
 
-def frozen(preset: Preset, out: Path) -> Path:
-    """The preset's backbone as it is: the mean of its last map is the embedding."""
-    whole = with_own_input(merge(preset.training, {"model": {"name": "baseline"}}))
+def frozen(harness: Harness) -> Path:
+    """The backbone that every network starts from: the mean of its last map is the embedding."""
+    start = harness.start("baseline")
+    whole = with_own_input(merge(harness.preset.training, {"model": {"name": "baseline", **start}}))
     data, settings = whole["data"], {name: value for name, value in whole["model"].items() if name != "name"}
     network = build("baseline", 2, **settings)
     about = {
@@ -47,7 +50,7 @@ def frozen(preset: Preset, out: Path) -> Path:
         "backbone": network.start,
         "config": {"data": {name: data[name] for name in ("norm_mean", "norm_std") if name in data}},
     }
-    return checkpoint.export(out / "runs" / FROZEN / "weights.safetensors", network, about)
+    return checkpoint.export(harness.out / "runs" / FROZEN / "weights.safetensors", network, about)
 
 
 def directions(weights: Path, root: str, name: str) -> dict[str, Any]:
@@ -74,11 +77,11 @@ def directions(weights: Path, root: str, name: str) -> dict[str, Any]:
     return {"ap": ap.tolist(), "first": first.tolist()}
 
 
-def rows(harness: Harness, preset: Preset, names: Sequence[str], seeds: int) -> dict[str, list[dict[str, Any]]]:
+def rows(harness: Harness, names: Sequence[str], seeds: int) -> dict[str, list[dict[str, Any]]]:
     """Name of a network to what each of its seeds gives."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name in names:
-        trained = [frozen(preset, harness.out)] if name == FROZEN else [
+        trained = [frozen(harness)] if name == FROZEN else [
             harness.train(name, seed=seed) / checkpoint.WEIGHTS for seed in range(seeds)
         ]  # fmt: skip
         found[name] = [directions(weights, str(harness.root), harness.sources[0]) for weights in trained]
@@ -112,8 +115,11 @@ def main() -> int | None:
     parser.add_argument("--seeds", type=int, help="trainings of each network (default: the preset's)")
     parser.add_argument("--only", nargs="+", help="some of the networks: frozen and the preset's peers")
     parser.add_argument("--against", default="bot", help="network that the others are tested against (%(default)s)")
+    parser.add_argument("--drawn-city-first", action="store_true", help="start from the preset's `pretraining`")
     args = parser.parse_args()
     preset = Preset.load(args.config_file)
+    if not args.drawn_city_first:
+        preset = replace(preset, pretraining=None)
     names = [FROZEN, *preset.peers]
     for name in args.only or []:
         if name not in names:
@@ -121,7 +127,7 @@ def main() -> int | None:
     logging.getLogger().setLevel(logging.INFO)
     harness = Harness(preset, args.root, args.out, tqdm, "python -m tools.studies.real_pairs")
     try:
-        found = rows(harness, preset, args.only or names, preset.seeds if args.seeds is None else args.seeds)
+        found = rows(harness, args.only or names, preset.seeds if args.seeds is None else args.seeds)
     except StoppedError as stopped:
         logging.warning("%s; the same command goes on", stopped)
         return EXIT_CODE

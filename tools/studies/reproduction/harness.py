@@ -100,12 +100,16 @@ class Harness:
         self._train_lists(
             self.root, settings["data"]
         )  # a wrong folder is said before a backbone is pre-trained for hours
+        settings = merge(settings, {"model": self.start(network)})
+        return self._run(f"{network}-seed{seed}", settings, self.root, self._pretrained_backbone(network))
+
+    def start(self, network: str) -> dict[str, Any]:
+        """Options of a network that starts from the preset's pre-trained backbone, which is trained if there is none.
+
+        Empty where the preset says how its rows start.
+        """
         backbone = self._pretrained_backbone(network)
-        if backbone is not None:
-            settings = merge(
-                settings, {"model": {"weights": str(backbone / "weights.safetensors"), "pretrained": False}}
-            )
-        return self._run(f"{network}-seed{seed}", settings, self.root, backbone)
+        return {} if backbone is None else {"weights": str(backbone / "weights.safetensors"), "pretrained": False}
 
     def features(self, run: Path, name: str, level: float = 0, train: bool = False) -> Extraction:
         """Features that a finished run gives a data set.
