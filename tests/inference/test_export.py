@@ -89,7 +89,7 @@ def test_another_size_and_another_ending(weights, tmp_path):
     assert about["parity"]["images"] == "noise" and "lists" not in about["parity"]
     with pytest.raises(ValueError, match=r"give a name that ends in \.ts"):
         export(weights, tmp_path / "n.onnx", "torchscript")
-    with pytest.raises(ValueError, match="1 rows, too few for 2 parts"):
+    with pytest.raises(ValueError, match="does not take 16 x 96 pixels: the map has 1 rows, too few for 2 parts"):
         export(weights, tmp_path / "small.ts", "torchscript", size=(16, 96))
     with pytest.raises(ValueError, match="size is 0: 1 or more"):
         export(weights, tmp_path / "none.ts", "torchscript", size=(0, 96))
@@ -143,6 +143,14 @@ def test_lists_that_differ_by_more_than_ties_are_refused():
     assert compare(right, right, images, "it")["equal_lists"] == 40
     with pytest.raises(ValueError, match="it, 1 images at once: it differs"):  # however small the numbers are
         compare(lambda x: 1e-6 * right(x), lambda x: 1.001e-6 * right(x), images, "it")
+    with pytest.raises(ValueError, match=r"it differs from PyTorch by 0\.0002, more than 0\.0001"):  # however large
+        compare(lambda x: 50 + right(x), lambda x: 50.0002 + right(x), images, "it")
+    small = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1e-4, 1e-4], np.float32)
+    off = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1.01e-4, 1e-4], np.float32)
+    branches = [slice(0, 10), slice(10, 12)]
+    assert compare(lambda x: small * right(x), lambda x: off * right(x), images, "it", ranked=False)
+    with pytest.raises(ValueError, match="it differs"):  # a branch of small numbers counts as much
+        compare(lambda x: small * right(x), lambda x: off * right(x), images, "it", False, branches)
     with pytest.raises(ValueError, match="it, all 40 images: it differs"):
         compare(right, swapped, images, "it")
     with pytest.raises(ValueError, match=r"\d+ of 40 images have another list of 10"):

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tools.studies.reproduction import TABLES, Harness, Preset, changes, harness, held_out, paper, tables
+from tools.studies.reproduction import TABLES, Harness, Preset, changes, cost, harness, held_out, paper, tables
 from tools.studies.reproduction.__main__ import main
 from tools.studies.reproduction.preset import merge
 from tools.studies.reproduction.result import _scored_on, chosen, markdown, measure, put_into
@@ -100,6 +100,17 @@ def test_the_price_of_each_network_stands_beside_it(folder):
     assert costs["baseline_resnet18"]["parameters_inference"] == 11_176_512
     assert costs["baseline_resnet18"]["macs"] == pytest.approx(1.81e9 * (64 / 224) ** 2, rel=0.05)
     assert all(cost["step_s"] > 0 and cost["images_per_s"] > 0 for cost in costs.values())
+
+
+def test_the_price_is_that_of_the_presets_backbone(monkeypatch):
+    monkeypatch.setattr(cost, "ROUNDS", 1)
+    training = {
+        "model": {"backbone": "resnet18", "weights": "package:that is not opened"},
+        "data": {"height": 64, "width": 64, "batch_size_train": 4},
+        "train": {"threads": 1},
+    }
+    found = cost.costs(SimpleNamespace(preset=Preset("a", "b", training)), ["baseline"])
+    assert found["networks"]["baseline"]["parameters_inference"] == 11_176_512
 
 
 def test_our_networks_are_tested_against_the_best_peer_of_their_ranking(folder):

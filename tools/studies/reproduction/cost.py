@@ -40,8 +40,8 @@ def costs(harness: Harness, networks: list[str]) -> dict[str, Any]:
     passes: dict[str, Callable[[], object]] = {}
     found: dict[str, dict[str, Any]] = {}
     for name in networks:
-        model = build_model(IDENTITIES, **{**preset.networks.get(name, {}).get("model", {}), "name": name,
-                                           "pretrained": False})  # fmt: skip
+        options = {**preset.training.get("model", {}), **preset.networks.get(name, {}).get("model", {})}
+        model = build_model(IDENTITIES, **{**options, "name": name, "pretrained": False, "weights": None})
         found[name] = _sizes(model.to(device), images[:1])
         steps[name] = _step(model, images, labels, precision)
         passes[name] = _forward(model, images, precision)
