@@ -89,11 +89,20 @@ def test_another_size_and_another_ending(weights, tmp_path):
     assert about["parity"]["images"] == "noise" and "lists" not in about["parity"]
     with pytest.raises(ValueError, match=r"give a name that ends in \.ts"):
         export(weights, tmp_path / "n.onnx", "torchscript")
-    with pytest.raises(ValueError, match="does not take 16 x 96 pixels: the map has 1 rows, too few for 2 parts"):
+    with pytest.raises(ValueError, match="1 rows, too few for 2 parts"):
         export(weights, tmp_path / "small.ts", "torchscript", size=(16, 96))
     with pytest.raises(ValueError, match="size is 0: 1 or more"):
         export(weights, tmp_path / "none.ts", "torchscript", size=(0, 96))
     assert set(about["sha256"]) == {"n.ts"}
+
+
+def test_a_size_that_torchreids_network_does_not_take(tmp_path):
+    torchreid = pytest.importorskip("torchreid")
+    network = torchreid.models.build_model("osnet_x0_25", 3, pretrained=False)
+    torch.save(network.state_dict(), tmp_path / "osnet.pth")
+    described = {"model": {"name": "osnet_x0_25"}, "height": 64, "width": 32}
+    with pytest.raises(ValueError, match=r"osnet.pth does not take 2 x 2 pixels: "):
+        export(tmp_path / "osnet.pth", tmp_path / "n.ts", "torchscript", size=(2, 2), described=described)
 
 
 def spoilt(change):

@@ -1,16 +1,18 @@
 """What DFR-ST costs on each backbone, and whether it can be exported: tables of docs/models.md.
 
-    python -m tools.studies.backbones --size 256 256 --repeats 2
-    python -m tools.studies.backbones --size 96 128 --export onnx mobilenetv2_100 ...
+    python -m tools.studies.backbones --size 256 256 --repeats 3
+    python -m tools.studies.backbones --size 96 128 --repeats 3 --export onnx mobilenetv2_100 ...
 
-Seconds are the processor's, of one thread, so that other work on the machine does not count.
+Speeds are by the clock on --threads cores: measure on an idle machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,7 @@ def network(name: str, num_classes: int = 576, **options: Any) -> tuple[BranchNe
 
 def row(name: str, height: int, width: int, repeats: int) -> str:
     """One backbone as a line of a Markdown table; its speed only where it is asked for."""
-    images = torch.randn(2, 3, height, width)
+    images = torch.randn(8, 3, height, width)
     with torch.device("meta"):  # shapes without numbers
         model, _ = network(name)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -70,7 +72,7 @@ def row(name: str, height: int, width: int, repeats: int) -> str:
     return f"| `{name}` | {place} | {own:.1f} | {whole:.1f} | {gmac:.1f} |{speed} {size} | {licence} |"
 
 
-def exported(name: str, kind: str, height: int, width: int) -> str:
+def exported(name: str, kind: str, height: int, width: int, repeats: int) -> str:
     """Parity of an exported network with random weights, as a line of a Markdown table, or why there is none."""
     torch.manual_seed(0)
     model, last_stride = network(name, 8, **SMALL)
@@ -79,28 +81,43 @@ def exported(name: str, kind: str, height: int, width: int) -> str:
             if parameter.dim() == 1 and parameter.abs().max() < 1e-3:
                 parameter.normal_(std=0.1)  # the last scale of a block, which would hide what the block does
         model.train()(torch.randn(8, 3, height, width))  # running statistics of its own
+    model.eval()
     options = {"name": "dfrst", "backbone": name, "last_stride": last_stride, **SMALL}
     about = {"model": options, "num_classes": 8, "height": height, "width": width}
+    cells = []
     with tempfile.TemporaryDirectory() as folder:
-        weights = checkpoint.export(Path(folder, "weights.safetensors"), model, about)
+        weights, out = Path(folder, "weights.safetensors"), Path(folder, f"network{FORMATS[kind][0]}")
+        checkpoint.export(weights, model, about)
         try:
-            parity = export(weights, Path(folder, f"network{FORMATS[kind][0]}"), kind)["parity"]
+            parity = export(weights, out, kind)["parity"]
         except ValueError as error:
-            return f"| `{name}` | {kind} | refused: {error} | | |"
+            return f"| `{name}` | {kind} | refused: {error} |"
+        runtime = FORMATS[kind][2](out)
+        for count in (1, 16) if repeats else ():
+            images = torch.randn(count, 3, height, width)
+            cells += [per_second(model, images, repeats), per_second(runtime, images.numpy(), repeats)]
     with torch.no_grad():
-        largest = float(model.eval()(torch.randn(2, 3, height, width)).abs().max())
-    return f"| `{name}` | {kind} | {parity['largest_difference']:.1e} | {largest:.1f} | {parity['lowest_cosine']:.7f} |"
+        largest = float(model(torch.randn(2, 3, height, width)).abs().max())
+    return (
+        " | ".join(
+            [
+                f"| `{name}` | {kind} | {parity['largest_difference']:.1e} | {largest:.1f} | {parity['lowest_cosine']:.7f}"
+            ]
+            + [f"{cell:.0f}" for cell in cells]
+        )
+        + " |"
+    )
 
 
-def per_second(model: BranchNetwork, images: torch.Tensor, repeats: int) -> float:
-    """Images that one second of processor time embeds, in the fastest pass after a first one."""
+def per_second(run: Callable[[Any], object], images: Any, repeats: int) -> float:
+    """Images that a network or a runtime embeds in a second, the median of ``repeats`` passes after a first one."""
     taken = []
     with torch.no_grad():
         for _ in range(1 + repeats):
-            began = time.process_time()
-            model(images)
-            taken.append(time.process_time() - began)
-    return len(images) / min(taken[1:])
+            began = time.perf_counter()
+            run(images)
+            taken.append(time.perf_counter() - began)
+    return len(images) / statistics.median(taken[1:])
 
 
 LICENCES = {False: "BSD-3-Clause", True: "MIT"}
@@ -112,16 +129,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=NAMES, help="backbones (default: those of the page)")
     parser.add_argument("--size", nargs=2, type=int, default=(256, 256), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--repeats", type=int, default=0, help="passes of 2 images to measure the speed on (none)")
+    parser.add_argument("--repeats", type=int, default=0, help="passes to measure the speed on (none)")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch (%(default)s)")
     parser.add_argument("--export", choices=list(FORMATS), help="export instead, and compare with PyTorch")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     if args.export:
-        print("| backbone | format | largest difference | numbers up to | lowest cosine |\n|---|---|---|---|---|")
+        speeds = ["1: PyTorch", "1: runtime", "16: PyTorch", "16: runtime"] if args.repeats else []
+        heads = ["backbone", "format", "largest difference", "numbers up to", "lowest cosine", *speeds]
+        print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
         for name in args.names:
-            print(exported(name, args.export, *args.size), flush=True)
+            print(exported(name, args.export, *args.size, args.repeats), flush=True)
         return
-    speed = " images per CPU second, one thread |" if args.repeats else ""
+    speed = " images a second |" if args.repeats else ""
     print(f"| backbone | map | backbone, M | DFR-ST, M | GMAC |{speed} own size | licence of the weights |")
     print("|---|---|---|---|---|" + "---|" * (2 + bool(args.repeats)))
     for name in args.names:

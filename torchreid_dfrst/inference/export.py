@@ -147,9 +147,9 @@ def export(
         with _quiet():
             try:
                 width = _runner(model)(images[:1]).shape[1]
-            except (ValueError, RuntimeError) as error:  # a network of torchreid's own has no words for it
-                size = f"{about['height']} x {about['width']}"
-                raise ValueError(f"{Path(path).name} does not take {size} pixels: {first_line(error)}") from error
+            except RuntimeError as error:  # a network of torchreid's own has no words for it
+                pixels = f"{about['height']} x {about['width']}"
+                raise ValueError(f"{Path(path).name} does not take {pixels} pixels: {first_line(error)}") from error
             try:
                 write(model, torch.from_numpy(images[:2]), part)
                 exported = load(part)
