@@ -84,7 +84,7 @@ def exported(name: str, kind: str, height: int, width: int, repeats: int) -> str
     model.eval()
     options = {"name": "dfrst", "backbone": name, "last_stride": last_stride, **SMALL}
     about = {"model": options, "num_classes": 8, "height": height, "width": width}
-    cells = []
+    cells: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         weights, out = Path(folder, "weights.safetensors"), Path(folder, f"network{FORMATS[kind][0]}")
         checkpoint.export(weights, model, about)
@@ -95,18 +95,12 @@ def exported(name: str, kind: str, height: int, width: int, repeats: int) -> str
         runtime = FORMATS[kind][2](out)
         for count in (1, 16) if repeats else ():
             images = torch.randn(count, 3, height, width)
-            cells += [per_second(model, images, repeats), per_second(runtime, images.numpy(), repeats)]
+            for run, batch in ((model, images), (runtime, images.numpy())):
+                cells.append(f"{per_second(run, batch, repeats):.0f}")
     with torch.no_grad():
         largest = float(model(torch.randn(2, 3, height, width)).abs().max())
-    return (
-        " | ".join(
-            [
-                f"| `{name}` | {kind} | {parity['largest_difference']:.1e} | {largest:.1f} | {parity['lowest_cosine']:.7f}"
-            ]
-            + [f"{cell:.0f}" for cell in cells]
-        )
-        + " |"
-    )
+    difference, cosine = f"{parity['largest_difference']:.1e}", f"{parity['lowest_cosine']:.7f}"
+    return f"| {' | '.join([f'`{name}`', kind, difference, f'{largest:.1f}', cosine, *cells])} |"
 
 
 def per_second(run: Callable[[Any], object], images: Any, repeats: int) -> float:
