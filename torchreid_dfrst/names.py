@@ -82,7 +82,7 @@ def known_labels(words: Sequence[str]) -> np.ndarray:
 
 def last_part(path: str) -> str:
     """The name of a file without its folders, whichever system wrote the path."""
-    return re.split(r"[/\\]", path)[-1]
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def without_common_folder(paths: np.ndarray) -> np.ndarray:

@@ -166,6 +166,10 @@ def test_a_folder_and_a_features_file_are_added_and_searched(street, tiny_run, c
     invoke(f"gallery add {tmp_path}/g {tiny_run}/features.npz".split())
     out, _ = search(f"{tiny_run}/features.npz --gallery {tmp_path}/g --top 2 --csv", capsys)
     assert len(out.splitlines()) == 1 + 2 * 16
+    for what in (f"{folder}/crops {weights}", f"{tiny_run}/features.npz"):
+        assert main(f"gallery add {tmp_path}/g {what}".split()) in (0, None)
+        said = capsys.readouterr().err
+        assert f"has {len(rows)} of these {len(rows)} images already" in said and ": 0 images more" in said
     invoke(f"gallery info {tmp_path}/g --json".split())
     assert json.loads(capsys.readouterr().out)["images"] == 2 * len(rows)
 

@@ -100,6 +100,30 @@ def test_it_opens_filters_and_says_why(page, opened):
     assert found == {"all": 3, "camera": 1, "wrong": 1, "from": 2, "text": 1, "heat": 8, "map": 3, "line": 1}
 
 
+def test_an_empty_list_gives_way_to_the_next(page, opened):
+    """Trip 0 without a hit stands before the list of hits."""
+    page.rows = ["its trip, by time", "+ ST"]
+    for query in page._queries:
+        query["lists"].reverse()
+    page.add({"name": "alone.jpg", "camera": "south gate", "time": 9.0, "vehicle": ""}, [[], []])
+    found = opened(page.text(), """
+        const out = {}, main = document.getElementById("main");
+        out.notes = [...main.querySelectorAll("p.notes")].map(p => p.textContent);
+        out.heads = [...main.querySelectorAll("h2")].map(h => h.textContent);
+        out.asked = main.querySelectorAll(".asked").length; out.line = main.querySelectorAll("#timeline circle").length;
+        document.getElementById("verdict").value = "right";
+        document.getElementById("verdict").dispatchEvent(new Event("change"));
+        out.right = document.querySelectorAll("button.query").length;
+        document.getElementById("verdict").value = "";
+        document.getElementById("verdict").dispatchEvent(new Event("change"));
+        document.querySelectorAll("button.query")[3].click();
+        out.alone = main.textContent.split("nothing found").length - 1;
+        return out;""")  # fmt: skip
+    assert "its trip, by time: nothing found" in found.pop("notes")
+    assert found == {"heads": ["+ ST", "cameras, as far apart as their distances say (+ ST)", "time line (+ ST)"],
+                     "asked": 1, "line": 1, "right": 1, "alone": 2}  # fmt: skip
+
+
 def test_names_cannot_inject_markup(page, opened):
     page.title = NASTY
     found = opened(page.text(), """

@@ -45,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", action="store_true", help="info: read every file whole")
     parser.add_argument("--json", action="store_true", help="info: as JSON")
     parser.add_argument("--before", help="expire: hours that ended before this time")
-    parser.add_argument("--keep", help="expire: hours that ended longer before the last sighting, such as 30d")
+    parser.add_argument("--keep", help="expire: hours that ended longer before the last sightings, such as 30d")
     parser.add_argument("--identity", help="delete: of this vehicle")
     parser.add_argument("--path", help="delete: of this name")
     parser.add_argument("--from", dest="from_", help="delete: this time and later")
@@ -166,10 +166,35 @@ def expire(args: argparse.Namespace, gallery: Any) -> None:
     """Run ``dfrst gallery expire``."""
     if (args.before is None) == (args.keep is None):
         raise ValueError("say either --before TIME or --keep DURATION, such as 30d")
-    last = gallery.info()["last_s"]
-    before = moment(args.before) if args.before is not None else (last or 0.0) - span(args.keep)
+    before = moment(args.before) if args.before is not None else kept_from(gallery, args)
     files, rows = gallery.expire(before)
     print(f"removed {files:,} files with {rows:,} images")
+
+
+def kept_from(gallery: Any, args: argparse.Namespace) -> float:
+    """The time ``--keep`` before the newest that two cameras have reached, so that no one clock decides.
+
+    Raises:
+        ValueError: half of the cameras or more would lose all their sightings.
+    """
+    newest = sorted(gallery.newest().items(), key=lambda one: -one[1])
+    if not newest:
+        tell("no sighting has a time")
+        return float("-inf")
+    (first, latest), (second, reached) = newest[0], newest[min(1, len(newest) - 1)]
+    before = reached - span(args.keep)
+    gone = [camera for camera, time_s in newest if time_s // 3600 < before // 3600]
+    clocks = f"the newest sighting of camera {first!r} is of {when(latest)}, that of {second!r} of {when(reached)}"
+    if 2 * len(gone) >= len(newest):
+        rows = sum(file.rows for file in gallery.older(before))
+        raise ValueError(
+            f"--keep {args.keep} would remove {rows:,} of {len(gallery):,} images, all of {len(gone)} of {len(newest)} "
+            f"cameras: {clocks}, that of {gone[0]!r} of {when(newest[-len(gone)][1])}; say --before TIME, or, where a "
+            f"clock is wrong, mend it: dfrst gallery delete {args.gallery} --camera NAME --from TIME, and add anew"
+        )
+    if latest - reached > span(args.keep):
+        tell(f"{clocks}: --keep counts from the second; where the first is right, say --before TIME")
+    return before
 
 
 def show(info: dict[str, Any], as_json: bool) -> None:

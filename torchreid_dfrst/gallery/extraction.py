@@ -7,10 +7,11 @@ import logging
 import numpy as np
 
 from torchreid_dfrst.features import Extraction, Features
-from torchreid_dfrst.gallery.gallery import GONE, Gallery
+from torchreid_dfrst.gallery.gallery import Gallery
 from torchreid_dfrst.gallery.hits import TEXT
 from torchreid_dfrst.gallery.searching import shard_of
 from torchreid_dfrst.gallery.spacetime import Trips
+from torchreid_dfrst.gallery.store import GONE
 from torchreid_dfrst.sightings import UNKNOWN, Sightings
 
 logger = logging.getLogger(__name__)

@@ -14,14 +14,19 @@ import numpy as np
 from torchreid_dfrst.checks import within
 from torchreid_dfrst.features import Features, network_of
 from torchreid_dfrst.gallery.hits import Hits, Query, remarks
+from torchreid_dfrst.gallery.lookups import new_rows, newest, shares_numbers
 from torchreid_dfrst.gallery.searching import HELD, find, key_of
 from torchreid_dfrst.gallery.spacetime import Trips
 from torchreid_dfrst.gallery.store import (
     DTYPES,
+    GONE,
+    HOUR_S,
+    META,
     Content,
     Deletion,
     File,
     Store,
+    batches,
     cameras_of,
     described,
     pyarrow,
@@ -38,9 +43,6 @@ COMPACTED = 1 << 30
 """Bytes of memory within which files are put together where nothing else is said."""
 COPIES = 4
 """Times that rows lie in memory while they are put together: read, joined, sorted, written."""
-META = ("path", "camera", "time_s", "identity")
-GONE = (ValueError, FileNotFoundError)
-"""What reading a damaged or lost file raises."""
 logger = logging.getLogger(__name__)
 
 
@@ -55,7 +57,7 @@ class Gallery:
     def __init__(self, address: str | Path, memory_limit: int | None = None):
         self.store, self.memory_limit = Store(address), memory_limit
         self.content, self._stamp = self.store.read(), self.store.stamp()
-        self._cleaned = False
+        self._cleaned = self._numbers_told = False
         self._trips_of: Trips | None = None
         self._cameras_of: tuple[int, list[str]] = (-1, [])
         self.damaged: dict[str, str] = {}
@@ -108,6 +110,8 @@ class Gallery:
     ) -> int:
         """Add images, and give their number; once this returns they survive any crash.
 
+        Images that are there already are not added again, see ``lookups.new_rows``.
+
         Args:
             features: embeddings and sightings. Names of cameras and vehicles are kept, so that lists with other
                 numbers can be added.
@@ -130,9 +134,11 @@ class Gallery:
                 self.store.remove(self.store.leftovers(self.content))
                 self._cleaned = True
             number = self.content.number + 1
-            table = table_of(features, self.content, number, thumbnails)
-            self._publish(without(self.content, (), self.store.save(table, number)))
-        return len(features)
+            table = new_rows(self.store, self.content, table_of(features, self.content, number, thumbnails))
+            self._numbers_told = self._numbers_told or shares_numbers(self.store, self.content, table)
+            if len(table):
+                self._publish(without(self.content, (), self.store.save(table, number)))
+        return len(table)
 
     def require(self, source: Mapping[str, Any], width: int | None = None) -> None:
         """Refuse with a ``ValueError`` embeddings of another network, width or preprocessing."""
@@ -181,12 +187,20 @@ class Gallery:
             "calibrated": content.calibration is not None, "damaged": damaged,
         }  # fmt: skip
 
+    def newest(self) -> dict[str, float]:
+        """Name of each camera to the time of its newest sighting; cameras without times are left out."""
+        self.refresh()
+        return newest(self.store, self.content)
+
+    def older(self, before_s: float) -> list[File]:
+        """The files of hours that ended before a time."""
+        return [f for f in self.content.files if f.last_s is not None and f.last_s // HOUR_S < before_s // HOUR_S]
+
     def expire(self, before_s: float) -> tuple[int, int]:
         """Remove whole partitions, hours that end before a time; gives the number of files and rows."""
         with self.store.writer():
             self.refresh()
-            hour = before_s // 3600 * 3600
-            gone = [f for f in self.content.files if f.last_s is not None and f.last_s // 3600 * 3600 < hour]
+            gone = self.older(before_s)
             if gone:
                 self._publish(without(self.content, [file.path for file in gone]))
                 self.store.remove([file.path for file in gone])
@@ -244,7 +258,7 @@ class Gallery:
             before, erased, damaged = len(self.content.files), 0, 0
             self.store.remove(self.store.leftovers(self.content))
             for partition in dict.fromkeys(file.partition for file in self.content.files):
-                for batch in _batches(self.content, partition, memory_limit // COPIES):
+                for batch in batches(self.content, partition, memory_limit // COPIES):
                     tables, read = [], []
                     for file in batch:
                         try:
@@ -409,15 +423,3 @@ class Gallery:
     def __len__(self) -> int:
         """Rows on disk, with those that are deleted and not erased yet."""
         return sum(file.rows for file in self.content.files)
-
-
-def _batches(content: Content, partition: str, most: int) -> list[list[File]]:
-    """Files of a partition that are worth putting together, as many at once as memory allows."""
-    inside = [file for file in content.files if file.partition == partition]
-    deleted = {file.path for file in inside if content.deleted_from(file)}
-    batches: list[list[File]] = [[]]
-    for file in sorted(inside, key=lambda file: file.first_s or 0.0):
-        if batches[-1] and sum(one.bytes for one in batches[-1]) + file.bytes > most:
-            batches.append([])
-        batches[-1].append(file)
-    return [batch for batch in batches if len(batch) > 1 or any(file.path in deleted for file in batch)]

@@ -31,6 +31,10 @@ HOUR_S = 3600
 UNKNOWN_HOUR = "day=__HIVE_DEFAULT_PARTITION__/hour=__HIVE_DEFAULT_PARTITION__"
 """Of images without a time; other engines read it as null."""
 DTYPES = ("float32", "float16")
+META = ("path", "camera", "time_s", "identity")
+"""Columns that are small, and that deletions ask for."""
+GONE = (ValueError, FileNotFoundError)
+"""What reading a damaged or lost file raises."""
 TORN = (OSError, ValueError, RuntimeError, KeyError, OverflowError, EOFError)
 """What Arrow raises on damaged files."""
 logger = logging.getLogger(__name__)
@@ -374,6 +378,18 @@ def without(content: Content, gone: Sequence[str], more: Sequence[File] = (), **
     """The next list: without some files, with others."""
     kept = tuple(file for file in content.files if file.path not in set(gone))
     return replace(content, number=content.number + 1, files=(*kept, *more), **change)
+
+
+def batches(content: Content, partition: str, most: int) -> list[list[File]]:
+    """Files of a partition that are worth putting together, as many at once as memory allows."""
+    inside = [file for file in content.files if file.partition == partition]
+    deleted = {file.path for file in inside if content.deleted_from(file)}
+    found: list[list[File]] = [[]]
+    for file in sorted(inside, key=lambda file: file.first_s or 0.0):
+        if found[-1] and sum(one.bytes for one in found[-1]) + file.bytes > most:
+            found.append([])
+        found[-1].append(file)
+    return [batch for batch in found if len(batch) > 1 or any(file.path in deleted for file in batch)]
 
 
 def described(network: Mapping[str, Any]) -> str:
