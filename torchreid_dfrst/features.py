@@ -91,6 +91,7 @@ class Extraction:
             extracted.
         network: road distances; None if the data set has none.
         source: what made the features (model, weights, data set, image size, versions), JSON types only.
+        file: where it was read from, for messages; not saved.
 
     Raises:
         ValueError: query and gallery differ in dimension.
@@ -102,6 +103,7 @@ class Extraction:
     train_features: Features | None = None
     network: CameraNetwork | None = None
     source: dict[str, Any] = field(default_factory=dict)
+    file: str = ""
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -129,6 +131,11 @@ class Extraction:
                 }
         size = sum(column.nbytes for column in columns.values())
         files.write({Path(path): lambda file: np.savez(file, **columns)}, size=size)  # type: ignore[arg-type]
+
+    @property
+    def called(self) -> str:
+        """What messages call it: its data set and its file, as far as they are known."""
+        return " in ".join(str(name) for name in (self.source.get("data"), self.file) if name) or "these features"
 
     @property
     def summary(self) -> str:
@@ -169,7 +176,7 @@ class Extraction:
                     table = _columns_to_table(kind, name, columns)
                     embedded = name in EMBEDDED
                     parts[name] = Features.of(name, columns[f"{name}/embedding"], table) if embedded else table
-            return cls(**parts, source=source)
+            return cls(**parts, source=source, file=str(path))
         except KeyError as error:
             raise ValueError(f"{path} lacks the array {error}: make it again with `dfrst extract`") from error
         except DAMAGED as error:

@@ -70,6 +70,13 @@ def test_minus_one_is_no_time_unless_others_are_below_0(caplog):
     (["01/02/2026 4:34 PM"], "day or month first"),
     (["20260513", "20260514"], "may be a date without a time of day"),
     (["2026051316", "2026051317"], "may be a date with its hour"),
+    (["2026133163445", "2026133163446"], r"row 0 .* may be a date with the day of the year, .*%Y%j%H%M%S"),
+    (["2026133163445.92", "2026133163446.5"], "may be a date with the day of the year"),
+    (["2026133163445", "2026133163446", "2026133169999"], "may be a date with the day of the year"),
+    (["20260501", "20260502", "20260599"], "may be a date without a time of day"),
+    (["2026133163445920"], "may be a date with the day of the year"),
+    (["2026133163445920078"], "may be a date with the day of the year"),
+    (["2026051316344592"], "may be a date with hundredths"),
     (["1,250", "2,500"], "decimal comma or a thousands mark"),
     (["1970-01-01 00:00:00", "2026-05-13 16:34:45"], r"row 0 .* is a date before 1990 and row 1 .* is a date "),
     (["46143.676585", "46143.6771"], r"row 0 \('46143.676585'\) may be days, as spreadsheets count them"),
@@ -80,6 +87,11 @@ def test_a_column_of_two_meanings_is_refused(words, message):
     with pytest.raises(ValueError, match=message) as error:
         read_times(words, "table.csv", cameras=["north", "south"])
     assert len(str(error.value)) < 500
+
+
+def test_milliseconds_that_may_be_days_of_a_year_by_chance_are_read():
+    """1990133163445 is a moment of 2033; a second row that is no date decides."""
+    assert read_times(["1990133163445", "1990400163445"], "t")[0].tolist() == [1990133163.445, 1990400163.445]
 
 
 def test_a_day_beyond_the_twelfth_decides_for_the_column():

@@ -215,6 +215,21 @@ def test_counters_that_all_start_anew_together_are_told():
     assert found.check == "clock offsets" and re.search(r"all counters .* about every (1000|99\d) s", found.message)
 
 
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda part: part.time_s / 2, r"gaps between the same cameras are 0\.(4|5)\d? times those of training"),
+        (lambda part: part.time_s / 20, "cameras are 0.049 times those of training"),  # no unit is blamed either
+        (lambda part: np.random.default_rng(0).permutation(part.time_s), "spread otherwise than in training"),
+    ],
+)
+def test_wrong_times_of_the_test_alone_are_told_and_the_map_is_not_blamed(change, words):
+    splits, network = town()
+    odd = {name: part if name == "train" else replace(part, time_s=change(part)) for name, part in splits.items()}
+    (found,) = [one for one in check_times(odd, network) if one.severity != "note"]
+    assert (found.severity, found.check) == ("warning", "test times") and re.search(words, found.examples[0])
+
+
 @pytest.mark.parametrize("kind", ["negated", "constant", "shuffled"])
 def test_one_camera_whose_times_say_nothing_is_named_and_the_map_is_not_blamed(kind):
     rng = np.random.default_rng(0)

@@ -1,15 +1,18 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from torchreid_dfrst import evaluation, retrieval, spatiotemporal
 from torchreid_dfrst.evaluation import scoring
+from torchreid_dfrst.evaluation.nearest import rank
 from torchreid_dfrst.evaluation.weight import choose_weight
 from torchreid_dfrst.retrieval import Extraction, Features, Parameters, Reranking
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
@@ -78,11 +81,41 @@ def test_weight_zero_is_appearance_alone(extraction):
         ({}, {"k1": 10_000}, r"^rerank\.k1 is 10000 with"),
         ({}, {"lambda_value": 2}, r"^rerank\.lambda_value is 2"),
         ({"model": "transition", "options": {"floor_s": -1}}, {}, r"^spacetime\.options\.floor_s is -1"),
+        ({}, {"memory_limit": 0}, r"limit of 0 bytes is too small"),
     ],
 )
 def test_a_number_out_of_its_range_is_named_with_its_section(extraction, spacetime, rerank, message):
     with pytest.raises(ValueError, match=message):
         evaluation.score(extraction, spacetime, {"k1": 6, "k2": 3, **rerank})
+
+
+@pytest.mark.parametrize(
+    ("section", "wrong", "message"),
+    [
+        ("evaluate", {"at": "10"}, "evaluate.at is '10', expected a whole number or null"),
+        ("evaluate", {"draws": 2.5}, "evaluate.draws is 2.5"),
+        ("evaluate", {"average_precision": None}, "evaluate.average_precision is None, expected text"),
+        ("evaluate", {"rerank": "no"}, "evaluate.rerank is 'no', expected true or false"),
+        ("evaluate", {"protocol": ["no-junk"]}, "evaluate.protocol is "),
+        ("evaluate", {"att": 10}, "unknown key 'att' in section 'evaluate'"),
+        ("evaluate", ["at"], "section 'evaluate' is "),
+        ("rerank", {"k1": "20"}, "rerank.k1 is '20', expected a whole number"),
+        ("rerank", {"memory_limit": "1 GB"}, "rerank.memory_limit is '1 GB'"),
+        ("spacetime", {"weight": [0.2]}, "spacetime.weight is "),
+        ("spacetime", {"options": "relays"}, "spacetime.options is 'relays', expected names and values"),
+        ("spacetime", {"memory_limit": 10**9}, "unknown key 'memory_limit' in section 'spacetime'"),
+    ],
+)
+@pytest.mark.parametrize("use", [evaluation.score, rank])
+def test_a_value_of_another_type_is_refused_in_one_line(extraction, use, section, wrong, message):
+    with pytest.raises((ValueError, KeyError), match=re.escape(message)):
+        use(extraction, **{section: wrong})
+
+
+def test_a_card_of_numpys_numbers_can_be_written(extraction, tmp_path):
+    result = evaluation.score(extraction, {"weight": np.float32(0.5)}, {"k1": np.int64(6), "k2": 3}, {"at": np.int8(5)})
+    evaluation.card(result, extraction, "x").save(tmp_path / "card.json")
+    assert json.loads((tmp_path / "card.json").read_text())["choices"]["spacetime"]["weight"] == 0.5
 
 
 def test_without_a_model_there_are_two_rows(extraction):
@@ -118,7 +151,7 @@ def test_a_model_that_was_fitted_before_needs_no_training_sightings(extraction, 
     file = str(tmp_path / "provid.json")
     spatiotemporal.build("provid").fit(extraction.train, NETWORK).save(file)
     alone = replace(extraction, train=None)
-    there = evaluation.score(alone, {"fitted": file})
+    there = evaluation.score(alone, {"fitted": Path(file)})
     again = evaluation.score(extraction, {"model": "provid"})
     assert there.transit.name == "provid" and there.choices["spacetime"]["fitted"] == file
     assert np.array_equal(there.best["+ ST"].distance, again.best["+ ST"].distance)

@@ -1,6 +1,5 @@
-"""A camera on another clock is named, and a model that is used on other times than it was fitted on says so."""
+"""A camera on another clock is named."""
 
-import json
 import re
 from dataclasses import replace
 
@@ -9,11 +8,10 @@ import pytest
 from worlds import road, traffic
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal import build, load
-from torchreid_dfrst.spatiotemporal.clocks import odd_clocks
+from torchreid_dfrst.spatiotemporal.clocks import odd_clocks, start_anew_s
 from torchreid_dfrst.spatiotemporal.passes import one_per_pass
 
-ROAD, TRAIN, TEST = road(), traffic(0, 60), traffic(1, 60, first=100)
+ROAD, TRAIN = road(), traffic(0, 60)
 ODD = {
     "ahead": (lambda t: t + 600, r"\+(59|60)\d s against"),
     "hours behind": (lambda t: t - 7200, r"-7[12]\d\d s against"),
@@ -62,57 +60,11 @@ def test_a_vehicle_that_never_leaves_does_not_take_all_memory():
     odd_clocks(one_per_pass(parked), ROAD)  # 800 million pairs of passes
 
 
-def changed(seen, change):
-    return replace(seen, time_s=change(seen.time_s))
-
-
-USES = {
-    "queries an hour ahead": (lambda t: t + 3600, lambda t: t, r"the clock of the queries: \+36"),
-    "both in tenths of a second": (lambda t: 5 * t, lambda t: 5 * t, r"times the \d+\.?\d* m/s that were fitted"),
-    "one on the epoch": (lambda t: t + 1.7e9, lambda t: t, "100 % of the queries are more than"),
-}
-
-
-@pytest.mark.parametrize("saved", [False, True])
-@pytest.mark.parametrize("kind", USES)
-def test_use_on_other_times_than_fitted_is_told_with_figures(kind, saved, caplog, tmp_path):
-    query, gallery, words = USES[kind]
-    model = build("lognormal").fit(TRAIN, ROAD)
-    if saved:
-        model.save(tmp_path / "model.json")
-        model = load(tmp_path / "model.json", ROAD)
-    model.check_use(TEST[::2], TEST)
-    assert not caplog.text
-    model.check_use(changed(TEST[::2], query), changed(TEST, gallery))
-    assert re.search(words, caplog.text), caplog.text
-
-
-def test_use_in_another_unit_is_refused_as_the_fit_is():
-    model = build("lognormal").fit(TRAIN, ROAD)
-    thousand = changed(TEST, lambda t: 1000 * t)
-    with pytest.raises(ValueError, match=r"times of query and gallery: vehicles would drive .* look like milliseconds"):
-        model.check_use(thousand[::2], thousand)
-    build("lognormal", check_units=False).fit(TRAIN, ROAD).check_use(thousand[::2], thousand)
-
-
-def test_an_odd_camera_of_the_test_is_named(caplog):
-    model, late = build("lognormal").fit(TRAIN, ROAD), at_camera(TEST, lambda t: t + 600)
-    model.check_use(late[::2], late)
-    assert re.search(r"camera 7: \+(59|60)\d s", caplog.text)
-
-
-def test_lists_without_identities_are_compared_by_the_nearest_gap(caplog):
-    model, nobody = build("lognormal").fit(TRAIN, ROAD), replace(TEST, identity=None)
-    model.check_use(nobody[::2], nobody)
-    assert not caplog.text
-    model.check_use(changed(nobody[::2], lambda t: t + 1e6), nobody)
-    assert "100 % of the queries" in caplog.text
-
-
-def test_saved_habits_that_no_fit_leaves_are_refused(tmp_path):
-    build("provid").fit(TRAIN, ROAD).save(tmp_path / "model.json")
-    content = json.loads((tmp_path / "model.json").read_text())
-    content["habits"]["speed"] = "fast"
-    (tmp_path / "model.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"habits is .*'fast'"):
-        load(tmp_path / "model.json", ROAD)
+def test_a_vehicle_that_comes_at_the_beginning_and_the_end_starts_no_counter():
+    """One vehicle has all trips that a start would cut in two."""
+    passed = np.concatenate([np.arange(10) * 12.0, 1750 + np.arange(10) * 12.0])
+    bus = Sightings(np.tile([3, 5], 10), passed, np.full(20, 999))
+    everyone = Sightings.concatenate([one_per_pass(TRAIN), bus])
+    assert start_anew_s(everyone, ROAD) == 0
+    five = [replace(bus, identity=bus.identity + k, time_s=bus.time_s + k) for k in range(5)]
+    assert start_anew_s(Sightings.concatenate([everyone, *five]), ROAD) > 0

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     weight, results = settings.get("weight", PAPER_WEIGHT), {}
     lists = data.train, data.query.sightings, data.gallery.sightings, data.network
     for model in spacetime.models(settings):
-        results[model.name] = audit.run(model, *lists, appearance, weight)
+        results[model.name] = audit.run(model, *lists, appearance, weight, data.called)
         if not args.json:
             say(audit.table(model.name, results[model.name]))
         files.write({args.out / "audit.json": json.dumps(results, indent=1).encode()})

@@ -31,10 +31,11 @@ def run(args: argparse.Namespace) -> None:
     chosen = models(settings)
     if args.save and len(chosen) > 1:
         raise ValueError("--save writes one model: say which by spacetime.model NAME")
-    found = {}
+    found: dict[str, Any] = {}
     for model in chosen:
         model.fit(data.train, data.network)
-        model.check_use(data.query.sightings, data.gallery.sightings)
+        if not found:  # it would say the same of every model
+            model.check_use(data.query.sightings, data.gallery.sightings, data.called)
         score = audit.alone(model, data.query.sightings, data.gallery.sightings)
         found[model.name] = {**score, **model.parameters}
         if not args.json:
@@ -108,4 +109,4 @@ def _extraction_of_lists(name: str, root: str) -> Any:
     else:
         data = made.read(made.find(root))
     query, gallery = (Features(np.ones((len(part), 1)), part) for part in (data.query, data.gallery))
-    return Extraction(query, gallery, train=data.train, network=data.network)
+    return Extraction(query, gallery, train=data.train, network=data.network, source={"data": name}, file=root)

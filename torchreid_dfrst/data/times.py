@@ -29,7 +29,15 @@ DAYS = ((36_526, 73_050), (730_486, 767_010), (2_451_545, 2_488_070))
 EARLIEST, LATEST = 946_684_800, 4_200_000_000  # 2000 to 2103
 YEARS = range(1900, 2200)
 STAMPS = (12, 14, 15, 17, 18, 20)  # digits of YYYYMMDDHHMM[SS[fraction]] that are no plausible count since 1970
-DOUBTFUL = {8: "a date without a time of day", 10: "a date with its hour", 16: "a date with hundredths of a second"}
+DOUBTFUL = {
+    "%Y%m%d": ((8,), "a date without a time of day"),
+    "%Y%m%d%H": ((10,), "a date with its hour"),
+    "%Y%m%d%H%M%S%f": ((16,), "a date with hundredths of a second"),
+    "%Y%j%H%M%S": ((13,), "a date with the day of the year"),
+    "%Y%j%H%M%S%f": ((16, 19), "a date with the day of the year"),
+}
+"""Forms of ``strptime`` to how many digits they have that may be a count as well, and what they are."""
+LOOKED_AT = 1000
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
 DATE = re.compile(
     r"(?:(?P<y>\d{4})(?P<s>[-/._:])(?P<m>\d{1,2})(?P=s)(?P<d>\d{1,2})|(?P<cy>\d{4})(?P<cm>\d\d)(?P<cd>\d\d)"
@@ -181,12 +189,14 @@ class _TimeColumn(NamedTuple):
         raise ValueError(f"times of {self.where} such as {self.row(k)} ({self.words[k]!r}) {why}")
 
     def _refuse_doubtful(self, numbers: dict[int, str]) -> None:
-        """Digits that are all dates as well, such as 20260501 or 2026050116, say nothing certain."""
-        sizes = {len(word) if word.isdigit() else 0 for word in numbers.values()}
-        meaning = DOUBTFUL.get(sizes.pop()) if len(sizes) == 1 else None
-        if meaning and all(_is_calendar_digits(word) for word in numbers.values()):
-            why = f"may be {meaning}, or a count from some start: give their time_format, or write {ACCEPTED}"
-            self._refuse(next(iter(numbers)), why)
+        """Digits most of which are dates as well, such as 20260501 or 2026133163445, say nothing certain."""
+        some = list(numbers.items())[:: len(numbers) // LOOKED_AT + 1]
+        digits = {k: re.split("[.,]", word.lstrip("+"))[0] for k, word in some}
+        for form, (sizes, meaning) in DOUBTFUL.items():
+            dates = [k for k, word in digits.items() if len(word) in sizes and _is_written(word, form)]
+            if 2 * len(dates) > len(digits):
+                why = f"may be {meaning}, or a count from some start: give their time_format ({form}), or write "
+                self._refuse(dates[0], why + ACCEPTED)
 
     def _refuse_rounded(self, numbers: dict[int, str]) -> None:
         """A spreadsheet that shows 1.77765E+12 saves it so, and the seconds are gone."""
@@ -268,10 +278,11 @@ def _days_since_1970(year: int, month: int, day: int) -> int | None:
         return None
 
 
-def _is_calendar_digits(word: str) -> bool:
-    """Whether digits are a date of 1990 to 2099, with as much of a time of day as they are long."""
+def _is_written(word: str, form: str) -> bool:
+    """Whether digits are a date of 1990 to 2099 in a form, each part as long as it can be."""
     try:
-        return 1990 <= datetime.datetime.strptime((word + "000000")[:14], "%Y%m%d%H%M%S").year < 2100
+        date = datetime.datetime.strptime(word, form)
+        return word.isdigit() and 1990 <= date.year < 2100 and word.startswith(date.strftime(form.removesuffix("%f")))
     except ValueError:
         return False
 

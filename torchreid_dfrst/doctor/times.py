@@ -10,6 +10,7 @@ from torchreid_dfrst.doctor.clock_offsets import clock_offsets, shifted
 from torchreid_dfrst.doctor.findings import ERROR, NOTE, WARNING, Finding, finding
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
 from torchreid_dfrst.spatiotemporal.clocks import Clock, corrected, odd_clocks, start_anew_s
+from torchreid_dfrst.spatiotemporal.habits import contradictions, habits, other_gaps
 from torchreid_dfrst.spatiotemporal.passes import one_per_pass
 from torchreid_dfrst.spatiotemporal.speeds import check_network, check_speed
 
@@ -43,11 +44,28 @@ def check_times(parts: dict[str, Sightings], network: CameraNetwork | None) -> l
     if unknown:
         text = "{count} [camera has|cameras have] no distances"
         return found + finding(ERROR, "distances", text, unknown, "add their rows")
-    seen = one_per_pass(everyone[~missing & everyone.known])
-    found += _check_trips(seen, network)
+    other = _check_test(parts, network)
+    checked = parts["train"] if other else everyone
+    found += [*other, *_check_trips(one_per_pass(checked[~np.isnan(checked.time_s) & checked.known]), network)]
     unused = [f"camera {network.called(c)}" for c in np.setdiff1d(network.cameras, everyone.camera)]
     return found + finding(
         NOTE, "unused cameras", "{count} [camera|cameras] with distances [has|have] no image", unused, ""
+    )
+
+
+def _check_test(parts: dict[str, Sightings], network: CameraNetwork) -> list[Finding]:
+    """Whether vehicles take as long between two cameras in query and gallery as in training."""
+    train, query, gallery = (parts.get(split) for split in ("train", "query", "gallery"))
+    if train is None or query is None or gallery is None:
+        return []
+    fitted = habits(train, network)
+    gaps = other_gaps(fitted, Sightings.concatenate([query, gallery]), network)
+    return finding(
+        WARNING,
+        "test times",
+        "the times of query and gallery do not fit those of training",
+        contradictions(fitted, query, gallery, network) if gaps.scaled or gaps.otherwise else [],
+        "correct the times of query and gallery, or space and time mislead there",
     )
 
 

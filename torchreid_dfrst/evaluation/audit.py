@@ -101,11 +101,12 @@ def run(
     network: CameraNetwork,
     appearance: np.ndarray | None = None,
     weight: float = PAPER_WEIGHT,
+    data: str = "",
 ) -> dict[str, Any]:
     """All controls of one model; JSON types only, scores in percent.
 
     ``model`` gives name and options, and copies of it are fitted. ``appearance`` are ``(Q, G)`` distances to fuse with
-    by ``weight``, omega of Eq. 6; None scores space and time alone.
+    by ``weight``, omega of Eq. 6; None scores space and time alone. ``data`` is what a warning calls the lists.
     """
 
     def scored(transit: np.ndarray) -> dict[str, float]:
@@ -116,7 +117,7 @@ def run(
         return type(model)(**model.options).fit(rows, network)
 
     own = fitted(train)
-    own.check_use(query, gallery)
+    own.check_use(query, gallery, data)
     whole = own.distance(query, gallery)
     result: dict[str, Any] = {"model": own.parameters, "weight": None if appearance is None else weight, "seed": SEED}
     result["as it is"] = scored(whole)

@@ -9,7 +9,7 @@ import numpy as np
 
 from torchreid_dfrst.checks import within
 from torchreid_dfrst.evaluation.calibration import FEWEST, Calibration, fit
-from torchreid_dfrst.evaluation.scoring import APPEARANCE, FUSED, ROWS, fit_transit, rankings, sections
+from torchreid_dfrst.evaluation.scoring import APPEARANCE, FUSED, ROWS, fit_transit, rankings, settings
 from torchreid_dfrst.evaluation.weight import transit_weight
 from torchreid_dfrst.names import last_part
 from torchreid_dfrst.retrieval import Extraction, normalise
@@ -49,12 +49,11 @@ def rank(
             training images to calibrate on.
     """
     within("top", top, lowest=1)
-    options, query, gallery = dict(spacetime or {}), extraction.query, extraction.gallery
-    asked = options.pop("weight", None)
+    options, parameters, chosen = settings(spacetime, rerank, evaluate)
+    query, gallery, asked = extraction.query, extraction.gallery, options.pop("weight", None)
     model = fit_transit(extraction, **options)
     weight = 0.0 if model is None else transit_weight(extraction, model, asked)[0]
-    parameters = {**sections()["rerank"].defaults, **(rerank or {})}
-    row = ROWS[(model is not None) + 2 * (evaluate or {}).get("rerank", True)]
+    row = ROWS[(model is not None) + 2 * chosen.get("rerank", True)]
     calibration = None if strangers is None else _calibration(extraction, model, row)
     best = Best(query.sightings, gallery.sightings, min(top, len(gallery)), junk=False)
     for _, blocks, _ in rankings(query, gallery, model, weight, parameters, only=row):

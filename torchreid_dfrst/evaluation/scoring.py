@@ -6,13 +6,14 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from torchreid_dfrst import retrieval, spatiotemporal
-from torchreid_dfrst.checks import check, named
-from torchreid_dfrst.config import Keywords, keywords
+from torchreid_dfrst.checks import named
+from torchreid_dfrst.config import Keywords, Section, checked, keywords
 from torchreid_dfrst.evaluation import protocols, trips
 from torchreid_dfrst.evaluation.card import Result
 from torchreid_dfrst.evaluation.leaks import check_leaks
@@ -36,10 +37,26 @@ def sections() -> dict[str, Keywords]:
     chosen = keywords(protocols.build, extra_rows)
     del chosen.defaults["protocol"]  # by default it is the data set's own
     return {
-        "spacetime": keywords(fit_transit, transit_weight),
+        "spacetime": keywords(fit_transit, transit_weight, leave_out=("memory_limit",)),
         "rerank": keywords(retrieval.rerank, leave_out=("transit", "weight")),
         "evaluate": chosen,
     }
+
+
+def settings(*given: Mapping[str, Any] | None) -> list[Section]:
+    """The three sections as they were given, checked, NumPy's numbers as Python's; that of re-ranking with defaults.
+
+    Raises:
+        KeyError: an unknown key; the message has the nearest one.
+        ValueError: a value is not of the type that its reader takes.
+    """
+    known = sections()
+    found = checked({name: part or {} for name, part in zip(known, given, strict=True)}, known, "settings of scoring")
+    found["rerank"] = {**known["rerank"].defaults, **found["rerank"]}
+    return [
+        {key: value.item() if isinstance(value, np.generic) else value for key, value in part.items()}
+        for part in found.values()
+    ]
 
 
 def extra_rows(rerank: bool = True, trips: bool = False) -> tuple[bool, bool]:
@@ -56,7 +73,7 @@ def fit_transit(
     extraction: Extraction,
     model: str | None = USUAL_MODEL,
     options: Mapping[str, Any] | None = None,
-    fitted: str | None = None,
+    fitted: str | Path | None = None,
 ) -> GapModel | None:
     """Fit a space-time model on the training sightings that came with the features, or load one.
 
@@ -96,7 +113,7 @@ def fit_transit(
             made = spatiotemporal.build(model, **(options or {})).fit(train, network)
         else:
             made = _load_fitted(str(fitted), model, options, network)
-        made.check_use(extraction.query.sightings, extraction.gallery.sightings)
+        made.check_use(extraction.query.sightings, extraction.gallery.sightings, extraction.called)
     return made
 
 
@@ -134,12 +151,12 @@ def score(
     Raises:
         ValueError, KeyError: something the parts cannot work with; see theirs.
     """
-    spacetime, evaluate = dict(spacetime or {}), dict(evaluate or {})
-    parameters = {**sections()["rerank"].defaults, **(rerank or {})}
+    spacetime, parameters, evaluate = settings(spacetime, rerank, evaluate)
     wanted, joined = extra_rows(**{name: evaluate.pop(name) for name in ("rerank", "trips") if name in evaluate})
     source = extraction.source
     usual = source.get("protocol") or protocols.of_dataset(source.get("data"), source.get("options"))
-    protocol = protocols.build(**{"protocol": usual, **evaluate})
+    with named("evaluate", evaluate):
+        protocol = protocols.build(**{"protocol": usual, **evaluate})
     if protocol.own_camera and (source.get("options") or {}).get("cameras") == "none":
         raise ValueError(
             f"evaluate.protocol {protocol.name} takes out images of the query's own camera, and the features were made "
@@ -150,7 +167,7 @@ def score(
     model = fit_transit(extraction, **spacetime)
     if model is None or spacetime.get("fitted"):
         check_leaks(extraction, refuse=False)
-    check("rerank.memory_limit", limit := parameters["memory_limit"], int | None)
+    limit = parameters["memory_limit"]
     weight, reason = (0.0, None) if model is None else transit_weight(extraction, model, asked, limit)
     draws: dict[str, list[Metrics]] = {}
     neighbours: dict[str, list[dict[str, Any]]] = {}
@@ -173,7 +190,7 @@ def score(
             del blocks  # or a row's would be held while those of the next are made
             if found is not None:
                 neighbours.setdefault(row, []).append(found)
-    fitted = {"fitted": spacetime["fitted"]} if spacetime.get("fitted") else {}
+    fitted = {"fitted": str(spacetime["fitted"])} if spacetime.get("fitted") else {}
     choices = {
         "distance": "Euclidean, not squared, of L2-normalised embeddings",
         "spacetime": None if model is None else {"weight": weight, "weight_from": reason, **fitted, **model.parameters},

@@ -17,8 +17,8 @@ from torchreid_dfrst.checks import check, expected_types
 from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork
-from torchreid_dfrst.spatiotemporal.clocks import restored
 from torchreid_dfrst.spatiotemporal.gap_model import AGAIN, GapModel, fuse, read
+from torchreid_dfrst.spatiotemporal.habits import restored
 from torchreid_dfrst.spatiotemporal.histogram import Histogram
 from torchreid_dfrst.spatiotemporal.likelihood import Likelihood
 from torchreid_dfrst.spatiotemporal.lognormal import LogNormal

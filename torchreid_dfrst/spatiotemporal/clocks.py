@@ -1,26 +1,25 @@
-"""Times that do not fit: of a camera on another clock than the others, or of other lists than a model was fitted on."""
+"""Times of a camera on another clock than the others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.passes import Pairs, first_and_last, one_per_pass, pairs_within
+from torchreid_dfrst.spatiotemporal.passes import Pairs, pairs_within
 from torchreid_dfrst.spatiotemporal.speeds import MIN_LEGS, PLAUSIBLE_SPEED, UNITS, USUAL_SPEED, leg_speeds, usual_speed
 
 MIN_VEHICLES = 10
 MORE = 1.5  # times as many trips must a clock explain as the times as they are, to be blamed
 RATHER = 1.15  # and as a simpler clock does
 CUT = 2.5  # times as many trips must a start cut in two as chance would have it
+MIN_CUT, MIN_VEHICLES_CUT = 10, 4  # fewest trips, each counted in either direction, and vehicles that one cuts
 LEAST, BEYOND = 1 / 3, 0.25  # share of the trips that it must explain, and beyond those
 PASSES, OF_ONE, MOST = 20_000, 32, 2000  # passes in all and of a vehicle, and pairs of a camera, that are looked at
 DRAWS = 60
-FASTER = 3.0  # than in training, or slower: train and test of one city differ by some percent
-GALLERY, QUERY = 0, 1  # of two clocks that contradict each other the first is right
 
 
 class Clock(NamedTuple):
@@ -128,19 +127,19 @@ def start_anew_s(seen: Sightings, network: CameraNetwork) -> float:
     """Seconds after which all counters start anew together, at least; 0 where nothing shows that they do.
 
     A trip that a start cuts in two lacks as much of the whole span of times as it took: far more of the trips that take
-    no usual time are within a usual one of the span than of trips between any two times.
+    no usual time are within a usual one of the span than of trips between any two times. A vehicle that comes and goes
+    all day has many such trips, so several must have one.
     """
-    rng = np.random.default_rng(0)
-    pairs = _pairs_of_passes(seen, network, seen.camera, rng)
-    trips = [of for label in pairs.labels if (of := pairs.trips(label, rng, seen.time_s))]
-    if not trips:
+    pairs = _pairs_of_passes(seen, network, seen.camera, np.random.default_rng(0))
+    if not len(pairs.here):
         return 0.0
-    here, there, most, _ = (np.concatenate(column) for column in zip(*trips, strict=True))
-    gap, span = np.abs(here - there), float(np.ptp(seen.time_s))
-    odd = (gap > most) & (4 * most < span)
-    cut, chance = (span - gap <= most)[odd], ((most / (span - most)) ** 2)[odd]
+    gap, span = np.abs(seen.time_s[pairs.here] - seen.time_s[pairs.there]), float(np.ptp(seen.time_s))
+    odd = (gap > pairs.most) & (4 * pairs.most < span)
+    most, cut = pairs.most[odd], odd & (span - gap <= pairs.most)
+    enough = cut.sum() > max(MIN_CUT, CUT * ((most / (span - most)) ** 2).sum())
+    enough &= len(np.unique(seen.identity[pairs.here[cut]])) >= MIN_VEHICLES_CUT
     pause = np.diff(np.sort(seen.time_s)).max()  # who comes back after one is away as long as others who do
-    return span if cut.sum() > max(MIN_VEHICLES, CUT * chance.sum()) and pause < span / 10 else 0.0
+    return span if enough and pause < span / 10 else 0.0
 
 
 def _reference(pairs: _Pairs, network: CameraNetwork, rng: np.random.Generator) -> int:
@@ -280,77 +279,3 @@ def _find_period(best: Clock, trips: _Trips) -> Clock | None:
         return None
     period = max(least, -float(np.polyfit(starts[near], gap[near], 1)[0]))
     return best._replace(explained=explained, offset_s=0.0, period_s=period)
-
-
-class Habits(NamedTuple):
-    """What a fitted model keeps of the times it was fitted on. 0 where too little was seen."""
-
-    speed: float  # m/s, see ``speeds.usual_speed``
-    longest_s: float  # between two sightings of one vehicle
-
-
-NOTHING_KNOWN = Habits(0.0, 0.0)
-
-
-def restored(content: dict[str, Any]) -> Habits:
-    """Of a saved model; a ``ValueError`` where it is not what ``habits`` leaves."""
-    right = all(type(value) in (int, float) and 0 <= value < np.inf for value in content.values())
-    if set(content) != set(Habits._fields) or not right:
-        raise ValueError(f"habits is {str(content)[:80]}, expected {' and '.join(Habits._fields)}, 0 or more")
-    return Habits(**content)
-
-
-def habits(sightings: Sightings, network: CameraNetwork) -> Habits:
-    """Of a training list; rows without identity or time are left out."""
-    known = sightings[sightings.known & ~np.isnan(sightings.time_s)]
-    speeds, label = leg_speeds(known, network), np.unique(known.identity, return_inverse=True)[1]
-    first, last = first_and_last(known.time_s, label)
-    speed = usual_speed(speeds) if len(speeds) >= MIN_LEGS else 0.0
-    return Habits(speed, float((last - first).max(initial=0.0)))
-
-
-def contradictions(fitted: Habits, query: Sightings, gallery: Sightings, network: CameraNetwork) -> list[str]:
-    """What in two lists to be ranked does not fit the times of the training list, each in a sentence with figures.
-
-    Their identities are looked at for this alone; where they are not known, only the gap from each query to the nearest
-    gallery image of another camera is.
-    """
-    found = []
-    nearest = _nearest_gap_s(query, gallery)
-    if fitted.longest_s and len(nearest) and (share := float(np.mean(nearest > fitted.longest_s))) > 0.5:
-        found.append(
-            f"{100 * share:.0f} % of the queries are more than {fitted.longest_s:.0f} s (the longest gap that was "
-            "fitted) from every gallery image of another camera"
-        )
-    everyone = Sightings.concatenate([query, gallery])
-    part = np.repeat([QUERY, GALLERY], [len(query), len(gallery)])
-    known = everyone.known & ~np.isnan(everyone.time_s)
-    everyone, part = everyone[known], part[known]
-    speeds = leg_speeds(everyone, network)
-    if fitted.speed and len(speeds) >= MIN_LEGS:
-        speed = usual_speed(speeds)
-        if not 1 / FASTER <= speed / fitted.speed <= FASTER:
-            words = (
-                f"vehicles drive {speed:.3g} m/s between cameras (upper quartile), {speed / fitted.speed:.3g} times the"
-            )
-            return [*found, f"{words} {fitted.speed:.3g} m/s that were fitted"]
-    lists = [one_per_pass(everyone[part == side]) for side in (QUERY, GALLERY)]
-    both = Sightings.concatenate(lists)
-    side = np.repeat([QUERY, GALLERY], [len(one) for one in lists])
-    if odd := odd_clocks(both, network, side):
-        return [*found, f"the clock of the queries: {odd[0].describe()}"]
-    called = network.named(both).called
-    return found + [f"camera {called(clock.camera)}: {clock.describe()}" for clock in odd_clocks(both, network)]
-
-
-def _nearest_gap_s(query: Sightings, gallery: Sightings) -> np.ndarray:
-    """Seconds from each query with a time to the nearest gallery image of another camera."""
-    found = []
-    for camera in np.unique(query.camera):
-        times = np.sort(gallery.time_s[(gallery.camera != camera) & ~np.isnan(gallery.time_s)])
-        asked = query.time_s[(query.camera == camera) & ~np.isnan(query.time_s)]
-        if len(times) and len(asked):
-            after = np.searchsorted(times, asked)
-            ends = [times[np.clip(after + step, 0, len(times) - 1)] for step in (-1, 0)]
-            found.append(np.abs(np.array(ends) - asked).min(axis=0))
-    return np.concatenate([np.empty(0), *found])

@@ -15,8 +15,8 @@ import numpy as np
 from torchreid_dfrst import files
 from torchreid_dfrst.retrieval.transit import Transit
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.clocks import NOTHING_KNOWN, Habits, contradictions, habits
 from torchreid_dfrst.spatiotemporal.gap_transit import GapTransit, Law
+from torchreid_dfrst.spatiotemporal.habits import NOTHING_KNOWN, Habits, contradictions, habits
 from torchreid_dfrst.spatiotemporal.speeds import check_network, check_speed
 
 FORMAT, FORMAT_VERSION = "torchreid_dfrst space-time model", 1
@@ -124,22 +124,26 @@ class GapModel(ABC):
     def _transit_of(self, query: Sightings, gallery: Sightings, memory_limit: int | None) -> Transit:
         return GapTransit(query, gallery, self.law, memory_limit)
 
-    def check_use(self, query: Sightings, gallery: Sightings) -> None:
+    def check_use(self, query: Sightings, gallery: Sightings, called: str = "") -> None:
         """Compare two lists to be ranked with what was fitted, and warn, with figures, of another clock or unit.
+
+        ``called`` is what messages call the data or the file that they are from.
 
         Raises:
             ValueError: ``check_units``, and their vehicles would drive at an impossible speed, as ``fit`` does.
         """
         assert self.network is not None, "fit or load it first"
+        whose = f" of {called}" if called else ""
         if self.check_units:
             try:
                 check_speed(Sightings.concatenate([query, gallery]), self.network)
             except ValueError as error:
-                raise ValueError(f"times of query and gallery: {error}") from None
+                raise ValueError(f"times of query and gallery{whose}: {error}") from None
         if found := contradictions(self.habits, query, gallery, self.network):
             logger.warning(
-                "the times of query and gallery do not fit those that space and time were fitted on: %s. Give both in "
-                "seconds on one clock, or score by appearance alone",
+                "the times of query and gallery%s do not fit those that space and time were fitted on: %s. Give both "
+                "in seconds on one clock, or score by appearance alone",
+                whose,
                 "; ".join(found),
             )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
@@ -24,19 +26,34 @@ UNITS = {
 }
 
 
+class Legs(NamedTuple):
+    """From one pass of a vehicle to its next one, where another camera saw that: ``(L,)`` each."""
+
+    start: np.ndarray  # int64 row of the network
+    end: np.ndarray
+    seconds: np.ndarray  # 0 or more
+    identity: np.ndarray
+
+
+def legs(sightings: Sightings, network: CameraNetwork) -> Legs:
+    """Those of all known vehicles, of rows with a time."""
+    seen = one_per_pass(sightings[sightings.known & ~np.isnan(sightings.time_s)])
+    seen = seen[np.lexsort((seen.time_s, seen.identity))]
+    leg = np.flatnonzero((np.diff(seen.identity) == 0) & (np.diff(seen.camera) != 0))
+    row = network.rows(seen.camera)
+    return Legs(row[leg], row[leg + 1], np.diff(seen.time_s)[leg], seen.identity[leg])
+
+
 def leg_speeds(sightings: Sightings, network: CameraNetwork) -> np.ndarray:
-    """Speeds in m/s from one pass of a vehicle to its next, over legs of at least ``LEG_M`` metres.
+    """Speeds in m/s over legs of at least ``LEG_M`` metres.
 
     Where no road is that long, as in a small network or one given in kilometres, over all of them.
     """
     least = LEG_M if network.distance_m.max() >= LEG_M else 0.0
-    seen = one_per_pass(sightings[sightings.known & ~np.isnan(sightings.time_s)])
-    seen = seen[np.lexsort((seen.time_s, seen.identity))]
-    row = network.rows(seen.camera)
-    leg = (np.diff(seen.identity) == 0) & (np.diff(seen.time_s) > 0)
-    metres, seconds = network.distance_m[row[:-1], row[1:]][leg], np.diff(seen.time_s)[leg]
-    far = (metres >= least) & (metres > 0)
-    return metres[far] / seconds[far]
+    found = legs(sightings, network)
+    metres = network.distance_m[found.start, found.end]
+    far = (metres >= least) & (metres > 0) & (found.seconds > 0)
+    return metres[far] / found.seconds[far]
 
 
 def usual_speed(speeds: np.ndarray) -> float:
