@@ -67,9 +67,8 @@ def network_times(legs: Legs, sightings: Sightings, network: CameraNetwork | Non
             # on the arc, nearer to its begin: the way back has its own
             spot = begin + LABEL * (end - begin) + 2 * LABEL * (1 - LABEL) * BEND * np.array([up, -across])
             words = f"{np.median(seconds):.0f} s"
-            axes.text(
-                *spot, words, fontsize=6, ha="center", va="center", bbox={"fc": "white", "ec": "none", "pad": 0.5}
-            )
+            white = {"fc": "white", "ec": "none", "pad": 0.5}
+            axes.text(spot[0], spot[1], words, fontsize=6, ha="center", va="center", bbox=white)
     axes.scatter(xy[:, 0], xy[:, 1], s=40, color="white", edgecolor="black", zorder=3)
     for camera, spot in zip(labels.tolist(), xy, strict=True):
         name = sightings.camera_called(camera)
