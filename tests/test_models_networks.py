@@ -199,7 +199,7 @@ def test_a_backbone_is_a_row(monkeypatch):
     def build_toy(name, shared_stages, last_stride):
         sizes = {"stem": (3, 4), "one": (4, 8), "two": (8, 8), "three": (8, 16), "four": (16, 24)}
         layers = [(name, torch.nn.Conv2d(*size, 3, last_stride)) for name, size in sizes.items()]
-        return *cut(layers, 1 + shared_stages), 24
+        return *cut(layers, 1 + shared_stages), 24, 1
 
     monkeypatch.setitem(BACKBONES, "toy", build_toy)
     model = fresh("prn", backbone="toy", loss="triplet", divisions=["height"])

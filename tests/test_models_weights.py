@@ -1,5 +1,6 @@
 """Where a backbone starts: ImageNet through torchvision's own path, offline, and files."""
 
+import hashlib
 import urllib.error
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from torchreid_dfrst.models import build, load_backbone
+from torchreid_dfrst.models import build, load_backbone, pretrained
 from torchreid_dfrst.models.weights import read_weights
+from torchreid_dfrst.training import checkpoint
 
 WEIGHTS = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
 
@@ -39,6 +41,10 @@ def resnet18(seed=0):
 
 def dfrst(**options):
     return build("dfrst_resnet18", 5, pretrained=False, **options)
+
+
+def bot(**options):
+    return build("bot_resnet18", 5, pretrained=False, **options)
 
 
 def assert_both_streams_start_from(state, model):
@@ -107,6 +113,60 @@ def test_one_stream_starts_two_and_another_split_fits(tmp_path):
     assert torch.equal(own["streams.fine.layer3.0.conv1.weight"], coarse.state_dict()["trunk.layer3.0.conv1.weight"])
 
 
+def exported(folder, start):
+    """A file as training writes it, of a network that started from something."""
+    return checkpoint.export(folder / "weights.safetensors", bot(), {"backbone": start})
+
+
+LICENSED = {"file": "first.pth", "licence": "CC-BY-NC-4.0", "sha256": "12" * 32}
+
+
+@pytest.mark.parametrize("kind", ["weights.safetensors", "step.pt"])
+def test_the_licence_of_what_came_first_goes_on_with_the_hash_of_the_file_that_was_read(kind, tmp_path, caplog):
+    exported(tmp_path, LICENSED)
+    checkpoint.save(tmp_path / "step.pt", {"state_dict": bot().state_dict(), "describe": {"backbone": LICENSED}})
+    path = tmp_path / kind
+    pretrained.say.cache_clear()
+    for _ in range(2):
+        model = bot(weights=path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert model.start == {"file": kind, "licence": "CC-BY-NC-4.0", "sha256": sha256, "earlier": LICENSED}
+    said = [line for line in caplog.messages if "CC-BY-NC-4.0, which may restrict" in line]
+    assert len(said) == 1 and sha256 in said[0]
+    (tmp_path / "third").mkdir()
+    third = bot(weights=exported(tmp_path / "third", model.start))
+    assert third.start["licence"] == "CC-BY-NC-4.0" and third.start["earlier"]["earlier"] == LICENSED
+
+
+def test_files_that_name_no_start_have_a_hash_and_no_licence(tmp_path, caplog):
+    exported(tmp_path, None)
+    torch.save(resnet18().state_dict(), tmp_path / "bare.pth")
+    for name in ("weights.safetensors", "bare.pth"):
+        sha256 = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        assert bot(weights=tmp_path / name).start == {"file": name, "licence": None, "sha256": sha256}
+    assert not caplog.messages
+
+
+def test_a_description_of_other_weights_gives_no_licence(tmp_path):
+    path = exported(tmp_path, LICENSED)
+    save_file(bot().state_dict(), path)
+    with pytest.raises(ValueError, match=r"does not hold the weights that weights\.json was written for"):
+        bot(weights=path)
+
+
+@pytest.mark.parametrize("licence", ["apache-2.0", "Apache-2.0", "MIT", "bsd-3-clause", "BSD-3-Clause", "bsd"])
+def test_free_licences_are_no_more_than_named(licence):
+    assert pretrained.FREE.fullmatch(licence)
+
+
+@pytest.mark.parametrize(
+    "licence",
+    ["cc-by-nc-4.0", "fair-noncommercial-research-license", "apple-amlr", "dinov3-license", "not stated", "mit-0-nc"],
+)
+def test_every_other_licence_may_restrict(licence):
+    assert not pretrained.FREE.fullmatch(licence)
+
+
 def test_safetensors(tmp_path):
     state = resnet18().state_dict()
     save_file(state, tmp_path / "backbone.safetensors")
@@ -153,15 +213,15 @@ def test_an_altered_file_is_torn(tmp_path):
 
 
 def test_weights_of_another_architecture_are_refused_and_change_nothing(tmp_path):
-    torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "deeper.pth")
+    torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "resnet34.pth")
     torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "foreign.pth")
     wide = torchvision.models.resnet18(width_per_group=64).state_dict() | {"layer3.0.conv1.weight": torch.zeros(2, 2)}
     torch.save(wide, tmp_path / "wide.pth")
     model = dfrst()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    blocks = r"layer1\.2, layer2\.2, layer2\.3, layer3\.2, layer3\.3, layer3\.4, layer3\.5, layer4\.2$"
-    with pytest.raises(ValueError, match=rf"deeper\.pth is not a backbone for resnet18: .* {blocks}"):
-        load_backbone(model, tmp_path / "deeper.pth")
+    more = r"96 of its tensors .* have no place there, first 'layer1\.2\.conv1\.weight'; it fits 'resnet34': give that"
+    with pytest.raises(ValueError, match=rf"resnet34\.pth is not a backbone for resnet18: {more}"):
+        load_backbone(model, tmp_path / "resnet34.pth")
     with pytest.raises(ValueError, match=r"tensors are missing, first 'conv1.weight'"):
         load_backbone(model, tmp_path / "foreign.pth")
     with pytest.raises(ValueError, match=r"'layer3.0.conv1.weight' has shape \(2, 2\)"):

@@ -14,7 +14,7 @@ from torch import nn
 from torchreid_dfrst import config, files
 from torchreid_dfrst.checks import check, within
 from torchreid_dfrst.data.manager import check_normalisation
-from torchreid_dfrst.models.weights import digest, read_safely, read_weights
+from torchreid_dfrst.models.weights import read_safely, read_weights, require_hash
 from torchreid_dfrst.torchreid_tables import build_model
 from torchreid_dfrst.training import checkpoint, sections
 
@@ -71,7 +71,7 @@ def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -
         weights = {**{name: model.state_dict()[name] for name in classifier}, **weights}
     checkpoint.set_weights(model, weights, str(path))
     if path.suffix == ".safetensors" and described is None:
-        _compare_hash(about, weights, path)
+        require_hash(about, weights, path)
     return model.eval(), {**about, "weights": str(path), "weights_sha256": hashlib.sha256(content).hexdigest()}
 
 
@@ -96,20 +96,6 @@ def _check_description(about: Any, weights: Mapping[str, torch.Tensor], where: P
         raise ValueError(
             f"{where} says {about['num_classes']} identities, and no layer of the weights has as many rows: they are "
             "of another architecture or another run"
-        )
-
-
-def _compare_hash(about: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Refuse exported weights that are not those whose hash their description has."""
-    if checkpoint.HASH not in about:
-        logger.warning(
-            "%s has no %s, as files of earlier versions: that %s holds the weights that were exported is not checked",
-            path.with_suffix(".json"), checkpoint.HASH, path.name,
-        )  # fmt: skip
-    elif about[checkpoint.HASH] != digest(weights):
-        raise ValueError(
-            f"{path} does not hold the weights that {path.with_suffix('.json').name} was written for "
-            f"({checkpoint.HASH} differs): it is damaged or another network's; copy both again"
         )
 
 

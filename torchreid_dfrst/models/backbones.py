@@ -12,8 +12,8 @@ from torch import nn
 from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.models import ibn, timm_backbones
 
-Split = tuple[nn.Module, nn.Module, int]
-"""Trunk, tail, and the channels of the tail's map."""
+Split = tuple[nn.Module, nn.Module, int, int]
+"""Trunk, tail, channels of the tail's map, and pixels of an image's side that a place on the map stands for."""
 
 
 class Backbone(NamedTuple):
@@ -24,7 +24,7 @@ class Backbone(NamedTuple):
     tails: list[nn.Module]
     channels: int
     place: int
-    """Pixels of an image's side that a place on the map stands for."""
+    """Pixels of an image's side that a place on the map stands for: 16 or 32, or the patch of a transformer."""
 
 
 def cut(layers: Sequence[tuple[str, nn.Module]], place: int) -> tuple[nn.Sequential, nn.Sequential]:
@@ -41,7 +41,7 @@ def resnet(name: str, shared_stages: int, last_stride: int) -> Split:
     if name in ibn.FILES:
         ibn.put_into(network, name[-1])
     layers = [(name, layer) for name, layer in network.named_children() if name not in ("avgpool", "fc")]
-    return *cut(layers, shared_stages - 4), network.fc.in_features
+    return *cut(layers, shared_stages - 4), network.fc.in_features, 16 * last_stride
 
 
 BACKBONES: dict[str, Callable[[str, int, int], Split]] = dict.fromkeys(
@@ -63,18 +63,22 @@ def split_backbone(name: str, shared_stages: int, streams: int, last_stride: int
         last_stride: stride of the last stage; 1 is the paper's, and gives maps of 1/16 of the image, 2 is ResNet's own.
 
     Raises:
-        KeyError: unknown backbone.
+        KeyError: unknown backbone, with the nearest name.
         ValueError: a number out of range, or a backbone of timm's that cannot be split or cannot have that stride.
-        OSError: the backbone is timm's, which is not installed.
+        OSError: the backbone is none of ours, and timm is not installed.
     """
     if shared_stages not in (1, 2, 3):
         raise ValueError(f"shared_stages is {shared_stages!r}: the streams can share 1, 2 or 3 stages")
     if last_stride not in (1, 2):
         raise ValueError(f"last_stride is {last_stride!r}: it is 1 (the paper) or 2 (ResNet's own)")
+    if name not in BACKBONES and not timm_backbones.installed():
+        raise OSError(
+            f"backbone {name!r} is not torchvision's{nearest(name, BACKBONES)}, and timm, which may have it, is "
+            f"missing: {timm_backbones.INSTALL}"
+        )
     if name not in BACKBONES and not timm_backbones.has(name):
-        known = timm_backbones.names(name) or list(BACKBONES)
-        raise KeyError(f"unknown backbone {name!r}{nearest(name, [*BACKBONES, *known])}")
+        raise KeyError(f"unknown backbone {name!r}{nearest(name, [*BACKBONES, *timm_backbones.names(name)])}")
     build = BACKBONES.get(name, timm_backbones.build)
     built = [build(name, shared_stages, last_stride) for _ in range(streams)]
-    trunk, _, channels = built[0]
-    return Backbone(name, trunk, [tail for _, tail, _ in built], channels, 16 * last_stride)
+    trunk, _, channels, place = built[0]
+    return Backbone(name, trunk, [tail for _, tail, *_ in built], channels, place)

@@ -56,8 +56,8 @@ def _strips(x: torch.Tensor, dim: int, parts: int, pool: Callable) -> torch.Tens
     size = x.shape[dim]
     if size < parts:
         raise ValueError(
-            f"the map has {size} {'rows' if dim == 2 else 'columns'}, too few for {parts} parts: use larger images (a "
-            "map is 1/16 of the image with last_stride 1, 1/32 with 2) or fewer parts"
+            f"the map has {size} {'rows' if dim == 2 else 'columns'}, too few for {parts} parts: use larger images "
+            "(each stands for 16 pixels with last_stride 1, 32 with 2, or for a transformer's patch) or fewer parts"
         )
     if size % parts == 0:
         return pool(x, (parts, 1) if dim == 2 else (1, parts)).squeeze(5 - dim).transpose(1, 2)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -35,8 +36,8 @@ class BranchNetwork(nn.Module):
         normalise: in the embedding every branch has length 1; else each weighs as much as its activations are large.
 
     Attributes:
-        start: ``file``, ``licence`` and ``sha256`` (see ``weights.digest``) of what the backbone started from, if
-            anything.
+        start: ``file``, ``licence`` and ``sha256`` of what the backbone started from, if anything; ``earlier`` is the
+            same of the network in that file.
 
     Raises:
         KeyError: an unknown loss.
@@ -56,7 +57,7 @@ class BranchNetwork(nn.Module):
             raise KeyError(f"unsupported loss {loss!r}{nearest(loss, LOSSES)}")
         self.backbone, self.place = backbone.name, backbone.place
         self.loss, self.reads, self.normalise = loss, dict(reads), normalise
-        self.start: dict[str, str | None] | None = None
+        self.start: dict[str, Any] | None = None
         self.trunk = backbone.trunk
         self.streams = nn.ModuleDict(dict(zip(streams, backbone.tails, strict=True)))
         self.heads = nn.ModuleDict(heads)
@@ -82,15 +83,31 @@ class BranchNetwork(nn.Module):
         return sum(head.parts * head.features for head in self.groups.values())
 
     def feature_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Last map of each stream, ``(N, C, H, W)``, of images ``(N, 3, height, width)``."""
+        """Last map of each stream, ``(N, C, H, W)``, of images ``(N, 3, height, width)``.
+
+        Raises:
+            ValueError: the backbone does not take images of this size.
+        """
         height, width = images.shape[2:]
         if min(height, width) < self.place:
             raise ValueError(
                 f"images of {height} x {width} pixels are too small for backbone {self.backbone!r}, whose map has a "
                 f"place for each {self.place} pixels: use larger ones"
             )
-        shared = self.trunk(images)
-        return {name: stream(shared) for name, stream in self.streams.items()}
+        try:
+            shared = self.trunk(images)
+            return {name: stream(shared) for name, stream in self.streams.items()}
+        except (AssertionError, ValueError, RuntimeError) as error:
+            # kinds of RuntimeError, and words of it without a size, are of memory, devices and other processes
+            if isinstance(error, RuntimeError) and not (
+                type(error) is RuntimeError and re.search("size|shape", str(error))
+            ):
+                raise
+            raise ValueError(
+                f"backbone {self.backbone!r} does not take images of {height} x {width} pixels "
+                f"({' '.join(str(error).split())[:200]}): use another size, such as that of its weights, or another "
+                "backbone"
+            ) from error
 
     def forward(
         self, images: torch.Tensor, return_featuremaps: bool = False

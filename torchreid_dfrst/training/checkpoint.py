@@ -18,7 +18,7 @@ from torch import nn
 
 from torchreid_dfrst import files
 from torchreid_dfrst.messages import sample
-from torchreid_dfrst.models.weights import digest, read_safely
+from torchreid_dfrst.models.weights import HASH, digest, read_safely
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,6 @@ FORMAT = "torchreid_dfrst checkpoint 2"
 SUFFIX = ".pt"
 WEIGHTS, RESULT = "weights.safetensors", "result.json"
 """Files of a finished run."""
-HASH = "tensors_sha256"
-"""Where exported weights' ``.json`` has their ``digest``."""
 
 
 class UnreadableError(ValueError):
