@@ -10,7 +10,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,7 @@ def export(
             except Exception as error:  # an exporter's or a runtime's own
                 raise ValueError(f"{Path(path).name} cannot be exported as {kind}: {first_line(error)}") from error
             branches = getattr(network, "branches", None) or {}
-            what = f"{out.name} ({kind})"
-            parity = compare(_runner(model), exported, images, what, verify is not None, list(branches.values()))
+            parity = compare(_runner(model), exported, images, out.name, verify is not None, branches.values())
         found = {out.parent / file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
         description = {
             "file": out.name,
@@ -189,7 +188,7 @@ def compare(
     images: np.ndarray,
     what: str,
     ranked: bool = True,
-    branches: Sequence[slice] = (),
+    branches: Collection[slice] = (),
 ) -> dict[str, Any]:
     """How far a runtime's embeddings are from PyTorch's, at each of ``BATCHES`` and over all images.
 
@@ -221,7 +220,7 @@ def compare(
     return found
 
 
-def _same(wanted: np.ndarray, given: np.ndarray, what: str, branches: Sequence[slice]) -> None:
+def _same(wanted: np.ndarray, given: np.ndarray, what: str, branches: Collection[slice]) -> None:
     if wanted.shape != given.shape:
         raise ValueError(f"{what}: it gives {given.shape} where PyTorch gives {wanted.shape}; it was not kept")
     for where in branches or [slice(None)]:
