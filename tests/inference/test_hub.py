@@ -93,3 +93,17 @@ def test_a_card_of_other_weights_is_refused(folder, tmp_path):
         invoke(words.split())
     with pytest.raises(ValueError, match=r"is no weights\.safetensors"):
         write_folder(tmp_path / "card.json", tmp_path / "out")
+
+
+def test_other_weights_are_not_written_over(folder, tmp_path):
+    out = shutil.copytree(folder, tmp_path / "there")
+    write_folder(folder / "weights.safetensors", out)
+    (out / "weights.safetensors").write_bytes(b"another")
+    with pytest.raises(ValueError, match="there already and holds other weights than"):
+        write_folder(folder / "weights.safetensors", out)
+    assert (out / "weights.safetensors").read_bytes() == b"another"
+
+
+def test_a_folder_has_no_revision(folder):
+    with pytest.raises(ValueError, match=r"revision 'abc' of .*pin it by sha256"):
+        from_pretrained(folder, revision="abc")

@@ -272,6 +272,7 @@ def _input(about: Mapping[str, Any]) -> dict[str, Any]:
         "name": "images",
         "layout": "NCHW, RGB, float32",
         "batch": "any",
+        "precision": "float32, which OpenVINO keeps to with INFERENCE_PRECISION_HINT f32",
         "height": about["height"],
         "width": about["width"],
         "resize": "bilinear, antialiased, to height x width",

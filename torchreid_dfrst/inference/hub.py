@@ -76,6 +76,9 @@ def write_folder(weights: str | Path, folder: str | Path, card: str | Path | Non
     result = None if card is None else Card.load(card)
     if result is not None and result.content["source"].get("weights_sha256") != about["weights_sha256"]:
         raise ValueError(f"{card} is of other weights than {weights}: evaluate these, and give their card")
+    there = folder / WEIGHTS
+    if there.exists() and there.read_bytes() != weights.read_bytes():
+        raise ValueError(f"{there} is there already and holds other weights than {weights}: give another folder")
     found = {
         folder / WEIGHTS: weights.read_bytes(),
         folder / BESIDE: weights.with_suffix(".json").read_bytes(),
@@ -128,7 +131,10 @@ def from_pretrained(
         ValueError: the name is none, the hash differs, or as ``open_network``.
         OSError: there is no such folder, or the hub cannot be reached or does not give it.
     """
-    folder = _download(str(name), revision) if str(name).startswith(SCHEME) else Path(name)
+    hub = str(name).startswith(SCHEME)
+    if revision is not None and not hub:
+        raise ValueError(f"revision {revision!r} of {name}, a folder here, which has none: pin it by sha256 instead")
+    folder = _download(str(name), revision) if hub else Path(name)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {name}: give one with {WEIGHTS} in it, or {SCHEME}OWNER/NAME")
     network, about = open_network(folder / WEIGHTS)

@@ -61,17 +61,21 @@ class Averaged(DFRST):
     def forward(self, images: torch.Tensor, return_featuremaps: bool = False) -> Any:
         """As ``DFRST``; counts what the last step made."""
         if self.training:
-            now = {name: value.detach() for name, value in self.state_dict().items() if value.is_floating_point()}
+            now = {name: value.detach() for name, value in super().state_dict().items() if value.is_floating_point()}
             if self.mean is None:
                 self.mean = {name: value.clone() for name, value in now.items()}
             for name, value in now.items():
                 self.mean[name].lerp_(value, 0.01)
         return super().forward(images, return_featuremaps)
 
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        """With the average in the weights' place, which is what a run leaves behind."""
+        return {**super().state_dict(*args, **options), **(self.mean or {})}
+
     def train(self, mode: bool = True) -> Averaged:
         """Put the average in the weights' place for evaluation, and the weights back for training."""
         if self.training and not mode and self.mean is not None:
-            state = self.state_dict()
+            state = super().state_dict()
             self.last = {name: state[name].clone() for name in self.mean}
             self.load_state_dict(self.mean, strict=False)
         elif mode and self.last is not None:
