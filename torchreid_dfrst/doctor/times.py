@@ -59,12 +59,13 @@ def _check_test(parts: dict[str, Sightings], network: CameraNetwork) -> list[Fin
     if train is None or query is None or gallery is None:
         return []
     fitted = habits(train, network)
-    gaps = other_gaps(fitted, Sightings.concatenate([query, gallery]), network)
+    own, gaps = (other_gaps(fitted, part, network) for part in (train, Sightings.concatenate([query, gallery])))
+    other = gaps.scaled or (gaps.otherwise and not own.otherwise)  # training may start anew as well
     return finding(
         WARNING,
         "test times",
         "the times of query and gallery do not fit those of training",
-        contradictions(fitted, query, gallery, network) if gaps.scaled or gaps.otherwise else [],
+        contradictions(fitted, query, gallery, network) if other else [],
         "correct the times of query and gallery, or space and time mislead there",
     )
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from torchreid_dfrst.sightings import CameraNetwork, Sightings
-from torchreid_dfrst.spatiotemporal.clocks import odd_clocks, start_anew_s
+from torchreid_dfrst.spatiotemporal.clocks import odd_clocks
 from torchreid_dfrst.spatiotemporal.passes import first_and_last, one_per_pass, rows_by_label
 from torchreid_dfrst.spatiotemporal.speeds import MIN_LEGS, Legs, leg_speeds, legs, usual_speed
 
@@ -18,6 +18,7 @@ PAIR_LEGS, KEPT = 5, 19  # fewest legs of a pair of cameras that are kept, and m
 MIN_VEHICLES = 10
 OTHERWISE, SURE = 0.25, 1.5  # between two laws of gaps, and in units of what chance does
 STRETCH = 1.25  # or less than that is no other unit
+CUT, MORE = 3, 5.0  # fewest vehicles that a start of the counters cuts a trip of, and times as many as by chance
 
 
 class Habits(NamedTuple):
@@ -105,8 +106,6 @@ def contradictions(fitted: Habits, query: Sightings, gallery: Sightings, network
         return [*found, f"the clock of the queries: {odd[0].describe()}"]
     called = network.named(both).called
     clocks = [f"camera {called(clock.camera)}: {clock.describe()}" for clock in odd_clocks(both, network)]
-    if not clocks and not gaps.otherwise and (span := start_anew_s(one_per_pass(everyone), network)):
-        return [*found, f"counters start anew about every {span:.0f} s; add what was counted before each start"]
     return [*found, *(clocks or filter(None, [gaps.otherwise]))]
 
 
@@ -132,7 +131,7 @@ def other_gaps(fitted: Habits, seen: Sightings, network: CameraNetwork) -> Gaps:
     rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in among)])
     vehicle, count = np.unique(found.identity[rows], return_inverse=True, return_counts=True)[1:]
     if len(count) < MIN_VEHICLES or not fitted.vehicles:
-        return Gaps(compared=False)
+        return Gaps(False, otherwise=_starts_anew(fitted, seen, network))
     weight = 1 / count[vehicle] / len(count)
 
     def places(factor: float) -> np.ndarray:
@@ -148,7 +147,7 @@ def other_gaps(fitted: Habits, seen: Sightings, network: CameraNetwork) -> Gaps:
 
     bound = max(OTHERWISE, SURE * np.sqrt(1 / len(count) + 1 / fitted.vehicles))
     if unevenness(here := places(1.0)) <= bound:
-        return Gaps()
+        return Gaps(otherwise=_starts_anew(fitted, seen, network))
     ratio = np.concatenate([found.seconds[of] / max(np.median(gaps), 1.0) for of, gaps in among])
     order = np.argsort(ratio)
     factor = float(ratio[order][np.searchsorted(np.cumsum(weight[order]), 0.5)])
@@ -163,6 +162,27 @@ def other_gaps(fitted: Habits, seen: Sightings, network: CameraNetwork) -> Gaps:
         "its image and that all cameras have one clock"
     )
     return Gaps(otherwise=text)
+
+
+def _starts_anew(fitted: Habits, seen: Sightings, network: CameraNetwork) -> str:
+    """Whether several vehicles go on, from their last pass to their first, as if a round of the counters later."""
+    if not len(seen):
+        return ""
+    seen, span = one_per_pass(seen), float(np.ptp(seen.time_s))
+    seen = seen[np.lexsort((seen.time_s, seen.identity))]
+    first = np.flatnonzero(np.diff(seen.identity, prepend=-1))
+    last = np.append(first[1:], len(seen)) - 1
+    apart = seen.camera[first] != seen.camera[last]
+    first, last, row = first[apart], last[apart], network.rows(seen.camera)
+    around = Legs(row[last], row[first], span - (seen.time_s[last] - seen.time_s[first]), seen.identity[first])
+    cut = chance = 0.0
+    for pair, rows in _by_pair(around, network):
+        if pair in fitted.gaps and 4 * (most := np.quantile(fitted.gaps[pair], 0.75)) < span:
+            cut += np.count_nonzero(around.seconds[rows] <= most)
+            chance += len(rows) * (most / (span - most)) ** 2
+    if cut < max(CUT, MORE * chance):
+        return ""
+    return f"counters start anew about every {span:.0f} s; add what was counted before each start"
 
 
 def _from_even(values: np.ndarray, weight: np.ndarray) -> float:
