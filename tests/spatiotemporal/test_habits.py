@@ -98,6 +98,17 @@ def test_sound_times_of_few_vehicles_are_not_blamed(seed):
     assert contradictions(habits(few, ROAD), other[::3], other, ROAD) == []
 
 
+@pytest.mark.parametrize("factor", [0.8, 1.25])
+def test_slow_traffic_is_no_other_unit(factor):
+    slow = changed(TEST, lambda t: t * factor)
+    assert contradictions(habits(TRAIN, ROAD), slow[::3], slow, ROAD) == []
+
+
+def test_gaps_that_are_more_alike_than_those_of_training_are_fine():
+    """Training was sampled thinly, and many passes are missing."""
+    assert contradictions(habits(wider(TRAIN), ROAD), TEST[::3], TEST, ROAD) == []
+
+
 def test_the_warning_names_the_lists(caplog):
     late = changed(TEST, lambda t: t / 2)
     build("lognormal").fit(TRAIN, ROAD).check_use(late[::2], late, "veri776 in f.npz")

@@ -60,7 +60,7 @@ def _check_test(parts: dict[str, Sightings], network: CameraNetwork) -> list[Fin
         return []
     fitted = habits(train, network)
     own, gaps = (other_gaps(fitted, part, network) for part in (train, Sightings.concatenate([query, gallery])))
-    other = gaps.scaled or (gaps.otherwise and not own.otherwise)  # training may start anew as well
+    other = gaps.scaled or gaps.otherwise or (gaps.anew and not own.anew)
     return finding(
         WARNING,
         "test times",
@@ -171,8 +171,8 @@ def _check_clocks(network: CameraNetwork, odd: list[Clock], offsets: dict[int, t
         CLOCKS,
         f"{{count}} [camera has|cameras have] another clock than {most}",
         far,
-        "correct the times of that camera (subtract the offset, divide by the rate, add what was counted before it "
-        "started anew), or space and time mislead there",
+        "correct the times of that camera (subtract the offset or the jump, divide by the rate, add what was counted "
+        "before it started anew), or space and time mislead there",
     )
     wrong = [
         f"camera {network.called(camera)}: {offset:+.0f} s (give or take {error:.0f} s)"

@@ -14,7 +14,7 @@ from torchreid_dfrst.spatiotemporal.speeds import MIN_LEGS, PLAUSIBLE_SPEED, UNI
 
 MIN_VEHICLES = 10
 MORE = 1.5  # times as many trips must a clock explain as the times as they are, to be blamed
-RATHER = 1.15  # and as a simpler clock does
+RATHER, HARDLY = 1.15, 1.05  # and as a simpler clock does, and a jump, which a rate comes close to
 CUT = 2.5  # times as many trips must a start cut in two as chance would have it
 MIN_CUT, MIN_VEHICLES_CUT = 10, 4  # fewest trips, each counted in either direction, and vehicles that one cuts
 LEAST, BEYOND = 1 / 3, 0.25  # share of the trips that it must explain, and beyond those
@@ -31,15 +31,22 @@ class Clock(NamedTuple):
     offset_s: float = 0.0
     rate: float = 1.0
     period_s: float = 0.0  # 0: it never starts anew
+    jump_s: float = 0.0  # 0: it never jumps
+    jumps_at_s: float = 0.0  # on the clock of the others
 
     def corrected(self, time_s: np.ndarray) -> np.ndarray:
-        """Times on the clock of the others; NaN from a clock that starts anew."""
-        return np.full(len(time_s), np.nan) if self.period_s else (time_s - self.offset_s) / self.rate
+        """Times on the clock of the others; NaN from a clock that starts anew or jumps, which shows times twice."""
+        twice = self.period_s or self.jump_s
+        return np.full(len(time_s), np.nan) if twice else (time_s - self.offset_s) / self.rate
 
     def describe(self) -> str:
         """What is the matter with it."""
         if self.period_s:
             what = f"starts anew every {self.period_s:.0f} s"
+        elif self.jump_s:
+            what = f"jumps by {self.jump_s:+.0f} s when the others show about {self.jumps_at_s:.0f} s"
+        elif self.rate < 0:
+            what = "runs backwards"
         elif self.rate == 1:
             what = f"{self.offset_s:+.0f} s against the others"
         else:
@@ -229,6 +236,9 @@ def _find_clock(camera: int, trips: _Trips, rng: np.random.Generator) -> Clock |
     for other in (_find_rate(best, trips, rng), _find_period(best, trips)):
         if other is not None and other.explained > RATHER * best.explained:
             best = other
+    jump, chance = _find_jump(best, trips), 3 * len(trips.here) ** -0.5  # two offsets fit a few trips too well
+    if jump.explained > max(RATHER * explained, HARDLY * best.explained, 0.5, before + chance):
+        best = jump
     return best if best.explained > max(MORE * before, before + BEYOND, LEAST) else None
 
 
@@ -241,7 +251,7 @@ def _find_rate(best: Clock, trips: _Trips, rng: np.random.Generator) -> Clock | 
     drawn = np.concatenate([far, np.arange(DRAWS)])
     with np.errstate(divide="ignore", invalid="ignore"):
         rates = (trips.here[i] - trips.here[j])[drawn] / (trips.there[i] - trips.there[j])[drawn]
-    rates = rates[np.isfinite(rates) & (rates > 0)]
+    rates = rates[np.isfinite(rates) & (rates != 0)]
     if not len(rates):
         return None
     shares = [peak(trips.here / rate - trips.there, trips.most)[1] for rate in rates]
@@ -252,9 +262,21 @@ def _find_rate(best: Clock, trips: _Trips, rng: np.random.Generator) -> Clock | 
         here, there = float(trips.here[near].std()), float(trips.there[near].std())
         if not (here and there):
             return None
-        rate = here / there  # a line fitted to either by the other would be too flat
+        rate = float(np.copysign(here / there, rate))  # a line fitted to either by the other would be too flat
     offset, explained = peak(trips.here / rate - trips.there, trips.most)
     return best._replace(explained=explained, offset_s=offset * rate, rate=rate)
+
+
+def _find_jump(best: Clock, trips: _Trips) -> Clock:
+    """Two offsets, one before a moment and one after it."""
+    order, found = np.argsort(trips.there, kind="stable"), []
+    gap, most, count = (trips.here - trips.there)[order], trips.most[order], len(order)
+    step = max(MIN_VEHICLES, count // 20)
+    for at in range(step, count - step + 1, step):
+        (before, one), (after, other) = peak(gap[:at], most[:at]), peak(gap[at:], most[at:])
+        found.append(((at * one + (count - at) * other) / count, float(trips.there[order[at]]), after - before))
+    explained, moment, jump = max(found, default=(0.0, 0.0, 0.0))
+    return best._replace(explained=explained, offset_s=0.0, jump_s=jump, jumps_at_s=moment)
 
 
 def _find_period(best: Clock, trips: _Trips) -> Clock | None:

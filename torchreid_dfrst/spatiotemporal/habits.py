@@ -17,7 +17,7 @@ GALLERY, QUERY = 0, 1  # of two clocks that contradict each other the first is r
 PAIR_LEGS, KEPT = 5, 19  # fewest legs of a pair of cameras that are kept, and most gaps that stand for them
 MIN_VEHICLES = 10
 OTHERWISE, SURE = 0.25, 1.5  # between two laws of gaps, and in units of what chance does
-STRETCH = 1.25  # or less than that is no other unit
+STRETCH = 1.4  # or less is a matter of traffic, not of units
 CUT, MORE = 3, 5.0  # fewest vehicles that a start of the counters cuts a trip of, and times as many as by chance
 
 
@@ -89,8 +89,8 @@ def contradictions(fitted: Habits, query: Sightings, gallery: Sightings, network
     known = everyone.known & ~np.isnan(everyone.time_s)
     everyone, part = everyone[known], part[known]
     gaps = other_gaps(fitted, everyone, network)
-    if gaps.scaled:
-        return [*found, gaps.scaled]
+    if gaps.scaled or gaps.anew:
+        return [*found, gaps.scaled or gaps.anew]
     speeds = leg_speeds(everyone, network)
     if fitted.speed and len(speeds) >= MIN_LEGS and not gaps.compared:
         speed = usual_speed(speeds)
@@ -115,14 +115,15 @@ class Gaps(NamedTuple):
     compared: bool = True  # enough vehicles went between cameras that training has enough legs of
     scaled: str = ""  # by a factor
     otherwise: str = ""
+    anew: str = ""  # not at all, but some trips are cut in two
 
 
 def other_gaps(fitted: Habits, seen: Sightings, network: CameraNetwork) -> Gaps:
     """Compare the gaps of a test list with those of training between the same cameras.
 
     Each leg has a place among those of training between the same two cameras, from 0 to 1. If the times are right, the
-    places are spread evenly, each vehicle counting once. The largest difference of shares (Kolmogorov and Smirnov's),
-    of the places or of how far they are from the middle, tells; a factor is to blame if it makes them even.
+    places are spread evenly, each vehicle counting once. The largest difference of shares (Kolmogorov and Smirnov's)
+    tells if they are too low, too high, or too far from the middle; a factor is to blame if it makes them even.
     """
     seen = seen[seen.known & ~np.isnan(seen.time_s)]
     found, among = legs(seen, network), []
@@ -131,7 +132,7 @@ def other_gaps(fitted: Habits, seen: Sightings, network: CameraNetwork) -> Gaps:
     rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in among)])
     vehicle, count = np.unique(found.identity[rows], return_inverse=True, return_counts=True)[1:]
     if len(count) < MIN_VEHICLES or not fitted.vehicles:
-        return Gaps(False, otherwise=_starts_anew(fitted, seen, network))
+        return Gaps(False, anew=_starts_anew(fitted, seen, network))
     weight = 1 / count[vehicle] / len(count)
 
     def places(factor: float) -> np.ndarray:
@@ -143,16 +144,18 @@ def other_gaps(fitted: Habits, seen: Sightings, network: CameraNetwork) -> Gaps:
         return np.concatenate(each)
 
     def unevenness(place: np.ndarray) -> float:
-        return max(_from_even(values, weight) for values in (place, np.abs(2 * place - 1)))
+        return max(_excess(values, weight) for values in (place, 1 - place, np.abs(2 * place - 1)))
 
     bound = max(OTHERWISE, SURE * np.sqrt(1 / len(count) + 1 / fitted.vehicles))
     if unevenness(here := places(1.0)) <= bound:
-        return Gaps(otherwise=_starts_anew(fitted, seen, network))
+        return Gaps(anew=_starts_anew(fitted, seen, network))
     ratio = np.concatenate([found.seconds[of] / max(np.median(gaps), 1.0) for of, gaps in among])
     order = np.argsort(ratio)
     factor = float(ratio[order][np.searchsorted(np.cumsum(weight[order]), 0.5)])
     of_whom = f"{len(rows)} trips of {len(count)} vehicles"
-    if factor > 0 and abs(np.log(factor)) > np.log(STRETCH) and unevenness(places(factor)) <= bound:
+    if factor > 0 and unevenness(places(factor)) <= bound:
+        if 1 / STRETCH < factor < STRETCH:
+            return Gaps()
         text = f"gaps between the same cameras are {factor:.2g} times those of training (median of {of_whom}); look at "
         return Gaps(scaled=text + "their unit and frame rate")
     short, long = (100 * weight[part].sum() for part in (here < 0.1, here > 0.9))
@@ -185,11 +188,11 @@ def _starts_anew(fitted: Habits, seen: Sightings, network: CameraNetwork) -> str
     return f"counters start anew about every {span:.0f} s; add what was counted before each start"
 
 
-def _from_even(values: np.ndarray, weight: np.ndarray) -> float:
-    """Largest difference between the share of values, in [0, 1], up to a point and the point."""
+def _excess(values: np.ndarray, weight: np.ndarray) -> float:
+    """By how large a share more values, in [0, 1], lie above a point than of an even spread, at most."""
     order = np.argsort(values)
-    above, values = np.cumsum(weight[order]), values[order]
-    return float(max((above - values).max(), (values - above + weight[order]).max()))
+    below = np.cumsum(weight[order]) - weight[order]
+    return float((values[order] - below).max())
 
 
 def _nearest_gap_s(query: Sightings, gallery: Sightings) -> np.ndarray:
