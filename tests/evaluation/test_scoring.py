@@ -112,6 +112,17 @@ def test_a_value_of_another_type_is_refused_in_one_line(extraction, use, section
         use(extraction, **{section: wrong})
 
 
+def test_other_times_than_those_of_training_are_told_of_with_the_file(extraction, tmp_path, caplog):
+    late = replace(extraction.gallery.sightings, time_s=extraction.gallery.sightings.time_s * 3)
+    wrong = replace(extraction, gallery=Features(extraction.gallery.embedding, late), query=Features(
+        extraction.query.embedding, late[np.arange(0, len(late), 3)]
+    ))  # fmt: skip
+    wrong.save(tmp_path / "f.npz")
+    evaluation.score(Extraction.load(tmp_path / "f.npz"), None, None, {"rerank": False})
+    assert f"the times of query and gallery of toy in {tmp_path}/f.npz do not fit" in caplog.text
+    assert re.search(r"cameras are (2\.9|3\.?\d?) times those of training", caplog.text)
+
+
 def test_a_card_of_numpys_numbers_can_be_written(extraction, tmp_path):
     result = evaluation.score(extraction, {"weight": np.float32(0.5)}, {"k1": np.int64(6), "k2": 3}, {"at": np.int8(5)})
     evaluation.card(result, extraction, "x").save(tmp_path / "card.json")

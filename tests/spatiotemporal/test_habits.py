@@ -10,7 +10,7 @@ from worlds import road, traffic
 
 from torchreid_dfrst.sightings import Sightings
 from torchreid_dfrst.spatiotemporal import build, load
-from torchreid_dfrst.spatiotemporal.habits import contradictions, habits
+from torchreid_dfrst.spatiotemporal.habits import Habits, contradictions, habits, other_gaps
 
 ROAD, TRAIN, TEST = road(), traffic(0, 60), traffic(1, 60, first=100)
 
@@ -84,12 +84,12 @@ def test_counters_of_the_test_that_start_anew_are_told(period_s):
     assert int(re.match(r"counters start anew about every (\d+) s", text)[1]) == pytest.approx(period_s, rel=0.03)
 
 
-@pytest.mark.parametrize("most_s", [300, 600, 1800])
-def test_a_short_recording_starts_no_counter(most_s):
-    """Vehicles that were there when it began, and others that were there when it ended."""
-    all_day = traffic(2, 2000, first=500)
-    short = all_day[all_day.time_s < most_s]
-    assert len(short.vehicles) > 100 and contradictions(habits(TRAIN, ROAD), short[::3], short, ROAD) == []
+def test_of_many_vehicles_some_come_first_and_last_by_chance():
+    rng, fitted = np.random.default_rng(0), Habits(0.0, 0.0, 0.0, {"3 5": [20.0] * 5})
+    seen = Sightings(np.tile([3, 5], 8000), rng.uniform(0, 600, 16_000), np.repeat(np.arange(8000), 2))
+    assert other_gaps(fitted, seen, ROAD).anew == ""
+    trips = np.add.outer(rng.uniform(0, 900, 400), [0, 15]).ravel() % 600
+    assert other_gaps(fitted, replace(seen[:800], time_s=trips), ROAD).anew
 
 
 @pytest.mark.parametrize("seed", range(5))
