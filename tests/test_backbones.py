@@ -23,7 +23,7 @@ DILATED = [
 ]  # fmt: skip
 STRIDED = ["hgnetv2_b0", "repvit_m0_9", "tiny_vit_5m_224", "swin_tiny_patch4_window7_224"]
 TOKENS = ["vit_tiny_patch16_224", "eva02_tiny_patch14_224", "vit_small_patch16_dinov3"]
-OTHERS = ["davit_tiny", "pvt_v2_b0", "densenet121", "poolformer_s12", "ghostnet_100", "dla34"]
+OTHERS = ["davit_tiny", "pvt_v2_b0", "densenet121", "poolformer_s12", "dla34"]
 OTHER_TOKENS = ["deit_tiny_distilled_patch16_224", "vit_small_patch14_dinov2", "vit_base_patch16_siglip_224"]
 """Of the other families that docs/models.md lists one each, for their weights alone."""
 NEEDS_TIMM = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs the extra timm")
@@ -297,6 +297,8 @@ def test_what_no_size_is_to_blame_for_is_not_said_of_the_size(error):
         ("vit_tiny_patch16_224", 2, ValueError, "give last_stride 1"),
         ("mixer_s32_224", 1, ValueError, "gives no maps"),
         ("levit_128s", 2, ValueError, "gives no maps"),
+        ("ghostnet_100", 2, ValueError, r"goes on with blocks\.8 after timm's last map, and would lose it"),
+        ("resnet18.", 2, KeyError, "did you mean 'resnet18'"),
         ("convnext_tin", 1, KeyError, "did you mean 'convnext_tiny'"),
         ("convnext_tiny.fb_in22k_ft_in1", 1, KeyError, r"did you mean 'convnext_tiny.fb_in22k_ft_in1k'"),
     ],

@@ -137,6 +137,10 @@ MISTAKES = {
         [*EXTRACT, "--size", "64", "64"],
         "--size and model.NAME are of the network that --model",
     ),
+    "weights of a model beside a file of weights": (
+        [*EXTRACT, "--model", "dfrst", "model.weights", "x.pth"],
+        "model.weights is for training: the weights are those of the file",
+    ),
     "no weights": (extract_with("--weights", "{d}/none.pt"), "none.pt"),
     "unknown data set": (extract_with("-t", "veri77"), "no data set 'veri77' (did you mean 'veri776'?)"),
     "an option of another data set": ([*EXTRACT, "data.options.reverse", "true"], "veri776 has no option 'reverse'"),

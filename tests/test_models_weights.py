@@ -201,6 +201,20 @@ def test_pickled_objects_are_refused(tmp_path):
         load_backbone(dfrst(), tmp_path / "odd.pth")
 
 
+def test_tensors_that_would_be_lost_or_cast_are_refused(tmp_path):
+    network = torchvision.models.resnet18().state_dict()
+    torch.save({**network, "module.conv1.weight": network["conv1.weight"]}, tmp_path / "two.pth")
+    with pytest.raises(ValueError, match=r"two\.pth has tensors with and without 'module\.' before the same name"):
+        load_backbone(dfrst(), tmp_path / "two.pth")
+    for kind in (torch.complex64, torch.int8):
+        torch.save({**network, "conv1.weight": network["conv1.weight"].to(kind)}, tmp_path / "cast.pth")
+        with pytest.raises(ValueError, match=rf"'conv1.weight' is of type {kind}, the network's .* torch.float32"):
+            load_backbone(dfrst(), tmp_path / "cast.pth")
+    torch.save({**network, "conv1.weight": network["conv1.weight"].to("meta")}, tmp_path / "meta.pth")
+    with pytest.raises(ValueError, match=r"meta\.pth holds no state dict"):
+        load_backbone(dfrst(), tmp_path / "meta.pth")
+
+
 def test_an_altered_file_is_torn(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"weight": torch.ones(1000)}, path)

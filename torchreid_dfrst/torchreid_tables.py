@@ -68,7 +68,8 @@ def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, 
     try:
         model = torchreid.models.build_model(name, num_classes, loss="triplet", pretrained=pretrained)
     except KeyError as error:
-        raise KeyError(f"unknown model.name {name!r}{nearest(name, FACTORIES)}; torchreid has none either") from error
+        known = [*FACTORIES, *table(torchreid.models, "__model_factory")]
+        raise KeyError(f"unknown model.name {name!r}{nearest(name, known)}") from error
     weights = options.pop("weights", None)
     if options:
         raise KeyError(f"model.{next(iter(options))} is an option of {', '.join(FACTORIES)}, not of {name}")

@@ -154,6 +154,8 @@ def test_lists_that_differ_by_more_than_ties_are_refused():
         compare(lambda x: 1e-6 * right(x), lambda x: 1.001e-6 * right(x), images, "it")
     with pytest.raises(ValueError, match=r"it differs from PyTorch by 0\.0002, more than 0\.0001"):  # however large
         compare(lambda x: 50 + right(x), lambda x: 50.0002 + right(x), images, "it")
+    with pytest.raises(ValueError, match="it, 1 images at once: PyTorch's own embeddings are not finite"):
+        compare(lambda x: np.nan * right(x), right, images, "it")
     small = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1e-4, 1e-4], np.float32)
     off = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1.01e-4, 1e-4], np.float32)
     branches = [slice(0, 10), slice(10, 12)]
@@ -189,6 +191,18 @@ def test_what_is_missing_is_said(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda module: None)
     with pytest.raises(OSError, match=r"pip install 'torchreid-dfrst\[export\]'"):
         export(weights, tmp_path / "n.onnx", "onnx")
+
+
+def test_where_it_cannot_be_written_the_earlier_file_stays(weights, tmp_path):
+    with pytest.raises(KeyError, match=r"no format 'tensorrt' .known: onnx, openvino, torchscript"):
+        export(weights, tmp_path / "n.engine", "tensorrt")
+    (tmp_path / "n.ts").write_bytes(b"earlier")
+    (tmp_path / "n.ts.json").mkdir()
+    with pytest.raises(ValueError, match=r"n\.ts\.json is a folder, where a file is to be written"):
+        export(weights, tmp_path / "n.ts", "torchscript")
+    assert (tmp_path / "n.ts").read_bytes() == b"earlier"
+    export(weights, tmp_path / "new" / "folder" / "n.ts", "torchscript")
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["n.ts", "n.ts.json"]
 
 
 def test_real_crops(weights, shared, tmp_path):

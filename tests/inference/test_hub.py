@@ -45,6 +45,12 @@ def test_a_network_from_a_folder_and_its_hash(folder, caplog):
     assert torch.equal(network(images), again(images))
     with pytest.raises(ValueError, match="it is another file"):
         from_pretrained(folder, sha256="0" * 64)
+    described = folder / "weights.json"
+    usual = described.read_text()
+    described.write_text(usual.replace('"height": 64', '"height": 32'))
+    with pytest.raises(ValueError, match=r"weights\.json is not as it was written with"):
+        from_pretrained(folder, sha256=about["weights_sha256"])
+    described.write_text(usual)
     with pytest.raises(FileNotFoundError, match="no folder"):
         from_pretrained(folder / "none")
 
@@ -64,6 +70,8 @@ def test_a_network_from_the_hub(folder, tmp_path, monkeypatch, caplog):
     caplog.clear()
     from_pretrained("hf://someone/cars", revision="c0ffee", sha256=about["weights_sha256"])
     assert caplog.text == ""
+    from_pretrained("hf://someone/cars", revision="main", sha256=about["weights_sha256"])
+    assert "revision 'c0ffee'" in caplog.text, "a branch moves on"
 
     class GatedRepoError(Exception):
         pass

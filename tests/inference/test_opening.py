@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torchreid_dfrst.inference import open_network
 from torchreid_dfrst.models import build
 from torchreid_dfrst.models.weights import digest, read_safely
+from torchreid_dfrst.torchreid_tables import build_model
 from torchreid_dfrst.training import checkpoint
 
 ABOUT = {"model": {"name": "baseline_resnet18"}, "num_classes": 3, "height": 32, "width": 64}
@@ -113,6 +114,16 @@ MISTAKES = {
     "no mean": (normalised([float("nan")] * 3, [1] * 3), ValueError, r"norm_mean is \[nan.*: one number for each"),
     "flipped bits": (flipped, ValueError, "does not hold the weights that weights.json was written for"),
     "another network's": (lambda path: save_other(path), ValueError, "does not hold the weights that weights.json"),
+    "another stride": (
+        spoil_json(json.dumps({**ABOUT, "model": {**ABOUT["model"], "last_stride": 1}})),
+        ValueError,
+        r"weights\.json is not as it was written with weights\.safetensors",
+    ),
+    "a licence of one's own": (
+        spoil_json(json.dumps({**ABOUT, "backbone": ["MIT"]})),
+        ValueError,
+        r"backbone is \['MIT'\], expected",
+    ),
 }
 
 
@@ -139,11 +150,22 @@ def test_a_file_that_is_none_of_weights_shows_nothing_of_the_library(content, tm
         open_network(tmp_path / "other.pt")
 
 
-def test_an_export_without_a_hash_loads_with_a_warning(network, tmp_path, caplog):
+@pytest.mark.parametrize("lacks", ["tensors_sha256", "description_sha256"])
+def test_an_export_without_a_hash_loads_with_a_warning(lacks, network, tmp_path, caplog):
     path = checkpoint.export(tmp_path / "weights.safetensors", network, ABOUT)
-    path.with_suffix(".json").write_text(json.dumps(ABOUT))
+    save_file(load_file(path), path)
+    if lacks == "tensors_sha256":
+        path.with_suffix(".json").write_text(json.dumps(ABOUT))
     open_network(path)
-    assert "weights.json has no tensors_sha256" in caplog.text
+    assert f"lacks {lacks}, as files of earlier versions" in caplog.text
+
+
+def test_the_order_of_a_description_does_not_matter(network, tmp_path, caplog):
+    path = checkpoint.export(tmp_path / "weights.safetensors", network, ABOUT)
+    about = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(dict(reversed(about.items()))))
+    open_network(path)
+    assert caplog.text == ""
 
 
 def test_what_is_exported_names_no_folder_of_its_maker(network, tmp_path):
@@ -196,6 +218,16 @@ def test_the_wrong_network_and_one_too_many_are_refused(network, tmp_path):
     path = checkpoint.export(tmp_path / "weights.safetensors", network, ABOUT)
     with pytest.raises(ValueError, match=r"weights\.json says itself what network it holds: leave --model out"):
         open_network(path, DESCRIBED)
+
+
+def test_a_size_that_a_named_network_does_not_take_is_said_before_any_image_is_read(tmp_path):
+    torch.save(build_model(3, "osnet_x0_25", pretrained=False).state_dict(), tmp_path / "a.pt")
+    described = {"model": {"name": "osnet_x0_25"}, "height": 64, "width": 32}
+    open_network(tmp_path / "a.pt", described)
+    with pytest.raises(ValueError, match=r"a\.pt does not take 8 x 8 pixels: RuntimeError"):
+        open_network(tmp_path / "a.pt", {**described, "height": 8, "width": 8})
+    with pytest.raises(KeyError, match=r"unknown model\.name 'osnet_x025' .did you mean 'osnet_x0_25'"):
+        open_network(tmp_path / "a.pt", {**described, "model": {"name": "osnet_x025"}})
 
 
 def test_numbers_of_numpy_are_read_and_objects_are_not(tmp_path):

@@ -131,7 +131,7 @@ def test_features_are_of_images_normalised_as_in_training(trained, tiny_veri):
     about = json.loads((folder / "weights.json").read_text())
     own = {"norm_mean": [0.5, 0.4, 0.3], "norm_std": [0.1, 0.05, 0.2]}
     about["config"]["data"].update(own)
-    (folder / "weights.json").write_text(json.dumps(about))
+    checkpoint.export(weights, open_network(weights)[0], about)
     made, _ = extract(weights, str(tiny_veri), "veri776", workers=0)
     as_trained = DataManager(root=str(tiny_veri), **SMALL["data"], **own)
     model, about = open_network(weights)

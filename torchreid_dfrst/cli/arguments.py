@@ -113,12 +113,15 @@ def described(name: str | None, size: Sequence[int] | None, model: Mapping[str, 
     """What ``open_network`` is told of a file that does not say what network it holds; None without a name.
 
     Raises:
-        ValueError: the size of its images or options of it, without its name.
+        ValueError: the size of its images or options of it, without its name, or weights beside those of the file.
     """
     if name is None:
         if size or model:
             raise ValueError("--size and model.NAME are of the network that --model names: give it too")
         return None
+    for option in ("weights", "pretrained"):
+        if option in model:
+            raise ValueError(f"model.{option} is for training: the weights are those of the file")
     height, width = size or SIZE
     return {"model": {**model, "name": name}, "height": height, "width": width}
 

@@ -24,7 +24,8 @@ from torchreid_dfrst import files
 from torchreid_dfrst.checks import within
 from torchreid_dfrst.data.images import PHOTOGRAPHS, read_image
 from torchreid_dfrst.inference.extraction import input_normalisation, input_transform
-from torchreid_dfrst.inference.opening import PIXELS, first_line, open_network
+from torchreid_dfrst.inference.opening import PIXELS, first_line, open_network, width_at
+from torchreid_dfrst.messages import nearest
 from torchreid_dfrst.retrieval import normalise
 from torchreid_dfrst.version import __version__
 
@@ -130,26 +131,19 @@ def export(
             does not take the size; nothing is left behind.
         OSError: a package is missing, or something cannot be read or written.
     """
-    ending, write, load = FORMATS[kind]
-    out = Path(out)
-    if out.suffix != ending:
-        raise ValueError(f"{out} is to hold {kind}: give a name that ends in {ending}")
-    files.require_writable(out)
+    out, beside = _places(Path(out), kind)
+    _, write, load = FORMATS[kind]
     network, about = open_network(path, described)
     if size is not None:
         for side in size:
             within("size", side, lowest=1, highest=PIXELS)
         about["height"], about["width"] = size
+    width = width_at(network, about["height"], about["width"], Path(path))
     images, names = _images(verify, about)
     model = Exported(network, unit_length).eval()
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         part = Path(folder, out.name)
         with _quiet():
-            try:
-                width = _runner(model)(images[:1]).shape[1]
-            except RuntimeError as error:  # a network of torchreid's own has no words for it
-                pixels = f"{about['height']} x {about['width']}"
-                raise ValueError(f"{Path(path).name} does not take {pixels} pixels: {first_line(error)}") from error
             try:
                 write(model, torch.from_numpy(images[:2]), part)
                 exported = load(part)
@@ -177,9 +171,22 @@ def export(
             "weights_sha256": about["weights_sha256"],
             "version": __version__,
         }
-    beside = json.dumps(files.without_folders(description), indent=2) + "\n"
-    files.write({**found, out.with_name(f"{out.name}.json"): beside.encode()})
+    files.write({**found, beside: (json.dumps(files.without_folders(description), indent=2) + "\n").encode()})
     return description
+
+
+def _places(out: Path, kind: str) -> tuple[Path, Path]:
+    """Where the file and its description go, in a folder that is there and can be written."""
+    if kind not in FORMATS:
+        raise KeyError(f"no format {kind!r}{nearest(kind, FORMATS)}")
+    ending, *_ = FORMATS[kind]
+    if out.suffix != ending:
+        raise ValueError(f"{out} is to hold {kind}: give a name that ends in {ending}")
+    beside = out.with_name(f"{out.name}.json")
+    for path in (out, beside):
+        files.require_writable(path)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out, beside
 
 
 def compare(
@@ -221,6 +228,8 @@ def compare(
 
 
 def _same(wanted: np.ndarray, given: np.ndarray, what: str, branches: Collection[slice]) -> None:
+    if not np.isfinite(wanted).all():
+        raise ValueError(f"{what}: PyTorch's own embeddings are not finite, so the weights cannot be used")
     if wanted.shape != given.shape:
         raise ValueError(f"{what}: it gives {given.shape} where PyTorch gives {wanted.shape}; it was not kept")
     for where in branches or [slice(None)]:

@@ -121,8 +121,8 @@ def from_pretrained(
 
     Args:
         name: folder, or ``hf://OWNER/NAME``.
-        revision: commit on the hub; without it the newest is taken, and said.
-        sha256: of ``weights.safetensors``.
+        revision: commit on the hub; the newest without it, or that of a branch, is taken and said.
+        sha256: of ``weights.safetensors``, which holds the hash of its ``.json``.
 
     Returns:
         See ``open_network``.
@@ -140,8 +140,8 @@ def from_pretrained(
     network, about = open_network(folder / WEIGHTS)
     if sha256 is not None and about["weights_sha256"] != sha256.lower():
         raise ValueError(f"{WEIGHTS} of {name} has SHA-256 {about['weights_sha256']}, not {sha256}: it is another file")
-    if sha256 is None or (revision is None and folder != Path(name)):
-        pin = f"revision {folder.name!r}, " if folder != Path(name) else ""
+    if sha256 is None or (hub and revision != folder.name):  # a branch is no pin
+        pin = f"revision {folder.name!r}, " if hub else ""
         logger.warning("%s is not pinned; to get the same again: %ssha256 %r", name, pin, about["weights_sha256"])
     return network, about
 

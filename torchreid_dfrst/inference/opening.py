@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 NEEDED = {"model": Mapping, "num_classes": int, "height": int, "width": int}
 """What a file says of its network, and the types."""
-MORE = {"config": Mapping, "held_out": Sequence[str]}
+MORE = {"config": Mapping, "held_out": Sequence[str], "backbone": Mapping | None}
 PIXELS = 10_000
 AGAIN = "take it from the training run again"
 
@@ -42,8 +42,8 @@ def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -
     Raises:
         FileNotFoundError: the file, or the ``.json`` beside exported weights, is missing.
         KeyError: an unknown model or option.
-        ValueError: not such a file, weights of another architecture or not those that were exported, or both the file
-            and ``described`` say what it is.
+        ValueError: not such a file, weights of another architecture or not those that were exported, both the file and
+            ``described`` say what it is, or the network does not take the size that is described.
     """
     path = Path(path)
     files.require_file(path, f"no weights at {path}")
@@ -70,8 +70,10 @@ def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -
     if described is not None:
         weights = {**{name: model.state_dict()[name] for name in classifier}, **weights}
     checkpoint.set_weights(model, weights, str(path))
+    if described is not None:
+        width_at(model, about["height"], about["width"], path)
     if path.suffix == ".safetensors" and described is None:
-        require_hash(about, weights, path)
+        require_hash(about, weights, path, content)
     return model.eval(), {**about, "weights": str(path), "weights_sha256": hashlib.sha256(content).hexdigest()}
 
 
@@ -112,6 +114,15 @@ def _classifier_tensors(model: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     two, three = (build_model(n, **{**model, "pretrained": False, "weights": None}).state_dict() for n in (2, 3))
     grown = {name: (len(value), len(three[name]) - len(value)) for name, value in two.items() if value.dim()}
     return {name: (rows, more) for name, (rows, more) in grown.items() if more}
+
+
+def width_at(network: nn.Module, height: int, width: int, path: Path) -> int:
+    """Numbers of an embedding of images of so many pixels; a ``ValueError`` where the network does not take them."""
+    try:
+        with torch.no_grad():
+            return int(network.eval()(torch.zeros(1, 3, height, width)).shape[1])
+    except RuntimeError as error:  # a network of torchreid's own has no words for it
+        raise ValueError(f"{path.name} does not take {height} x {width} pixels: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:

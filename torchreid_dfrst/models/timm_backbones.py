@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, cast
@@ -69,7 +70,7 @@ def has(name: str) -> bool:
     """Has timm, which must be there, a model of this name, which may end in a tag of its weights?"""
     import timm
 
-    return bool(timm.is_model(name)) and (not name.partition(".")[2] or name in timm.list_pretrained(f"{name}*"))
+    return bool(timm.is_model(name)) and ("." not in name or name in timm.list_pretrained(f"{name}*"))
 
 
 def names(like: str) -> list[str]:
@@ -119,6 +120,9 @@ def build(name: str, shared_stages: int, last_stride: int) -> tuple[nn.Module, n
         for name, child in (network.named_children() if network is not None else [])
         for number, block in (child.named_children() if name == "blocks" else [("", child)])
     ]
+    left = _left_out(timm, name, network) if network is not None else ""
+    if left:
+        raise ValueError(f"backbone {name!r} goes on with {left} after timm's last map, and would lose it: {OTHERS}")
     places = {layer: number for number, (layer, _) in enumerate(children)}
     ends = [stage.replace(".", "_") for stage in info.module_name()[-4:]] if info else []
     if len(ends) < 4 or any(end not in places for end in ends) or info.reduction()[-4:-1] != [4, 8, 16]:
@@ -132,6 +136,16 @@ def build(name: str, shared_stages: int, last_stride: int) -> tuple[nn.Module, n
         tail = [*tail, ("channels_first", ChannelsFirst())]
     trunk, end = nn.Sequential(OrderedDict(children[:place])), nn.Sequential(OrderedDict(tail))
     return trunk, end, info.channels()[-1], info.reduction()[-1]
+
+
+def _left_out(timm: Any, name: str, network: nn.Module) -> str:
+    """The first block of a whole model that its maps do without, of a row of blocks that they begin; or nothing."""
+    with torch.device("meta"):
+        whole = timm.create_model(name, num_classes=0)
+    rows = {re.sub(r"_\d+$", "", layer) for layer, _ in network.named_children()}
+    own = {tensor.replace("_", ".") for tensor in network.state_dict()}
+    lost = (t.split(".") for t in whole.state_dict() if t.replace("_", ".") not in own)
+    return next((f"{row}.{block}" for row, block, *_ in lost if row in rows), "")
 
 
 def _create(timm: Any, name: str, **options: Any) -> Any:

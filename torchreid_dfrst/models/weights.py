@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import logging
 import pickle
 import re
@@ -36,6 +37,8 @@ torch.serialization.add_safe_globals(
 ARRAY: Any = np.zeros(0).__reduce__()[0]
 HASH = "tensors_sha256"
 """Where exported weights' ``.json`` has their ``digest``."""
+DESCRIPTION = "description_sha256"
+"""Where exported weights have the ``description_digest`` of their ``.json``, among safetensors' metadata."""
 ATTENTION = ".attention.gates."
 """In names of DFR-ST's own tensors, which no backbone has."""
 ARRAYS: list[Any] = [np.ndarray, *((ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core"))]
@@ -112,7 +115,10 @@ def read_weights(path: str | Path, content: bytes | None = None) -> dict[str, to
         state = state.get("state_dict", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not state or not all(map(_is_weight, *zip(*state.items(), strict=True))):
         raise ValueError(f"{path} holds no state dict: save model.state_dict(), or a dict with it under 'state_dict'")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    plain = {name.removeprefix("module."): value for name, value in state.items()}
+    if len(plain) < len(state):
+        raise ValueError(f"{path} has tensors with and without 'module.' before the same name: save one network alone")
+    return plain
 
 
 def read_safely(path: str | Path, content: bytes | None = None) -> Any:
@@ -157,21 +163,42 @@ def digest(weights: Mapping[str, torch.Tensor]) -> str:
     return found.hexdigest()
 
 
+def description_digest(about: Mapping[str, Any]) -> str:
+    """SHA-256 of names and values, whatever their order, of what a ``.json`` says."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
 def _is_weight(name: Any, value: Any) -> bool:
-    return isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout is torch.strided
+    plain = isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_quantized
+    return isinstance(name, str) and plain and not value.is_meta
 
 
-def require_hash(about: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Refuse exported weights that are not those whose hash their description has."""
-    if HASH not in about:
+def require_hash(about: Mapping[str, Any], weights: Mapping[str, torch.Tensor], path: Path, content: bytes) -> None:
+    """Refuse exported weights and a description that were not written together: each has the other's hash.
+
+    Args:
+        about: the description, from the ``.json`` beside ``path``.
+        weights: read from ``content``.
+        path: of the weights.
+        content: of that file.
+    """
+    beside = path.with_suffix(".json")
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    described = header.get("__metadata__", {}).get(DESCRIPTION)
+    if HASH not in about or described is None:
         logger.warning(
-            "%s has no %s, as files of earlier versions: that %s holds the weights that were exported is not checked",
-            path.with_suffix(".json"), HASH, path.name,
+            "%s lacks %s, as files of earlier versions: that %s and %s belong together is not checked",
+            *((beside, HASH) if HASH not in about else (path, DESCRIPTION)), path.name, beside.name,
         )  # fmt: skip
-    elif about[HASH] != digest(weights):
+    if HASH in about and about[HASH] != digest(weights):
         raise ValueError(
-            f"{path} does not hold the weights that {path.with_suffix('.json').name} was written for "
+            f"{path} does not hold the weights that {beside.name} was written for "
             f"({HASH} differs): it is damaged or another network's; copy both again"
+        )
+    if described is not None and described != description_digest(about):
+        raise ValueError(
+            f"{beside} is not as it was written with {path.name} ({DESCRIPTION} differs): somebody changed it; copy "
+            "both again"
         )
 
 
@@ -181,7 +208,7 @@ def _read(backbone: str, path: str | Path | None) -> pretrained.Source:
     name = str(path).removeprefix(pretrained.PREFIX)
     if name != str(path):
         file, package = pretrained.package_file(name)
-        if backbone != package.backbone:
+        if backbone.partition(".")[0] != package.backbone:
             raise ValueError(
                 f"the weights of {path} are of {package.backbone}, not of {backbone}: model.backbone names it"
             )
@@ -205,7 +232,7 @@ def _earlier(path: Path, content: bytes, state: Mapping[str, torch.Tensor]) -> M
     elif beside.is_file():
         about = read_json(beside, "description of weights", "copy it again")
         if about.get("backbone"):
-            require_hash(about, state, path)
+            require_hash(about, state, path, content)
     found = about.get("backbone") if isinstance(about, Mapping) else None
     return found if isinstance(found, Mapping) else None
 
@@ -242,6 +269,8 @@ def _misfit(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], 
     for name, there in found.items():
         if state[there].shape != own[name].shape and (ours or needed(name)):
             return f"{there!r} has shape {tuple(state[there].shape)}, the network's {name!r} {tuple(own[name].shape)}"
+        if state[there].is_floating_point() != own[name].is_floating_point():
+            return f"{there!r} is of type {state[there].dtype}, the network's {name!r} {own[name].dtype}"
     return ""
 
 

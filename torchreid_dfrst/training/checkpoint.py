@@ -18,7 +18,7 @@ from torch import nn
 
 from torchreid_dfrst import files
 from torchreid_dfrst.messages import sample
-from torchreid_dfrst.models.weights import HASH, digest, read_safely
+from torchreid_dfrst.models.weights import DESCRIPTION, HASH, description_digest, digest, read_safely
 
 logger = logging.getLogger(__name__)
 
@@ -217,13 +217,15 @@ def export(path: str | Path, model: nn.Module, source: Mapping[str, Any]) -> Pat
 
     Args:
         path: file to write, ending in ``.safetensors``; an earlier one stays where this fails.
-        model: whose state dict is written, and its ``digest`` into the ``.json``.
+        model: whose state dict is written, and its ``digest`` into the ``.json``, whose hash goes into the file of
+            weights: so the hash of that one file covers both.
         source: what the ``.json`` says, in JSON types; folders of this machine are left out.
     """
     path = Path(path)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     about = json.dumps(files.without_folders({**source, HASH: digest(weights)}), indent=2) + "\n"
-    files.write({path: tensors_as_bytes(weights), path.with_suffix(".json"): about.encode()})
+    metadata = {DESCRIPTION: description_digest(json.loads(about))}
+    files.write({path: tensors_as_bytes(weights, metadata), path.with_suffix(".json"): about.encode()})
     return path
 
 
