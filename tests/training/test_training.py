@@ -318,7 +318,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
 def test_the_configurations_that_readme_names_are_here():
-    named = {"demo", "dfrst_veri776", "dfrst_resnet18_city_a", "dfrst_resnet50_city_a"}
+    named = {"demo", "demo_scratch", "dfrst_veri776", "dfrst_resnet18_city_a", "dfrst_resnet50_city_a"}
     assert named <= {path.stem for path in CONFIGS}
 
 
@@ -331,7 +331,7 @@ def test_every_configuration_takes_a_step(path, tiny_veri, tmp_path, monkeypatch
     settings = config.load(path, [], sections())
     replaced = {"root": str(tiny_veri), "sources": "veri776", "targets": "veri776", "height": 64, "width": 64}
     settings["data"].update(replaced, workers=0, batch_size_train=16, batch_size_test=16, num_instances=4)
-    settings["model"]["pretrained"] = False
+    settings["model"].update(pretrained=False, weights=None)
     settings["train"].update(max_epoch=1, save_dir=str(tmp_path / "run"), pictures=False, threads=1)
     result = train(settings)
     assert result["step"] == 2 and 0 < result["metrics"]["veri776"]["mAP"] <= 1
