@@ -5,6 +5,7 @@ import importlib.util
 import re
 import socket
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -176,7 +177,7 @@ def offered(monkeypatch):
 
     def offer(model, where="model.pth", **more):
         source = pretrained.Source({**model.state_dict(), **more}, where, "0" * 64, None)
-        monkeypatch.setattr(pretrained, "imagenet", lambda backbone: source)
+        monkeypatch.setattr(pretrained, "imagenet", lambda backbone, read: source)
 
     with torch.device("meta"):
         yield offer
@@ -297,6 +298,8 @@ def test_what_no_size_is_to_blame_for_is_not_said_of_the_size(error):
         ("vit_tiny_patch16_224", 2, ValueError, "give last_stride 1"),
         ("mixer_s32_224", 1, ValueError, "gives no maps"),
         ("levit_128s", 2, ValueError, "gives no maps"),
+        ("beit_base_patch16_224", 1, ValueError, "gives no maps"),
+        ("hiera_tiny_224", 2, ValueError, "gives no maps"),
         ("ghostnet_100", 2, ValueError, r"goes on with blocks\.8 after timm's last map, and would lose it"),
         ("resnet18.", 2, KeyError, "did you mean 'resnet18'"),
         ("convnext_tin", 1, KeyError, "did you mean 'convnext_tiny'"),
@@ -376,6 +379,31 @@ def test_the_file_of_the_hub_is_read_and_its_hash_and_licence_are_said(name, emp
     assert model.start == {"file": "convnext_atto.d2_in1k", "licence": "apache-2.0", "sha256": sha256}
     assert f"timm/convnext_atto.d2_in1k (SHA-256 {sha256}), licence apache-2.0" in caplog.text
     assert "restrict" not in caplog.text
+
+
+class Code:
+    """Pickled, it makes a file where it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@NEEDS_TIMM
+def test_code_in_a_file_of_the_hub_is_not_run_whatever_timm_would_do(empty_hub, monkeypatch, tmp_path):
+    import timm
+
+    whole = timm.create_model("convnext_atto").state_dict()
+    torch.save({**whole, "code": Code(tmp_path / "ran")}, tmp_path / "pytorch_model.bin")
+    monkeypatch.setattr(empty_hub, "snapshot_download", lambda repository, **options: str(tmp_path))
+    monkeypatch.setattr(  # as timm before 1.0.25 reads it
+        "timm.models._helpers._torch_load", lambda path, **options: torch.load(path, weights_only=False), raising=False
+    )
+    with pytest.raises(OSError, match="holds pickled Python objects"):
+        build("bot", 5, backbone="convnext_atto.d2_in1k")
+    assert not (tmp_path / "ran").exists()
 
 
 @NEEDS_TIMM

@@ -246,7 +246,8 @@ def test_scripts_are_one_call_of_the_command():
         assert done.stdout.startswith(f"usage: dfrst {name} ")
 
 
-def test_the_demo_is_five_commands_that_stop_where_one_does(monkeypatch, capsys):
+def test_the_demo_is_five_commands_that_stop_where_one_does(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
     called = []
 
     def note(words):
@@ -270,6 +271,10 @@ def test_the_demo_is_five_commands_that_stop_where_one_does(monkeypatch, capsys)
     invoke(["demo"])
     assert "without" not in capsys.readouterr().out
     assert [args.config_file for args in called if hasattr(args, "config_file")] == ["demo"] * 2
+    Path("earlier").mkdir()
+    Path("earlier/config.yaml").write_text("model: {name: dfrst_resnet18}")
+    with pytest.raises(ValueError, match="earlier holds a demo of dfrst_resnet18, this one trains dfrst: give another"):
+        invoke(["demo", "--out", "earlier"])
     drawn, train, extract, evaluate, trips = called
     assert [extract.weights, evaluate.weights] == [Path("runs/demo/weights.safetensors")] * 2
     assert [str(extract.out)] == evaluate.words == [str(trips.features)] and train.root == extract.root == str(

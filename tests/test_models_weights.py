@@ -1,11 +1,13 @@
 """Where a backbone starts: ImageNet through torchvision's own path, offline, and files."""
 
 import hashlib
+import json
 import logging
 import urllib.error
 
 import pytest
 import torch
+import torchreid
 import torchvision
 from safetensors.torch import save_file
 
@@ -153,6 +155,26 @@ def test_a_description_of_other_weights_gives_no_licence(tmp_path):
     save_file(bot().state_dict(), path)
     with pytest.raises(ValueError, match=r"does not hold the weights that weights\.json was written for"):
         bot(weights=path)
+
+
+@pytest.mark.parametrize("change", ["the licence", "the whole description"])
+def test_a_licence_is_not_left_behind_in_silence(change, tmp_path):
+    path = exported(tmp_path, LICENSED)
+    beside = path.with_suffix(".json")
+    if change == "the licence":
+        beside.write_text(json.dumps({**json.loads(beside.read_text()), "backbone": None}))
+        with pytest.raises(ValueError, match=r"weights\.json is not as it was written with weights\.safetensors"):
+            bot(weights=path)
+    else:
+        beside.unlink()
+        with pytest.raises(FileNotFoundError, match=r"weights\.json is missing: it has the licence of weights\.safe"):
+            bot(weights=path)
+
+
+def test_torchreids_own_network_takes_our_weights_and_says_their_licence(tmp_path, caplog):
+    pretrained.say.cache_clear()
+    load_backbone(torchreid.models.build_model("resnet18", 5, pretrained=False), exported(tmp_path, LICENSED))
+    assert "backbone ResNet starts from" in caplog.text and "CC-BY-NC-4.0" in caplog.text
 
 
 @pytest.mark.parametrize("licence", ["apache-2.0", "Apache-2.0", "MIT", "bsd-3-clause", "BSD-3-Clause", "bsd"])

@@ -207,15 +207,22 @@ def test_the_card_has_every_choice_and_is_json(extraction):
     assert used == "network: not named; ST: lognormal, omega 0.3 (given); re-ranking: k1 6, k2 3, lambda 0.3"
 
 
-@pytest.mark.parametrize("network", ["osnet", {"name": "osnet", "pretrained": False}])
-def test_the_table_names_the_network(extraction, network):
+@pytest.mark.parametrize(
+    ("network", "named_as"),
+    [
+        ("osnet", "osnet"),
+        ({"name": "osnet", "pretrained": False}, "osnet"),
+        ({"name": "dfrst", "backbone": "resnet18"}, "dfrst on resnet18"),
+    ],
+)
+def test_the_table_names_the_network(extraction, network, named_as):
     named = replace(extraction, source={"data": "toy", "network": network})
     result = evaluation.score(named, None, {"k1": 6, "k2": 3})
     assert (
         evaluation.card(result, named, "x")
         .table()
         .splitlines()[-1]
-        .startswith("network: osnet; ST: lognormal, omega 0.2 (the paper); ")
+        .startswith(f"network: {named_as}; ST: lognormal, omega 0.2 (the paper); ")
     )
 
 

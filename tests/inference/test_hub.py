@@ -104,12 +104,21 @@ def test_a_card_of_other_weights_is_refused(folder, tmp_path):
 
 
 def test_other_weights_are_not_written_over(folder, tmp_path):
-    out = shutil.copytree(folder, tmp_path / "there")
-    write_folder(folder / "weights.safetensors", out)
+    out = tmp_path / "there"
+    for _ in range(2):
+        write_folder(folder / "weights.safetensors", out)
     (out / "weights.safetensors").write_bytes(b"another")
-    with pytest.raises(ValueError, match="there already and holds other weights than"):
+    with pytest.raises(ValueError, match=r"weights\.safetensors is there already and holds something else"):
         write_folder(folder / "weights.safetensors", out)
     assert (out / "weights.safetensors").read_bytes() == b"another"
+
+
+@pytest.mark.parametrize("name", ["README.md", "weights.json"])
+def test_another_readme_and_another_description_are_not_written_over(name, folder, tmp_path):
+    (tmp_path / name).write_text("my project")
+    with pytest.raises(ValueError, match=f"{name} is there already and holds something else: give another folder"):
+        write_folder(folder / "weights.safetensors", tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["my project"]
 
 
 def test_a_folder_has_no_revision(folder):

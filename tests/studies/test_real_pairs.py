@@ -57,6 +57,11 @@ def test_a_difference_is_tested_over_vehicles():
     assert table["dfrst"]["minus bot"] == 30 and table["dfrst"]["rank-1"] == 100
     assert table["dfrst"]["p over vehicles"] < 0.001
     assert table["dfrst"]["of_seeds"] == [50, 50]
+    seeds["dfrst"][1] = {"ap": [0.9] * 20, "first": [1] * 20}
+    assert real_pairs.summary(seeds, "bot")["dfrst"]["minus bot"] == 30, "over the seeds that both have"
+    seeds["frozen"] = seeds.pop("bot")
+    assert real_pairs.summary(seeds, "frozen")["dfrst"]["minus frozen"] == 50
+    assert real_pairs.summary(seeds, "dfrst")["frozen"]["minus dfrst"] == -50
 
 
 def test_the_preset_of_the_page_can_be_read():
@@ -70,6 +75,11 @@ def test_an_unknown_network_is_named(pairs, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         real_pairs.main()
     assert "did you mean 'frozen'" in capsys.readouterr().err
+    for name, said in (("bto", "did you mean 'bot'"), ("bot", "--against bot is not among --only frozen")):
+        monkeypatch.setattr(sys, "argv", [*words[:-1], "frozen", "--against", name])
+        with pytest.raises(SystemExit):
+            real_pairs.main()
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs the extra timm")

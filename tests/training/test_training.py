@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchreid
+import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import write_tiny_veri
@@ -19,6 +20,7 @@ from torchreid_dfrst import config
 from torchreid_dfrst.cli import main
 from torchreid_dfrst.data.manager import DataManager
 from torchreid_dfrst.inference import extract, input_transform, open_network
+from torchreid_dfrst.models import pretrained
 from torchreid_dfrst.models.weights import read_weights
 from torchreid_dfrst.torchreid_tables import build_model
 from torchreid_dfrst.training import build_optimizer, checkpoint, sections, train, with_defaults
@@ -320,6 +322,16 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 def test_the_configurations_that_readme_names_are_here():
     named = {"demo", "demo_scratch", "dfrst_veri776", "dfrst_resnet18_city_a", "dfrst_resnet50_city_a"}
     assert named <= {path.stem for path in CONFIGS}
+
+
+def test_weights_of_a_package_are_of_the_backbone_that_a_configuration_names():
+    whole = [yaml.safe_load(path.read_text()) for path in (*CONFIGS, *CONFIGS[0].parent.glob("reproduce/*.yaml"))]
+    models = [one.get("training", one).get("model", {}) for one in whole]
+    named = [model for model in models if "weights" in model]
+    assert len(named) == 3
+    for model in named:
+        package = pretrained.PACKAGES[model["weights"].removeprefix(pretrained.PREFIX)]
+        assert model["backbone"] == package.backbone and model["pretrained"] is False
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

@@ -5,7 +5,7 @@
 Every network starts from the same weights, those of the preset, or with --drawn-city-first from a backbone that was
 trained on drawn cars after that. Both directions are scored, camera 1 to 2 and back,
 and their mean is the figure; differences between two networks are tested over vehicles. A network is trained once, in
-OUT/runs, and found again. Writes OUT/real_pairs.json and prints the table.
+OUT/runs, and found again. Writes OUT/real_pairs.json (real_pairs_drawn_city_first.json) and prints the table.
 """
 
 from __future__ import annotations
@@ -89,15 +89,19 @@ def rows(harness: Harness, names: Sequence[str], seeds: int) -> dict[str, list[d
 
 
 def summary(found: Mapping[str, Sequence[Mapping[str, Any]]], against: str) -> dict[str, dict[str, Any]]:
-    """Percent of each network, seeds averaged, and its difference to one of them, tested over vehicles."""
-    mean = {name: np.mean([seed["ap"] for seed in seeds], axis=0) for name, seeds in found.items()}
+    """Percent of each network, seeds averaged, and its difference to one of them, tested over vehicles.
+
+    The difference is over the seeds that both have; the frozen backbone, which has none, stands beside each.
+    """
     table: dict[str, dict[str, Any]] = {}
     for name, seeds in found.items():
         of_seeds = [100 * float(np.mean(seed["ap"])) for seed in seeds]
         entry: dict[str, Any] = {"mAP": round(float(np.mean(of_seeds)), 2), "of_seeds": [round(m, 2) for m in of_seeds]}
         entry["rank-1"] = round(100 * float(np.mean([np.mean(seed["first"]) for seed in seeds])), 2)
-        if against in mean and name != against:
-            difference = mean[name] - mean[against]
+        if against in found and name != against:
+            both = min(len(found[row]) for row in {name, against} - {FROZEN})
+            one, other = (np.mean([seed["ap"] for seed in found[row][:both]], axis=0) for row in (name, against))
+            difference = one - other
             entry[f"minus {against}"] = round(100 * float(difference.mean()), 2)
             means = bootstrap(difference, np.arange(len(difference)), 10_000, ends=None)
             entry["p over vehicles"] = p_value(means)
@@ -121,9 +125,11 @@ def main() -> int | None:
     if not args.drawn_city_first:
         preset = replace(preset, pretraining=None)
     names = [FROZEN, *preset.peers]
-    for name in args.only or []:
+    for name in (*(args.only or []), args.against):
         if name not in names:
             raise KeyError(f"no network {name!r}{nearest(name, names)}")
+    if args.only and args.against not in args.only:
+        raise ValueError(f"--against {args.against} is not among --only {' '.join(args.only)}: name it there too")
     logging.getLogger().setLevel(logging.INFO)
     harness = Harness(preset, args.root, args.out, tqdm, "python -m tools.studies.real_pairs")
     try:
@@ -133,7 +139,8 @@ def main() -> int | None:
         return EXIT_CODE
     table = summary(found, args.against)
     result = {"title": preset.title, "rows": table, "vehicles": {name: list(seeds) for name, seeds in found.items()}}
-    files.write({args.out / "real_pairs.json": (json.dumps(result, indent=2) + "\n").encode()})
+    name = "real_pairs_drawn_city_first.json" if args.drawn_city_first else "real_pairs.json"
+    files.write({args.out / name: (json.dumps(result, indent=2) + "\n").encode()})
     for name, entry in table.items():
         print(f"{name:12} {', '.join(f'{key} {value}' for key, value in entry.items())}")
     return None

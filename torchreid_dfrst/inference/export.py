@@ -141,6 +141,7 @@ def export(
     width = width_at(network, about["height"], about["width"], Path(path))
     images, names = _images(verify, about)
     model = Exported(network, unit_length).eval()
+    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         part = Path(folder, out.name)
         with _quiet():
@@ -176,7 +177,7 @@ def export(
 
 
 def _places(out: Path, kind: str) -> tuple[Path, Path]:
-    """Where the file and its description go, in a folder that is there and can be written."""
+    """Where the file and its description go, which can be written."""
     if kind not in FORMATS:
         raise KeyError(f"no format {kind!r}{nearest(kind, FORMATS)}")
     ending, *_ = FORMATS[kind]
@@ -185,7 +186,6 @@ def _places(out: Path, kind: str) -> tuple[Path, Path]:
     beside = out.with_name(f"{out.name}.json")
     for path in (out, beside):
         files.require_writable(path)
-    out.parent.mkdir(parents=True, exist_ok=True)
     return out, beside
 
 

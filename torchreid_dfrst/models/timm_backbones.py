@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections import OrderedDict
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -87,11 +87,11 @@ def about(name: str) -> Any:
     return cast("Any", timm.models.get_pretrained_cfg(name)).to_dict()
 
 
-def whole_state(name: str, file: Path | None) -> dict[str, torch.Tensor]:
-    """The pretrained weights of a whole model, from their file on the hub; None lets timm get them."""
+def whole_state(name: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of a whole model under the names of today's timm, which older files may not have."""
     import timm
 
-    source = None if file is None else {"file": str(file), "custom_load": False}
+    source = {"state_dict": dict(state), "custom_load": False}
     model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=source)
     return cast("dict[str, torch.Tensor]", model.state_dict())
 
@@ -107,10 +107,10 @@ def build(name: str, shared_stages: int, last_stride: int) -> tuple[nn.Module, n
     if whole is not None:
         return _tokens(name, whole, shared_stages, last_stride)
     size = {"output_stride": 16} if last_stride == 1 else {}
-    network = None
-    for more in ({"strict_img_size": False}, {}):
-        network = network or _create(timm, name, features_only=True, **size, **more)
-    if network is None and size and build(name, shared_stages, 2):
+    tried = (_create(timm, name, features_only=True, **size, **more) for more in ({"strict_img_size": False}, {}))
+    network = next((made for made in tried if made is not None), None)
+    if network is None and size:
+        build(name, shared_stages, 2)  # says what is wrong with one that has no maps at all
         raise ValueError(f"backbone {name!r} has maps of 1/32 of the image and no others: give last_stride 2 with it")
     if hasattr(getattr(network, "patch_embed", None), "dynamic_img_pad"):
         cast("Any", network).patch_embed.dynamic_img_pad = True  # Swin takes images of any size then
@@ -120,16 +120,16 @@ def build(name: str, shared_stages: int, last_stride: int) -> tuple[nn.Module, n
         for name, child in (network.named_children() if network is not None else [])
         for number, block in (child.named_children() if name == "blocks" else [("", child)])
     ]
-    left = _left_out(timm, name, network) if network is not None else ""
-    if left:
-        raise ValueError(f"backbone {name!r} goes on with {left} after timm's last map, and would lose it: {OTHERS}")
     places = {layer: number for number, (layer, _) in enumerate(children)}
     ends = [stage.replace(".", "_") for stage in info.module_name()[-4:]] if info else []
-    if len(ends) < 4 or any(end not in places for end in ends) or info.reduction()[-4:-1] != [4, 8, 16]:
+    in_a_row = len(ends) == 4 and all(end in places for end in ends) and info.reduction()[-4:-1] == [4, 8, 16]
+    if network is None or not in_a_row:
         raise ValueError(
             f"backbone {name!r} gives no maps of 1/4, 1/8 and 1/16 in a row of layers, so streams cannot share its "
             f"beginning: {OTHERS}"
         )
+    if left := _left_out(timm, name, network):
+        raise ValueError(f"backbone {name!r} goes on with {left} after timm's last map, and would lose it: {OTHERS}")
     place = places[ends[shared_stages - 1]] + 1
     tail = children[place:]
     if str(getattr(network, "output_fmt", "NCHW")).endswith("NHWC"):
@@ -145,7 +145,7 @@ def _left_out(timm: Any, name: str, network: nn.Module) -> str:
     rows = {re.sub(r"_\d+$", "", layer) for layer, _ in network.named_children()}
     own = {tensor.replace("_", ".") for tensor in network.state_dict()}
     lost = (t.split(".") for t in whole.state_dict() if t.replace("_", ".") not in own)
-    return next((f"{row}.{block}" for row, block, *_ in lost if row in rows), "")
+    return next((".".join(part[:2]) for part in lost if part[0] in rows), "")
 
 
 def _create(timm: Any, name: str, **options: Any) -> Any:

@@ -69,13 +69,13 @@ def load_backbone(model: nn.Module, path: str | Path | None = None) -> Loaded:
         ValueError: it cannot be read, or its weights are of another backbone; the network stays as it was.
         OSError: ImageNet's weights cannot be had.
     """
-    source = _read(str(getattr(model, "backbone", "")), path)
-    state = source.state
     ours = isinstance(model, BranchNetwork)
+    name = str(model.backbone if ours else type(model).__name__)
+    source = _read(name, path)
+    state = source.state
     own = {name: value for name, value in model.state_dict().items() if not name.startswith("heads.")}
     if wrong := _misfit(own, state, ours):
-        name = model.backbone if ours else type(model).__name__
-        better = _better(str(name), source) if ours else ""
+        better = _better(name, source) if ours else ""
         raise ValueError(f"{source.where} is not a backbone for {name}: {wrong}{better}")
     found = _found(own, state)
     taken = {name: state[there] for name, there in found.items() if state[there].shape == own[name].shape}
@@ -84,7 +84,7 @@ def load_backbone(model: nn.Module, path: str | Path | None = None) -> Loaded:
         model.start = {"file": Path(source.where).name, "licence": source.licence, "sha256": source.sha256}
         model.start |= {"earlier": dict(source.earlier)} if source.earlier else {}
     if source.licence is not None:
-        pretrained.say(str(model.backbone), source.where, source.sha256, source.licence)
+        pretrained.say(name, source.where, source.sha256, source.licence)
     used = {found[name] for name in taken}
     loaded = Loaded(list(taken), [name for name in own if name not in taken], [n for n in state if n not in used])
     logger.info("backbone: %d tensors from %s, %d fresh, %d unused", len(taken), source.where, *map(len, loaded[1:]))
@@ -182,9 +182,7 @@ def require_hash(about: Mapping[str, Any], weights: Mapping[str, torch.Tensor], 
         path: of the weights.
         content: of that file.
     """
-    beside = path.with_suffix(".json")
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    described = header.get("__metadata__", {}).get(DESCRIPTION)
+    beside, described = path.with_suffix(".json"), _described(content)
     if HASH not in about or described is None:
         logger.warning(
             "%s lacks %s, as files of earlier versions: that %s and %s belong together is not checked",
@@ -202,9 +200,16 @@ def require_hash(about: Mapping[str, Any], weights: Mapping[str, torch.Tensor], 
         )
 
 
+def _described(content: bytes) -> str | None:
+    """The hash of its description that a file of safetensors has."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    found: str | None = header.get("__metadata__", {}).get(DESCRIPTION)
+    return found
+
+
 def _read(backbone: str, path: str | Path | None) -> pretrained.Source:
     if path is None:
-        return pretrained.imagenet(backbone)
+        return pretrained.imagenet(backbone, read_weights)
     name = str(path).removeprefix(pretrained.PREFIX)
     if name != str(path):
         file, package = pretrained.package_file(name)
@@ -229,9 +234,10 @@ def _earlier(path: Path, content: bytes, state: Mapping[str, torch.Tensor]) -> M
     if path.suffix != ".safetensors":
         whole = read_safely(path, content)
         about = whole.get("describe") if isinstance(whole, Mapping) else None
-    elif beside.is_file():
+    elif beside.is_file() or _described(content):
+        require_file(beside, f"{beside} is missing: it has the licence of {path.name}; keep them together")
         about = read_json(beside, "description of weights", "copy it again")
-        if about.get("backbone"):
+        if HASH in about or _described(content):
             require_hash(about, state, path, content)
     found = about.get("backbone") if isinstance(about, Mapping) else None
     return found if isinstance(found, Mapping) else None

@@ -35,16 +35,18 @@ class Clock(NamedTuple):
     jumps_at_s: float = 0.0  # on the clock of the others
 
     def corrected(self, time_s: np.ndarray) -> np.ndarray:
-        """Times on the clock of the others; NaN from a clock that starts anew or jumps, which shows times twice."""
-        twice = self.period_s or self.jump_s
-        return np.full(len(time_s), np.nan) if twice else (time_s - self.offset_s) / self.rate
+        """Times on the clock of the others; NaN from one that starts anew or jumps, which may show a time twice."""
+        unsure = self.period_s or self.jump_s
+        return np.full(len(time_s), np.nan) if unsure else (time_s - self.offset_s) / self.rate
 
     def describe(self) -> str:
         """What is the matter with it."""
         if self.period_s:
             what = f"starts anew every {self.period_s:.0f} s"
         elif self.jump_s:
-            what = f"jumps by {self.jump_s:+.0f} s when the others show about {self.jumps_at_s:.0f} s"
+            date = self.jumps_at_s > 1e8
+            when = f"{np.datetime64(int(self.jumps_at_s), 's')} UTC" if date else f"{self.jumps_at_s:.0f} s"
+            what = f"jumps by {self.jump_s:+.0f} s when the others show about {when}"
         elif self.rate < 0:
             what = "runs backwards"
         elif self.rate == 1:

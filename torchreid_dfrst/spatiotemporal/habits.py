@@ -155,7 +155,7 @@ def other_gaps(fitted: Habits, seen: Sightings, network: CameraNetwork) -> Gaps:
     of_whom = f"{len(rows)} trips of {len(count)} vehicles"
     if factor > 0 and unevenness(places(factor)) <= bound:
         if 1 / STRETCH < factor < STRETCH:
-            return Gaps()
+            return Gaps(anew=_starts_anew(fitted, seen, network))
         text = f"gaps between the same cameras are {factor:.2g} times those of training (median of {of_whom}); look at "
         return Gaps(scaled=text + "their unit and frame rate")
     short, long = (100 * weight[part].sum() for part in (here < 0.1, here > 0.9))

@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 # settings that change how long a run takes or what it leaves behind, but not its weights
 FREE = {
     "data": ("root", "targets", "workers", "cache", "batch_size_test"),
-    "model": ("weights",),
     "train": ("save_dir", "print_freq", "start_eval", "eval_freq", "save_freq", "save_steps", "keep_freq", "resume",
               "pictures", "ranks"),
 }  # fmt: skip
@@ -183,6 +182,8 @@ class Harness:
     def _run(self, label: str, settings: Config, root: Path, backbone: Path | None) -> Path:
         config = checked(settings, sections(), label)
         whole = with_defaults(config)
+        if backbone is not None:
+            del whole["model"]["weights"]  # a file of the run that the name has
         key = {name: {k: v for k, v in keys.items() if k not in FREE.get(name, ())} for name, keys in whole.items()}
         data = self._train_lists(root, settings["data"])
         folder = self.out / "runs" / f"{label}-{digest([key, data, backbone and backbone.name])}"
