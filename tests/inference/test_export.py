@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from torchreid_dfrst.cli import invoke
+from torchreid_dfrst.cli.export import ENDINGS
 from torchreid_dfrst.inference import export as exporting
 from torchreid_dfrst.inference.export import FORMATS, compare, export, to_torchscript
 from torchreid_dfrst.models import build
@@ -81,6 +82,10 @@ def test_a_convolution_and_a_transformer_of_timms(name, tmp_path):
     checkpoint.export(tmp_path / "weights.safetensors", network, about)
     found = export(tmp_path / "weights.safetensors", tmp_path / "n.onnx", "onnx")
     assert found["parity"]["batches"] == [1, 2, 7, 33] and found["parity"]["lowest_cosine"] > 0.99999
+
+
+def test_the_command_knows_the_ending_of_each_format():
+    assert ENDINGS == {**{kind: ending for kind, (ending, *_) in FORMATS.items()}, "hub": "-hub"}
 
 
 def test_another_size_and_another_ending(weights, tmp_path):

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tools.studies.reproduction import TABLES, Harness, Preset, changes, cost, harness, held_out, paper, tables
+from tools.studies.reproduction import TABLES, Harness, Preset, changes, cost, harness, held_out, paper, tables, trials
 from tools.studies.reproduction.__main__ import main
 from tools.studies.reproduction.preset import merge
 from tools.studies.reproduction.result import _scored_on, chosen, markdown, measure, put_into
+from torchreid_dfrst import losses
 from torchreid_dfrst.models import zoo
 from torchreid_dfrst.models.dfrst import DIVIDED
 from torchreid_dfrst.models.weights import load_backbone
@@ -517,3 +518,19 @@ def test_merging_leaves_what_is_merged_as_it_was():
     one, two = {"optim": {"lr": 1}}, {"optim": {"lr": 2}, "data": {}}
     assert merge(one, two) == {"optim": {"lr": 2}, "data": {}}
     assert one == {"optim": {"lr": 1}}
+
+
+def test_each_trial_changes_the_network_or_the_training_and_nothing_else(monkeypatch):
+    for module, name in ((zoo, "NETWORKS"), (zoo, "FACTORIES"), (losses, "LOSSES")):
+        monkeypatch.setattr(module, name, dict(getattr(module, name)))
+    rows = trials.rows(Preset.load(CONFIGS / "city_a_imagenet.yaml"))
+    with torch.device("meta"):
+        made = {row.label: zoo.build(row.network, 5, pretrained=False, backbone="resnet18") for row in rows}
+    usual = sum(value.numel() for value in made.pop("dfrst").parameters())
+    assert type(made["moving average of weights"]) is trials.Averaged
+    fewer = {label: usual - sum(value.numel() for value in network.parameters()) for label, network in made.items()}
+    # of 3 divisions of 4 parts, 3 classifiers each of 256 x 5 are gone
+    assert {label: lost for label, lost in fewer.items() if lost} == {
+        "one classifier for the parts of a division": 3 * 3 * 256 * 5
+    }
+    assert len({str(row.change) for row in rows}) == 1 + sum(bool(trial.sections) for trial in trials.TRIALS.values())
