@@ -438,8 +438,11 @@ def test_weights_in_a_package_start_a_backbone(name, caplog):
     with torch.no_grad():
         maps = model.eval().feature_maps(images(2, 128, 128))["whole"]
     assert maps.isfinite().all() and maps.std() > 0.1
-    with pytest.raises(ValueError, match=f"are of {package.backbone}, not of resnet18"):
+    with pytest.raises(ValueError, match=f"are of {package.backbone}, not of resnet18: give model.weights null"):
         build("bot", 5, pretrained=False, weights=f"package:{name}", backbone="resnet18")
+    (other,) = set(pretrained.PACKAGES) - {name}
+    with pytest.raises(ValueError, match=f"give model.weights package:{other}"):
+        build("bot", 5, pretrained=False, weights=f"package:{name}", backbone=pretrained.PACKAGES[other].backbone)
 
 
 def test_a_package_that_is_unknown_missing_or_changed_is_said(monkeypatch, tmp_path):

@@ -171,6 +171,13 @@ def test_a_licence_is_not_left_behind_in_silence(change, tmp_path):
             bot(weights=path)
 
 
+def test_our_own_file_of_another_backbone_says_which(tmp_path):
+    about = {"backbone": None, "model": {"name": "bot", "backbone": "resnet18"}}
+    path = checkpoint.export(tmp_path / "weights.safetensors", bot(), about)
+    with pytest.raises(ValueError, match=r"is not a backbone for resnet50: .*; it is of 'resnet18': give that as model"):
+        build("bot", 5, pretrained=False, weights=path)
+
+
 def test_torchreids_own_network_takes_our_weights_and_says_their_licence(tmp_path, caplog):
     pretrained.say.cache_clear()
     load_backbone(torchreid.models.build_model("resnet18", 5, pretrained=False), exported(tmp_path, LICENSED))

@@ -59,7 +59,8 @@ def test_a_file_takes_any_batch_and_gives_pytorchs_embeddings(kind, weights, pic
     assert invoke(words) == 0
     about = json.loads(out.with_name(f"{out.name}.json").read_text())
     assert about["parity"]["largest_difference"] < exporting.TOLERANCE and about["parity"]["lists"] == 35
-    assert json.loads(capsys.readouterr().out) == about["parity"]
+    said = capsys.readouterr().out
+    assert said.startswith("beside PyTorch on 35 of 35 images of pictures") and "35 of 35 lists of ten equal" in said
     assert about["input"]["height"] == SIDE and about["input"]["mean"] == [0.485, 0.456, 0.406]
     assert list(about["output"]["branches"]) == ["coarse", "attention", *(
         f"{division}_{part}" for division in ("height", "width", "channel") for part in (0, 1))]  # fmt: skip
@@ -86,6 +87,17 @@ def test_a_convolution_and_a_transformer_of_timms(name, tmp_path):
 
 def test_the_command_knows_the_ending_of_each_format():
     assert ENDINGS == {**{kind: ending for kind, (ending, *_) in FORMATS.items()}, "hub": "-hub"}
+
+
+@pytest.mark.parametrize(
+    ("name", "out"), [("model.pth.tar-1", "model.pth.tar-1.ts"), ("best.safetensors", "best.ts"), ("a.pth", "a.ts")]
+)
+def test_two_files_are_not_exported_to_one(name, out, monkeypatch):
+    asked = []
+    monkeypatch.setattr(exporting, "export", lambda weights, out, *_, **__: asked.append(out.name) or {"parity": {
+        "images": "noise", "largest_difference": 0.0}})  # fmt: skip
+    invoke(["export", name, "--format", "torchscript"])
+    assert asked == [out]
 
 
 def test_another_size_and_another_ending(weights, tmp_path):

@@ -30,13 +30,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run ``dfrst export``."""
-    out = args.out or args.weights.with_name(args.weights.stem + ENDINGS[args.format])
+    weights = args.weights
+    # model.pth.tar-1 and model.pth.tar-60 are two files
+    stem = weights.stem if weights.suffix in (".safetensors", ".pt", ".pth") else weights.name
+    out = args.out or weights.with_name(stem + ENDINGS[args.format])
     if args.format == "hub":
         from torchreid_dfrst.inference.hub import write_folder
 
         if args.verify or args.size or args.normalise or args.model or args.overrides:
             raise ValueError("--format hub copies weights as they are: of the options it takes --card and --out alone")
-        wrote(*write_folder(args.weights, out, args.card))
+        wrote(*write_folder(weights, out, args.card))
         return
     if args.card:
         raise ValueError("--card is for --format hub")
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     if options:
         raise ValueError("data.options are of a data set, and --verify takes a folder of images")
     result = export(
-        args.weights,
+        weights,
         out,
         args.format,
         size=args.size,
@@ -55,5 +58,7 @@ def run(args: argparse.Namespace) -> None:
         verify=args.verify,
         described=described(args.model, args.model and args.size, model),
     )
-    say(result["parity"])
+    parity = result["parity"]
+    lists = f", {parity['equal_lists']} of {parity['lists']} lists of ten equal" if "lists" in parity else ""
+    say(f"beside PyTorch on {parity['images']}: numbers differ by {parity['largest_difference']:.1e} or less{lists}")
     wrote(out, f"{out}.json")

@@ -15,6 +15,7 @@ from torchreid_dfrst import files
 from torchreid_dfrst.checks import listed
 from torchreid_dfrst.evaluation.card import Card
 from torchreid_dfrst.inference.opening import first_line, open_network
+from torchreid_dfrst.models.backbones import BACKBONES
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +50,17 @@ Weights follow the licences of what they were made from: the backbone's weights 
 
 ## Use
 
+```
+pip install 'torchreid-dfrst[{extras}]'
+```
+
 ```python
+from PIL import Image
 from torchreid_dfrst.inference import from_pretrained, input_transform
 
+# or a folder, without revision
 network, about = from_pretrained("hf://OWNER/NAME", revision="COMMIT", sha256="{sha256}")
-transform = input_transform(about)  # a PIL image to what the network takes
+embedding = network(input_transform(about)(Image.open("car.jpg").convert("RGB"))[None])
 ```
 
 No code is loaded from here.
@@ -98,7 +105,9 @@ def model_card(about: Mapping[str, Any], card: Card | None = None) -> str:
     model, data = about["model"], about.get("config", {}).get("data", {})
     sources = ", ".join(listed(data.get("sources"))) or UNKNOWN
     begun = start.get("file") or model.get("weights") or (UNKNOWN if model.get("pretrained", True) else "random values")
-    options = ", ".join(f"{name} {value}" for name, value in model.items() if name not in ("name", "pretrained"))
+    options = ", ".join(
+        f"{name} {value}" for name, value in model.items() if name not in ("name", "pretrained", "weights")
+    )
     name, figures = model.get("name", "dfrst"), "Not measured." if card is None else f"```\n{card.table()}\n```"
     return README.format(
         terms="\n".join(terms),
@@ -112,6 +121,7 @@ def model_card(about: Mapping[str, Any], card: Card | None = None) -> str:
         identities=about["num_classes"],
         sha256=about["weights_sha256"],
         figures=figures,
+        extras="hub" if model.get("backbone", "resnet50") in BACKBONES else "hub,timm",
     )
 
 

@@ -36,6 +36,8 @@ class Source(NamedTuple):
     """None where nothing is known of it."""
     earlier: Mapping[str, Any] | None = None
     """What the network in the file started from, see ``BranchNetwork.start``."""
+    backbone: str | None = None
+    """Of the network in the file, where it says so."""
 
 
 class Package(NamedTuple):

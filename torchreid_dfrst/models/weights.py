@@ -75,7 +75,9 @@ def load_backbone(model: nn.Module, path: str | Path | None = None) -> Loaded:
     state = source.state
     own = {name: value for name, value in model.state_dict().items() if not name.startswith("heads.")}
     if wrong := _misfit(own, state, ours):
-        better = _better(name, source) if ours else ""
+        better = _better(name, source) if ours and source.backbone is None else ""
+        if ours and source.backbone not in (None, name):
+            better = f"; it is of {source.backbone!r}: give that as model.backbone"
         raise ValueError(f"{source.where} is not a backbone for {name}: {wrong}{better}")
     found = _found(own, state)
     taken = {name: state[there] for name, there in found.items() if state[there].shape == own[name].shape}
@@ -213,9 +215,12 @@ def _read(backbone: str, path: str | Path | None) -> pretrained.Source:
     name = str(path).removeprefix(pretrained.PREFIX)
     if name != str(path):
         file, package = pretrained.package_file(name)
-        if backbone.partition(".")[0] != package.backbone:
+        plain = backbone.partition(".")[0]
+        if plain != package.backbone:
+            others = [f"{pretrained.PREFIX}{n}" for n, p in pretrained.PACKAGES.items() if p.backbone == plain]
             raise ValueError(
-                f"the weights of {path} are of {package.backbone}, not of {backbone}: model.backbone names it"
+                f"the weights of {path} are of {package.backbone}, not of {backbone}: give model.weights "
+                f"{others[0] if others else 'null, and model.pretrained true or false'}"
             )
         state = pretrained.in_order(read_weights(file), backbone)
         return pretrained.Source(state, str(file), package.sha256, package.licence)
@@ -223,13 +228,14 @@ def _read(backbone: str, path: str | Path | None) -> pretrained.Source:
     require_file(path, f"no weights at {path}")
     content = path.read_bytes()
     state = read_weights(path, content)
-    earlier = _earlier(path, content, state)
+    about = {name: part for name, part in _description(path, content, state).items() if isinstance(part, Mapping)}
+    earlier, sha256 = about.get("backbone"), hashlib.sha256(content).hexdigest()
     licence = None if earlier is None or earlier.get("licence") is None else str(earlier["licence"])
-    return pretrained.Source(state, str(path), hashlib.sha256(content).hexdigest(), licence, earlier)
+    return pretrained.Source(state, str(path), sha256, licence, earlier, about.get("model", {}).get("backbone"))
 
 
-def _earlier(path: Path, content: bytes, state: Mapping[str, torch.Tensor]) -> Mapping[str, Any] | None:
-    """What one of our files of weights says that its network started from."""
+def _description(path: Path, content: bytes, state: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
+    """What one of our files of weights says of itself; nothing of others."""
     beside, about = path.with_suffix(".json"), None
     if path.suffix != ".safetensors":
         whole = read_safely(path, content)
@@ -239,8 +245,7 @@ def _earlier(path: Path, content: bytes, state: Mapping[str, torch.Tensor]) -> M
         about = read_json(beside, "description of weights", "copy it again")
         if HASH in about or _described(content):
             require_hash(about, state, path, content)
-    found = about.get("backbone") if isinstance(about, Mapping) else None
-    return found if isinstance(found, Mapping) else None
+    return about if isinstance(about, Mapping) else {}
 
 
 def _found(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> dict[str, str]:

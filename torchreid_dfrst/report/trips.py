@@ -26,6 +26,7 @@ def time_space(trips: Association, sightings: Sightings, network: CameraNetwork 
     """Cameras, by place along the longest way across the roads if known, against time: the trips of most passes."""
     passes = trips.passes
     labels = np.unique(passes.camera)
+    along = "camera" if network is None else "camera, in order along the roads"
     if network is not None:
         labels = labels[np.argsort(layout(labels, network)[:, 0], kind="stable")]
     place = (passes.camera[:, None] == labels).argmax(axis=1)
@@ -34,14 +35,14 @@ def time_space(trips: Association, sightings: Sightings, network: CameraNetwork 
     axes = made.subplots()
     axes.set_prop_cycle(cycler(linestyle=["-", "--"]) * LINES)
     start = np.nanmin(passes.first_s)
-    for one in np.argsort(-size, kind="stable")[:LONGEST]:
+    for one in np.sort(np.argsort(-size, kind="stable")[:LONGEST]):  # trips are numbered by time
         rows = np.flatnonzero((trips.trajectory == one) & ~np.isnan(passes.first_s))
         rows = rows[np.argsort(passes.first_s[rows])]
         ends = np.stack([passes.first_s[rows], passes.last_s[rows]], axis=1).ravel() - start
         axes.plot(ends / 60, np.repeat(place[rows], 2), ms=3, lw=0.9, label=int(one))
     axes.set_yticks(range(len(labels)), [sightings.camera_called(camera) for camera in labels.tolist()], fontsize=7)
-    axes.set(xlabel="minutes since the first pass", ylabel="camera", title=f"the {LONGEST} trips of most passes")
-    axes.legend(title="trajectory", fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axes.set(xlabel="minutes since the first pass", ylabel=along, title=f"the {LONGEST} trips of most passes")
+    axes.legend(title="trip", fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return write(made, path)
 
 
