@@ -174,7 +174,7 @@ def test_a_licence_is_not_left_behind_in_silence(change, tmp_path):
 def test_our_own_file_of_another_backbone_says_which(tmp_path):
     about = {"backbone": None, "model": {"name": "bot", "backbone": "resnet18"}}
     path = checkpoint.export(tmp_path / "weights.safetensors", bot(), about)
-    with pytest.raises(ValueError, match=r"is not a backbone for resnet50: .*; it is of 'resnet18': give that as model"):
+    with pytest.raises(ValueError, match=r"is not a backbone for resnet50: .*; it is of 'resnet18': give that"):
         build("bot", 5, pretrained=False, weights=path)
 
 
