@@ -35,7 +35,8 @@ def time_space(trips: Association, sightings: Sightings, network: CameraNetwork 
     axes = made.subplots()
     axes.set_prop_cycle(cycler(linestyle=["-", "--"]) * LINES)
     start = np.nanmin(passes.first_s)
-    for one in np.sort(np.argsort(-size, kind="stable")[:LONGEST]):  # trips are numbered by time
+    longest = [one for one in np.argsort(-size, kind="stable")[:LONGEST] if size[one]]
+    for one in sorted(longest, key=lambda trip: np.nanmin(passes.first_s[trips.trajectory == trip])):
         rows = np.flatnonzero((trips.trajectory == one) & ~np.isnan(passes.first_s))
         rows = rows[np.argsort(passes.first_s[rows])]
         ends = np.stack([passes.first_s[rows], passes.last_s[rows]], axis=1).ravel() - start
