@@ -313,6 +313,7 @@ def test_what_no_size_is_to_blame_for_is_not_said_of_the_size(error):
         ("hiera_tiny_224", 2, ValueError, "gives no maps"),
         ("ghostnet_100", 2, ValueError, r"goes on with blocks\.8 after timm's last map, and would lose it"),
         ("resnet18.", 2, KeyError, "did you mean 'resnet18'"),
+        ("tv_resnet50", 2, KeyError, "unknown backbone 'tv_resnet50'"),
         ("convnext_tin", 1, KeyError, "did you mean 'convnext_tiny'"),
         ("convnext_tiny.fb_in22k_ft_in1", 1, KeyError, r"did you mean 'convnext_tiny.fb_in22k_ft_in1k'"),
     ],

@@ -273,7 +273,7 @@ def test_the_demo_is_five_commands_that_stop_where_one_does(monkeypatch, capsys,
     assert [args.config_file for args in called if hasattr(args, "config_file")] == ["demo"] * 2
     Path("earlier").mkdir()
     Path("earlier/config.yaml").write_text("model: {name: dfrst_resnet18}")
-    with pytest.raises(ValueError, match="earlier holds a demo of dfrst_resnet18, this one trains dfrst: give another"):
+    with pytest.raises(ValueError, match=r"earlier holds another run than this demo .model.name is not dfrst.: "):
         invoke(["demo", "--out", "earlier"])
     drawn, train, extract, evaluate, trips = called
     assert [extract.weights, evaluate.weights] == [Path("runs/demo/weights.safetensors")] * 2

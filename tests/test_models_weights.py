@@ -171,6 +171,19 @@ def test_a_licence_is_not_left_behind_in_silence(change, tmp_path):
             bot(weights=path)
 
 
+@pytest.mark.parametrize("content", ["[1, 2]", "", '{"backbone": {"licence": ["x"]}}'])
+def test_a_json_of_another_program_beside_weights_is_passed_over(content, tmp_path, caplog):
+    save_file(resnet18().state_dict(), tmp_path / "a.safetensors", metadata={"format": "pt"})
+    (tmp_path / "a.json").write_text(content)
+    assert bot(weights=tmp_path / "a.safetensors").start["licence"] is None
+    assert "a.json is no description of ours" in caplog.text
+
+
+def test_weights_on_a_hub_are_no_file(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.weights is hf://a/b: it takes a file"):
+        bot(weights="hf://a/b")
+
+
 def test_our_own_file_of_another_backbone_says_which(tmp_path):
     about = {"backbone": None, "model": {"name": "bot", "backbone": "resnet18"}}
     path = checkpoint.export(tmp_path / "weights.safetensors", bot(), about)
@@ -180,7 +193,9 @@ def test_our_own_file_of_another_backbone_says_which(tmp_path):
 
 def test_torchreids_own_network_takes_our_weights_and_says_their_licence(tmp_path, caplog):
     pretrained.say.cache_clear()
-    load_backbone(torchreid.models.build_model("resnet18", 5, pretrained=False), exported(tmp_path, LICENSED))
+    network = torchreid.models.build_model("resnet18", 5, pretrained=False)
+    load_backbone(network, exported(tmp_path, LICENSED))
+    assert network.start["licence"] == "CC-BY-NC-4.0", "training writes it beside the weights"
     assert "backbone ResNet starts from" in caplog.text and "CC-BY-NC-4.0" in caplog.text
 
 

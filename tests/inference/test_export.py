@@ -95,7 +95,7 @@ def test_the_command_knows_the_ending_of_each_format():
 def test_two_files_are_not_exported_to_one(name, out, monkeypatch):
     asked = []
     monkeypatch.setattr(exporting, "export", lambda weights, out, *_, **__: asked.append(out.name) or {"parity": {
-        "images": "noise", "largest_difference": 0.0}})  # fmt: skip
+        "images": "noise", "largest_difference": 0.0}, "sha256": {}})  # fmt: skip
     invoke(["export", name, "--format", "torchscript"])
     assert asked == [out]
 
@@ -220,6 +220,18 @@ def test_where_it_cannot_be_written_the_earlier_file_stays(weights, tmp_path):
     assert (tmp_path / "n.ts").read_bytes() == b"earlier"
     export(weights, tmp_path / "new" / "folder" / "n.ts", "torchscript")
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["n.ts", "n.ts.json"]
+
+
+def test_what_lies_there_is_not_written_over(weights, tmp_path):
+    torch.save({"model": 1}, tmp_path / "mine.ts")
+    with pytest.raises(ValueError, match=r"mine\.ts would be written over, which is what is to be exported"):
+        export(tmp_path / "mine.ts", tmp_path / "mine.ts", "torchscript")
+    (tmp_path / "model.bin").write_bytes(b"precious")
+    with pytest.raises(ValueError, match=r"model\.bin, where the weights of model\.xml go, is there already"):
+        export(weights, tmp_path / "model.xml", "openvino")
+    with pytest.raises(ValueError, match=r"model\.bin would be written over"):
+        export(tmp_path / "model.bin", tmp_path / "model.xml", "openvino")
+    assert (tmp_path / "model.bin").read_bytes() == b"precious"
 
 
 def test_real_crops(weights, shared, tmp_path):

@@ -160,6 +160,15 @@ def test_an_export_without_a_hash_loads_with_a_warning(lacks, network, tmp_path,
     assert f"lacks {lacks}, as files of earlier versions" in caplog.text
 
 
+def test_an_odd_header_is_read(network, tmp_path):
+    path = checkpoint.export(tmp_path / "weights.safetensors", network, ABOUT)
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps({**json.loads(content[8 : 8 + size]), "__metadata__": None}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    open_network(path)
+
+
 def test_the_order_of_a_description_does_not_matter(network, tmp_path, caplog):
     path = checkpoint.export(tmp_path / "weights.safetensors", network, ABOUT)
     about = json.loads(path.with_suffix(".json").read_text())

@@ -75,6 +75,10 @@ def test_an_unknown_network_is_named(pairs, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         real_pairs.main()
     assert "did you mean 'frozen'" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*words[:-1], "frozen", "--seeds", "0"])
+    with pytest.raises(SystemExit):
+        real_pairs.main()
+    assert "--seeds is 0: 1 or more" in capsys.readouterr().err
     for name, said in (("bto", "did you mean 'bot'"), ("bot", "--against bot is not among --only frozen")):
         monkeypatch.setattr(sys, "argv", [*words[:-1], "frozen", "--against", name])
         with pytest.raises(SystemExit):

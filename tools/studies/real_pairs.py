@@ -24,6 +24,7 @@ from tqdm import tqdm
 from tools.studies.reproduction import Harness, Preset
 from tools.studies.reproduction.preset import merge
 from torchreid_dfrst import files, retrieval
+from torchreid_dfrst.checks import within
 from torchreid_dfrst.cli import command
 from torchreid_dfrst.evaluation.intervals import bootstrap, p_value
 from torchreid_dfrst.inference import extract
@@ -118,26 +119,29 @@ def main() -> int | None:
     parser.add_argument("--out", type=Path, default=Path("runs/real_pairs"), help="folder to write (%(default)s)")
     parser.add_argument("--seeds", type=int, help="trainings of each network (default: the preset's)")
     parser.add_argument("--only", nargs="+", help="some of the networks: frozen and the preset's peers")
-    parser.add_argument("--against", default="bot", help="network that the others are tested against (%(default)s)")
+    parser.add_argument("--against", help="network that the others are tested against (bot, or the first of --only)")
     parser.add_argument("--drawn-city-first", action="store_true", help="start from the preset's `pretraining`")
     args = parser.parse_args()
     preset = Preset.load(args.config_file)
     if not args.drawn_city_first:
         preset = replace(preset, pretraining=None)
     names = [FROZEN, *preset.peers]
-    for name in (*(args.only or []), args.against):
+    made, seeds = args.only or names, preset.seeds if args.seeds is None else args.seeds
+    against = args.against or ("bot" if "bot" in made else made[0])
+    for name in (*made, against):
         if name not in names:
             raise KeyError(f"no network {name!r}{nearest(name, names)}")
-    if args.only and args.against not in args.only:
-        raise ValueError(f"--against {args.against} is not among --only {' '.join(args.only)}: name it there too")
+    if against not in made:
+        raise ValueError(f"--against {against} is not among --only {' '.join(made)}: name it there too")
+    within("--seeds", seeds, lowest=1)
     logging.getLogger().setLevel(logging.INFO)
     harness = Harness(preset, args.root, args.out, tqdm, "python -m tools.studies.real_pairs")
     try:
-        found = rows(harness, args.only or names, preset.seeds if args.seeds is None else args.seeds)
+        found = rows(harness, made, seeds)
     except StoppedError as stopped:
         logging.warning("%s; the same command goes on", stopped)
         return EXIT_CODE
-    table = summary(found, args.against)
+    table = summary(found, against)
     result = {"title": preset.title, "rows": table, "vehicles": {name: list(seeds) for name, seeds in found.items()}}
     name = "real_pairs_drawn_city_first.json" if args.drawn_city_first else "real_pairs.json"
     files.write({args.out / name: (json.dumps(result, indent=2) + "\n").encode()})

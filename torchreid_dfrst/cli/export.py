@@ -61,4 +61,4 @@ def run(args: argparse.Namespace) -> None:
     parity = result["parity"]
     lists = f", {parity['equal_lists']} of {parity['lists']} lists of ten equal" if "lists" in parity else ""
     say(f"beside PyTorch on {parity['images']}: numbers differ by {parity['largest_difference']:.1e} or less{lists}")
-    wrote(out, f"{out}.json")
+    wrote(*(out.with_name(name) for name in result["sha256"]), f"{out}.json")

@@ -131,7 +131,7 @@ def export(
             does not take the size; nothing is left behind.
         OSError: a package is missing, or something cannot be read or written.
     """
-    out, beside = _places(Path(out), kind)
+    out, beside = _places(Path(out), kind, Path(path))
     _, write, load = FORMATS[kind]
     network, about = open_network(path, described)
     if size is not None:
@@ -176,16 +176,21 @@ def export(
     return description
 
 
-def _places(out: Path, kind: str) -> tuple[Path, Path]:
-    """Where the file and its description go, which can be written."""
+def _places(out: Path, kind: str, weights: Path) -> tuple[Path, Path]:
+    """Where the file and its description go, which can be written; nobody else's file is in the way."""
     if kind not in FORMATS:
         raise KeyError(f"no format {kind!r}{nearest(kind, FORMATS)}")
     ending, *_ = FORMATS[kind]
     if out.suffix != ending:
         raise ValueError(f"{out} is to hold {kind}: give a name that ends in {ending}")
     beside = out.with_name(f"{out.name}.json")
-    for path in (out, beside):
+    binary = out.with_suffix(".bin")
+    for path in (out, beside, *([binary] if kind == "openvino" else [])):
         files.require_writable(path)
+        if path.exists() and weights.exists() and path.samefile(weights):
+            raise ValueError(f"{path} would be written over, which is what is to be exported: give another --out")
+    if kind == "openvino" and binary.exists() and not out.exists():
+        raise ValueError(f"{binary}, where the weights of {out.name} go, is there already: give another --out")
     return out, beside
 
 
@@ -261,8 +266,8 @@ def _images(folder: str | Path | None, about: Mapping[str, Any]) -> tuple[np.nda
     """Images to compare on, at least as many as the largest batch has, and what they are."""
     least = max(BATCHES)
     if folder is None:
-        noise = np.random.default_rng(0).standard_normal((least, 3, about["height"], about["width"]))
-        return noise.astype(np.float32), "noise"
+        noise = np.random.default_rng(0).standard_normal((least, 3, about["height"], about["width"]), dtype=np.float32)
+        return noise, "noise"
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"no folder of images at {folder}")
     endings = {f".{ending.lower()}" for ending in (*PHOTOGRAPHS, "jpg", "tif")}

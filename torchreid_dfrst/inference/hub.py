@@ -90,7 +90,7 @@ def write_folder(weights: str | Path, folder: str | Path, card: str | Path | Non
         folder / "README.md": model_card(about, result).encode(),
     }
     for path, content in found.items():
-        if path.exists() and path.read_bytes() != content:
+        if files.what_is(path) or (path.exists() and path.read_bytes() != content):
             raise ValueError(f"{path} is there already and holds something else: give another folder, or remove it")
     files.write(dict(found))
     return list(found)

@@ -70,7 +70,10 @@ def has(name: str) -> bool:
     """Has timm, which must be there, a model of this name, which may end in a tag of its weights?"""
     import timm
 
-    return bool(timm.is_model(name)) and ("." not in name or name in timm.list_pretrained(f"{name}*"))
+    # of its old names timm knows the new one, and nothing of their weights
+    return name.partition(".")[0] in timm.list_models() and (
+        "." not in name or name in timm.list_pretrained(f"{name}*")
+    )
 
 
 def names(like: str) -> list[str]:

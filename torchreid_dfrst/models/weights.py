@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -82,9 +82,8 @@ def load_backbone(model: nn.Module, path: str | Path | None = None) -> Loaded:
     found = _found(own, state)
     taken = {name: state[there] for name, there in found.items() if state[there].shape == own[name].shape}
     model.load_state_dict(taken, strict=False)
-    if isinstance(model, BranchNetwork):
-        model.start = {"file": Path(source.where).name, "licence": source.licence, "sha256": source.sha256}
-        model.start |= {"earlier": dict(source.earlier)} if source.earlier else {}
+    start: dict[str, Any] = {"file": Path(source.where).name, "licence": source.licence, "sha256": source.sha256}
+    cast("Any", model).start = start | ({"earlier": dict(source.earlier)} if source.earlier else {})
     if source.licence is not None:
         pretrained.say(name, source.where, source.sha256, source.licence)
     used = {found[name] for name in taken}
@@ -185,27 +184,27 @@ def require_hash(about: Mapping[str, Any], weights: Mapping[str, torch.Tensor], 
         content: of that file.
     """
     beside, described = path.with_suffix(".json"), _described(content)
-    if HASH not in about or described is None:
-        logger.warning(
-            "%s lacks %s, as files of earlier versions: that %s and %s belong together is not checked",
-            *((beside, HASH) if HASH not in about else (path, DESCRIPTION)), path.name, beside.name,
-        )  # fmt: skip
     if HASH in about and about[HASH] != digest(weights):
         raise ValueError(
             f"{path} does not hold the weights that {beside.name} was written for "
-            f"({HASH} differs): it is damaged or another network's; copy both again"
+            f"({HASH} differs): it is damaged, converted or another network's; copy both again"
         )
     if described is not None and described != description_digest(about):
         raise ValueError(
             f"{beside} is not as it was written with {path.name} ({DESCRIPTION} differs): somebody changed it; copy "
             "both again"
         )
+    if HASH not in about or described is None:
+        logger.warning(
+            "%s lacks %s, as files of earlier versions: whether %s and %s belong together is not known for sure",
+            *((beside, HASH) if HASH not in about else (path, DESCRIPTION)), path.name, beside.name,
+        )  # fmt: skip
 
 
 def _described(content: bytes) -> str | None:
     """The hash of its description that a file of safetensors has."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    found: str | None = header.get("__metadata__", {}).get(DESCRIPTION)
+    found: str | None = (header.get("__metadata__") or {}).get(DESCRIPTION)
     return found
 
 
@@ -224,13 +223,17 @@ def _read(backbone: str, path: str | Path | None) -> pretrained.Source:
             )
         state = pretrained.in_order(read_weights(file), backbone)
         return pretrained.Source(state, str(file), package.sha256, package.licence)
+    if "://" in str(path):
+        raise ValueError(
+            f"model.weights is {path}: it takes a file, such as one from there, or {pretrained.PREFIX}NAME"
+        )
     path = Path(path)
     require_file(path, f"no weights at {path}")
     content = path.read_bytes()
     state = read_weights(path, content)
     about = {name: part for name, part in _description(path, content, state).items() if isinstance(part, Mapping)}
     earlier, sha256 = about.get("backbone"), hashlib.sha256(content).hexdigest()
-    licence = None if earlier is None or earlier.get("licence") is None else str(earlier["licence"])
+    licence = None if earlier is None or not isinstance(earlier.get("licence"), str) else earlier["licence"]
     return pretrained.Source(state, str(path), sha256, licence, earlier, about.get("model", {}).get("backbone"))
 
 
@@ -242,10 +245,23 @@ def _description(path: Path, content: bytes, state: Mapping[str, torch.Tensor]) 
         about = whole.get("describe") if isinstance(whole, Mapping) else None
     elif beside.is_file() or _described(content):
         require_file(beside, f"{beside} is missing: it has the licence of {path.name}; keep them together")
-        about = read_json(beside, "description of weights", "copy it again")
-        if HASH in about or _described(content):
+        about = _read_ours(beside, bool(_described(content)))
+        if about:
             require_hash(about, state, path, content)
     return about if isinstance(about, Mapping) else {}
+
+
+def _read_ours(beside: Path, sure: bool) -> dict[str, Any]:
+    """A description of ours; one of another program, where that may be, is passed over with a warning."""
+    try:
+        about = read_json(beside, "description of weights", "copy it again")
+        if sure or {HASH, "num_classes"} & set(about):
+            return about
+    except ValueError:
+        if sure:
+            raise
+    logger.warning("%s is no description of ours: no licence is known of the weights beside it", beside)
+    return {}
 
 
 def _found(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> dict[str, str]:
