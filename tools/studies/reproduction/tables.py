@@ -18,7 +18,7 @@ WITHOUT = {"spacetime": {"model": None}}
 COARSE = {"model": {"fine": False, "divisions": [], "attention": "none"}}
 OURS = ("dfrst", "dfrst_plus")
 ALIKE = "trained as dfrst_plus"
-TRAINED_ALIKE = ("pcb_p4", "pcb", "bot")
+TRAINED_ALIKE = ("pcb_p4", "pcb", "bot", "baseline")
 BEST_PEER, WITHOUT_ST = "the best peer", "the same network without space and time"
 SPACETIME = {
     "STR [16]": "provid",
@@ -217,7 +217,11 @@ def peers(preset: Preset) -> list[Row]:
     entries: dict[str, tuple[str, Mapping[str, Any]]]
     entries = {_entry(name, preset): (name, {}) for name in (_with_backbone(name, preset) for name in preset.peers)}
     for name in (_with_backbone(name, preset) for name in TRAINED_ALIKE if name in preset.peers):
-        entries[f"{_entry(name, preset)}, {ALIKE}"] = (name, plus)
+        # the baseline has no triplets to weigh
+        alike = {
+            section: keys for section, keys in plus.items() if section != "loss" or not name.startswith("baseline")
+        }
+        entries[f"{_entry(name, preset)}, {ALIKE}"] = (name, alike)
     for name in (*(preset.network(name) for name in OURS), "dfrst_plus"):
         entries[_entry(name, preset)] = (name, plus if name.startswith("dfrst_plus") else {})
     return _two_rankings(entries)
