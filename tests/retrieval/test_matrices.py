@@ -61,7 +61,8 @@ def test_the_layout_of_matrices_changes_nothing(layout):
     x, _ = clusters(60)
     parts = cut_in_four(slow_distance(x, x).astype(np.float32) ** 2, 20)
     expected = rerank_distances(*parts, 7, 3)
-    np.testing.assert_array_equal(rerank_distances(*map(LAYOUTS[layout], parts), 7, 3), expected)
+    # NumPy before 2.3 rounds functions of contiguous arrays otherwise than of others
+    np.testing.assert_allclose(rerank_distances(*map(LAYOUTS[layout], parts), 7, 3), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("k1", [7, 30, 59])
