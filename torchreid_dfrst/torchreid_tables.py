@@ -68,7 +68,7 @@ def build_model(num_classes: int, name: str = "dfrst", pretrained: bool = True, 
     try:
         model = torchreid.models.build_model(name, num_classes, loss="triplet", pretrained=pretrained)
     except KeyError as error:
-        known = [*FACTORIES, *table(torchreid.models, "__model_factory")]
+        known = {**FACTORIES, **table(torchreid.models, "__model_factory")}  # ours are in both: each name once
         raise KeyError(f"unknown model.name {name!r}{nearest(name, known)}") from error
     weights = options.pop("weights", None)
     if options:

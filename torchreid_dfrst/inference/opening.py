@@ -72,7 +72,7 @@ def open_network(path: str | Path, described: Mapping[str, Any] | None = None) -
     checkpoint.set_weights(model, weights, str(path))
     if described is not None:
         width_at(model, about["height"], about["width"], path)
-    if path.suffix == ".safetensors" and described is None:
+    elif path.suffix == ".safetensors":
         require_hash(about, weights, path, content)
     return model.eval(), {**about, "weights": str(path), "weights_sha256": hashlib.sha256(content).hexdigest()}
 

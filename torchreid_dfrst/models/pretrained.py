@@ -115,15 +115,6 @@ def _cached(address: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urllib.parse.urlparse(address).path).name
 
 
-def _downloaded(address: str) -> Path:
-    """The file of an address, downloaded once."""
-    file = _cached(address)
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(address, str(file), progress=False)
-    return file
-
-
 def _timms(backbone: str, read: Callable[[Path], Mapping[str, torch.Tensor]]) -> Source:
     import timm
 
@@ -134,8 +125,13 @@ def _timms(backbone: str, read: Callable[[Path], Mapping[str, torch.Tensor]]) ->
         raise OSError(f"timm has no weights for {backbone}{other}: start without them, model.pretrained false")
     page = f"huggingface.co/{repository}" if repository else address
     try:
-        file = _from_hub(repository) if repository else _downloaded(address)
-        state = timm_backbones.whole_state(backbone, read(file))
+        if repository:
+            file = _from_hub(repository)
+            held = read(file)
+        else:
+            file = _cached(address)
+            held = torch.hub.load_state_dict_from_url(address, progress=False, weights_only=True)
+        state = timm_backbones.whole_state(backbone, held)
     except Exception as error:  # whatever the hub's client raises
         kind, said = type(error).__name__, " ".join(str(error).split())[:200]
         if "Gated" in kind:

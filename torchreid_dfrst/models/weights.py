@@ -75,9 +75,7 @@ def load_backbone(model: nn.Module, path: str | Path | None = None) -> Loaded:
     state = source.state
     own = {name: value for name, value in model.state_dict().items() if not name.startswith("heads.")}
     if wrong := _misfit(own, state, ours):
-        better = _better(name, source) if ours and source.backbone is None else ""
-        if ours and source.backbone not in (None, name):
-            better = f"; it is of {source.backbone!r}: give that as model.backbone"
+        better = _better(name, source) if ours else ""
         raise ValueError(f"{source.where} is not a backbone for {name}: {wrong}{better}")
     found = _found(own, state)
     taken = {name: state[there] for name, there in found.items() if state[there].shape == own[name].shape}
@@ -232,8 +230,8 @@ def _read(backbone: str, path: str | Path | None) -> pretrained.Source:
     content = path.read_bytes()
     state = read_weights(path, content)
     about = {name: part for name, part in _description(path, content, state).items() if isinstance(part, Mapping)}
-    earlier, sha256 = about.get("backbone"), hashlib.sha256(content).hexdigest()
-    licence = None if earlier is None or not isinstance(earlier.get("licence"), str) else earlier["licence"]
+    earlier, sha256 = about.get("backbone", {}), hashlib.sha256(content).hexdigest()
+    licence = earlier["licence"] if isinstance(earlier.get("licence"), str) else None
     return pretrained.Source(state, str(path), sha256, licence, earlier, about.get("model", {}).get("backbone"))
 
 
@@ -302,7 +300,9 @@ def _misfit(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], 
 
 
 def _better(backbone: str, source: pretrained.Source) -> str:
-    """``; it fits 'x'`` for one of the names near the file's and the backbone's, or nothing."""
+    """The backbone that a file says it is of, or one of the names near the file's and the backbone's that it fits."""
+    if source.backbone is not None:
+        return "" if source.backbone == backbone else f"; it is of {source.backbone!r}: give that as model.backbone"
     known = [*BACKBONES, *(timm_backbones.names(backbone) if timm_backbones.installed() else [])]
     file = re.split("[-.]", Path(source.where).name)[0]
     for name in dict.fromkeys(near for like in (file, backbone) for near in get_close_matches(like, known, n=5)):

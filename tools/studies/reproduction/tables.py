@@ -214,13 +214,11 @@ def peers(preset: Preset) -> list[Row]:
     there once more with the rate, lambda and warm-up of ``dfrst_plus``, which are no part of the network.
     """
     plus = what_helps.training_of_plus(preset.training)
+    plus_without_triplets = {section: keys for section, keys in plus.items() if section != "loss"}
     entries: dict[str, tuple[str, Mapping[str, Any]]]
     entries = {_entry(name, preset): (name, {}) for name in (_with_backbone(name, preset) for name in preset.peers)}
     for name in (_with_backbone(name, preset) for name in TRAINED_ALIKE if name in preset.peers):
-        # the baseline has no triplets to weigh
-        alike = {
-            section: keys for section, keys in plus.items() if section != "loss" or not name.startswith("baseline")
-        }
+        alike = plus_without_triplets if name.startswith("baseline") else plus
         entries[f"{_entry(name, preset)}, {ALIKE}"] = (name, alike)
     for name in (*(preset.network(name) for name in OURS), "dfrst_plus"):
         entries[_entry(name, preset)] = (name, plus if name.startswith("dfrst_plus") else {})
